@@ -1,0 +1,61 @@
+# Each target sets up .venv if it is missing or pyproject.toml has changed, and is quick if it is there.
+#   make lab              open JupyterLab at lesson 00         (PORT=8888, ARGS="…" go to JupyterLab)
+#   make test             units, properties, every notebook, the browser        (ARGS="…" go to pytest)
+#   make test-all         also what is marked slow
+#   make bench            the table of speeds and sizes
+#   make retarget         let badges and clone lines name your copy   (REPO=owner/name, else `origin`)
+#   make clean            remove .venv and what can be made again
+# With CPU=1 the set-up takes PyTorch's small CPU build, which on Linux is not the default one.
+
+VENV   ?= .venv
+FIND_PYTHON = for python in python3 python3.13 python3.12 python3.11; do $$python -c \
+    'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+    && echo $$python && break; done
+PYTHON ?= $(eval PYTHON := $(shell $(FIND_PYTHON)))$(PYTHON)# looked for once, and only when it is needed
+PORT   ?= 8888
+RUN    := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+
+export COURSE_STARTED := $(shell date +%s)
+
+.PHONY: lab test test-all bench retarget clean
+
+lab: $(READY)
+	$(RUN) -m jupyter lab --port=$(PORT) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
+	    $$([ "$$(id -u)" = 0 ] && echo --allow-root) \
+	    $$([ "$$(uname)$$DISPLAY$$WAYLAND_DISPLAY" = Linux ] && echo --no-browser) $(ARGS)
+
+PYTEST = $(RUN) -m pytest tests notebooks --numprocesses=auto --maxprocesses=4 --dist=loadscope \
+    --nbval-lax --nbval-current-env --nbval-cell-timeout=60 --durations=5 $(ARGS)
+
+test: $(READY)
+	$(PYTEST) -m "not slow"
+
+test-all: $(READY)
+	$(PYTEST)
+
+bench: $(READY)
+	$(RUN) -m tests.bench $(ARGS)
+
+retarget:
+	$(need_python)
+	@$(PYTHON) retarget.py $(REPO)
+
+clean:
+	rm -rf $(VENV) build results site *.egg-info .pytest_cache .hypothesis .ruff_cache
+	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+define need_python
+@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv was found; install one (on Debian or Ubuntu:" \
+    "apt install python3 python3-venv) or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+endef
+
+$(READY): pyproject.toml
+	$(need_python)
+	@echo "setting up $(VENV) with $(PYTHON): a few minutes the first time"
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+ifdef CPU
+	@$(RUN) -m pip install --quiet --index-url https://download.pytorch.org/whl/cpu "torch>=2.9,<3" torchvision
+endif
+	@$(RUN) -m pip install --quiet --editable ".[dev]"
+	@touch $@

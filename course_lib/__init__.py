@@ -1,0 +1,10 @@
+"""Seeing Cross-Attention: the library behind twelve lessons.
+
+Imports run one way: ``data → models → training → analysis → lessons → recipes``;
+``runtime``, ``shapes`` and ``files`` are the ground floor that everyone may use.
+"""
+
+from .runtime import assets, cache_dir, scale, setup
+
+__all__ = ["assets", "cache_dir", "scale", "setup"]
+__version__ = "0.1.0"

@@ -1,0 +1,321 @@
+"""Drawn clips: a face in motion with its exact optical flow. What its movements mean is told in `stories.py`.
+
+Derived in lessons 00, 02 and 06.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from ..shapes import Bool, Float, UInt8
+from . import anatomy, wardrobe
+from .anatomy import Expression, Person
+from .canvas import ellipse, smooth, to_fixed
+from .faces import Portrait, Pose, Seed, draw_face, item_seed, pose_points, to_image, whole_number
+from .flow import OpticalFlowComputer
+from .stories import (
+    FRAMES_PER_MOMENT,
+    Speaker,
+    Story,
+    expected_traits,
+    make_speaker,
+    noisy_traits,
+    tell_story,
+)
+from .texture import GRID, ORIGIN, TEXTURE, UNIT, carried_by, make_grain, paint_face, paint_layer
+
+__all__ = ["ClipDataset", "RenderedClip", "draw_still", "render_clip"]
+
+
+class RenderedClip(NamedTuple):
+    """Frames t = 0 … T and, for t < T, where each pixel of frame t is in frame t + 1."""
+
+    frames: UInt8[np.ndarray, "steps height width 3"]   # one more than the flow has
+    flow: Float[np.ndarray, "frames height width 2"]    # (u, v) in px, forward, exact
+    occluded: Bool[np.ndarray, "frames height width"]   # the pixel's surface is hidden or out of view at t + 1
+    traits: Float[np.ndarray, "5"]
+    story: Story                                        # the cue, what happened when, and the moment that decided
+    region: Bool[np.ndarray, "5 height width"]          # where the deciding movement of each trait is seen
+    residual: float                                     # mean error, in px, of the flow's own equation
+
+
+_ENVELOPE = np.array((0, 0.55, 1, 0.55))                # out and back within a moment
+_DART = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)], float)
+
+
+class _Motion(NamedTuple):
+    """The state of face, head and body at each of the T + 1 frames."""
+
+    expressions: list[Expression]
+    poses: list[Pose]
+    bodies: list[Pose]
+
+
+def _animate(story: Story, rng: np.random.Generator) -> _Motion:
+    """Movements of the story on top of slow random sway and a blink or two between moments."""
+    count = len(story.darts) * FRAMES_PER_MOMENT + 1
+    movement = np.zeros((count, 5))
+    movement[:-1] = (_ENVELOPE[None, :, None] * story.sizes[:, None, :]).reshape(-1, 5)
+    gaze = np.zeros((count, 2))
+    gaze[:-1] = (_ENVELOPE[None, :, None] * _DART[story.darts][:, None, :]).reshape(-1, 2)
+    lid = np.zeros(count)
+    for moment in rng.integers(1, max(2, len(story.darts)), 2):
+        lid[moment * FRAMES_PER_MOMENT] = rng.uniform(0.5, 1)
+    brow, lean, opening, smile, tilt = movement.T
+    sway = {name: amount * _slow_noise(rng, count) for name, amount in
+            (("yaw", 0.055), ("pitch", 0.04), ("roll", 0.03), ("scale", 0.003), ("x", 0.010), ("y", 0.009),
+             ("body", 0.008))}
+    expressions = [Expression(*row) for row in np.stack([brow, smile, opening, *gaze.T, lid], 1).tolist()]
+    poses = [Pose(*row) for row in np.stack(
+        [sway["yaw"], sway["pitch"], sway["roll"] + 0.10 * tilt, 0.325 + sway["scale"] + 0.03 * lean,
+         0.5 + sway["x"], 0.53 + sway["y"]], 1).tolist()]
+    bodies = [Pose(0, 0, 0.2 * pose.roll, 0.325 + 0.3 * (pose.scale - 0.325), 0.5 + sway["body"][t],
+                   0.53 + 0.3 * sway["y"][t]) for t, pose in enumerate(poses)]
+    return _Motion(expressions, poses, bodies)
+
+
+def _slow_noise(rng: np.random.Generator, count: int, width: int = 6) -> Float[np.ndarray, "frames"]:  # noqa: F821
+    kernel = np.exp(-0.5 * (np.arange(-3 * width, 3 * width + 1) / width) ** 2)
+    return np.convolve(rng.standard_normal(count + 6 * width), kernel / np.linalg.norm(kernel), "valid")[:count]
+
+
+_HEAD, _BODY, _HAIR_BEHIND = 3, 2, 1                    # layers, from front to back; 0 is the background
+
+
+def _affine(pose: Pose, size: int) -> Float[np.ndarray, "2 3"]:
+    """Texture px (pixel centres at whole numbers) to image px."""
+    cosine, sine = (pose.scale * size / UNIT * f(pose.roll) for f in (np.cos, np.sin))
+    turn = np.array([(cosine, -sine), (sine, cosine)])
+    shift = np.array((pose.x, pose.y)) * size - 0.5 - turn @ (ORIGIN - 0.5)
+    return np.column_stack([turn, shift])
+
+
+def _inverse(matrix: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
+    turn = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([turn, -turn @ matrix[:, 2]])
+
+
+def _over(below: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """Composite a premultiplied RGBA picture over an RGB one."""
+    return cv2.add(cv2.multiply(below, cv2.merge([255 - above[..., 3]] * 3), scale=1 / 255), above[..., :3])
+
+
+def render_clip(seed: Seed, size: int = 112, moments: int = 8, speaker: Seed | None = None) -> RenderedClip:
+    """Clip `seed`, of `speaker` (another seed; the same by default): frames, exact flow, occlusion, traits and truth.
+
+    A head pixel x of frame t shows texture point p = q - D_t(q), q = A_t⁻¹ x, where A is the head's affine pose and D
+    the deformation of `anatomy.displacement`. The point moves to p' (irises, lids and lip slide on the skin), and
+    frame t + 1 shows it where q' = p' + D_{t+1}(q'), solved by fixed point; flow = A_{t+1} q' - x.
+    Body, hair behind the head and background move as affine layers.
+
+    Raises ValueError for a seed that is not a whole number, no moments, or a size under 32. Derived in lesson 00.
+    """
+    whole_number(seed)
+    if size < 32:
+        raise ValueError(f"size must be at least 32 px, but it is {size}; try size=112")
+    if moments < 1:
+        raise ValueError(f"a clip of {moments} moments has no frames; ask for at least one")
+    who = make_speaker(seed if speaker is None else whole_number(speaker))
+    story = tell_story(np.random.Generator(np.random.SFC64((seed, 7))), moments)
+    rng = np.random.Generator(np.random.SFC64((seed, 6)))
+    person = anatomy.appearance(who.attributes, who.tone, np.random.Generator(np.random.SFC64(who.seed)))
+    grain = make_grain(rng, TEXTURE, 12, 18)
+    head = paint_layer([*anatomy.head(person), *anatomy.features(person), *wardrobe.front(person)], grain)
+    body, behind = paint_layer(wardrobe.body(person), grain.T), paint_layer(wardrobe.back_hair(person), grain[::-1])
+    motion = _animate(story, rng)
+    pixels = np.stack(np.meshgrid(*[np.arange(size, dtype=np.float32)] * 2), -1)
+    scene = _Scene(_background(rng, size), behind, body, pixels)
+    instants = _instants(head, person, motion, size)
+    views = [_view(instant, scene) for instant in instants]
+    steps = [_follow(person, *pair, view, scene) for pair, view in zip(pairwise(instants), views, strict=False)]
+    frames = np.stack([view.picture for view in views])
+    frames = cv2.add(frames, np.rint(rng.standard_normal(frames.shape, np.float32)), dtype=cv2.CV_8U)
+    flow, residual = np.stack([step[0] for step in steps]), float(np.mean([step[1] for step in steps]))
+    occluded = _occluded(flow, np.stack([view.surface for view in views]), scene.pixels)
+    return RenderedClip(frames, flow, occluded, _labels(seed, story, who), story,
+                        _regions(person, motion, story, size), residual)
+
+
+class _Scene(NamedTuple):
+    """What does not change during a clip."""
+
+    background: UInt8[np.ndarray, "size size 3"]
+    behind: UInt8[np.ndarray, "texture texture 4"]      # hair behind the head
+    body: UInt8[np.ndarray, "texture texture 4"]
+    pixels: Float[np.ndarray, "size size 2"]            # the coordinates of every pixel
+
+
+class _Instant(NamedTuple):
+    """One frame, ready to be rendered: where head and body are, how the skin is deformed, what the face shows."""
+
+    expression: Expression
+    to_image: Float[np.ndarray, "2 3"]
+    to_body: Float[np.ndarray, "2 3"]
+    deformation: Float[np.ndarray, "texture texture 2"]
+    texture: UInt8[np.ndarray, "texture texture 4"]
+    material: UInt8[np.ndarray, "texture texture"]
+
+
+class _View(NamedTuple):
+    """A rendered frame and, for each pixel, the surface seen and its place in undeformed and deformed texture."""
+
+    picture: UInt8[np.ndarray, "size size 3"]
+    surface: UInt8[np.ndarray, "size size"]             # 0 background, 1 hair behind, 2 body, 3 head; 4 and on: eyes …
+    p: Float[np.ndarray, "size size 2"]
+    q: Float[np.ndarray, "size size 2"]
+
+
+def _instants(head: np.ndarray, person: Person, motion: _Motion, size: int) -> list[_Instant]:
+    fields = anatomy.displacement_fields(GRID).reshape(5, -1)
+    instants = []
+    for face, pose, body in zip(*motion, strict=True):
+        amounts = np.array((pose.yaw, pose.pitch, face.brow, face.smile, face.open), np.float32)
+        deformation = (UNIT * amounts @ fields).reshape(TEXTURE, TEXTURE, 2)
+        instants.append(_Instant(face, _affine(pose, size), _affine(body, size), deformation,
+                                 *paint_face(head, person, face)))
+    return instants
+
+
+def _view(instant: _Instant, scene: _Scene) -> _View:
+    size = scene.pixels.shape[1::-1]
+    q = cv2.transform(scene.pixels, _inverse(instant.to_image))
+    p = q - cv2.warpAffine(instant.deformation, instant.to_image, size, borderMode=cv2.BORDER_REPLICATE)
+    head = cv2.remap(instant.texture, p, None, cv2.INTER_LINEAR)
+    body = cv2.warpAffine(scene.body, instant.to_body, size)
+    behind = cv2.warpAffine(scene.behind, instant.to_image, size)
+    surface = np.where(behind[..., 3] > 127, np.uint8(_HAIR_BEHIND), np.uint8(0))
+    surface[body[..., 3] > 127] = _BODY
+    np.copyto(surface, _HEAD + cv2.remap(instant.material, p, None, cv2.INTER_NEAREST), where=head[..., 3] > 127)
+    return _View(_over(_over(_over(scene.background, behind), body), head), surface, p, q)
+
+
+def _follow(person: Person, now: _Instant, then: _Instant, view: _View,
+            scene: _Scene) -> tuple[Float[np.ndarray, "size size 2"], float]:
+    """The flow from one instant to the next, and the mean error (px) of the fixed point behind the head's."""
+    carried = carried_by(now.material, person, now.expression, then.expression)
+    target = view.p + cv2.remap(carried, view.p, None, cv2.INTER_NEAREST)
+    there = view.q + (target - view.p)
+    for _ in range(5):
+        there, before = target + cv2.remap(then.deformation, there, None, cv2.INTER_LINEAR,
+                                           borderMode=cv2.BORDER_REPLICATE), there
+    flow = np.zeros_like(scene.pixels)
+    still_body = cv2.transform(scene.pixels, _inverse(now.to_body))
+    for seen, places in ((view.surface >= _HEAD, cv2.transform(there, then.to_image)),
+                         (view.surface == _HAIR_BEHIND, cv2.transform(view.q, then.to_image)),
+                         (view.surface == _BODY, cv2.transform(still_body, then.to_body))):
+        np.copyto(flow, places - scene.pixels, where=seen[..., None])
+    error = np.linalg.norm(there - before, axis=-1)[view.surface >= _HEAD].mean()
+    return flow, float(error * np.linalg.norm(then.to_image[0, :2]))
+
+
+def _labels(seed: int, story: Story, speaker: Speaker) -> Float[np.ndarray, "5"]:
+    return noisy_traits(story, speaker, np.random.Generator(np.random.SFC64((seed, 8))))
+
+
+def _background(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """A wall in two muted tones with a little texture."""
+    tones = np.clip(rng.uniform(80, 200) + rng.normal(0, 14, 3) + rng.normal(0, 18, (3, 3, 1)), 10, 245)
+    wall = cv2.resize(tones.astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    return np.clip(wall + make_grain(rng, size, 6, 14)[..., None], 0, 255).astype(np.uint8)
+
+
+def _occluded(flow: np.ndarray, layers: np.ndarray, pixels: np.ndarray) -> Bool[np.ndarray, "frames height width"]:
+    """Pixels whose surface is out of view, or behind another one, in the next frame."""
+    size = flow.shape[1]
+    there = np.rint(pixels + flow).astype(int)
+    outside = ((there < 0) | (there >= size)).any(-1)
+    column, row = np.clip(there, 0, size - 1).transpose(3, 0, 1, 2)
+    seen = layers[1:][np.arange(len(flow))[:, None, None], row, column]
+    return outside | (seen != layers[:-1])
+
+
+def _regions(person: Person, motion: _Motion, story: Story, size: int) -> Bool[np.ndarray, "5 height width"]:
+    """Where each deciding movement is seen, at its height: brows, head, mouth, mouth corners, head."""
+    t = story.moment * FRAMES_PER_MOMENT + 2
+    head = [smooth([(0, -1.0), (person.width, -0.1), (0, person.chin), (-person.width, -0.1)])]
+    brows = [ellipse(side * 0.31, -0.3, 0.22, 0.13) for side in (1, -1)]
+    mouth, corners = [ellipse(0, 0.6, 0.27, 0.18)], [ellipse(side * 0.27, 0.53, 0.14, 0.14) for side in (1, -1)]
+    masks = np.zeros((5, size, size), np.uint8)
+    for mask, polygons in zip(masks, (brows, head, mouth, corners, head), strict=True):
+        for polygon in polygons:
+            points = pose_points(polygon, 0.0, motion.poses[t], motion.expressions[t])
+            cv2.fillPoly(mask, [to_fixed(points * size)], 1, cv2.LINE_8, 4)
+    return masks.view(bool)
+
+
+class ClipDataset(torch.utils.data.Dataset):
+    """`n` drawn clips by index: dicts of `face`, `flow`, `traits` and the truth about them.
+
+    `face` float32 `3 size size`, the speaker's still; `flow` float32 `frames size size 2` px per frame, what `method`
+    ("dis", "farneback") estimates from the frames, or the exact flow for "true"; `traits` float32 `5`; `true_flow`;
+    `occluded` bool `frames size size`; `moment` and `cue` int; `region` bool `5 size size`; `speaker` int.
+    Speakers come in `clips_per_speaker` clips each and never in two splits. Derived in lessons 00 and 06.
+    """
+
+    def __init__(self, n: int, split: str = "train", seed: int = 0, size: int = 112, moments: int = 8,
+                 clips_per_speaker: int = 4, method: str = "dis"):
+        item_seed(seed, split, 0)
+        self.n, self.split, self.seed, self.size, self.moments = n, split, seed, size, moments
+        self.clips_per_speaker = clips_per_speaker
+        self.estimate = None if method == "true" else OpticalFlowComputer(method)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def seeds(self, index: int) -> tuple[int, int]:
+        """The clip's seed and its speaker's."""
+        if not 0 <= index < self.n:
+            raise IndexError(f"clip {index} of a data set of {self.n}; ask for 0 to {self.n - 1}")
+        return tuple(item_seed(self.seed, self.split, i) for i in (index, index // self.clips_per_speaker))
+
+    def story(self, index: int) -> Story:
+        """What happens in clip `index`, without drawing it."""
+        return tell_story(np.random.Generator(np.random.SFC64((self.seeds(index)[0], 7))), self.moments)
+
+    def labels(self) -> dict[str, torch.Tensor]:
+        """Of all clips, without drawing them: `traits` and `expected` (`n 5`), `speaker`, `moment` and `cue` (`n`).
+
+        `expected` is the conditional mean of the traits given all that happens on screen: the ceiling.
+        """
+        stories = [self.story(i) for i in range(self.n)]
+        speakers = [make_speaker(self.seeds(i)[1]) for i in range(0, self.n, self.clips_per_speaker)]
+        traits = [_labels(self.seeds(i)[0], story, speakers[i // self.clips_per_speaker])
+                  for i, story in enumerate(stories)]
+        return {"traits": torch.tensor(np.array(traits), dtype=torch.float32),
+                "expected": torch.tensor(np.array([expected_traits(story) for story in stories]), dtype=torch.float32),
+                "speaker": torch.arange(self.n) // self.clips_per_speaker,
+                "moment": torch.tensor([story.moment for story in stories]),
+                "cue": torch.tensor([story.cue for story in stories])}
+
+    def clip(self, index: int) -> RenderedClip:
+        """Clip `index` with its frames."""
+        seed, speaker = self.seeds(index)
+        return render_clip(seed, self.size, self.moments, speaker)
+
+    def face(self, index: int) -> Float[torch.Tensor, "3 size size"]:
+        """The still of clip `index`: its speaker looks in the direction of the cue and holds the five movements."""
+        seed, speaker_seed = self.seeds(index)
+        return to_image(draw_still(make_speaker(speaker_seed), self.story(index), seed, self.size).image)
+
+    def __getitem__(self, index: int) -> dict:
+        clip = self.clip(index)
+        true_flow = torch.from_numpy(clip.flow)
+        flow = torch.from_numpy(self.estimate(clip.frames)) if self.estimate else true_flow
+        return {"face": self.face(index), "flow": flow, "traits": torch.tensor(clip.traits, dtype=torch.float32),
+                "true_flow": true_flow, "occluded": torch.from_numpy(clip.occluded), "moment": clip.story.moment,
+                "cue": clip.story.cue, "region": torch.from_numpy(clip.region),
+                "speaker": index // self.clips_per_speaker}
+
+
+def draw_still(speaker: Speaker, story: Story, seed: int, size: int) -> Portrait:
+    """The speaker's portrait, taken just before the clip."""
+    rng = np.random.Generator(np.random.SFC64((seed, 9)))
+    brow, lean, opening, smile, tilt = story.still
+    expression = Expression(brow, smile, opening, *_DART[story.cue])
+    yaw, pitch, roll, scale, x, y = rng.standard_normal(6) * (0.05, 0.04, 0.03, 0.004, 0.012, 0.012)
+    pose = Pose(yaw, pitch, roll + 0.10 * tilt, 0.325 + scale + 0.03 * lean, 0.5 + x, 0.53 + y)
+    return draw_face(speaker.attributes, speaker.seed, size, "easy", tone=speaker.tone, picture=seed,
+                     expression=expression, pose=pose, regions=False)

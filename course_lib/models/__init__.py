@@ -1,0 +1,27 @@
+"""The two extractors, the attention that fuses them, and the personality models."""
+
+from .attention import CrossAttention, TokenCrossAttention, VisualizableCrossAttention, attend
+from .dynamic import I3D, DynamicFeatureExtractor, inflate
+from .personality import (
+    CompletePersonalityModel,
+    FeatureFusionModule,
+    PersonalityPredictionHead,
+    TokenPersonalityModel,
+)
+from .static import StaticFeatureExtractor, to_tokens
+
+__all__ = [
+    "I3D",
+    "CompletePersonalityModel",
+    "CrossAttention",
+    "DynamicFeatureExtractor",
+    "FeatureFusionModule",
+    "PersonalityPredictionHead",
+    "StaticFeatureExtractor",
+    "TokenCrossAttention",
+    "TokenPersonalityModel",
+    "VisualizableCrossAttention",
+    "attend",
+    "inflate",
+    "to_tokens",
+]

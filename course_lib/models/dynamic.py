@@ -1,0 +1,216 @@
+"""The dynamic stream: how a face moves, from an I3D on optical flow."""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce, repeat
+from torch import Tensor, nn
+
+from ..data.flow import clip_and_scale
+from ..shapes import Float
+from .backbones import fill, imagenet_weights, in_chunks, read_weights, save_weights
+
+__all__ = ["I3D", "DynamicFeatureExtractor", "TimePaddedConv3d", "inflate"]
+
+
+def inflate(network: nn.Module, padding: str = "replicate", keep_time: Collection[str] = ()) -> nn.Module:
+    """Turn a 2-D convolutional network into the 3-D one that says the same about a still video.
+
+    A convolution gets a time axis as long as its shorter side, its weights repeated and divided by that length.
+    Pools and strides treat time like space, except for pools named in ``keep_time``; an average pool that pads, and
+    an adaptive one, are spelled out below. ``padding`` in time: "replicate" repeats the first and last frame, so
+    that a still video gives the 2-D output at *every* step; "zeros" is what the original I3D does.
+    Raises ``ValueError`` for layers that have no 3-D twin here.
+    Source: Carreira & Zisserman, arXiv 1705.07750. Derived in lesson 03.
+    """
+    if padding not in ("replicate", "zeros"):
+        raise ValueError(f"padding={padding!r} is unknown; choose 'replicate' or 'zeros'")
+    inflated = copy.deepcopy(network)
+    for name, layer in network.named_modules():
+        twin = _inflate_layer(name, layer, padding, name not in keep_time)
+        if twin is None:
+            continue
+        twin.train(layer.training)
+        if not name:
+            return twin
+        inflated.set_submodule(name, twin)
+    return inflated
+
+
+class TimePaddedConv3d(nn.Conv3d):
+    """A 3-D convolution that pads space with zeros and time with its first and last frame."""
+
+    def __init__(self, *arguments: Any, padding: tuple[int, int, int], **options: Any):
+        self.time_padding = padding[0]
+        super().__init__(*arguments, padding=(0, *padding[1:]), **options)
+
+    def forward(self, video: Float[Tensor, "batch channels frames height width"],
+                ) -> Float[Tensor, "batch out_channels steps out_height out_width"]:
+        return super().forward(F.pad(video, (0, 0, 0, 0, self.time_padding, self.time_padding), mode="replicate"))
+
+
+def _inflate_layer(name: str, layer: nn.Module, padding: str, pool_time: bool) -> nn.Module | None:
+    """The 3-D twin of one layer, or None where two dimensions or three make no difference."""
+    match layer:
+        case nn.Conv2d(padding=(int(), int()), padding_mode="zeros"):
+            return _inflate_convolution(layer, padding)
+        case nn.BatchNorm2d():
+            norm = nn.BatchNorm3d(layer.num_features, layer.eps, layer.momentum, layer.affine,
+                                  layer.track_running_stats)
+            norm.load_state_dict(layer.state_dict())
+            return norm
+        case nn.MaxPool2d():
+            size, stride, pad, dilation = map(_pair, (layer.kernel_size, layer.stride, layer.padding, layer.dilation))
+            time = (size[0], stride[0], pad[0], dilation[0]) if pool_time else (1, 1, 0, 1)
+            return nn.MaxPool3d((time[0], *size), (time[1], *stride), (time[2], *pad), (time[3], *dilation),
+                                layer.return_indices, layer.ceil_mode)
+        case nn.AvgPool2d():
+            size, stride, pad = map(_pair, (layer.kernel_size, layer.stride, layer.padding))
+            # Padding zeros in time would darken the first and last step, so a pool that pads only strides in time.
+            time = (1 if any(pad) else size[0], stride[0]) if pool_time else (1, 1)
+            return nn.AvgPool3d((time[0], *size), (time[1], *stride), (0, *pad), layer.ceil_mode,
+                                layer.count_include_pad, layer.divisor_override)
+        case nn.AdaptiveAvgPool2d():
+            return nn.AdaptiveAvgPool3d((1 if pool_time else None, *_pair(layer.output_size)))
+        case nn.Dropout2d():
+            return nn.Dropout3d(layer.p, layer.inplace)
+        case _ if type(layer).__name__.endswith("2d") and not list(layer.children()):
+            raise ValueError(f"{layer} ({name or 'the network itself'}) has no rule for inflation; only zero-padded "
+                             "convolutions, batch norms, max, average and adaptive average pools and dropout have one")
+    return None
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _inflate_convolution(layer: nn.Conv2d, padding: str) -> nn.Conv3d:
+    time = min(layer.kernel_size)  # a 1×7 kernel stays flat in time
+    time_padding = min(layer.padding) if time > 1 else 0
+    kind = TimePaddedConv3d if padding == "replicate" and time_padding else nn.Conv3d
+    twin = kind(layer.in_channels, layer.out_channels, (time, *layer.kernel_size),
+                stride=(min(layer.stride), *layer.stride), padding=(time_padding, *layer.padding),
+                dilation=(min(layer.dilation), *layer.dilation), groups=layer.groups, bias=layer.bias is not None)
+    twin.weight = nn.Parameter(repeat(layer.weight.detach() / time, "out channels height width -> "
+                                      "out channels time height width", time=time).contiguous(),
+                               requires_grad=layer.weight.requires_grad)
+    twin.bias = copy.deepcopy(layer.bias)
+    return twin
+
+
+class I3D(nn.Sequential):
+    """GoogLeNet without its head, inflated: 12,265,312 parameters for two-channel flow. Derived in lesson 03.
+
+    Input ``batch channels frames height width`` in [-1, 1], output ``batch 1024 steps height width``. Time is
+    halved at the stem and at pool 4a (torchvision's ``maxpool3``) only, so 32 frames give 8 steps.
+    ``pretrained``: a torchvision GoogLeNet whose weights to inflate; random weights if None.
+    """
+
+    def __init__(self, pretrained: nn.Module | None = None, channels: int = 2, padding: str = "replicate"):
+        from torchvision.models import googlenet
+
+        network = pretrained or googlenet(weights=None, aux_logits=False, init_weights=False)
+        body = nn.Sequential(OrderedDict((name, layer) for name, layer in network.named_children()
+                                         if name not in ("aux1", "aux2", "avgpool", "dropout", "fc")))
+        body = inflate(body, padding, keep_time=("maxpool1", "maxpool2", "maxpool4"))
+        super().__init__(OrderedDict(body.named_children()))
+        stem = self.conv1.conv
+        # Average over the colours, repeat for each channel of flow; the sum over input channels is kept.
+        colours = stem.in_channels
+        stem.weight = nn.Parameter(stem.weight.detach().mean(1, keepdim=True).repeat(1, channels, 1, 1, 1)
+                                   * colours / channels)
+        stem.in_channels = channels
+        if pretrained is None:
+            self._randomise()
+
+    def _randomise(self) -> None:
+        """He initialisation, so that kernels differ along time and between u and v from the start.
+
+        Facial motion is about half a pixel per frame, .02 after scaling; a stem ten times larger lifts it above
+        the 1e-3 that GoogLeNet's batch norm adds to every variance.
+        """
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv3d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        with torch.no_grad():
+            self.conv1.conv.weight *= 10
+
+
+class DynamicFeatureExtractor(nn.Module):
+    """Turn optical flow into tokens over time or one feature vector per clip. Derived in lesson 03.
+
+    ``weights``: "course" (shipped), "imagenet" (torchvision's GoogLeNet, inflated), None (random), or the path of a
+    file written by ``save``; ``hash`` is the SHA-256 of that file. ``dropout`` acts on the feature vector.
+    ``smallest_clip`` is the least (frames, height, width) that the pools leave anything of.
+    Flow is ``batch frames height width 2``: u and v in pixels per frame, forward, clipped to ±20 inside.
+    """
+
+    smallest_clip = (3, 15, 15)
+
+    def __init__(self, weights: str | Path | None = "course", dropout: float = 0.2):
+        super().__init__()
+        self.hash = None
+        if weights == "imagenet":
+            pretrained, self.hash = _imagenet_googlenet()
+            self.backbone = I3D(pretrained)
+        else:
+            self.backbone = I3D()
+        if weights not in (None, "imagenet"):
+            kept = read_weights(weights, "weights/dynamic.safetensors")
+            fill(self, kept.tensors, repr(str(weights)))
+            self.hash = kept.hash
+        self.dropout = nn.Dropout(dropout)
+        self.metadata = {"backbone": "i3d"}
+
+    def feature_map(self, flow: Tensor) -> Float[Tensor, "batch 1024 steps height width"]:
+        """The last activations for flow ``batch frames height width 2``; 32 × 112 × 112 gives 8 × 4 × 4."""
+        self._check(flow)
+        scaled = rearrange(clip_and_scale(flow), "batch frames height width uv -> batch uv frames height width")
+        return self.backbone(scaled)
+
+    def tokens(self, flow: Tensor, chunk: int | None = None) -> Float[Tensor, "batch steps 1024"]:
+        """One token per time step, the mean over places; ``chunk`` clips at a time (no gradients) if given."""
+        over_space = "batch channels steps height width -> batch steps channels"
+        return in_chunks(self, lambda part: reduce(self.feature_map(part), over_space, "mean"), flow, chunk)
+
+    def space_time_tokens(self, flow: Tensor, chunk: int | None = None) -> Float[Tensor, "batch tokens 1024"]:
+        """One token per time step and place, time-major: token ``(step * height + row) * width + column``."""
+        flat = "batch channels steps height width -> batch (steps height width) channels"
+        return in_chunks(self, lambda part: rearrange(self.feature_map(part), flat), flow, chunk)
+
+    def forward(self, flow: Tensor, chunk: int | None = None) -> Float[Tensor, "batch 1024"]:
+        """One vector per clip, the mean over time and places."""
+        return in_chunks(self, lambda part: self.dropout(self.feature_map(part).mean(dim=(2, 3, 4))), flow, chunk)
+
+    def save(self, path: str | Path, **metadata: Any) -> None:
+        """Write the weights for ``DynamicFeatureExtractor(weights=path)``, with any further metadata."""
+        save_weights(self, path, **metadata, **self.metadata)
+
+    def _check(self, flow: Tensor) -> None:
+        if flow.ndim != 5 or flow.shape[-1] != 2:
+            raise ValueError(f"flow has shape {tuple(flow.shape)}; expected batch frames height width 2 with u and v "
+                             "in pixels per frame last, so add the batch axis or move the channels to the end")
+        if not flow.is_floating_point():
+            raise ValueError(f"flow is {flow.dtype}; expected floats in pixels per frame, so convert with flow.float()")
+        if not len(flow):
+            raise ValueError(f"the batch of flow is empty (shape {tuple(flow.shape)}); give at least one clip")
+        if any(given < needed for given, needed in zip(flow.shape[1:4], self.smallest_clip, strict=True)):
+            frames, height, width = self.smallest_clip
+            raise ValueError(f"a clip of {flow.shape[1]} frames of {flow.shape[2]}×{flow.shape[3]} is too small for "
+                             f"the network; give at least {frames} frames of {height}×{width}")
+
+
+def _imagenet_googlenet() -> tuple[nn.Module, str]:
+    """torchvision's GoogLeNet with its ImageNet weights, without auxiliary heads, and the hash of the file."""
+    from torchvision.models import googlenet
+
+    kept = imagenet_weights("googlenet")
+    network = googlenet(weights=None, aux_logits=False, init_weights=False)
+    fill(network, {name: tensor for name, tensor in kept.tensors.items() if not name.startswith("aux")},
+         "ImageNet")
+    return network, kept.hash

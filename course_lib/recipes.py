@@ -1,0 +1,292 @@
+"""How each shipped weight is made: from drawings of its own seeds, resumable, within an hour on two cores.
+
+`python -m course_lib assets NAME` runs one recipe; the manifest beside the weights says what came out.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from . import files, runtime
+from .data.clips import ClipDataset, draw_still
+from .data.faces import FaceDataset, to_image
+from .data.population import ATTRIBUTES
+from .data.stories import DIRECTIONS, MOVEMENTS, TRAITS, make_speaker
+from .models.dynamic import DynamicFeatureExtractor
+from .models.personality import TokenPersonalityModel
+from .models.static import StaticFeatureExtractor
+from .training.metrics import concordance, floor_prediction, mean_accuracy
+from .training.tokens import cache_tokens
+
+__all__ = ["RECIPES", "Recipe", "make"]
+
+SEED = 20_000                                           # of everything drawn here, in the split "assets"
+CHECKPOINT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `make` runs: `write(path)` trains, saves and returns the scores on unseen drawings."""
+
+    write: Callable[[Path], dict]
+    minutes: int                                        # on two cores
+    needs: tuple[str, ...] = ()                         # recipes whose weights this one starts from
+
+
+def make(name: str, folder: str | Path | None = None) -> dict:
+    """Make one shipped weight again and enter it in the manifest; an interrupted run goes on where it stopped.
+
+    Raises ValueError for an unknown name, FileNotFoundError if a weight that the recipe starts from is missing.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"no recipe {name!r}; the recipes are {', '.join(RECIPES)}")
+    folder = Path(folder) if folder else runtime.assets("weights")
+    for needed in RECIPES[name].needs:
+        runtime.assets(f"weights/{needed}.safetensors")
+    runtime.setup(SEED, quiet=True)
+    started, path = time.time(), folder / f"{name}.safetensors"
+    scores = RECIPES[name].write(path)
+    entry = {"file": path.name, "sha256": files.sha256(path), "bytes": path.stat().st_size, "recipe": name,
+             "seed": SEED, "minutes": round((time.time() - started) / 60, 1), "torch": torch.__version__,
+             "scores": {key: round(float(value), 4) for key, value in scores.items()}}
+    manifest = folder / "manifest.json"
+    entries = files.read_json(manifest) if manifest.exists() else {}
+    files.write_json(manifest, entries | {name: entry})
+    return entry
+
+
+# ---- one loop for all recipes --------------------------------------------------------------------------------------
+
+def train(name: str, model: nn.Module, loss_at: Callable[[int], Tensor], steps: int, learning_rate: float) -> None:
+    """AdamW on one learning-rate cycle. `loss_at(step)` draws its own batch, so a cut-off run goes on exactly."""
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.15)
+    checkpoint, start = runtime.cache_dir("recipes") / f"{name}.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        start = state["step"]
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+    saved, running = time.time(), None
+    progress = tqdm(range(start, steps), name, total=steps, initial=start, mininterval=20)
+    for step in progress:
+        torch.manual_seed(SEED + step)
+        loss = loss_at(step)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
+        progress.set_postfix(loss=f"{running:.3f}", refresh=False)
+        if time.time() - saved > CHECKPOINT_SECONDS or step + 1 == steps:
+            with files.atomic(checkpoint) as temporary:
+                torch.save({"step": step + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                            "schedule": schedule.state_dict()}, temporary)
+            saved = time.time()
+
+
+def done(name: str) -> None:
+    """Forget the checkpoints of a finished recipe."""
+    for checkpoint in runtime.cache_dir("recipes").glob(f"{name}*.pt"):
+        checkpoint.unlink()
+
+
+def draw(dataset: Dataset, *keys: str, small: dict[str, torch.dtype] | None = None) -> dict[str, Tensor]:
+    """All items of a data set as one tensor a key, drawn by two workers; `small` keeps a key in a narrower type."""
+    small = small or {}
+    chunks: dict[str, list] = {key: [] for key in keys}
+    for batch in tqdm(DataLoader(dataset, 32, num_workers=2), f"drawing {len(dataset)}", mininterval=20):
+        for key in keys:
+            value = batch[key] * 255 if small.get(key) is torch.uint8 else batch[key]
+            chunks[key].append(value.to(small.get(key, value.dtype)))
+    return {key: torch.cat(chunks[key]) for key in keys}
+
+
+# ---- static: a face image, its attributes and what the face is doing -----------------------------------------------
+
+class Stills(Dataset):
+    """Faces of every difficulty and the stills of clips, with the targets both have."""
+
+    def __init__(self, faces: int, stills: int, seed: int):
+        self.faces = FaceDataset(faces, "assets", seed, "medium", images_per_person=2, regions=False)
+        self.stills = ClipDataset(stills, "assets", seed)
+
+    def __len__(self) -> int:
+        return len(self.faces) + len(self.stills)
+
+    def __getitem__(self, index: int) -> dict:
+        if index < len(self.faces):
+            item = self.faces[index]
+            return {"image": item["image"], "target": item["target"], "known": torch.ones(len(ATTRIBUTES)),
+                    "doing": _doing(item["expression"], item["pose"])}
+        index -= len(self.faces)
+        seed, speaker_seed = self.stills.seeds(index)
+        speaker = make_speaker(speaker_seed)
+        still = draw_still(speaker, self.stills.story(index), seed, self.stills.size)
+        mood = ("Smiling", "Mouth_Slightly_Open")       # held for the story, not a trait of the speaker
+        return {"image": to_image(still.image),
+                "target": torch.tensor([float(name in speaker.attributes) for name in ATTRIBUTES]),
+                "known": torch.tensor([float(name not in mood) for name in ATTRIBUTES]),
+                "doing": _doing(torch.tensor(still.expression), torch.tensor(still.pose))}
+
+
+def _doing(expression: Tensor, pose: Tensor) -> Tensor:
+    """Brows, smile, opening, gaze right and down, tilt and size of the head: seven numbers of order one."""
+    return torch.cat([expression[:5], pose[2:3] / 0.1, (pose[3:4] - 0.3) / 0.05]).float()
+
+
+def write_static(path: Path, faces: int = 16_000, stills: int = 8_000, steps: int = 1_600, batch: int = 64) -> dict:
+    """A ResNet-50 of 5.9 M parameters, trained to tell attributes and expression from its pooled feature."""
+    extractor = StaticFeatureExtractor(weights=None, width_per_group=16)
+    head = nn.Linear(2048, len(ATTRIBUTES) + 7)
+    model = nn.ModuleList([extractor, head]).to(memory_format=torch.channels_last)
+    data = draw(Stills(faces, stills, SEED), "image", "target", "known", "doing", small={"image": torch.uint8})
+
+    def loss_at(step: int) -> Tensor:
+        model.train()
+        pick = torch.randint(0, faces + stills, (batch,))
+        image, doing = data["image"][pick].float() / 255, data["doing"][pick].clone()
+        flip = torch.rand(batch) < 0.5
+        image[flip] = image[flip].flip(-1)
+        doing[flip] *= torch.tensor((1, 1, 1, -1, 1, -1, 1))        # gaze and tilt change sides
+        with torch.autocast("cpu", torch.bfloat16):
+            output = head(extractor(image.contiguous(memory_format=torch.channels_last)))
+        logits, guess = output.float().split((len(ATTRIBUTES), 7), 1)
+        attributes = F.binary_cross_entropy_with_logits(logits, data["target"][pick], data["known"][pick])
+        return 4 * attributes + F.mse_loss(guess, doing)
+
+    train("static", model, loss_at, steps, 2e-3)
+    model.eval()
+    unseen = draw(Stills(2_000, 1_000, SEED + 1), "image", "target", "known", "doing")
+    with torch.no_grad():
+        logits, guess = head(extractor(unseen["image"], chunk=64)).split((len(ATTRIBUTES), 7), 1)
+    extractor.save(path)
+    head_path = path.with_name("static_head.safetensors")
+    files.save_tensors(head_path, {name: value[:len(ATTRIBUTES)].half() for name, value in head.state_dict().items()},
+                       {"attributes": ATTRIBUTES, "backbone": files.sha256(path)})
+    done("static")
+    seen = unseen["target"][:2_000].bool()
+    right = (logits[:2_000] > 0) == seen
+    recall = torch.stack([right[:, i][seen[:, i] == side].float().mean()
+                          for i in range(len(ATTRIBUTES)) for side in (0, 1)])
+    spread = 1 - (guess - unseen["doing"]).square().mean(0) / unseen["doing"].var(0)
+    return {"attribute_accuracy": right.float().mean(), "attribute_balanced_accuracy": recall.nanmean(),
+            "majority_accuracy": torch.maximum(seen.float().mean(0), 1 - seen.float().mean(0)).mean(),
+            **{f"r2_{name}": value for name, value in
+               zip(("brow", "smile", "open", "gaze_x", "gaze_y", "tilt", "size"), spread, strict=True)}}
+
+
+# ---- dynamic: optical flow, which dart and how large each movement, moment by moment --------------------------------
+
+class Moments(Dataset):
+    """Estimated flow of clips (half precision), and what happens in each moment."""
+
+    def __init__(self, n: int, seed: int):
+        self.clips = ClipDataset(n, "assets", seed)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict:
+        story = self.clips.story(index)
+        return {"flow": torch.from_numpy(self.clips.estimate(self.clips.clip(index).frames)).half(),
+                "dart": torch.from_numpy(story.darts), "size": torch.tensor(story.sizes, dtype=torch.float32)}
+
+
+SIZE_VARIANCE = 1 / 12                                  # of the movements, uniform in [0, 1]
+CROP = 80                                               # px; the middle of a 112 px clip still holds the face
+
+
+def write_dynamic(path: Path, clips: int = 1_600, steps: int = 800, batch: int = 8) -> dict:
+    """The flow I3D, trained to tell from each time token where the eyes dart and how large the movements are.
+
+    The first 70 % of the steps see the middle of the clips only, at half the cost.
+    """
+    extractor = DynamicFeatureExtractor(weights=None)
+    head = nn.Linear(1024, len(DIRECTIONS) + 5)
+    model = nn.ModuleList([extractor, head]).to(memory_format=torch.channels_last_3d)
+    data = draw(Moments(clips, SEED), "flow", "dart", "size")
+
+    def loss_at(step: int) -> Tensor:
+        model.train()
+        pick = torch.randint(0, clips, (batch,))
+        flow, dart = data["flow"][pick].float(), data["dart"][pick].clone()
+        flip = torch.rand(batch) < 0.5
+        flow[flip] = flow[flip].flip(-2) * torch.tensor((-1.0, 1.0))
+        dart[flip] = torch.tensor((1, 0, 2, 3))[dart[flip]]         # right and left change sides
+        if step < 0.7 * steps:
+            top, left = torch.randint(8, 25, (2,)).tolist()
+            flow = flow[:, :, top:top + CROP, left:left + CROP]
+        with torch.autocast("cpu", torch.bfloat16):
+            output = head(extractor.tokens(flow))
+        logits, size = output.float().split((len(DIRECTIONS), 5), -1)
+        return (F.cross_entropy(logits.flatten(0, 1), dart.flatten())
+                + F.mse_loss(size, data["size"][pick]) / SIZE_VARIANCE)
+
+    train("dynamic", model, loss_at, steps, 2e-3)
+    model.eval()
+    unseen = draw(Moments(200, SEED + 1), "flow", "dart", "size")
+    with torch.no_grad():
+        logits, size = head(extractor.tokens(unseen["flow"].float(), chunk=8)).split((len(DIRECTIONS), 5), -1)
+    extractor.save(path)
+    done("dynamic")
+    spread = 1 - (size - unseen["size"]).square().mean((0, 1)) / unseen["size"].var((0, 1))
+    return {"dart_accuracy": (logits.argmax(-1) == unseen["dart"]).float().mean(),
+            **{f"r2_{name.replace(' ', '_')}": value for name, value in zip(MOVEMENTS, spread, strict=True)}}
+
+
+# ---- personality: two streams of frozen tokens, cross-attention, five traits ----------------------------------------
+
+def write_personality(path: Path, clips: int = 1_600, steps: int = 2_500, batch: int = 64) -> dict:
+    """A `TokenPersonalityModel` on the tokens of both shipped extractors; scored on unseen speakers.
+
+    Moments are interchangeable, so each step sees every clip's motion tokens in a new order.
+    """
+    static, dynamic = StaticFeatureExtractor().eval(), DynamicFeatureExtractor().eval()
+    cached = runtime.cache_dir("recipes") / "personality_tokens.safetensors"
+    if not cached.exists():
+        files.save_tensors(cached, cache_tokens(ClipDataset(clips, "assets", SEED + 2), static, dynamic))
+    data, _ = files.load_tensors(cached)
+    model = TokenPersonalityModel()
+
+    def loss_at(step: int) -> Tensor:
+        model.train()
+        pick, order = torch.randint(0, clips, (batch,)), torch.randperm(data["motion_tokens"].shape[1])
+        prediction = model(data["face_tokens"][pick].float(), data["motion_tokens"][pick][:, order].float())
+        return 100 * F.mse_loss(prediction, data["traits"][pick])
+
+    train("personality", model, loss_at, steps, 1e-3)
+    model.eval()
+    unseen = ClipDataset(300, "test", 0)
+    tokens, labels = cache_tokens(unseen, static, dynamic), unseen.labels()
+    model.cross_attention.attention.record = True
+    with torch.no_grad():
+        prediction = model(tokens["face_tokens"].float(), tokens["motion_tokens"].float())
+    attention = model.cross_attention.attention.last_attn_weights.mean((1, 2))
+    floor = floor_prediction(data["traits"], len(unseen))
+    files.save_tensors(path, {name: value.half() if value.ndim > 1 else value
+                              for name, value in model.state_dict().items()},
+                       {"static": static.hash, "dynamic": dynamic.hash})
+    cached.unlink()
+    done("personality")
+    scores = {"top_moment_decides": (attention.argmax(1) == labels["moment"]).float().mean(),
+              "top_moment_chance": 1 / attention.shape[1]}
+    for name, answer in (("model", prediction), ("floor", floor), ("ceiling", labels["expected"])):
+        scores[f"ccc_{name}"] = concordance(answer, labels["traits"]).mean()
+        scores[f"accuracy_{name}"] = mean_accuracy(answer, labels["traits"]).mean()
+    for trait, value in zip(TRAITS, concordance(prediction, labels["traits"]), strict=True):
+        scores[f"ccc_{trait}"] = value
+    return scores
+
+
+RECIPES = {"static": Recipe(write_static, 45), "dynamic": Recipe(write_dynamic, 50),
+           "personality": Recipe(write_personality, 15, needs=("static", "dynamic"))}

@@ -1,0 +1,130 @@
+"""The drawn clips: true flow that is true, labels that need binding, speakers that never leak."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from course_lib.data.clips import ClipDataset, render_clip
+from course_lib.data.stories import FRAMES_PER_MOMENT, expected_traits, tell_story
+from course_lib.training.metrics import concordance
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return [render_clip(seed, moments=3) for seed in range(4)]
+
+
+def photometric_error(clip, t: int, flow: np.ndarray) -> float:
+    """Mean grey difference between frame t and frame t + 1 along the flow, where things move and stay in view."""
+    y, x = np.mgrid[:flow.shape[0], :flow.shape[1]].astype(np.float32)
+    rebuilt = cv2.remap(clip.frames[t + 1], x + flow[..., 0], y + flow[..., 1], cv2.INTER_CUBIC)
+    judged = ~clip.occluded[t] & (np.linalg.norm(clip.flow[t], axis=-1) > 0.05)
+    return np.abs(rebuilt.astype(float) - clip.frames[t])[judged].mean()
+
+
+def test_true_flow_rebuilds_the_frame_better_than_none_and_than_dis(clips):
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    errors = {"true": [], "zero": [], "dis": []}
+    for clip in clips:
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip.frames]
+        for t in range(0, len(clip.flow), 2):
+            errors["true"].append(photometric_error(clip, t, clip.flow[t]))
+            errors["zero"].append(photometric_error(clip, t, np.zeros_like(clip.flow[t])))
+            errors["dis"].append(photometric_error(clip, t, dis.calc(grey[t], grey[t + 1], None)))
+    mean = {name: np.mean(values) for name, values in errors.items()}
+    assert mean["true"] < 0.5 * mean["zero"]
+    assert mean["true"] < mean["dis"]
+
+
+def test_a_wrong_flow_is_found_out(clips):
+    """The measure above can fail: half the true motion, or its opposite, rebuilds the frame worse."""
+    clip = clips[0]
+    true, half, back = (np.mean([photometric_error(clip, t, k * clip.flow[t]) for t in range(6)]) for k in (1, 0.5, -1))
+    assert true < half < back
+
+
+def test_the_flow_solves_its_own_equation(clips):
+    assert max(clip.residual for clip in clips) < 0.005
+
+
+def test_little_is_occluded_and_the_background_is_still(clips):
+    for clip in clips:
+        assert 0 < clip.occluded.mean() < 0.10
+        assert (np.linalg.norm(clip.flow[:, :6, :6], axis=-1) == 0).all()
+
+
+def test_a_clip_is_the_same_again():
+    again = [render_clip(5, moments=2) for _ in range(2)]
+    for name in ("frames", "flow", "occluded", "traits", "region"):
+        assert np.array_equal(getattr(again[0], name), getattr(again[1], name)), name
+
+
+def test_exactly_one_moment_matches_the_cue():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        story = tell_story(rng)
+        assert (story.darts == story.cue).sum() == 1
+        assert story.darts[story.moment] == story.cue
+
+
+def test_labels_need_binding():
+    """On oracle features the right moment gives the ceiling; averages over time, crossed with the cue, do not."""
+    clips = ClipDataset(3000, "train", 7)
+    labels, stories = clips.labels(), [clips.story(i) for i in range(3000)]
+    still = torch.tensor(np.array([story.still for story in stories]))
+    cue = torch.nn.functional.one_hot(labels["cue"], 4)
+    darts = torch.tensor(np.array([np.bincount(story.darts, minlength=4) for story in stories]))
+    average = torch.tensor(np.array([story.sizes.mean(0) for story in stories]))
+    unbound = torch.cat([still, average, cue, darts, (cue[:, :, None] * average[:, None]).flatten(1)], 1).float()
+    unbound = torch.cat([unbound, torch.ones(3000, 1)], 1)
+    fit, unseen = slice(0, 2000), slice(2000, 3000)
+    solution = torch.linalg.lstsq(unbound[fit], labels["traits"][fit], driver="gelsd").solution
+    bound = concordance(labels["expected"][unseen], labels["traits"][unseen])
+    not_bound = concordance(unbound[unseen] @ solution, labels["traits"][unseen])
+    assert bound.min() > 0.93
+    assert not_bound.max() < 0.45
+
+
+def test_labels_without_drawing_are_those_of_the_items():
+    clips = ClipDataset(5, "valid", 2, moments=2, clips_per_speaker=2, method="true")
+    labels = clips.labels()
+    for i in (0, 4):
+        item = clips[i]
+        assert torch.equal(item["traits"], labels["traits"][i])
+        for name in ("moment", "cue", "speaker"):
+            assert item[name] == labels[name][i], name
+    assert torch.allclose(labels["expected"][3], torch.tensor(expected_traits(clips.story(3))).float())
+    assert labels["traits"].min() >= 0
+    assert labels["traits"].max() <= 1
+
+
+def test_item_form():
+    item = ClipDataset(1, moments=2, size=64)[0]
+    frames = 2 * FRAMES_PER_MOMENT
+    assert item["face"].shape == (3, 64, 64)
+    assert item["flow"].shape == item["true_flow"].shape == (frames, 64, 64, 2)
+    assert item["occluded"].shape == (frames, 64, 64)
+    assert item["region"].shape == (5, 64, 64)
+    assert item["region"].flatten(1).any(1).all()
+    assert item["traits"].shape == (5,)
+
+
+def test_speakers_come_back_within_a_split_and_never_in_another():
+    splits = [ClipDataset(40, split, 0) for split in ("train", "valid", "test", "assets")]
+    speakers = [{clips.seeds(i)[1] for i in range(40)} for clips in splits]
+    assert [len(names) for names in speakers] == [10] * 4
+    assert len(set().union(*speakers)) == 40
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: render_clip(0.5), "seed must be a whole number"),
+    (lambda: render_clip(0, size=20), "size must be at least 32"),
+    (lambda: render_clip(0, moments=0), "has no frames"),
+    (lambda: ClipDataset(2, "tests"), "unknown split"),
+    (lambda: ClipDataset(2, method="optical"), "optical"),
+])
+def test_bad_input_is_refused_in_a_sentence(call, words):
+    with pytest.raises(ValueError, match=words) as error:
+        call()
+    assert "\n" not in str(error.value)

@@ -1,0 +1,250 @@
+"""The dynamic stream: inflation, the still ("boring") video, tokens, weights, bad input."""
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from course_lib import files, runtime
+from course_lib.models import I3D, DynamicFeatureExtractor, inflate
+
+
+def settle(network, *inputs):
+    """Give random batch norms statistics that differ from layer to layer, then switch to evaluation mode."""
+    generator = torch.Generator().manual_seed(1)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.2, generator=generator)
+            layer.running_var.uniform_(0.5, 1.5, generator=generator)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def googlenet():
+    torch.manual_seed(0)
+    return settle(torchvision.models.googlenet(weights=None, aux_logits=False, init_weights=False))
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    torch.manual_seed(0)
+    return DynamicFeatureExtractor(weights=None).eval()
+
+
+@pytest.fixture
+def flow():
+    return torch.randn(2, 16, 48, 48, 2, generator=torch.Generator().manual_seed(0))
+
+
+def still(image, frames):
+    return image[:, :, None].expand(-1, -1, frames, -1, -1)
+
+
+def googlenet_features(network, image):
+    for name, layer in network.named_children():
+        if name == "avgpool":
+            return image
+        image = layer(image)
+
+
+@pytest.mark.parametrize("frames", [8, 32])
+def test_still_video_equals_the_image_at_every_step(googlenet, frames):
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = googlenet_features(googlenet, image)
+        volume = I3D(googlenet, channels=3)(still(image, frames))
+        zero_padded = I3D(googlenet, channels=3, padding="zeros")(still(image, frames))
+    assert volume.shape[2] == frames // 4
+    for step in range(volume.shape[2]):
+        torch.testing.assert_close(volume[:, :, step], expected, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(zero_padded[:, :, step], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mnasnet0_5"])
+def test_inflates_other_networks(name):
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, weights=None)
+    if name == "densenet121":  # its forward pools with a function of its own
+        network = network.features
+    network = settle(network)
+    if name == "mnasnet0_5":
+        network = network.layers
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, video = network(image), inflate(network)(still(image, 32))
+    if video.ndim == 5:
+        expected = expected[:, :, None].expand_as(video)
+    assert ((video - expected).norm() / expected.norm()).item() < 1e-5
+
+
+@settings(max_examples=25, deadline=None)
+@given(kernel=st.sampled_from([1, 2, 3, 5, 7, (1, 7), (7, 1)]), stride=st.integers(1, 2), dilation=st.integers(1, 2),
+       groups=st.sampled_from([1, 2]), bias=st.booleans(), frames=st.integers(15, 18))
+def test_any_convolution_on_a_still_video(kernel, stride, dilation, groups, bias, frames):
+    size = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    convolution = nn.Conv2d(4, 6, kernel, stride, tuple(side // 2 for side in size), dilation, groups, bias)
+    image = torch.rand(1, 4, 17, 17)
+    with torch.no_grad():
+        expected, video = convolution(image), inflate(convolution)(still(image, frames))
+    torch.testing.assert_close(video, expected[:, :, None].expand_as(video), atol=1e-5, rtol=1e-5)
+
+
+def test_inflated_weights_by_hand():
+    convolution = nn.Conv2d(2, 3, 3, padding=1)
+    inflated = inflate(convolution)
+    assert inflated.weight.shape == (3, 2, 3, 3, 3)
+    torch.testing.assert_close(inflated.weight.sum(2), convolution.weight)
+    assert torch.equal(inflated.bias, convolution.bias)
+    assert inflated.bias is not convolution.bias
+
+
+def test_pools_treat_time_like_space_unless_told():
+    network = nn.Sequential(nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2), nn.AvgPool2d(3, 1, 1))
+    video = torch.rand(1, 2, 16, 16, 16)
+    assert inflate(network)(video).shape[2:] == (4, 4, 4)
+    assert inflate(network, keep_time=["0"])(video).shape[2:] == (8, 4, 4)
+    assert inflate(network, keep_time=["0", "1", "2"])(video).shape[2:] == (16, 4, 4)
+
+
+def test_inflate_keeps_the_original_mode_and_frozen_weights():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout2d(0.4))
+    network[0].requires_grad_(False)
+    network[1].eval()
+    inflated = inflate(network)
+    assert isinstance(network[0], nn.Conv2d)
+    assert isinstance(inflated[1], nn.BatchNorm3d)
+    assert inflated[2].p == 0.4
+    assert not inflated[0].weight.requires_grad
+    assert inflated[0].training
+    assert not inflated[1].training
+
+
+@pytest.mark.parametrize("layer", [nn.ConvTranspose2d(1, 1, 3), nn.Conv2d(1, 1, 3, padding="same"),
+                                   nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), nn.LPPool2d(2, 2)])
+def test_layers_without_a_rule_are_refused(layer):
+    with pytest.raises(ValueError, match=r"no rule for inflation") as error:
+        inflate(nn.Sequential(nn.ReLU(), layer))
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_padding_is_refused():
+    with pytest.raises(ValueError, match="'replicate' or 'zeros'"):
+        inflate(nn.Conv2d(1, 1, 3), padding="reflect")
+
+
+def test_parameter_counts():
+    assert sum(parameter.numel() for parameter in I3D().parameters()) == 12_265_312
+    assert sum(parameter.numel() for parameter in I3D(channels=3).parameters()) == 12_287_264
+
+
+def test_flow_stem_keeps_the_sum_over_input_channels(googlenet):
+    colour, flow = I3D(googlenet, channels=3).conv1.conv.weight, I3D(googlenet).conv1.conv.weight
+    assert flow.shape == (64, 2, 7, 7, 7)
+    torch.testing.assert_close(flow.sum(1), colour.sum(1))
+    assert torch.equal(flow[:, 0], flow[:, 1])
+
+
+def test_random_kernels_see_time_and_direction():
+    stem = I3D().conv1.conv.weight
+    assert (stem[:, :, 0] - stem[:, :, 6]).abs().mean() > 0.1 * stem.abs().mean()
+    assert (stem[:, 0] - stem[:, 1]).abs().mean() > 0.1 * stem.abs().mean()
+
+
+def test_small_motion_outweighs_the_stems_epsilon():
+    """Half a pixel per frame is .025 after scaling; its variance must survive batch norm's epsilon."""
+    stem = I3D().conv1
+    response = stem.conv(torch.randn(1, 2, 8, 32, 32) * 0.5 / 20)
+    assert response.var() > 10 * stem.bn.eps
+
+
+def test_tokens_and_features_agree(extractor):
+    flow = torch.randn(1, 32, 112, 112, 2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        volume = extractor.feature_map(flow)
+        time, places, feature = extractor.tokens(flow), extractor.space_time_tokens(flow), extractor(flow)
+    assert volume.shape == (1, 1024, 8, 4, 4)
+    assert time.shape == (1, 8, 1024)
+    assert places.shape == (1, 128, 1024)
+    torch.testing.assert_close(places[0, 3 * 16 + 2 * 4 + 1], volume[0, :, 3, 2, 1])
+    torch.testing.assert_close(places.unflatten(1, (8, 16)).mean(2), time)
+    torch.testing.assert_close(time.mean(1), feature)
+
+
+def test_clips_at_twenty_pixels_and_sees_direction(extractor, flow):
+    with torch.no_grad():
+        assert torch.equal(extractor(flow * 100), extractor((flow * 100).clamp(-20, 20)))
+        assert not torch.allclose(extractor(flow), extractor(flow.flip(-1)))
+        torch.testing.assert_close(extractor.backbone(flow.movedim(-1, 1) / 20).mean((2, 3, 4)), extractor(flow))
+
+
+def test_smallest_clip_is_the_smallest(extractor):
+    frames, height, width = extractor.smallest_clip
+    with torch.no_grad():
+        assert extractor.tokens(torch.zeros(1, frames, height, width, 2)).shape == (1, 1, 1024)
+    for smaller in ((frames - 1, height, width), (frames, height - 1, width), (frames, height, width - 1)):
+        with pytest.raises(ValueError, match=f"at least {frames} frames of {height}×{width}"):
+            extractor(torch.zeros(1, *smaller, 2))
+        with pytest.raises(RuntimeError):
+            extractor.backbone(torch.zeros(1, 2, *smaller))
+
+
+def test_dropout_acts_in_training_only(flow):
+    extractor = DynamicFeatureExtractor(weights=None, dropout=0.9)
+    assert (extractor(flow) == 0).float().mean() > 0.7
+    assert torch.equal(extractor.eval()(flow), extractor(flow))
+
+
+def test_course_weights_survive_the_file(extractor, flow, tmp_path, monkeypatch):
+    path = tmp_path / "weights" / "dynamic.safetensors"
+    extractor.save(path, recipe="test")
+    monkeypatch.setattr(runtime, "assets", lambda name: tmp_path / name)
+    again = DynamicFeatureExtractor().eval()
+    assert again.hash == files.sha256(path)
+    assert path.stat().st_size < 25.5e6
+    assert next(again.parameters()).dtype == torch.float32
+    with torch.no_grad():
+        assert ((again(flow) - extractor(flow)).norm() / extractor(flow).norm()).item() < 1e-2
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="truncated"):
+        DynamicFeatureExtractor()
+
+
+def test_chunks_change_nothing_but_memory(flow):
+    extractor = DynamicFeatureExtractor(weights=None)
+    batch = torch.cat([flow, flow.flip(1)])[:3]
+    chunked = extractor.space_time_tokens(batch, chunk=2)
+    assert extractor.training
+    assert not chunked.requires_grad
+    expected = extractor.eval().space_time_tokens(batch)
+    assert ((chunked - expected).norm() / expected.norm()).item() < 1e-5
+
+
+def test_imagenet_weights_are_inflated(tmp_path, monkeypatch):
+    """A stand-in file of the same format, auxiliary heads included, where torch's hub would have put it."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    path = tmp_path / "checkpoints" / torchvision.models.GoogLeNet_Weights.DEFAULT.url.rsplit("/", 1)[1]
+    path.parent.mkdir()
+    stand_in = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False)
+    torch.save(stand_in.state_dict(), path)
+    extractor = DynamicFeatureExtractor(weights="imagenet")
+    torch.testing.assert_close(extractor.backbone.inception5b.branch1.conv.weight[:, :, 0],
+                               stand_in.inception5b.branch1.conv.weight)
+    torch.testing.assert_close(extractor.backbone.conv1.conv.weight.sum((1, 2)), stand_in.conv1.conv.weight.sum(1))
+    assert extractor.hash == files.sha256(path)
+
+
+@pytest.mark.parametrize(("bad", "words"), [
+    (torch.zeros(1, 2, 16, 32, 32), "batch frames height width 2"),
+    (torch.zeros(16, 32, 32, 2), "batch axis"),
+    (torch.zeros(1, 16, 32, 32, 2, dtype=torch.uint8), "uint8"),
+    (torch.zeros(0, 16, 32, 32, 2), "empty"),
+    (torch.full((1, 16, 32, 32, 2), float("nan")), "(?i)nan|finite"),
+    (torch.zeros(1, 2, 32, 32, 2), "2 frames"),
+])
+def test_bad_flow_gets_one_sentence(extractor, bad, words):
+    for method in (extractor, extractor.tokens, extractor.space_time_tokens):
+        with pytest.raises(ValueError, match=words) as error:
+            method(bad)
+        assert "\n" not in str(error.value)

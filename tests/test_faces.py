@@ -1,0 +1,148 @@
+"""The drawn faces: the same everywhere, at CelebA's rates, with regions that decide."""
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from course_lib.data.faces import DIFFICULTIES, SPLITS, FaceDataset, draw_face, item_seed
+from course_lib.data.population import ATTRIBUTES, CELEBA_RATES, check_attributes, sample_attributes, sample_tone
+
+NO_PLACE = {"Male", "Young"}
+
+
+def sampled(seed: int) -> frozenset[str]:
+    rng = np.random.default_rng(seed)
+    return sample_attributes(rng, sample_tone(rng))
+
+
+def test_rates_are_within_a_point_of_celebas():
+    faces = FaceDataset(20_000, "train", 1)
+    drawn = torch.stack([faces.target(i) for i in range(len(faces))]).mean(0).numpy()
+    off = np.abs(drawn - CELEBA_RATES)
+    assert off.max() < 0.01, (ATTRIBUTES[off.argmax()], drawn[off.argmax()], CELEBA_RATES[off.argmax()])
+
+
+def test_attributes_depend_on_each_other_as_in_life():
+    people = [sampled(seed) for seed in range(3000)]
+    assert all(check_attributes(person) == person for person in people)
+    assert not any({"Goatee", "Mustache", "Sideburns", "5_o_Clock_Shadow"} & person and "Male" not in person
+                   for person in people)
+    men, women = ([p for p in people if ("Male" in p) == male] for male in (True, False))
+    lipstick = [np.mean(["Wearing_Lipstick" in p for p in group]) for group in (men, women)]
+    assert lipstick[0] < 0.03 < 0.7 < lipstick[1]
+
+
+@given(st.integers(0, 5), st.sampled_from(SPLITS), st.integers(0, 10**9 - 1),
+       st.integers(0, 5), st.sampled_from(SPLITS), st.integers(0, 10**9 - 1))
+def test_no_two_items_share_a_seed(seed, split, index, other_seed, other_split, other_index):
+    same = (seed, split, index) == (other_seed, other_split, other_index)
+    assert (item_seed(seed, split, index) == item_seed(other_seed, other_split, other_index)) == same
+
+
+def test_items_are_the_same_in_every_process():
+    faces = FaceDataset(6, "valid", 3, "hard", images_per_person=2)
+    here = [faces[i] for i in range(6)]
+    for item, there in zip(here, DataLoader(faces, batch_size=None, num_workers=2), strict=True):
+        for key in ("image", "target", "regions", "expression", "pose"):
+            assert torch.equal(item[key], there[key]), key
+
+
+def test_item_form():
+    item = FaceDataset(1)[0]
+    assert item["image"].shape == (3, 112, 112)
+    assert item["image"].dtype == torch.float32
+    assert 0 <= item["image"].min() < item["image"].max() <= 1
+    assert item["target"].shape == (len(ATTRIBUTES),)
+    assert set(item["target"].unique().tolist()) <= {0.0, 1.0}
+    assert item["regions"].shape == (len(ATTRIBUTES), 112, 112)
+    assert item["regions"].dtype == torch.bool
+
+
+def test_one_person_has_one_look_and_many_moods():
+    faces = FaceDataset(8, images_per_person=4, seed=2)
+    fixed = [i for i, name in enumerate(ATTRIBUTES) if name not in ("Smiling", "Mouth_Slightly_Open")]
+    targets = torch.stack([faces.target(i)[fixed] for i in range(8)])
+    assert (targets[:4] == targets[0]).all()
+    assert (targets[4:] == targets[4]).all()
+    assert not torch.equal(faces[0]["image"], faces[1]["image"])
+    assert [faces[i]["person"] for i in range(8)] == [0] * 4 + [1] * 4
+
+
+def test_label_noise_flips_its_share_and_leaves_the_picture():
+    clean, noisy = FaceDataset(300, seed=4), FaceDataset(300, seed=4, label_noise=0.1)
+    flipped = torch.stack([clean.target(i) != noisy.target(i) for i in range(300)]).float().mean()
+    assert 0.07 < flipped < 0.13
+    assert torch.equal(clean[5]["image"], noisy[5]["image"])
+
+
+@pytest.mark.parametrize("name", ["Eyeglasses", "Wearing_Hat", "Mustache", "Goatee", "Wearing_Necklace", "Bangs",
+                                  "Wearing_Earrings", "Bags_Under_Eyes", "Big_Nose", "Wearing_Lipstick", "Sideburns",
+                                  "Bushy_Eyebrows", "Rosy_Cheeks", "Mouth_Slightly_Open", "Bald", "Wearing_Necktie"])
+def test_the_region_decides(name):
+    """Switch one attribute on: nearly all that changes lies in its region, give or take the soft edges."""
+    inside = []
+    for seed in range(6):
+        base = {"Young"} if name in ("Wearing_Necklace", "Wearing_Lipstick", "Rosy_Cheeks") else {"Male"}
+        without = draw_face(base, seed, difficulty="clean")
+        given_it = draw_face(base | {name}, seed, difficulty="clean", expression=None)
+        changed = np.abs(without.image.astype(float) - given_it.image).sum(-1)
+        region = (without.regions | given_it.regions)[ATTRIBUTES.index(name)].astype(np.uint8)
+        if name == "Bald":                              # the hair that is gone
+            region |= without.regions[ATTRIBUTES.index("Black_Hair")]
+        if name == "Wearing_Necktie":                   # a suit comes with it
+            changed *= np.abs(np.arange(112) - 56) < 10
+        inside.append(changed[cv2.dilate(region, np.ones((9, 9))) > 0].sum() / changed.sum())
+    jaw_drops_too = name == "Mouth_Slightly_Open"
+    assert np.mean(inside) > (0.6 if jaw_drops_too else 0.85), inside
+
+
+def test_every_placed_attribute_has_a_region_and_the_others_none():
+    for seed in range(25):
+        regions = draw_face(sampled(seed), seed, difficulty="clean").regions
+        for name, region in zip(ATTRIBUTES, regions, strict=True):
+            assert region.any() == (name not in NO_PLACE), name
+            assert region.mean() < 0.6, name
+
+
+def test_difficulty_changes_the_picture():
+    pictures = [draw_face({"Young"}, 3, difficulty=name).image.astype(float) for name in DIFFICULTIES]
+    assert all(np.abs(a - b).mean() > 2 for a, b in pairwise(pictures))
+
+
+@pytest.mark.parametrize("size", [32, 57, 112, 224])
+def test_any_size_can_be_drawn(size):
+    portrait = draw_face({"Smiling", "Young"}, 0, size, "hard")
+    assert portrait.image.shape == (size, size, 3)
+    assert portrait.image.dtype == np.uint8
+    assert portrait.regions.shape == (len(ATTRIBUTES), size, size)
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: draw_face({"Smilling"}, 0), "did you mean 'Smiling'"),
+    (lambda: draw_face({"Bald", "Bangs"}, 0), "Bald and Bangs contradict"),
+    (lambda: draw_face({"Black_Hair", "Blond_Hair"}, 0), "contradict"),
+    (lambda: draw_face({"Goatee", "No_Beard"}, 0), "Goatee and No_Beard contradict"),
+    (lambda: draw_face({"Gray_Hair", "Young"}, 0), "contradict"),
+    (lambda: draw_face((), 0, size=16), "at least 32 px"),
+    (lambda: draw_face((), 1.5), "seed must be a whole number"),
+    (lambda: draw_face((), -1), "seed must be a whole number"),
+    (lambda: draw_face((), True), "seed must be a whole number"),
+    (lambda: draw_face((), 0, difficulty="insane"), "unknown difficulty 'insane'"),
+    (lambda: FaceDataset(3, "tset"), "unknown split 'tset'"),
+])
+def test_bad_input_is_refused_in_a_sentence(call, words):
+    with pytest.raises(ValueError, match=words) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_the_end_of_a_data_set_is_an_end():
+    with pytest.raises(IndexError, match="of a data set of 3"):
+        FaceDataset(3)[3]
+    assert len(list(FaceDataset(3, regions=False))) == 3

@@ -1,0 +1,312 @@
+"""The machinery of exercises, and for each exercise: right answers pass, wrong ones read the right words."""
+
+import json
+import random
+import time
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+
+from course_lib.lessons import check, exercises, hint, progress, reveal
+from course_lib.lessons.exercises import Exercise, Mistake, all_exercises, expect
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
+    exercises._rung.clear()
+    return tmp_path
+
+
+def checked(name, function, capsys):
+    """What ``check`` returns, and the one line it prints."""
+    answer = check(name, function)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1, lines
+    return answer, lines[0]
+
+
+def solution(name):
+    return all_exercises()[name][1].load_solution()
+
+
+# Every exercise, those of later lessons too
+
+@pytest.mark.parametrize("name", all_exercises())
+def test_the_library_passes_its_own_check_in_time(name, capsys):
+    started = time.perf_counter()
+    answer, line = checked(name, solution(name), capsys)
+    assert line.startswith("✓"), line
+    assert answer is solution(name)
+    assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize("name", all_exercises())
+def test_an_untouched_stub_is_greeted_kindly(name, capsys):
+    def stub(*inputs):
+        """What to write."""
+        ...
+
+    answer, line = checked(name, stub, capsys)
+    assert line.startswith("○")
+    assert "not written yet" in line
+    assert answer is solution(name)
+
+
+@pytest.mark.parametrize("name", all_exercises())
+def test_an_exercise_is_well_declared(name):
+    _, exercise = all_exercises()[name]
+    assert len(exercise.hints) == 3
+    assert all(len(text) > 20 for text in exercise.hints)
+    assert len(exercise.properties) >= 2
+    assert exercise.load_solution().__doc__
+
+
+def test_every_name_is_used_once():
+    names = [name for _, lesson in exercises._lessons() for name in lesson]
+    assert len(names) == len(set(names))
+
+
+# Lesson 00
+
+def transposed(feature_map):
+    batch, channels, height, width = feature_map.shape
+    return feature_map.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+
+
+def averaged(prediction, target):
+    return 1 - torch.stack([torch.nn.functional.l1_loss(p, t) for p, t in zip(prediction.T, target.T, strict=True)])
+
+
+def expanded(train_targets, count):
+    return train_targets.mean(0, keepdim=True).expand(count, -1)
+
+
+@pytest.mark.parametrize(("name", "function"), [
+    ("to_tokens", transposed), ("to_tokens", lambda feature_map: feature_map.flatten(2).mT),
+    ("mean_accuracy", averaged), ("floor_prediction", expanded),
+])
+def test_another_right_answer_passes_and_is_used(name, function, capsys):
+    answer, line = checked(name, function, capsys)
+    assert line.startswith(f"✓ {name}"), line
+    assert answer is function
+
+
+WRONG = [
+    ("to_tokens", lambda x: x.flatten(2), "channels come before your tokens"),
+    ("to_tokens", lambda x: x.reshape(x.shape[0], -1, x.shape[1]), "move no axis"),
+    ("to_tokens", lambda x: x.permute(0, 3, 2, 1).flatten(1, 2), "down the columns"),
+    ("to_tokens", lambda x: x.permute(0, 2, 3, 1).flatten(0, 2), "keep the batch axis"),
+    ("to_tokens", lambda x: x.mean((2, 3)), r"expected the shape (2, 12, 5), came (2, 5)"),
+    ("to_tokens", lambda x: x.flatten(2).mT.detach(), "no gradient reaches the input"),
+    ("to_tokens", lambda x: x.flatten(2).mT.float(), "expected the dtype torch.float64, came torch.float32"),
+    ("to_tokens", lambda x: torch.zeros(2, 12, 5), "the shape is right, the numbers are not: at [0, 0, 0] expected"),
+    ("to_tokens", lambda x: rearrange(x, "b c (h k) w -> b (h k w) c", k=3), "raises EinopsError"),
+    ("to_tokens", lambda x: x.relu_().flatten(2).mT, "changes its input in place"),
+    ("mean_accuracy", lambda p, t: 1 - (p - t).abs().mean(), "mixes all traits"),
+    ("mean_accuracy", lambda p, t: 1 - (p - t).abs().mean(1), "average over the batch (dim=0)"),
+    ("mean_accuracy", lambda p, t: (p - t).abs().mean(0), "the accuracy is 1 minus it"),
+    ("mean_accuracy", lambda p, t: 1 - (p - t).mean(0), "take the absolute value first"),
+    ("mean_accuracy", lambda p, t: 1 - (p - t).mean(0).abs(), "before the mean, not after"),
+    ("mean_accuracy", lambda p, t: 1 - (p - t).square().mean(0), "you square the errors"),
+    ("mean_accuracy", lambda p, t: 1 - (p - t).abs().sum(0), "you sum over the batch"),
+    ("mean_accuracy", lambda p, t: 1 - (p - t).abs().sum(0) / 7, "for inputs of shape (1, 5), the shape is right"),
+    ("mean_accuracy", lambda p, t: (1 - (p - t).abs().mean(0)).tolist(), "expected a tensor, came a list"),
+    ("mean_accuracy", lambda p, t: 1 - (p - t.requires_grad_()).detach().abs().mean(0), "no gradient reaches"),
+    ("floor_prediction", lambda t, n: t.mean(0), "you return one row"),
+    ("floor_prediction", lambda t, n: t.mean(0)[:, None].expand(-1, n), "your axes are swapped"),
+    ("floor_prediction", lambda t, n: t.mean(0).expand_as(t), "once for each training item"),
+    ("floor_prediction", lambda t, n: t.mean().expand(n, t.shape[1]), "one number for all traits"),
+    ("floor_prediction", lambda t, n: t.median(0).values.expand(n, -1), "this is the median"),
+    ("floor_prediction", lambda t, n: t[:n], "training items, not their mean"),
+    ("floor_prediction", lambda t, n: t.mean(0).expand(4, 5), "for 1 × 5 targets and count=3, expected the shape"),
+]
+
+
+@pytest.mark.parametrize(("name", "function", "words"), WRONG)
+def test_a_wrong_answer_reads_its_mistake_and_the_lesson_goes_on(name, function, words, capsys):
+    answer, line = checked(name, function, capsys)
+    assert line.startswith(f"✗ {name}: ")
+    assert words in line
+    assert (", raises " in line) == ("raises" in words)  # such a line quotes the code, and so this file's words
+    assert answer is solution(name)
+
+
+def test_each_exercise_has_three_wrong_answers():
+    for name in all_exercises():
+        if all_exercises()[name][0] == "00":
+            assert sum(wrong[0] == name for wrong in WRONG) >= 3
+
+
+# What may happen in any exercise
+
+def divides(prediction, target):
+    nothing = 0
+    return prediction / nothing + [][1]
+
+
+def half_written(prediction, target):
+    error = (prediction - target).abs()
+    error.mean(dim=0)
+
+
+def chatty(prediction, target):
+    for _ in range(1000):
+        print("here")
+    return 1 - (prediction - target).abs().mean(dim=0)
+
+
+@pytest.mark.parametrize(("function", "mark", "words"), [
+    (divides, "✗", "`return prediction / nothing + [][1]`, raises IndexError: list index out of range"),
+    (half_written, "✗", "returns None; end it with `return`"),
+    (lambda: 1, "✗", "takes 0 positional arguments but 2 were given"),
+    (lambda p, t: True, "✗", "expected a tensor, came a bool"),
+    (lambda p, t: (_ for _ in ()).throw(ValueError("a\nb\n" * 1000)), "✗", "ValueError: a b a b"),
+    (torch.rand(3), "✗", "check needs the function itself, without calling it; came tensor"),
+    (None, "✗", "came None"),
+    (chatty, "✓", "right"),
+])
+def test_whatever_happens_one_line_says_it(function, mark, words, capsys):
+    _, line = checked("mean_accuracy", function, capsys)
+    assert line.startswith(mark)
+    assert words in line
+    assert len(line) < 450
+
+
+def test_the_line_of_an_error_is_the_students(capsys):
+    _, line = checked("mean_accuracy", divides, capsys)
+    assert f"line {divides.__code__.co_firstlineno + 2}," in line
+
+
+def test_a_function_that_returns_something_constant_is_no_stub(capsys):
+    _, line = checked("mean_accuracy", lambda prediction, target: 0, capsys)
+    assert line.startswith("✗")
+
+
+def test_an_endless_loop_is_stopped(monkeypatch, capsys):
+    def endless(prediction, target):
+        while True:
+            pass
+
+    monkeypatch.setattr(exercises, "SECONDS", 0.2)
+    _, line = checked("mean_accuracy", endless, capsys)
+    assert "still running after 0.2 seconds" in line
+
+
+def draw():
+    return random.random(), np.random.rand(), torch.rand(1).item()
+
+
+def test_a_check_leaves_the_random_numbers_alone_and_is_itself_seeded():
+    seen = []
+
+    def answer(prediction, target):
+        seen.append((prediction.sum().item(), draw()))
+        return averaged(prediction, target)
+
+    expected = draw()
+    np.random.seed(0)
+    torch.manual_seed(0)
+    check("mean_accuracy", answer)
+    assert draw()[1:] == expected[1:]
+    once = seen.copy()
+    seen.clear()
+    check("mean_accuracy", answer)
+    assert seen == once
+    before = random.getstate()  # apart, because beartype draws from it at each call that it checks
+    with exercises._calm():
+        random.random()
+    assert random.getstate() == before
+
+
+def test_gradients_are_checked_under_no_grad_too(capsys):
+    with torch.no_grad():
+        _, line = checked("mean_accuracy", averaged, capsys)
+    assert line.startswith("✓")
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    for call in (lambda: check("to_token", transposed), lambda: hint("to_token"), lambda: reveal("to_token")):
+        with pytest.raises(ValueError, match="no exercise is called 'to_token'; did you mean 'to_tokens'"):
+            call()
+    with pytest.raises(ValueError, match="lists their names"):
+        hint("xyzzy")
+
+
+def test_a_check_of_lesson_00_imports_no_later_lesson(monkeypatch):
+    asked = []
+    real = exercises.importlib.import_module
+    monkeypatch.setattr(exercises.importlib, "import_module", lambda name: asked.append(name) or real(name))
+    exercises._find("to_tokens")
+    assert asked == ["course_lib.lessons.lesson_00"]
+
+
+# hint, reveal, progress
+
+def test_hints_come_one_at_a_time_and_say_what_is_left(capsys):
+    texts = all_exercises()["to_tokens"][1].hints
+    for text, left in zip((*texts, texts[-1]), ("(2 more)", "(1 more)", "reveal(", "reveal("), strict=True):
+        hint("to_tokens")
+        said = capsys.readouterr().out
+        assert text in said
+        assert left in said
+
+
+def test_reveal_shows_the_librarys_source(capsys):
+    reveal("floor_prediction")
+    said = capsys.readouterr().out
+    assert said.startswith("def floor_prediction(")
+    assert "repeat(" in said
+
+
+def test_progress_outlives_the_kernel_and_is_exported(cache, tmp_path, capsys):
+    check("mean_accuracy", lambda p, t: p)
+    check("mean_accuracy", averaged)
+    hint("to_tokens")
+    reveal("to_tokens")
+    check("mean_accuracy", lambda p, t: p)  # playing on does not take a solved exercise away
+    exercises._rung.clear()
+    capsys.readouterr()
+    progress(tmp_path / "mine.json")
+    said = capsys.readouterr().out
+    saved = json.loads((tmp_path / "mine.json").read_text())
+    assert saved["mean_accuracy"] == {"lesson": "00", "solved": True, "tries": 3, "hints": 0, "revealed": False}
+    assert saved["to_tokens"] == {"lesson": "00", "solved": False, "tries": 0, "hints": 1, "revealed": True}
+    assert saved["floor_prediction"]["solved"] is False
+    assert f"1 of {len(all_exercises())} solved; saved in {tmp_path / 'mine.json'}" in said
+    progress()
+    assert json.loads((cache / "progress" / "progress.json").read_text())["mean_accuracy"]["solved"]
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{"])
+def test_a_spoilt_progress_file_begins_anew(content, cache, capsys):
+    (cache / "progress").mkdir()
+    (cache / "progress" / "progress.json").write_text(content)
+    _, line = checked("mean_accuracy", averaged, capsys)
+    assert line.startswith("✓")
+    assert json.loads((cache / "progress" / "progress.json").read_text())["mean_accuracy"]["solved"]
+
+
+# expect, which every property uses
+
+@pytest.mark.parametrize(("came", "words"), [
+    (torch.ones(2), r"expected the shape \(3,\), came \(2,\)"), (torch.ones(3).double(), "dtype"),
+    (torch.tensor([1, 1, float("nan")]), r"at \[2\] expected 1.0000, came nan"), (1.0, "came a float"),
+    (torch.full((3,), 7.0), "^seven$"),
+])
+def test_expect_names_the_first_difference(came, words):
+    with pytest.raises(Mistake, match=words):
+        expect(came, torch.ones(3), {"seven": torch.full((3,), 7.0)})
+
+
+def test_expect_is_quiet_when_all_is_right():
+    expect(torch.ones(3) + 1e-7, torch.ones(3), {"seven": torch.full((3,), 7.0)})
+    expect(torch.tensor([True]), torch.tensor([True]))
+    expect(torch.tensor([3]), torch.tensor([3]), {"four": torch.tensor([4])})
+
+
+def test_an_exercise_that_is_declared_wrongly_says_so():
+    with pytest.raises((AttributeError, ModuleNotFoundError)):
+        Exercise("course_lib.training.metrics:missing", ("", "", ""), ()).load_solution()

@@ -1,0 +1,151 @@
+"""The two complete models: counts, a batch of one, attention per trait, and what only tokens can learn."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from course_lib.models import (
+    CompletePersonalityModel,
+    FeatureFusionModule,
+    PersonalityPredictionHead,
+    TokenPersonalityModel,
+)
+from course_lib.models.attention import attend
+from course_lib.models.personality import attention_per_trait
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def test_complete_model_has_the_counts_of_the_lesson():
+    model = CompletePersonalityModel()
+    trainable = sum(parameter.numel() for parameter in model.parameters())
+    running = sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point())
+    assert trainable == 371_461
+    assert trainable + running == 371_717
+    assert sum(parameter.numel() for parameter in model.head.parameters()) == 8_256 + 325
+
+
+def test_both_models_predict_five_traits():
+    complete, tokens = CompletePersonalityModel(), TokenPersonalityModel()
+    assert complete(torch.randn(4, 512), torch.randn(4, 256)).shape == (4, 5)
+    assert tokens(torch.randn(4, 49, 2048), torch.randn(4, 8, 1024)).shape == (4, 5)
+    for model in (complete, tokens):
+        assert [name for name, _ in model.named_children()] == ["cross_attention", "fusion", "head"]
+
+
+@pytest.mark.parametrize("frames", [1, 3, 16])
+def test_any_number_of_moments(frames):
+    model = TokenPersonalityModel(static_dim=10, dynamic_dim=6, fusion_dim=8, num_heads=2).eval()
+    assert model(torch.randn(2, 7, 10), torch.randn(2, frames, 6)).shape == (2, 5)
+
+
+def test_fusion_normalises_and_drops_in_training_only():
+    fusion = FeatureFusionModule(64)
+    vectors = torch.randn(500, 64) * 3 + 2
+    fused = fusion(vectors)
+    assert 0.25 < (fused == 0).float().mean() < 0.35
+    kept = fused[fused != 0] * 0.7  # dropout scales what it keeps
+    assert abs(kept.mean()) < 0.05
+    assert abs(kept.std() - 1) < 0.05
+    assert torch.equal(fusion.eval()(vectors), fusion(vectors))
+
+
+def test_batch_of_one_trains_never_and_predicts_always():
+    model = CompletePersonalityModel()
+    with pytest.raises(ValueError, match=r"batch of 1 .*drop_last.*model.eval\(\)") as error:
+        model(torch.randn(1, 512), torch.randn(1, 256))
+    assert "\n" not in str(error.value)
+    assert model.eval()(torch.randn(1, 512), torch.randn(1, 256)).shape == (1, 5)
+
+
+def test_head_is_linear_at_the_end():
+    head = PersonalityPredictionHead(128)
+    assert isinstance(list(head.modules())[-1], nn.Linear)
+    assert head(torch.randn(100, 128) * 100).abs().max() > 1
+
+
+def test_attention_per_trait_is_the_gradient_of_hand_written_attention():
+    """The same model with its fused kernel replaced by ``attend``, whose weights autograd can see."""
+    model = TokenPersonalityModel(static_dim=10, dynamic_dim=6, fusion_dim=16, num_heads=2).eval()
+    face, motion = torch.randn(3, 7, 10), torch.randn(3, 4, 6)
+    maps = attention_per_trait(model, face, motion)
+    assert maps.shape == (3, 5, 7, 4)
+    assert model.cross_attention.attention.record is False
+    assert not model.cross_attention.attention.to_value._forward_hooks
+
+    seen = {}
+
+    def visible(q, k, v, attn_mask=None):
+        seen["weights"] = attend(q, k, v)[1]
+        return seen["weights"] @ v
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "scaled_dot_product_attention", visible)
+        traits = model(face, motion)
+    for trait in range(5):
+        gradient, = torch.autograd.grad(traits[:, trait].sum(), seen["weights"], retain_graph=True)
+        expected = (seen["weights"] * gradient).mean(1)
+        torch.testing.assert_close(maps[:, trait], expected, atol=1e-7, rtol=1e-4)
+
+
+def test_attention_per_trait_works_frozen_and_without_gradients_but_not_in_training():
+    model = TokenPersonalityModel(static_dim=10, dynamic_dim=6, fusion_dim=16, num_heads=2).requires_grad_(False)
+    face, motion = torch.randn(3, 7, 10), torch.randn(3, 4, 6)
+    with pytest.raises(ValueError, match=r"model.eval\(\)"):
+        attention_per_trait(model, face, motion)
+    with torch.no_grad():
+        assert attention_per_trait(model.eval(), face, motion).abs().max() > 0
+
+
+def drawn_world(count, seed):
+    """A cue at two of eight places says which of eight moments to read five sizes from."""
+    generator = torch.Generator().manual_seed(seed)
+    clips = torch.arange(count)
+    cue = torch.randint(4, (count,), generator=generator)
+    moment = torch.randint(8, (count,), generator=generator)
+    direction = (cue[:, None] + torch.randint(1, 4, (count, 8), generator=generator)) % 4
+    direction[clips, moment] = cue
+    sizes = torch.rand(count, 8, 5, generator=generator)
+    face = 0.3 * torch.randn(count, 8, 12, generator=generator)
+    face[:, 5:7, :4] += 2 * F.one_hot(cue, 4)[:, None]
+    motion = torch.cat([2.0 * F.one_hot(direction, 4), 3.4 * (sizes - 0.5)], dim=-1)
+    return face, motion + 0.1 * torch.randn(motion.shape, generator=generator), sizes[clips, moment], moment
+
+
+def concordance(prediction, target):
+    mean, other = prediction.mean(0), target.mean(0)
+    covariance = ((prediction - mean) * (target - other)).mean(0)
+    return (2 * covariance / (prediction.var(0, False) + target.var(0, False) + (mean - other) ** 2)).mean().item()
+
+
+def trained(model, inputs, traits, steps, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    for _ in range(steps):
+        batch = torch.randint(len(traits), (64,), generator=generator)
+        loss = F.mse_loss(model(*(tensor[batch] for tensor in inputs)), traits[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+def test_tokens_learn_to_bind_what_averages_cannot():
+    face, motion, traits, _ = drawn_world(2000, seed=1)
+    unseen_face, unseen_motion, unseen_traits, moment = drawn_world(500, seed=2)
+    tokens = trained(TokenPersonalityModel(12, 9, fusion_dim=32), (face, motion), traits, steps=350)
+    averages = trained(CompletePersonalityModel(12, 9, fusion_dim=32), (face.mean(1), motion.mean(1)), traits,
+                       steps=350)
+    tokens.cross_attention.attention.record = True
+    with torch.no_grad():
+        assert concordance(tokens(unseen_face, unseen_motion), unseen_traits) > 0.85
+        assert concordance(averages(unseen_face.mean(1), unseen_motion.mean(1)), unseen_traits) < 0.5
+    heard = tokens.cross_attention.last_pooled_weights.mean(1)
+    assert (heard.argmax(-1) == moment).float().mean() > 0.9
+    assert tokens.cross_attention.last_importance[:, 5:7].sum(1).mean() > 0.5

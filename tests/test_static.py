@@ -1,0 +1,207 @@
+"""The static stream: tokens, freezing, weights on and off line, bad input."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from course_lib import files, runtime
+from course_lib.models import StaticFeatureExtractor, to_tokens
+
+FIRST_FOUR = {"conv1", "layer1.0.conv1", "layer1.0.conv2", "layer1.0.conv3"}
+
+
+def relative_error(value, reference):
+    return ((value - reference).norm() / reference.norm()).item()
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def random_extractor():
+    torch.manual_seed(0)
+    return StaticFeatureExtractor(weights=None).eval()
+
+
+@pytest.fixture
+def course_file(random_extractor, tmp_path, monkeypatch):
+    """A stand-in for the shipped weights."""
+    path = tmp_path / "weights" / "static.safetensors"
+    random_extractor.save(path, recipe="test")
+    monkeypatch.setattr(runtime, "assets", lambda name: tmp_path / name)
+    return path
+
+
+def test_tokens_are_row_major():
+    feature_map = torch.arange(2 * 3 * 4 * 5).float().view(2, 3, 4, 5)
+    tokens = to_tokens(feature_map)
+    assert tokens.shape == (2, 20, 3)
+    assert torch.equal(tokens[1, 2 * 5 + 3], feature_map[1, :, 2, 3])
+
+
+@pytest.mark.parametrize("image_size", [112, 224])
+def test_shapes_at_both_sizes_and_for_any_input(image_size, random_extractor):
+    extractor = StaticFeatureExtractor(weights=None, image_size=image_size).eval()
+    extractor.load_state_dict(random_extractor.state_dict())  # one set of weights serves both
+    with torch.no_grad():
+        assert extractor.tokens(torch.rand(1, 3, 90, 131)).shape == (1, 49, 2048)
+        assert extractor(torch.rand(1, 3, 90, 131)).shape == (1, 2048)
+
+
+def test_course_architecture_is_a_slim_resnet50(random_extractor):
+    parameters = sum(parameter.numel() for parameter in random_extractor.parameters())
+    assert 5.8e6 < parameters < 6.0e6
+    assert sum(isinstance(layer, nn.Conv2d) for layer in random_extractor.modules()) == 53
+
+
+def test_equals_torchvision_on_normalised_images(random_extractor, images):
+    reference = torchvision.models.resnet50(width_per_group=16, replace_stride_with_dilation=[False, False, True])
+    reference.fc = nn.Identity()
+    reference.load_state_dict({name.removeprefix("backbone."): tensor
+                               for name, tensor in random_extractor.state_dict().items()})
+    normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    with torch.no_grad():
+        torch.testing.assert_close(random_extractor(images), reference.eval()(normalise(images)))
+        torch.testing.assert_close(random_extractor.tokens(images).mean(1), random_extractor(images))
+
+
+def test_resizing_antialiases(random_extractor):
+    stripes = torch.zeros(1, 3, 448, 448)
+    stripes[..., ::4] = 1  # finer than 112 px can show: antialiased they become grey
+    grey = torch.full((1, 3, 112, 112), 0.25)
+    with torch.no_grad():
+        seen, flat = random_extractor.feature_map(stripes), random_extractor.feature_map(grey)
+        naive = random_extractor.feature_map(stripes[..., ::4, ::4])
+    assert (seen - flat).abs().mean() < 0.2 * (naive - flat).abs().mean()
+
+
+def test_first_four_convolutions_are_frozen_with_their_batch_norms(course_file, images):
+    extractor = StaticFeatureExtractor()
+    frozen = {name.removesuffix(".weight") for name, parameter in extractor.backbone.named_parameters()
+              if not parameter.requires_grad and parameter.ndim == 4}
+    assert frozen == FIRST_FOUR
+    before = {name: tensor.clone() for name, tensor in extractor.state_dict().items()}
+    extractor.train()
+    extractor(images).square().mean().backward()
+    torch.optim.SGD((p for p in extractor.parameters() if p.requires_grad), lr=0.1).step()
+    changed = {name for name, tensor in extractor.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert not any(name.startswith(("backbone.conv1.", "backbone.bn1.", "backbone.layer1.0.conv", "backbone.layer1.0.bn"))
+                   for name in changed)
+    assert "backbone.layer1.1.conv1.weight" in changed
+    assert "backbone.layer1.1.bn1.running_mean" in changed
+    assert extractor.backbone.layer1[1].bn1.training
+    assert not extractor.backbone.layer1[0].bn3.training
+
+
+def test_freeze_counts_and_random_weights_freeze_nothing(random_extractor):
+    assert all(parameter.requires_grad for parameter in random_extractor.parameters())
+    everything = StaticFeatureExtractor(weights=None, freeze=53)
+    assert not any(parameter.requires_grad for parameter in everything.parameters())
+    with pytest.raises(ValueError, match="from 0 to 53"):
+        StaticFeatureExtractor(weights=None, freeze=54)
+
+
+def test_course_weights_survive_the_file(course_file, random_extractor, images):
+    extractor = StaticFeatureExtractor(image_size=112).eval()
+    assert extractor.hash == files.sha256(course_file)
+    assert files.load_tensors(course_file)[1] == {"recipe": "test", "backbone": "resnet50", "width_per_group": 16,
+                                                  "feature_dim": None}
+    assert {parameter.dtype for parameter in extractor.parameters()} == {torch.float32}
+    assert course_file.stat().st_size < 12.5e6
+    with torch.no_grad():
+        assert relative_error(extractor(images), random_extractor(images)) < 1e-2
+
+
+def test_save_keeps_a_projection(tmp_path, images):
+    extractor = StaticFeatureExtractor(weights=None, feature_dim=16).eval()
+    extractor.save(tmp_path / "mine.safetensors")
+    again = StaticFeatureExtractor(weights=tmp_path / "mine.safetensors").eval()
+    with torch.no_grad():
+        assert again(images).shape == (2, 16)
+        assert relative_error(again(images), extractor(images)) < 1e-2
+
+
+def test_course_weights_with_a_new_projection(course_file, images):
+    assert StaticFeatureExtractor(feature_dim=7)(images).shape == (2, 7)
+
+
+def test_chunks_change_nothing_but_memory(images):
+    extractor = StaticFeatureExtractor(weights=None)
+    batch = images.repeat(3, 1, 1, 1)[:5]
+    chunked = extractor.tokens(batch, chunk=2)
+    assert extractor.training
+    assert not chunked.requires_grad
+    assert relative_error(chunked, extractor.eval().tokens(batch)) < 1e-5
+
+
+@pytest.mark.parametrize(("bad", "words"), [
+    (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "/ 255"),
+    (torch.full((1, 3, 8, 8), 255.0), "255"),
+    (torch.full((1, 3, 8, 8), -0.5), "-0.5"),
+    (torch.full((1, 3, 8, 8), float("nan")), "nan"),
+    (torch.zeros(1, 4, 8, 8), r"\(1, 4, 8, 8\)"),
+    (torch.zeros(3, 8, 8), "batch axis"),
+    (torch.zeros(0, 3, 8, 8), "empty"),
+])
+def test_bad_images_get_one_sentence(random_extractor, bad, words):
+    for method in (random_extractor, random_extractor.tokens):
+        with pytest.raises(ValueError, match=words) as error:
+            method(bad)
+        assert "\n" not in str(error.value)
+
+
+def test_bad_choices_get_one_sentence(course_file, tmp_path):
+    with pytest.raises(ValueError, match="resnet50"):
+        StaticFeatureExtractor(backbone="resnet51", weights=None)
+    with pytest.raises(ValueError, match="112 or 224"):
+        StaticFeatureExtractor(weights=None, image_size=128)
+    with pytest.raises(ValueError, match="image_size=224"):
+        StaticFeatureExtractor(backbone="resnet18", weights=None)
+    with pytest.raises(ValueError, match="hold a resnet50"):
+        StaticFeatureExtractor(backbone="resnet18", image_size=224)
+    with pytest.raises(FileNotFoundError, match="'imagnet' is no file"):
+        StaticFeatureExtractor(weights="imagnet")
+    foreign = tmp_path / "foreign.safetensors"
+    files.save_tensors(foreign, {"a": torch.zeros(2)}, {"backbone": "resnet50", "width_per_group": 16})
+    with pytest.raises(ValueError, match="do not fit"):
+        StaticFeatureExtractor(weights=foreign)
+    course_file.write_bytes(course_file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="truncated"):
+        StaticFeatureExtractor()
+
+
+def test_smaller_resnets_work_at_224():
+    extractor = StaticFeatureExtractor(backbone="resnet18", weights=None, image_size=224).eval()
+    with torch.no_grad():
+        assert extractor.tokens(torch.rand(1, 3, 224, 224)).shape == (1, 49, 512)
+
+
+def test_imagenet_weights_come_from_torchs_hub(tmp_path, monkeypatch, images):
+    """A stand-in file of the same format, where the hub would have put its download."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    url = torchvision.models.ResNet18_Weights.DEFAULT.url
+    path = tmp_path / "checkpoints" / url.rsplit("/", 1)[1]
+    path.parent.mkdir()
+    stand_in = torchvision.models.resnet18()
+    torch.save(stand_in.state_dict(), path)
+    extractor = StaticFeatureExtractor(backbone="resnet18", weights="imagenet", image_size=224)
+    assert torch.equal(extractor.backbone.conv1.weight, stand_in.conv1.weight)
+    assert extractor.hash == files.sha256(path)
+    assert not extractor.backbone.conv1.weight.requires_grad
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"damaged.*weights='course'.*weights=None"):
+        StaticFeatureExtractor(backbone="resnet18", weights="imagenet", image_size=224)
+
+
+def test_failed_imagenet_download_names_the_other_choices(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise ConnectionRefusedError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(ConnectionError, match=r"weights='course'.*weights=None") as error:
+        StaticFeatureExtractor(weights="imagenet")
+    assert "\n" not in str(error.value)

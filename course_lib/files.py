@@ -32,6 +32,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
+        if error.errno is None:                         # not the file system's: it has its own sentence
+            raise
         raise OSError(f"cannot write {path} ({error.strerror or error}); choose a folder you may write to "
                       "with enough free space") from error
     finally:

@@ -8,24 +8,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from . import files, runtime
-from .data.clips import ClipDataset, draw_still
+from .analysis.pictures import flow_colours, plot_pipeline, to_picture
+from .data.clips import ClipDataset, draw_still, render_clip
 from .data.faces import FaceDataset, to_image
 from .data.population import ATTRIBUTES
 from .data.stories import DIRECTIONS, MOVEMENTS, TRAITS, make_speaker
+from .models.backbones import save_weights
 from .models.dynamic import DynamicFeatureExtractor
 from .models.personality import TokenPersonalityModel
 from .models.static import StaticFeatureExtractor
 from .training.metrics import concordance, floor_prediction, mean_accuracy
 from .training.tokens import cache_tokens
 
-__all__ = ["RECIPES", "Recipe", "make"]
+__all__ = ["RECIPES", "Recipe", "make", "write_pictures"]
 
 SEED = 20_000                                           # of everything drawn here, in the split "assets"
 CHECKPOINT_SECONDS = 120
@@ -273,9 +277,7 @@ def write_personality(path: Path, clips: int = 1_600, steps: int = 2_500, batch:
         prediction = model(tokens["face_tokens"].float(), tokens["motion_tokens"].float())
     attention = model.cross_attention.attention.last_attn_weights.mean((1, 2))
     floor = floor_prediction(data["traits"], len(unseen))
-    files.save_tensors(path, {name: value.half() if value.ndim > 1 else value
-                              for name, value in model.state_dict().items()},
-                       {"static": static.hash, "dynamic": dynamic.hash})
+    save_weights(model, path, backbone="personality", static=static.hash, dynamic=dynamic.hash)
     cached.unlink()
     done("personality")
     scores = {"top_moment_decides": (attention.argmax(1) == labels["moment"]).float().mean(),
@@ -286,6 +288,20 @@ def write_personality(path: Path, clips: int = 1_600, steps: int = 2_500, batch:
     for trait, value in zip(TRAITS, concordance(prediction, labels["traits"]), strict=True):
         scores[f"ccc_{trait}"] = value
     return scores
+
+
+# ---- pictures of the README ----------------------------------------------------------------------------------------
+
+def write_pictures(folder: Path) -> None:
+    """The pipeline, and the world: two rows of people, a clip and its flow."""
+    plot_pipeline().save(folder / "pipeline.png", dpi=100)
+    faces, clip = FaceDataset(16, "train", 5, "easy", 160, regions=False), render_clip(11, 160)
+    shown = range(1, 32, 4)
+    rows = [[to_picture(faces[i]["image"]) for i in range(8)], [to_picture(faces[i]["image"]) for i in range(8, 16)],
+            [clip.frames[t] for t in shown], [flow_colours(clip.flow[t], 5) for t in shown]]
+    sheet = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    with files.atomic(folder / "world.jpg") as temporary:
+        Image.fromarray(sheet).save(temporary, quality=88)
 
 
 RECIPES = {"static": Recipe(write_static, 45), "dynamic": Recipe(write_dynamic, 50),

@@ -274,6 +274,6 @@ def plot_rates(names: Sequence[str], rates: Float[np.ndarray, " names"], referen
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     largest = float(np.abs(rates - reference).max())
-    return Picture(figure, f"How common {len(names)} attributes are, from {names[order[0]]} ({reference[order[0]]:.1%}) to "
-                           f"{names[order[-1]]} ({reference[order[-1]]:.1%}); the largest difference to "
-                           f"{reference_name} is {100 * largest:.1f} points.")
+    rarest, commonest = (f"{names[i]} ({reference[i]:.1%})" for i in order[[0, -1]])
+    return Picture(figure, f"How common {len(names)} attributes are, from {rarest} to {commonest}; the largest "
+                           f"difference to {reference_name} is {100 * largest:.1f} points.")

@@ -248,10 +248,10 @@ def crop_face(frame: np.ndarray, box: ArrayLike, size: int = 112,
     if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= box[:2]).any():
         raise ValueError(f"the box {box.tolist()} has no area; give x0 y0 x1 y1 in pixels with x1 > x0 and y1 > y0")
     side = max(1, round((box[2:] - box[:2]).max() * (1 + 2 * margin)))
-    left, top = np.round((box[:2] + box[2:] - side) / 2).astype(int)
-    rows = np.arange(top, top + side).clip(0, frame.shape[0] - 1)
-    columns = np.arange(left, left + side).clip(0, frame.shape[1] - 1)
-    return _resize(frame[rows[:, None], columns], size, size)
+    left, top = np.round((box[:2] + box[2:] - side) / 2)
+    square = cv2.warpAffine(frame, np.float32([[1, 0, -left], [0, 1, -top]]), (side, side), flags=cv2.INTER_NEAREST,
+                            borderMode=cv2.BORDER_REPLICATE)
+    return _resize(square, size, size)
 
 
 def steady_box(boxes: Float[np.ndarray, "frames 4"]) -> Float[np.ndarray, " 4"]:

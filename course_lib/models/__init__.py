@@ -7,6 +7,8 @@ from .personality import (
     FeatureFusionModule,
     PersonalityPredictionHead,
     TokenPersonalityModel,
+    attention_per_trait,
+    course_personality_model,
 )
 from .static import StaticFeatureExtractor, to_tokens
 
@@ -22,6 +24,8 @@ __all__ = [
     "TokenPersonalityModel",
     "VisualizableCrossAttention",
     "attend",
+    "attention_per_trait",
+    "course_personality_model",
     "inflate",
     "to_tokens",
 ]

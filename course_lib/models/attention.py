@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..shapes import Bool, Float
 
-__all__ = ["CrossAttention", "TokenCrossAttention", "VisualizableCrossAttention", "attend", "time_positions"]
+__all__ = ["CrossAttention", "TokenCrossAttention", "VisualizableCrossAttention", "attend", "attention_weights",
+           "time_positions"]
 
 
 def attend(q: Float[Tensor, "*batch queries dim"], k: Float[Tensor, "*batch keys dim"],
@@ -21,17 +22,21 @@ def attend(q: Float[Tensor, "*batch queries dim"], k: Float[Tensor, "*batch keys
     nowhere hears zeros. Weights are at least float32, also under mixed precision.
     Source: Vaswani et al., arXiv 1706.03762, equation 1. Derived in lesson 04.
     """
+    weights = attention_weights(q, k, mask)
+    with torch.autocast(q.device.type, enabled=False):
+        return (weights @ v.to(weights.dtype)).to(v.dtype), weights
+
+
+def attention_weights(q: Float[Tensor, "*batch queries dim"], k: Float[Tensor, "*batch keys dim"],
+                      mask: Bool[Tensor, "..."] | None = None) -> Float[Tensor, "*batch queries keys"]:
+    """The second half of what ``attend`` returns: how much each query listens to each key."""
     with torch.autocast(q.device.type, enabled=False):
         precise = torch.promote_types(q.dtype, torch.float32)
-        scores = einsum(q.to(precise), k.to(precise), "... queries dim, ... keys dim -> ... queries keys")
-        scores = scores / math.sqrt(q.shape[-1])
-        if mask is not None:
-            scores = scores.masked_fill(~mask, torch.finfo(precise).min)
-        weights = scores.softmax(dim=-1)
-        if mask is not None:
-            weights = weights.masked_fill(~mask, 0)
-        heard = einsum(weights, v.to(precise), "... queries keys, ... keys dim -> ... queries dim")
-    return heard.to(v.dtype), weights
+        scores = (q.to(precise) / math.sqrt(q.shape[-1])) @ k.to(precise).transpose(-2, -1)
+        if mask is None:
+            return scores.softmax(dim=-1)
+        # Not -inf: a row of nothing but -inf has no softmax.
+        return scores.masked_fill(~mask, torch.finfo(precise).min).softmax(dim=-1).masked_fill(~mask, 0)
 
 
 class VisualizableCrossAttention(nn.Module):
@@ -72,7 +77,7 @@ class VisualizableCrossAttention(nn.Module):
         else:
             heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         record = self.record if record is None else record
-        self.last_attn_weights = attend(q.detach(), k.detach(), v.detach(), mask)[1] if record else None
+        self.last_attn_weights = attention_weights(q.detach(), k.detach(), mask) if record else None
         return self.to_output(rearrange(heard, "batch heads queries dim -> batch queries (heads dim)"))
 
 

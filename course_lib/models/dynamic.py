@@ -22,9 +22,9 @@ def inflate(network: nn.Module, padding: str = "replicate", keep_time: Collectio
     """Turn a 2-D convolutional network into the 3-D one that says the same about a still video.
 
     A convolution gets a time axis as long as its shorter side, its weights repeated and divided by that length.
-    Pools and strides treat time like space, except for pools named in ``keep_time``; an average pool that pads, and
-    an adaptive one, are spelled out below. ``padding`` in time: "replicate" repeats the first and last frame, so
-    that a still video gives the 2-D output at *every* step; "zeros" is what the original I3D does.
+    Strides and pools treat time like height, except for the pools named in ``keep_time``; an adaptive pool averages
+    all of time. ``padding`` in time: "replicate" repeats the first and last frame, so that a still video gives the
+    2-D output at *every* step; "zeros" is what the original I3D does.
     Raises ``ValueError`` for layers that have no 3-D twin here.
     Source: Carreira & Zisserman, arXiv 1705.07750. Derived in lesson 03.
     """
@@ -56,27 +56,25 @@ class TimePaddedConv3d(nn.Conv3d):
 
 def _inflate_layer(name: str, layer: nn.Module, padding: str, pool_time: bool) -> nn.Module | None:
     """The 3-D twin of one layer, or None where two dimensions or three make no difference."""
+    once, none = (None, None) if pool_time else (1, 0)
     match layer:
         case nn.Conv2d(padding=(int(), int()), padding_mode="zeros"):
             return _inflate_convolution(layer, padding)
         case nn.BatchNorm2d():
-            norm = nn.BatchNorm3d(layer.num_features, layer.eps, layer.momentum, layer.affine,
-                                  layer.track_running_stats)
-            norm.load_state_dict(layer.state_dict())
+            norm = copy.deepcopy(layer)
+            norm.__class__ = nn.BatchNorm3d  # the two differ only in the shape they accept
             return norm
         case nn.MaxPool2d():
-            size, stride, pad, dilation = map(_pair, (layer.kernel_size, layer.stride, layer.padding, layer.dilation))
-            time = (size[0], stride[0], pad[0], dilation[0]) if pool_time else (1, 1, 0, 1)
-            return nn.MaxPool3d((time[0], *size), (time[1], *stride), (time[2], *pad), (time[3], *dilation),
+            return nn.MaxPool3d(_add_time(layer.kernel_size, once), _add_time(layer.stride, once),
+                                _add_time(layer.padding, none), _add_time(layer.dilation, once),
                                 layer.return_indices, layer.ceil_mode)
         case nn.AvgPool2d():
-            size, stride, pad = map(_pair, (layer.kernel_size, layer.stride, layer.padding))
-            # Padding zeros in time would darken the first and last step, so a pool that pads only strides in time.
-            time = (1 if any(pad) else size[0], stride[0]) if pool_time else (1, 1)
-            return nn.AvgPool3d((time[0], *size), (time[1], *stride), (0, *pad), layer.ceil_mode,
-                                layer.count_include_pad, layer.divisor_override)
+            # Zeros padded in time would darken the first and last step, so a pool that pads only strides in time.
+            length = 1 if max(_add_time(layer.padding)) else once
+            return nn.AvgPool3d(_add_time(layer.kernel_size, length), _add_time(layer.stride, once),
+                                _add_time(layer.padding, 0), layer.ceil_mode, layer.count_include_pad)
         case nn.AdaptiveAvgPool2d():
-            return nn.AdaptiveAvgPool3d((1 if pool_time else None, *_pair(layer.output_size)))
+            return nn.AdaptiveAvgPool3d((1 if pool_time else None, *_add_time(layer.output_size)[1:]))
         case nn.Dropout2d():
             return nn.Dropout3d(layer.p, layer.inplace)
         case _ if type(layer).__name__.endswith("2d") and not list(layer.children()):
@@ -85,20 +83,22 @@ def _inflate_layer(name: str, layer: nn.Module, padding: str, pool_time: bool) -
     return None
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+def _add_time(setting: int | tuple[int, int], time: int | None = None) -> tuple[int, int, int]:
+    """A layer's setting for height and width, with time in front: ``time`` if given, else like height."""
+    height, width = (setting, setting) if isinstance(setting, int) else setting
+    return (height if time is None else time, height, width)
 
 
 def _inflate_convolution(layer: nn.Conv2d, padding: str) -> nn.Conv3d:
     time = min(layer.kernel_size)  # a 1×7 kernel stays flat in time
     time_padding = min(layer.padding) if time > 1 else 0
     kind = TimePaddedConv3d if padding == "replicate" and time_padding else nn.Conv3d
-    twin = kind(layer.in_channels, layer.out_channels, (time, *layer.kernel_size),
-                stride=(min(layer.stride), *layer.stride), padding=(time_padding, *layer.padding),
-                dilation=(min(layer.dilation), *layer.dilation), groups=layer.groups, bias=layer.bias is not None)
-    twin.weight = nn.Parameter(repeat(layer.weight.detach() / time, "out channels height width -> "
-                                      "out channels time height width", time=time).contiguous(),
-                               requires_grad=layer.weight.requires_grad)
+    twin = kind(layer.in_channels, layer.out_channels, _add_time(layer.kernel_size, time), _add_time(layer.stride),
+                padding=_add_time(layer.padding, time_padding), dilation=_add_time(layer.dilation),
+                groups=layer.groups, bias=False)
+    weight = repeat(layer.weight.detach() / time, "out channels height width -> out channels time height width",
+                    time=time)
+    twin.weight = nn.Parameter(weight.contiguous(), requires_grad=layer.weight.requires_grad)
     twin.bias = copy.deepcopy(layer.bias)
     return twin
 
@@ -164,6 +164,7 @@ class DynamicFeatureExtractor(nn.Module):
             kept = read_weights(weights, "weights/dynamic.safetensors")
             fill(self, kept.tensors, repr(str(weights)))
             self.hash = kept.hash
+        self.backbone.to(memory_format=torch.channels_last_3d)  # how flow lies in memory; halves the time in bf16
         self.dropout = nn.Dropout(dropout)
         self.metadata = {"backbone": "i3d"}
 

@@ -6,9 +6,12 @@ from torch import Tensor, nn
 
 from ..shapes import Float
 from .attention import CrossAttention, TokenCrossAttention
+from .backbones import fill, read_weights
+from .dynamic import DynamicFeatureExtractor
+from .static import StaticFeatureExtractor
 
 __all__ = ["CompletePersonalityModel", "FeatureFusionModule", "PersonalityPredictionHead", "TokenPersonalityModel",
-           "attention_per_trait"]
+           "attention_per_trait", "course_personality_model"]
 
 
 class FeatureFusionModule(nn.Module):
@@ -69,6 +72,21 @@ class TokenPersonalityModel(nn.Module):
     def forward(self, face_tokens: Float[Tensor, "batch queries static_dim"],
                 motion_tokens: Float[Tensor, "batch keys dynamic_dim"]) -> Float[Tensor, "batch traits"]:
         return self.head(self.fusion(self.cross_attention(face_tokens, motion_tokens)))
+
+
+def course_personality_model(static: StaticFeatureExtractor, dynamic: DynamicFeatureExtractor) -> TokenPersonalityModel:
+    """The shipped model, in evaluation mode, for these extractors.
+
+    Raises ``ValueError`` if they are not the ones whose tokens it was trained on. Used in lesson 00.
+    """
+    kept = read_weights("course", "weights/personality.safetensors")
+    for name, extractor in (("static", static), ("dynamic", dynamic)):
+        if extractor.hash != kept.metadata[name]:
+            raise ValueError(f"the shipped personality model knows the tokens of another {name} extractor; build it "
+                             "with weights='course', or train a model on these tokens")
+    model = TokenPersonalityModel()
+    fill(model, kept.tensors, "the course's personality model")
+    return model.eval()
 
 
 def attention_per_trait(model: TokenPersonalityModel, face_tokens: Float[Tensor, "batch queries static_dim"],

@@ -1,1 +1,5 @@
+"""Training: scores, and tokens of frozen extractors."""
 
+from .metrics import concordance
+
+__all__ = ["concordance"]

@@ -1,0 +1,145 @@
+"""The ground floor: files that are never half-written, and a runtime that is safe to set up twice."""
+
+import http.server
+import json
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from course_lib import files, runtime
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "kept.txt"
+    path.write_text("old")
+
+    def write():
+        with files.atomic(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write()
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="choose a folder you may write to"), files.atomic(tmp_path / "file" / "x") as _:
+        pass
+
+
+def test_a_full_disk_is_said(tmp_path):
+    with pytest.raises(OSError, match="enough free space"), files.atomic(tmp_path / "x"):
+        raise OSError(28, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensors_come_back_with_their_metadata(tmp_path):
+    tensors = {"a": torch.randn(3, 2), "b": torch.arange(4)}
+    files.save_tensors(tmp_path / "t.safetensors", tensors, {"seed": 3, "names": ["x"]})
+    back, metadata = files.load_tensors(tmp_path / "t.safetensors")
+    assert metadata == {"seed": 3, "names": ["x"]}
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 40])
+def test_a_truncated_weight_file_is_refused(tmp_path, keep):
+    path = tmp_path / "t.safetensors"
+    files.save_tensors(path, {"a": torch.randn(30)})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="truncated or is no safetensors file"):
+        files.load_tensors(path)
+
+
+def test_a_missing_weight_file_and_broken_json_are_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="course_lib assets"):
+        files.load_tensors(tmp_path / "none.safetensors")
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(ValueError, match="no valid JSON"):
+        files.read_json(tmp_path / "x.json")
+
+
+@pytest.fixture
+def server():
+    """Serves ten bytes under /good, and under /cut announces ten but sends four."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "10")
+            self.end_headers()
+            self.wfile.write(b"0123456789" if self.path == "/good" else b"0123")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+def test_a_download_arrives_whole_or_not_at_all(tmp_path, server):
+    path = files.download(f"{server}/good", tmp_path / "good")
+    assert path.read_bytes() == b"0123456789"
+    with pytest.raises(ConnectionError, match=r"4 of 10 bytes|could not download"):
+        files.download(f"{server}/cut", tmp_path / "cut")
+    with pytest.raises(ValueError, match="not the expected file"):
+        files.download(f"{server}/good", tmp_path / "other", expected_sha256="0" * 64)
+    with pytest.raises(ConnectionError, match="could not download"):
+        files.download("http://127.0.0.1:9/x", tmp_path / "x", timeout=2)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["good"]
+
+
+def test_setup_twice_gives_the_same_numbers(capsys):
+    first = runtime.setup(3), torch.rand(2), np.random.rand()
+    again = runtime.setup(3), torch.rand(2), np.random.rand()
+    assert first[0] == again[0]
+    assert torch.equal(first[1], again[1])
+    assert first[2] == again[2]
+    assert capsys.readouterr().out.count("device") == 2
+    assert first[0].dtype == {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[first[0].precision]
+
+
+@pytest.mark.parametrize(("native_bf16", "precision"), [(True, "bf16"), (False, "fp16")])
+def test_precision_of_a_gpu(monkeypatch, native_bf16, precision):
+    """An old GPU says it supports bf16 when emulation counts; asked without, it does not."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported",
+                        lambda including_emulation=True: including_emulation or native_bf16)
+    assert runtime._precision(torch.device("cuda")) == precision
+    assert runtime._precision(torch.device("cpu")) == "fp32"
+
+
+def test_scale_chooses_by_the_machine(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert runtime.scale(cpu=2, gpu=20) == 2
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert runtime.scale(cpu=2, gpu=20) == 20
+
+
+def test_assets_stay_inside_their_folder():
+    assert runtime.assets("weights").is_dir()
+    with pytest.raises(ValueError, match="leads out of the assets folder"):
+        runtime.assets("../pyproject.toml")
+    with pytest.raises(FileNotFoundError, match="no asset"):
+        runtime.assets("weights/none")
+
+
+def test_a_cache_that_cannot_be_written_moves_and_says_so_once(monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "file" / "cache"))
+    assert runtime.cache_dir("a").is_dir()
+    assert runtime.cache_dir("a").is_dir()
+    assert capsys.readouterr().out.count("set COURSE_CACHE") == 1
+
+
+def test_importing_the_library_is_quick_and_leaves_torch_alone():
+    """The budget of the import itself, as what it may not pull in rather than as seconds."""
+    heavy = ["torch", "numpy", "cv2", "matplotlib", "imageio", "skimage", "sklearn", "plotly"]
+    code = f"import sys, json, course_lib; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
+    assert json.loads(subprocess.check_output([sys.executable, "-c", code])) == []

@@ -7,9 +7,11 @@ from . import runtime
 
 
 def assets(name: str, all: bool, folder: str | None) -> None:
-    """Make shipped weights or the README's pictures again; an interrupted run goes on where it stopped."""
-    from .recipes import RECIPES, make, write_pictures
+    """Make shipped weights or the README's pictures again, or print the README's scores; a cut-off run goes on."""
+    from .recipes import RECIPES, make, score_table, write_pictures
 
+    if name == "scores":
+        return print(score_table(runtime.assets("weights")))
     if name == "pictures":
         return write_pictures(Path(folder) if folder else runtime.assets("pictures"))
     if not name and not all:
@@ -33,7 +35,7 @@ def parse(arguments: list[str] | None = None):
     commands = parser.add_subcommands(dest="command")
     command = ArgumentParser(description=assets.__doc__)
     command.add_argument("--config", action=ActionConfigFile, help="a YAML file with these options")
-    command.add_argument("name", nargs="?", default="", help="a recipe, or `pictures`; without it they are listed")
+    command.add_argument("name", nargs="?", default="", help="a recipe, `pictures` or `scores`; else they are listed")
     command.add_argument("--all", action="store_true", help="make every weight, in order")
     command.add_argument("--folder", help="where to write instead of assets/weights")
     commands.add_subcommand("assets", command, help=assets.__doc__)

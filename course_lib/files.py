@@ -62,11 +62,12 @@ def read_json(path: str | Path) -> Any:
 
 def save_tensors(path: str | Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, Any] | None = None) -> None:
     """Save named tensors and JSON-able metadata as one safetensors file (never pickle), atomically."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                   {"course_lib": json.dumps(dict(metadata or {}))})
     with atomic(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary,
-                  metadata={"course_lib": json.dumps(dict(metadata or {}))})
+        temporary.write_bytes(content)
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:

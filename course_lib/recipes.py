@@ -26,13 +26,13 @@ from .models.backbones import save_weights
 from .models.dynamic import DynamicFeatureExtractor
 from .models.personality import TokenPersonalityModel
 from .models.static import StaticFeatureExtractor
+from .training.fit import fit_steps
 from .training.metrics import concordance, floor_prediction, mean_accuracy
 from .training.tokens import cache_tokens
 
-__all__ = ["RECIPES", "Recipe", "make", "write_pictures"]
+__all__ = ["RECIPES", "Recipe", "make", "score_table", "write_pictures"]
 
 SEED = 20_000                                           # of everything drawn here, in the split "assets"
-CHECKPOINT_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -66,42 +66,10 @@ def make(name: str, folder: str | Path | None = None) -> dict:
     return entry
 
 
-# ---- one loop for all recipes --------------------------------------------------------------------------------------
+# ---- what the recipes share ---------------------------------------------------------------------------------------
 
-def train(name: str, model: nn.Module, loss_at: Callable[[int], Tensor], steps: int, learning_rate: float) -> None:
-    """AdamW on one learning-rate cycle. `loss_at(step)` draws its own batch, so a cut-off run goes on exactly."""
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.15)
-    checkpoint, start = runtime.cache_dir("recipes") / f"{name}.pt", 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        start = state["step"]
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-    saved, running = time.time(), None
-    progress = tqdm(range(start, steps), name, total=steps, initial=start, mininterval=20)
-    for step in progress:
-        torch.manual_seed(SEED + step)
-        loss = loss_at(step)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
-        progress.set_postfix(loss=f"{running:.3f}", refresh=False)
-        if time.time() - saved > CHECKPOINT_SECONDS or step + 1 == steps:
-            with files.atomic(checkpoint) as temporary:
-                torch.save({"step": step + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                            "schedule": schedule.state_dict()}, temporary)
-            saved = time.time()
-
-
-def done(name: str) -> None:
-    """Forget the checkpoints of a finished recipe."""
-    for checkpoint in runtime.cache_dir("recipes").glob(f"{name}*.pt"):
-        checkpoint.unlink()
+def _checkpoint(name: str) -> Path:
+    return runtime.cache_dir("recipes") / f"{name}.pt"
 
 
 def draw(dataset: Dataset, *keys: str, small: dict[str, torch.dtype] | None = None) -> dict[str, Tensor]:
@@ -168,7 +136,7 @@ def write_static(path: Path, faces: int = 16_000, stills: int = 8_000, steps: in
         attributes = F.binary_cross_entropy_with_logits(logits, data["target"][pick], data["known"][pick])
         return 4 * attributes + F.mse_loss(guess, doing)
 
-    train("static", model, loss_at, steps, 2e-3)
+    fit_steps(model, loss_at, steps, 2e-3, _checkpoint("static"), SEED)
     model.eval()
     unseen = draw(Stills(2_000, 1_000, SEED + 1), "image", "target", "known", "doing")
     with torch.no_grad():
@@ -177,7 +145,7 @@ def write_static(path: Path, faces: int = 16_000, stills: int = 8_000, steps: in
     head_path = path.with_name("static_head.safetensors")
     files.save_tensors(head_path, {name: value[:len(ATTRIBUTES)].half() for name, value in head.state_dict().items()},
                        {"attributes": ATTRIBUTES, "backbone": files.sha256(path)})
-    done("static")
+    _checkpoint("static").unlink()
     seen = unseen["target"][:2_000].bool()
     right = (logits[:2_000] > 0) == seen
     recall = torch.stack([right[:, i][seen[:, i] == side].float().mean()
@@ -236,13 +204,13 @@ def write_dynamic(path: Path, clips: int = 1_600, steps: int = 800, batch: int =
         return (F.cross_entropy(logits.flatten(0, 1), dart.flatten())
                 + F.mse_loss(size, data["size"][pick]) / SIZE_VARIANCE)
 
-    train("dynamic", model, loss_at, steps, 2e-3)
+    fit_steps(model, loss_at, steps, 2e-3, _checkpoint("dynamic"), SEED)
     model.eval()
     unseen = draw(Moments(200, SEED + 1), "flow", "dart", "size")
     with torch.no_grad():
         logits, size = head(extractor.tokens(unseen["flow"].float(), chunk=8)).split((len(DIRECTIONS), 5), -1)
     extractor.save(path)
-    done("dynamic")
+    _checkpoint("dynamic").unlink()
     spread = 1 - (size - unseen["size"]).square().mean((0, 1)) / unseen["size"].var((0, 1))
     return {"dart_accuracy": (logits.argmax(-1) == unseen["dart"]).float().mean(),
             **{f"r2_{name.replace(' ', '_')}": value for name, value in zip(MOVEMENTS, spread, strict=True)}}
@@ -268,7 +236,7 @@ def write_personality(path: Path, clips: int = 1_600, steps: int = 2_500, batch:
         prediction = model(data["face_tokens"][pick].float(), data["motion_tokens"][pick][:, order].float())
         return 100 * F.mse_loss(prediction, data["traits"][pick])
 
-    train("personality", model, loss_at, steps, 1e-3)
+    fit_steps(model, loss_at, steps, 1e-3, _checkpoint("personality"), SEED)
     model.eval()
     unseen = ClipDataset(300, "test", 0)
     tokens, labels = cache_tokens(unseen, static, dynamic), unseen.labels()
@@ -279,15 +247,28 @@ def write_personality(path: Path, clips: int = 1_600, steps: int = 2_500, batch:
     floor = floor_prediction(data["traits"], len(unseen))
     save_weights(model, path, backbone="personality", static=static.hash, dynamic=dynamic.hash)
     cached.unlink()
-    done("personality")
+    _checkpoint("personality").unlink()
     scores = {"top_moment_decides": (attention.argmax(1) == labels["moment"]).float().mean(),
               "top_moment_chance": 1 / attention.shape[1]}
-    for name, answer in (("model", prediction), ("floor", floor), ("ceiling", labels["expected"])):
-        scores[f"ccc_{name}"] = concordance(answer, labels["traits"]).mean()
-        scores[f"accuracy_{name}"] = mean_accuracy(answer, labels["traits"]).mean()
-    for trait, value in zip(TRAITS, concordance(prediction, labels["traits"]), strict=True):
-        scores[f"ccc_{trait}"] = value
+    for name, answer in (("floor", floor), ("model", prediction), ("ceiling", labels["expected"])):
+        for score, values in (("accuracy", mean_accuracy(answer, labels["traits"])),
+                              ("ccc", concordance(answer, labels["traits"]))):
+            scores[f"{score}_{name}"] = values.mean()
+            scores |= {f"{score}_{name}_{trait}": value for trait, value in zip(TRAITS, values, strict=True)}
     return scores
+
+
+def score_table(folder: Path) -> str:
+    """The shipped personality model on 300 clips of unseen speakers, as the README shows it."""
+    scores = files.read_json(folder / "manifest.json")["personality"]["scores"]
+    lines = ["| mean accuracy / CCC | " + " | ".join(("mean", *TRAITS)) + " |", "|---" * (len(TRAITS) + 2) + "|"]
+    for name in ("floor", "model", "ceiling"):
+        cells = (f"{scores[f'accuracy_{name}{end}']:.3f} / {scores[f'ccc_{name}{end}']:.2f}"
+                 for end in ("", *(f"_{trait}" for trait in TRAITS)))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", f"Attention is strongest on the deciding moment in {scores['top_moment_decides']:.0%} of the clips "
+                  f"(chance {scores['top_moment_chance']:.1%})."]
+    return "\n".join(lines)
 
 
 # ---- pictures of the README ----------------------------------------------------------------------------------------

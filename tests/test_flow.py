@@ -30,6 +30,7 @@ from course_lib.data.flow import (
     resize_flow,
     warp,
 )
+from course_lib.data.video import FaceTrack, crop_face
 from course_lib.files import load_tensors, save_tensors
 
 FACE = skimage.data.astronaut()[10:170, 140:300]
@@ -273,6 +274,15 @@ def test_an_item():
     assert motion.numpy() == pytest.approx(np.tile([32 / crop_side.item(), 0], (4, 1)), abs=0.05)
 
 
+def test_the_face_is_the_most_confident_frame(monkeypatch):
+    clip, boxes = speaking(5, 8.0), np.tile(np.float32([40, 40, 120, 120]), (5, 1))
+    track = FaceTrack(boxes, np.float32([0.7, 0, 0, 0.9, 0]))
+    monkeypatch.setattr(flow_module, "track_face", lambda *_, **__: track)
+    face = loader([clip])[0]["face"].permute(1, 2, 0).numpy() * 255
+    crops = np.stack([crop_face(frame, boxes[0], 32) for frame in clip]).astype(float)
+    assert abs(crops - face).mean(axis=(1, 2, 3)).argmin() == 3
+
+
 def test_short_clips_end_in_rest_and_one_frame_is_too_few():
     item = loader([speaking(3)])[0]
     assert item["flow"].shape == (4, 32, 32, 2)
@@ -299,6 +309,7 @@ def test_indexing_iteration_batches_and_workers():
     items = loader([speaking(8), speaking(8, 2.0), speaking(8, 3.0)])
     assert len(items) == len(list(items)) == 3
     assert torch.equal(items[-1]["flow"], items[2]["flow"])
+    assert torch.equal(items[1]["boxes"], loader([speaking(8, 2.0)])[0]["boxes"]), "each clip has its own track"
     with pytest.raises(IndexError):
         items[3]
     batches = list(items.batches(2))

@@ -18,10 +18,11 @@ from PIL import Image
 from .. import files
 from ..data.flow import warp
 from ..data.stories import TRAITS
+from ..data.video import Clip, FaceTrack
 from ..shapes import Bool, Float, UInt8
 
 __all__ = ["Animation", "Picture", "attention_on_clip", "contact_sheet", "flow_arrows", "flow_colours", "overlay",
-           "plot_flow", "plot_pipeline", "plot_rates", "plot_traits"]
+           "plot_flow", "plot_pipeline", "plot_rates", "plot_track", "plot_traits"]
 
 INK, PAPER, HIGHLIGHT = "#222222", "#ffffff", "#d1495b"
 
@@ -102,13 +103,27 @@ def contact_sheet(images: Sequence, captions: Sequence[str] | None = None, colum
         raise ValueError("a contact sheet needs at least one image, but the list is empty; pass images")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure, axes = _axes(rows, columns, 1.35 * columns, (1.35 + 0.3 * bool(captions)) * rows)
-    for k, image in enumerate(images):
+    pictures = [to_picture(image) for image in images]
+    height = 1.35 * max(picture.shape[0] / picture.shape[1] for picture in pictures)
+    figure, axes = _axes(rows, columns, 1.35 * columns, (height + 0.25 * bool(captions)) * rows)
+    for k, picture in enumerate(pictures):
         axis = axes.flat[k]
-        axis.imshow(to_picture(image))
+        axis.imshow(picture)
         if captions:
             axis.set_title(captions[k], fontsize=8, color=INK, pad=2)
     return Picture(figure, description)
+
+
+def plot_track(clip: Clip, track: FaceTrack, shown: int = 6) -> Picture:
+    """Frames of a video, spread over its length, with the tracked face outlined."""
+    wanted, pictures, captions = np.linspace(0, len(track.boxes) - 1, shown).round().astype(int), [], []
+    for t, frame in enumerate(clip):
+        if t in wanted:
+            left, top, right, bottom = track.boxes[t].round().astype(int).tolist()
+            pictures.append(cv2.rectangle(frame.copy(), (left, top), (right, bottom), (255, 220, 60), 3))
+            captions.append(f"{t / clip.fps:.1f} s, " + ("detected" if track.confidence[t] else "followed"))
+    return contact_sheet(pictures, captions, shown, f"The tracked face in {shown} frames of {clip.path.name}; a box "
+                         "between two detections is followed by the motion of the picture.")
 
 
 def overlay(image, region: Bool[np.ndarray, "height width"] | None = None,

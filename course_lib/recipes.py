@@ -254,7 +254,7 @@ def write_personality(path: Path, clips: int = 1_200, steps: int = 2_500, batch:
     model.cross_attention.attention.record = True
     with torch.no_grad():
         prediction = model(tokens["face_tokens"].float(), tokens["motion_tokens"].float())
-    attention = model.cross_attention.attention.last_attn_weights.mean((1, 2))
+    attention = model.cross_attention.last_pooled_weights.mean(1)
     floor = floor_prediction(data["traits"], len(unseen))
     save_weights(model, path, backbone="personality", static=static.hash, dynamic=dynamic.hash)
     cached.unlink()

@@ -1,5 +1,1 @@
-"""Analysis: pictures, and what they are made from."""
-
-from .visualizer import get_attention_weights
-
-__all__ = ["get_attention_weights"]
+"""Analysis: pictures of what the models see and where they look."""

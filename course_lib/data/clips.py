@@ -16,6 +16,7 @@ from .anatomy import Expression, Person
 from .canvas import ellipse, smooth, to_fixed
 from .faces import Portrait, Pose, Seed, draw_face, item_seed, pose_points, to_image, whole_number
 from .flow import OpticalFlowComputer
+from .motion import DART, Motion, animate
 from .stories import (
     FRAMES_PER_MOMENT,
     Speaker,
@@ -40,46 +41,6 @@ class RenderedClip(NamedTuple):
     story: Story                                        # the cue, what happened when, and the moment that decided
     region: Bool[np.ndarray, "5 height width"]          # where the deciding movement of each trait is seen
     residual: float                                     # mean error, in px, of the flow's own equation
-
-
-_ENVELOPE = np.array((0, 0.55, 1, 0.55))                # out and back within a moment
-_DART = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)], float)
-
-
-class _Motion(NamedTuple):
-    """The state of face, head and body at each of the T + 1 frames."""
-
-    expressions: list[Expression]
-    poses: list[Pose]
-    bodies: list[Pose]
-
-
-def _animate(story: Story, rng: np.random.Generator) -> _Motion:
-    """Movements of the story on top of slow random sway and a blink or two between moments."""
-    count = len(story.darts) * FRAMES_PER_MOMENT + 1
-    movement = np.zeros((count, 5))
-    movement[:-1] = (_ENVELOPE[None, :, None] * story.sizes[:, None, :]).reshape(-1, 5)
-    gaze = np.zeros((count, 2))
-    gaze[:-1] = (_ENVELOPE[None, :, None] * _DART[story.darts][:, None, :]).reshape(-1, 2)
-    lid = np.zeros(count)
-    for moment in rng.integers(1, max(2, len(story.darts)), 2):
-        lid[moment * FRAMES_PER_MOMENT] = rng.uniform(0.5, 1)
-    brow, lean, opening, smile, tilt = movement.T
-    sway = {name: amount * _slow_noise(rng, count) for name, amount in
-            (("yaw", 0.055), ("pitch", 0.04), ("roll", 0.03), ("scale", 0.003), ("x", 0.010), ("y", 0.009),
-             ("body", 0.008))}
-    expressions = [Expression(*row) for row in np.stack([brow, smile, opening, *gaze.T, lid], 1).tolist()]
-    poses = [Pose(*row) for row in np.stack(
-        [sway["yaw"], sway["pitch"], sway["roll"] + 0.10 * tilt, 0.325 + sway["scale"] + 0.03 * lean,
-         0.5 + sway["x"], 0.53 + sway["y"]], 1).tolist()]
-    bodies = [Pose(0, 0, 0.2 * pose.roll, 0.325 + 0.3 * (pose.scale - 0.325), 0.5 + sway["body"][t],
-                   0.53 + 0.3 * sway["y"][t]) for t, pose in enumerate(poses)]
-    return _Motion(expressions, poses, bodies)
-
-
-def _slow_noise(rng: np.random.Generator, count: int, width: int = 6) -> Float[np.ndarray, "frames"]:  # noqa: F821
-    kernel = np.exp(-0.5 * (np.arange(-3 * width, 3 * width + 1) / width) ** 2)
-    return np.convolve(rng.standard_normal(count + 6 * width), kernel / np.linalg.norm(kernel), "valid")[:count]
 
 
 _HEAD, _BODY, _HAIR_BEHIND = 3, 2, 1                    # layers, from front to back; 0 is the background
@@ -125,7 +86,7 @@ def render_clip(seed: Seed, size: int = 112, moments: int = 8, speaker: Seed | N
     grain = make_grain(rng, TEXTURE, 12, 18)
     head = paint_layer([*anatomy.head(person), *anatomy.features(person), *wardrobe.front(person)], grain)
     body, behind = paint_layer(wardrobe.body(person), grain.T), paint_layer(wardrobe.back_hair(person), grain[::-1])
-    motion = _animate(story, rng)
+    motion = animate(story, rng)
     pixels = np.stack(np.meshgrid(*[np.arange(size, dtype=np.float32)] * 2), -1)
     scene = _Scene(_background(rng, size), behind, body, pixels)
     instants = _instants(head, person, motion, size)
@@ -168,7 +129,7 @@ class _View(NamedTuple):
     q: Float[np.ndarray, "size size 2"]
 
 
-def _instants(head: np.ndarray, person: Person, motion: _Motion, size: int) -> list[_Instant]:
+def _instants(head: np.ndarray, person: Person, motion: Motion, size: int) -> list[_Instant]:
     fields = anatomy.displacement_fields(GRID).reshape(5, -1)
     instants = []
     for face, pose, body in zip(*motion, strict=True):
@@ -232,7 +193,7 @@ def _occluded(flow: np.ndarray, layers: np.ndarray, pixels: np.ndarray) -> Bool[
     return outside | (seen != layers[:-1])
 
 
-def _regions(person: Person, motion: _Motion, story: Story, size: int) -> Bool[np.ndarray, "5 height width"]:
+def _regions(person: Person, motion: Motion, story: Story, size: int) -> Bool[np.ndarray, "5 height width"]:
     """Where each deciding movement is seen, at its height: brows, head, mouth, mouth corners, head."""
     t = story.moment * FRAMES_PER_MOMENT + 2
     head = [smooth([(0, -1.0), (person.width, -0.1), (0, person.chin), (-person.width, -0.1)])]
@@ -314,7 +275,7 @@ def draw_still(speaker: Speaker, story: Story, seed: int, size: int) -> Portrait
     """The speaker's portrait, taken just before the clip."""
     rng = np.random.Generator(np.random.SFC64((seed, 9)))
     brow, lean, opening, smile, tilt = story.still
-    expression = Expression(brow, smile, opening, *_DART[story.cue])
+    expression = Expression(brow, smile, opening, *DART[story.cue])
     yaw, pitch, roll, scale, x, y = rng.standard_normal(6) * (0.05, 0.04, 0.03, 0.004, 0.012, 0.012)
     pose = Pose(yaw, pitch, roll + 0.10 * tilt, 0.325 + scale + 0.03 * lean, 0.5 + x, 0.53 + y)
     return draw_face(speaker.attributes, speaker.seed, size, "easy", tone=speaker.tone, picture=seed,

@@ -229,7 +229,7 @@ def write_dynamic(path: Path, clips: int = 1_600, steps: int = 800, batch: int =
 
 # ---- personality: two streams of frozen tokens, cross-attention, five traits ----------------------------------------
 
-def write_personality(path: Path, clips: int = 1_200, steps: int = 2_500, batch: int = 64) -> dict:
+def write_personality(path: Path, clips: int = 1_200, steps: int = 1_500, batch: int = 64) -> dict:
     """A `TokenPersonalityModel` on the tokens of both shipped extractors; scored on unseen speakers.
 
     Moments are interchangeable, so each step sees every clip's motion tokens in a new order.
@@ -296,5 +296,5 @@ def write_pictures(folder: Path) -> None:
         Image.fromarray(sheet).save(temporary, quality=88)
 
 
-RECIPES = {"static": Recipe(write_static, 45), "dynamic": Recipe(write_dynamic, 50),
+RECIPES = {"static": Recipe(write_static, 50), "dynamic": Recipe(write_dynamic, 45),
            "personality": Recipe(write_personality, 15, needs=("static", "dynamic"))}

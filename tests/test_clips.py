@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from course_lib.data import anatomy, texture
 from course_lib.data.clips import ClipDataset, render_clip
 from course_lib.data.stories import FRAMES_PER_MOMENT, expected_traits, tell_story
 from course_lib.training.metrics import concordance
@@ -46,6 +47,22 @@ def test_a_wrong_flow_is_found_out(clips):
 
 def test_the_flow_solves_its_own_equation(clips):
     assert max(clip.residual for clip in clips) < 0.005
+
+
+@pytest.mark.parametrize(("part", "then"), [
+    ("iris", {"gaze_x": 0.5}), ("iris", {"gaze_y": -0.6}), ("lip", {"open": 0.7}),
+])
+def test_what_slides_on_the_skin_is_carried_along(part, then):
+    """The centre of a part's painted pixels moves by what `carried_by` says it is carried."""
+    rng = np.random.default_rng(0)
+    person = anatomy.appearance(frozenset({"Young"}), 0.3, rng)
+    now, then = anatomy.Expression(open=0.3), anatomy.Expression(**({"open": 0.3} | then))
+    head = texture.paint_layer(anatomy.head(person), texture.make_grain(rng, texture.TEXTURE, 1, 1))
+    shown = [texture.paint_face(head, person, face)[1] == texture.MATERIALS[part] for face in (now, then)]
+    moved = np.subtract(*[np.argwhere(mask).mean(0)[::-1] for mask in shown[::-1]])
+    carried = texture.carried_by(texture.paint_face(head, person, now)[1], person, now, then)[shown[0]].mean(0)
+    assert np.linalg.norm(moved) > 1.2
+    assert np.allclose(moved, carried, atol=0.6), (moved, carried)      # the lids cut the iris
 
 
 def test_little_is_occluded_and_the_background_is_still(clips):

@@ -86,7 +86,7 @@ def draw(dataset: Dataset, *keys: str, small: dict[str, torch.dtype] | None = No
 # ---- static: a face image, its attributes and what the face is doing -----------------------------------------------
 
 class Stills(Dataset):
-    """Faces of every difficulty and the stills of clips, with the targets both have."""
+    """Faces of medium difficulty and the stills of clips, with the targets both have."""
 
     def __init__(self, faces: int, stills: int, seed: int):
         self.faces = FaceDataset(faces, "assets", seed, "medium", images_per_person=2, regions=False)
@@ -117,7 +117,7 @@ def _doing(expression: Tensor, pose: Tensor) -> Tensor:
 
 
 EVENLY = torch.ones(7)
-GAZE_FIRST = torch.tensor((1.0, 2, 1, 8, 3, 1, 1))      # where the second half of the training puts its weight
+GAZE_FIRST = torch.tensor((1.0, 2, 1, 8, 3, 1, 1))      # where the second run puts its weight
 
 
 def write_static(path: Path, faces: int = 16_000, stills: int = 8_000, steps: int = 1_600, polish: int = 550,

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from course_lib.data import ClipDataset, FaceDataset, draw_face, render_clip
-from course_lib.data.flow import OpticalFlowComputer, flow_windows
+from course_lib.data.flow import OpticalFlowComputer, end_point_error, flow_windows
 from course_lib.data.video import face_windows, read_clip, track_face
 from course_lib.models import DynamicFeatureExtractor, StaticFeatureExtractor
 from course_lib.models.dynamic import I3D
@@ -127,11 +127,11 @@ def bench_flow() -> None:
     """End-point error of each estimator on drawn clips, beside zero flow."""
     clips = [ClipDataset(4, "test", method="true").clip(i) for i in range(4)]
     moving = [(~clip.occluded) & (np.linalg.norm(clip.flow, axis=-1) > 0.05) for clip in clips]
-    zero = np.mean([np.linalg.norm(clip.flow, axis=-1)[judged].mean()
+    zero = np.mean([end_point_error(np.zeros_like(clip.flow), clip.flow, judged)
                     for clip, judged in zip(clips, moving, strict=True)])
     for method, preset in (("dis", "ultrafast"), ("dis", "fast"), ("dis", "medium"), ("farneback", "medium")):
         computer = OpticalFlowComputer(method, preset)
-        error = np.mean([np.linalg.norm(computer(clip.frames) - clip.flow, axis=-1)[judged].mean()
+        error = np.mean([end_point_error(computer(clip.frames), clip.flow, judged)
                          for clip, judged in zip(clips, moving, strict=True)])
         name = method if method == "farneback" else f"{method} {preset}"
         row(f"end-point error, {name}", f"{error:.2f} px", f"{zero:.2f} px, zero flow", error / zero)

@@ -21,8 +21,8 @@ from ..data.stories import TRAITS
 from ..data.video import Clip, FaceTrack
 from ..shapes import Bool, Float, UInt8
 
-__all__ = ["Animation", "Picture", "attention_on_clip", "contact_sheet", "flow_arrows", "flow_colours", "overlay",
-           "plot_flow", "plot_pipeline", "plot_rates", "plot_track", "plot_traits"]
+__all__ = ["Animation", "Picture", "attention_on_clip", "blank_axes", "contact_sheet", "flow_arrows", "flow_colours",
+           "overlay", "plot_flow", "plot_pipeline", "plot_rates", "plot_track", "plot_traits"]
 
 INK, PAPER, HIGHLIGHT = "#222222", "#ffffff", "#d1495b"
 
@@ -80,7 +80,7 @@ def _as_html(data: bytes, kind: str, description: str) -> str:
             f"<figcaption>{text}</figcaption></figure>")
 
 
-def _axes(rows: int, columns: int, width: float, height: float):
+def blank_axes(rows: int, columns: int, width: float, height: float):
     """A figure of its own (never pyplot's current one), with a bare grid of axes."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -105,7 +105,7 @@ def contact_sheet(images: Sequence, captions: Sequence[str] | None = None, colum
     rows = -(-len(images) // columns)
     pictures = [to_picture(image) for image in images]
     height = 1.35 * max(picture.shape[0] / picture.shape[1] for picture in pictures)
-    figure, axes = _axes(rows, columns, 1.35 * columns, (height + 0.25 * bool(captions)) * rows)
+    figure, axes = blank_axes(rows, columns, 1.35 * columns, (height + 0.25 * bool(captions)) * rows)
     for k, picture in enumerate(pictures):
         axis = axes.flat[k]
         axis.imshow(picture)
@@ -168,7 +168,7 @@ def plot_flow(frame, following, flow: Float[np.ndarray, "height width 2"]) -> Pi
     first, second = to_picture(frame), to_picture(following)
     rebuilt = np.clip(warp(second.astype(np.float32), flow), 0, 255)
     before, after = (np.abs(first - other.astype(np.float32)).mean() for other in (second, rebuilt))
-    figure, axes = _axes(1, 5, 10.5, 2.4)
+    figure, axes = blank_axes(1, 5, 10.5, 2.4)
     shown = {"frame t": first, "frame t + 1": second, "flow as colours": flow_colours(flow),
              "t rebuilt from t + 1": rebuilt.astype(np.uint8)}
     for axis, (title, picture) in zip(axes[0, [0, 1, 2, 4]], shown.items(), strict=True):
@@ -185,7 +185,7 @@ def plot_flow(frame, following, flow: Float[np.ndarray, "height width 2"]) -> Pi
 def plot_traits(prediction: Float[np.ndarray, "5"],
                 reference: dict[str, Float[np.ndarray, "5"]] | None = None) -> Picture:
     """The five predicted traits as bars, with named references (the truth, the floor) as marks."""
-    figure, axes = _axes(1, 1, 6.2, 2.4)
+    figure, axes = blank_axes(1, 1, 6.2, 2.4)
     axis = axes[0, 0]
     axis.set_axis_on()
     positions = np.arange(len(TRAITS))[::-1]
@@ -258,7 +258,7 @@ def plot_pipeline(*here: str) -> Picture:
     unknown = [stage for stage in here if stage not in _STAGES]
     if unknown:
         raise ValueError(f"no stage {unknown[0]!r} in the pipeline; the stages are {', '.join(_STAGES)}")
-    figure, axes = _axes(1, 1, 10.5, 1.9)
+    figure, axes = blank_axes(1, 1, 10.5, 1.9)
     axis = axes[0, 0]
     for stage, (x, y, width, note) in _STAGES.items():
         chosen = stage in here
@@ -279,7 +279,7 @@ def plot_rates(names: Sequence[str], rates: Float[np.ndarray, " names"], referen
                reference_name: str) -> Picture:
     """How common each attribute is, rarest first, with a reference as marks."""
     order = np.argsort(reference)
-    figure, axes = _axes(1, 1, 10.5, 3.4)
+    figure, axes = blank_axes(1, 1, 10.5, 3.4)
     axis = axes[0, 0]
     axis.set_axis_on()
     axis.bar(range(len(names)), rates[order], color="#345995", width=0.7, label="drawn")

@@ -31,7 +31,7 @@ from torch import Tensor
 from course_lib.files import write_json
 from course_lib.runtime import cache_dir
 
-__all__ = ["Exercise", "Mistake", "all_exercises", "check", "expect", "hint", "progress", "reveal"]
+__all__ = ["Exercise", "Mistake", "all_exercises", "check", "expect", "expect_gradient", "hint", "progress", "reveal"]
 
 SECONDS = 10  # a check needs well under two; this is for loops that never end
 _rung = Counter()  # hints given in this kernel: a restart begins at the nudge again
@@ -101,6 +101,15 @@ def expect(came: Any, expected: Tensor, mistakes: Mapping[str, Tensor] | None = 
         where = tuple(wrong.nonzero()[0].tolist())
         raise Mistake(f"{given}the shape is right, the numbers are not: at {list(where)} expected "
                       f"{expected[where].item():.4f}, came {came[where].item():.4f}")
+
+
+def expect_gradient(inputs: Tensor, result: Tensor) -> None:
+    """Refuse a result through which no gradient flows back to ``inputs``."""
+    if not result.requires_grad:
+        raise Mistake("no gradient reaches the input, so nothing before this function could learn; is there a "
+                      "`.detach()`, `.item()`, `.numpy()` or `torch.no_grad()` in it?")
+    if torch.autograd.grad(result.sum(), inputs, allow_unused=True)[0] is None:
+        raise Mistake("the result does not depend on the input")
 
 
 def _is_stub(function: Callable) -> bool:

@@ -26,9 +26,9 @@ from .stories import (
     noisy_traits,
     tell_story,
 )
-from .texture import GRID, ORIGIN, TEXTURE, UNIT, carried_by, make_grain, paint_face, paint_layer
+from .texture import GRID, MATERIALS, ORIGIN, TEXTURE, UNIT, carried_by, make_grain, paint_face, paint_layer
 
-__all__ = ["ClipDataset", "RenderedClip", "draw_still", "render_clip"]
+__all__ = ["PARTS", "ClipDataset", "RenderedClip", "draw_still", "render_clip"]
 
 
 class RenderedClip(NamedTuple):
@@ -36,14 +36,16 @@ class RenderedClip(NamedTuple):
 
     frames: UInt8[np.ndarray, "steps height width 3"]   # one more than the flow has
     flow: Float[np.ndarray, "frames height width 2"]    # (u, v) in px, forward, exact
-    occluded: Bool[np.ndarray, "frames height width"]   # the pixel's surface is hidden or out of view at t + 1
+    occluded: Bool[np.ndarray, "frames height width"]   # what the pixel shows is hidden or out of view at t + 1
     traits: Float[np.ndarray, "5"]
     story: Story                                        # the cue, what happened when, and the moment that decided
     region: Bool[np.ndarray, "5 height width"]          # where the deciding movement of each trait is seen
-    residual: float                                     # mean error, in px, of the flow's own equation
+    parts: UInt8[np.ndarray, "frames height width"]     # what each pixel shows, index into PARTS
+    residual: Float[np.ndarray, "frames height width"]  # error, in px, of the equation that the head's flow solves
 
 
-_HEAD, _BODY, _HAIR_BEHIND = 3, 2, 1                    # layers, from front to back; 0 is the background
+PARTS = ("background", "hair behind", "body", "head", *MATERIALS)       # nearer to the viewer later
+_HAIR_BEHIND, _BODY, _HEAD = 1, 2, 3
 
 
 def _affine(pose: Pose, size: int) -> Float[np.ndarray, "2 3"]:
@@ -94,10 +96,10 @@ def render_clip(seed: Seed, size: int = 112, moments: int = 8, speaker: Seed | N
     steps = [_follow(person, *pair, view, scene) for pair, view in zip(pairwise(instants), views, strict=False)]
     frames = np.stack([view.picture for view in views])
     frames = cv2.add(frames, np.rint(rng.standard_normal(frames.shape, np.float32)), dtype=cv2.CV_8U)
-    flow, residual = np.stack([step[0] for step in steps]), float(np.mean([step[1] for step in steps]))
-    occluded = _occluded(flow, np.stack([view.surface for view in views]), scene.pixels)
-    return RenderedClip(frames, flow, occluded, _labels(seed, story, who), story,
-                        _regions(person, motion, story, size), residual)
+    flow, residual = (np.stack(fields) for fields in zip(*steps, strict=True))
+    parts = np.stack([view.parts for view in views])
+    return RenderedClip(frames, flow, _occluded(flow, parts, scene.pixels), _labels(seed, story, who), story,
+                        _regions(person, motion, story, size), parts[:-1], residual)
 
 
 class _Scene(NamedTuple):
@@ -121,10 +123,10 @@ class _Instant(NamedTuple):
 
 
 class _View(NamedTuple):
-    """A rendered frame and, for each pixel, the surface seen and its place in undeformed and deformed texture."""
+    """A rendered frame and, for each pixel, the part seen and its place in undeformed and deformed texture."""
 
     picture: UInt8[np.ndarray, "size size 3"]
-    surface: UInt8[np.ndarray, "size size"]             # 0 background, 1 hair behind, 2 body, 3 head; 4 and on: eyes …
+    parts: UInt8[np.ndarray, "size size"]
     p: Float[np.ndarray, "size size 2"]
     q: Float[np.ndarray, "size size 2"]
 
@@ -147,15 +149,15 @@ def _view(instant: _Instant, scene: _Scene) -> _View:
     head = cv2.remap(instant.texture, p, None, cv2.INTER_LINEAR)
     body = cv2.warpAffine(scene.body, instant.to_body, size)
     behind = cv2.warpAffine(scene.behind, instant.to_image, size)
-    surface = np.where(behind[..., 3] > 127, np.uint8(_HAIR_BEHIND), np.uint8(0))
-    surface[body[..., 3] > 127] = _BODY
-    np.copyto(surface, _HEAD + cv2.remap(instant.material, p, None, cv2.INTER_NEAREST), where=head[..., 3] > 127)
-    return _View(_over(_over(_over(scene.background, behind), body), head), surface, p, q)
+    parts = np.where(behind[..., 3] > 127, np.uint8(_HAIR_BEHIND), np.uint8(0))
+    parts[body[..., 3] > 127] = _BODY
+    np.copyto(parts, _HEAD + cv2.remap(instant.material, p, None, cv2.INTER_NEAREST), where=head[..., 3] > 127)
+    return _View(_over(_over(_over(scene.background, behind), body), head), parts, p, q)
 
 
 def _follow(person: Person, now: _Instant, then: _Instant, view: _View,
-            scene: _Scene) -> tuple[Float[np.ndarray, "size size 2"], float]:
-    """The flow from one instant to the next, and the mean error (px) of the fixed point behind the head's."""
+            scene: _Scene) -> tuple[Float[np.ndarray, "size size 2"], Float[np.ndarray, "size size"]]:
+    """The flow from one instant to the next, and how far (px) the head's fixed point still moved in the last step."""
     carried = carried_by(now.material, person, now.expression, then.expression)
     target = view.p + cv2.remap(carried, view.p, None, cv2.INTER_NEAREST)
     there = view.q + (target - view.p)
@@ -164,12 +166,12 @@ def _follow(person: Person, now: _Instant, then: _Instant, view: _View,
                                            borderMode=cv2.BORDER_REPLICATE), there
     flow = np.zeros_like(scene.pixels)
     still_body = cv2.transform(scene.pixels, _inverse(now.to_body))
-    for seen, places in ((view.surface >= _HEAD, cv2.transform(there, then.to_image)),
-                         (view.surface == _HAIR_BEHIND, cv2.transform(view.q, then.to_image)),
-                         (view.surface == _BODY, cv2.transform(still_body, then.to_body))):
+    for seen, places in ((view.parts >= _HEAD, cv2.transform(there, then.to_image)),
+                         (view.parts == _HAIR_BEHIND, cv2.transform(view.q, then.to_image)),
+                         (view.parts == _BODY, cv2.transform(still_body, then.to_body))):
         np.copyto(flow, places - scene.pixels, where=seen[..., None])
-    error = np.linalg.norm(there - before, axis=-1)[view.surface >= _HEAD].mean()
-    return flow, float(error * np.linalg.norm(then.to_image[0, :2]))
+    error = np.linalg.norm(there - before, axis=-1) * np.linalg.norm(then.to_image[0, :2]).astype(np.float32)
+    return flow, np.where(view.parts >= _HEAD, error, np.float32(0))
 
 
 def _labels(seed: int, story: Story, speaker: Speaker) -> Float[np.ndarray, "5"]:
@@ -184,7 +186,7 @@ def _background(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "size 
 
 
 def _occluded(flow: np.ndarray, layers: np.ndarray, pixels: np.ndarray) -> Bool[np.ndarray, "frames height width"]:
-    """Pixels whose surface is out of view, or behind another one, in the next frame."""
+    """Pixels whose part is out of view, or behind another one, in the next frame."""
     size = flow.shape[1]
     there = np.rint(pixels + flow).astype(int)
     outside = ((there < 0) | (there >= size)).any(-1)

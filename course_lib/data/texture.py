@@ -8,7 +8,7 @@ from . import anatomy
 from .anatomy import Expression, Person
 from .canvas import Shape, paint, shade, to_fixed
 
-__all__ = ["GRID", "ORIGIN", "TEXTURE", "UNIT", "carried_by", "make_grain", "paint_face", "paint_layer"]
+__all__ = ["GRID", "MATERIALS", "ORIGIN", "TEXTURE", "UNIT", "carried_by", "make_grain", "paint_face", "paint_layer"]
 
 TEXTURE, UNIT = 176, 54.0                               # texture size, and texture px a face unit
 ORIGIN = np.array((88.0, 92.0))

@@ -7,24 +7,32 @@ from . import runtime
 
 
 def assets(name: str, all: bool, folder: str | None) -> None:
-    """Make shipped weights or the README's pictures again, or print the README's scores; a cut-off run goes on."""
+    """Make shipped weights, stored results or the README's pictures again, or print scores; a cut-off run goes on."""
     from .recipes import RECIPES, make, score_table, write_pictures
+    from .studies import STUDIES, run_study
 
+    jobs = RECIPES | STUDIES
     if name == "scores":
         return print(score_table(runtime.assets("weights")))
     if name == "pictures":
         return write_pictures(Path(folder) if folder else runtime.assets("pictures"))
     if not name and not all:
-        for key, recipe in RECIPES.items():
-            print(f"{key:12} about {recipe.minutes} minutes on two cores")
+        for key, job in jobs.items():
+            print(f"{key:12} about {job.minutes} minutes on two cores")
         return
     if all:
-        hours = sum(recipe.minutes for recipe in RECIPES.values()) / 60
-        print(f"making {', '.join(RECIPES)}: about {hours:.1f} hours on two cores")
-    for key in RECIPES if all else (name,):
-        entry = make(key, folder)
-        print(f"{key}: {entry['bytes'] / 1e6:.1f} MB in {entry['minutes']} minutes; "
-              + ", ".join(f"{score} {value}" for score, value in entry["scores"].items()))
+        hours = sum(job.minutes for job in jobs.values()) / 60
+        print(f"making {', '.join(jobs)}: about {hours:.1f} hours on two cores")
+    if name and name not in jobs:
+        raise ValueError(f"no recipe {name!r}; choose one of {', '.join(jobs)}, pictures or scores")
+    for key in jobs if all else (name,):
+        if key in STUDIES:
+            result = run_study(key, folder)
+            print(f"{key}: {len(result['rows'])} rows in {result['minutes']} minutes")
+        else:
+            entry = make(key, folder)
+            print(f"{key}: {entry['bytes'] / 1e6:.1f} MB in {entry['minutes']} minutes; "
+                  + ", ".join(f"{score} {value}" for score, value in entry["scores"].items()))
 
 
 def parse(arguments: list[str] | None = None):
@@ -35,9 +43,9 @@ def parse(arguments: list[str] | None = None):
     commands = parser.add_subcommands(dest="command")
     command = ArgumentParser(description=assets.__doc__)
     command.add_argument("--config", action=ActionConfigFile, help="a YAML file with these options")
-    command.add_argument("name", nargs="?", default="", help="a recipe, `pictures` or `scores`; else they are listed")
-    command.add_argument("--all", action="store_true", help="make every weight, in order")
-    command.add_argument("--folder", help="where to write instead of assets/weights")
+    command.add_argument("name", nargs="?", default="", help="a recipe, a study, `pictures` or `scores`; else listed")
+    command.add_argument("--all", action="store_true", help="make every weight and result, in order")
+    command.add_argument("--folder", help="where to write instead of assets/")
     commands.add_subcommand("assets", command, help=assets.__doc__)
     return parser.parse_args(arguments)
 

@@ -80,7 +80,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; check the path, or make it again with "
-                                "`python -m course_lib assets --list`")
+                                "`python -m course_lib assets`")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("course_lib", "{}"))

@@ -22,7 +22,7 @@ from ..data.video import Clip, FaceTrack
 from ..shapes import Bool, Float, UInt8
 
 __all__ = ["Animation", "Picture", "attention_on_clip", "blank_axes", "contact_sheet", "flow_arrows", "flow_colours",
-           "overlay", "plot_flow", "plot_pipeline", "plot_rates", "plot_track", "plot_traits"]
+           "overlay", "plot_flow", "plot_pipeline", "plot_track", "plot_traits"]
 
 INK, PAPER, HIGHLIGHT = "#222222", "#ffffff", "#d1495b"
 
@@ -273,22 +273,3 @@ def plot_pipeline(*here: str) -> Picture:
     chosen = f" Here: {', '.join(here)}." if here else ""
     return Picture(figure, "The pipeline: a face image becomes face tokens, optical flow becomes motion tokens, "
                            f"cross-attention lets the face ask the motion, a head predicts five traits.{chosen}")
-
-
-def plot_rates(names: Sequence[str], rates: Float[np.ndarray, " names"], reference: Float[np.ndarray, " names"],
-               reference_name: str) -> Picture:
-    """How common each attribute is, rarest first, with a reference as marks."""
-    order = np.argsort(reference)
-    figure, axes = blank_axes(1, 1, 10.5, 3.4)
-    axis = axes[0, 0]
-    axis.set_axis_on()
-    axis.bar(range(len(names)), rates[order], color="#345995", width=0.7, label="drawn")
-    axis.plot(range(len(names)), reference[order], "D", color=HIGHLIGHT, markersize=4.5, label=reference_name)
-    axis.set(ylabel="share of images", xlim=(-0.7, len(names) - 0.3))
-    axis.set_xticks(range(len(names)), [names[i] for i in order], rotation=60, ha="right", fontsize=7.5)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
-    largest = float(np.abs(rates - reference).max())
-    rarest, commonest = (f"{names[i]} ({reference[i]:.1%})" for i in order[[0, -1]])
-    return Picture(figure, f"How common {len(names)} attributes are, from {rarest} to {commonest}; the largest "
-                           f"difference to {reference_name} is {100 * largest:.1f} points.")

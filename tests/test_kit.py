@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 VENV = os.path.relpath(sys.prefix, ROOT)  # relative, because make knows no spaces in names
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LIBRARY = sorted((ROOT / "course_lib").rglob("*.py"))
-LAYERS = ("data", "models", "training", "analysis", "lessons", "recipes", "__main__")  # imports never run to the right
+LAYERS = ("data", "models", "training", "analysis", "lessons", "recipes", "studies", "__main__")  # imports never run to the right
 GROUND_FLOOR = ("runtime", "shapes", "files")
 NAMED = re.compile(r"github(?:\.com)?/([\w-]+/[\w.-]*[\w-])")  # owner/name in addresses of GitHub and of Colab
 
@@ -325,6 +326,26 @@ def test_only_weights_are_large():
     large = [path.relative_to(ROOT).as_posix() for path in tracked() if path.stat().st_size > 1_000_000]
     assert [name for name in large if not name.startswith("assets/weights/")] == []
     assert sum(path.stat().st_size for path in tracked() if "assets/weights" in path.as_posix()) <= 48_000_000
+
+
+def dead_links(text, folder, files):
+    """Files that a Markdown text links to or shows and that the repository does not hold."""
+    links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", text)
+    return [link for link in links if (folder / link).resolve() not in files]
+
+
+def test_every_link_leads_to_a_file_of_the_repository():
+    files = {path.resolve() for path in tracked()}
+    assert dead_links((ROOT / "README.md").read_text(), ROOT, files) == []
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        assert dead_links(text, path.parent, files) == [], path.name
+
+
+def test_a_dead_link_is_found():
+    text = "[lesson](notebooks/00_start_here.ipynb) ![world](assets/pictures/gone.jpg) [page](https://example.org)"
+    assert dead_links(text, ROOT, {ROOT / "notebooks" / "00_start_here.ipynb"}) == ["assets/pictures/gone.jpg"]
 
 
 def test_the_library_stays_thin():

@@ -1,16 +1,161 @@
-"""Training that survives a kill: one loop that goes on exactly where it was cut off."""
+"""The training loop, small enough to hold in the head. Everything else is a callback (`callbacks.py`)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from accelerate import Accelerator, skip_first_batches
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .. import files
 
-__all__ = ["fit_steps"]
+__all__ = ["Run", "fit", "fit_steps", "validate"]
+
+
+@dataclass
+class Run:
+    """What callbacks see and may change: the state of one training run.
+
+    A callback is any object with some of the methods `start`, `batch_ready`, `after_forward`, `after_backward`,
+    `after_step`, `after_epoch`, `save` (when all have seen the epoch, and at the end) and `finish`; each is called with
+    the run. One with a state of its own has `state_dict` and `load_state_dict`, so that checkpoints keep it.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    train: DataLoader
+    valid: DataLoader | None
+    loss_function: Callable[[Tensor, Tensor], Tensor]
+    metrics: dict[str, Callable[[Tensor, Tensor], Tensor]]
+    callbacks: list[Any]
+    accelerator: Accelerator
+    epochs: int
+    epoch: int = 0                                      # epochs that are complete
+    batch: int = 0                                      # batches of the current epoch that are complete
+    step: int = 0                                       # optimizer steps
+    loss: float = 0.0                                   # of the last batch
+    total_loss: float = 0.0                             # of the epoch's batches so far
+    log: dict[str, float] = field(default_factory=dict)     # of the last epoch
+    stop: str = ""                                      # a callback that ends the run says why
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all epochs."""
+        return self.epochs * -(-len(self.train) // self.accelerator.gradient_accumulation_steps)
+
+    def call(self, event: str) -> None:
+        """Tell every callback that has a method of this name."""
+        for callback in self.callbacks:
+            getattr(callback, event, lambda run: None)(self)
+
+
+def fit(model: nn.Module, train: DataLoader, valid: DataLoader | None = None, *, epochs: int = 50,
+        loss_function: Callable[[Tensor, Tensor], Tensor] = F.mse_loss, optimizer: torch.optim.Optimizer | None = None,
+        metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] | None = None, callbacks: Iterable[Any] = (),
+        accumulate: int = 1, precision: str | None = None, seed: int = 0) -> Run:
+    """Train `model` on batches `(*inputs, target)`; after each epoch measure it on `valid`.
+
+    `optimizer` is Adam with a learning rate of 1e-3 unless given; `metrics` are functions of all predictions and
+    targets, by default the mean absolute and squared errors. `precision` is accelerate's ("no", "bf16", "fp16").
+    Batches of an epoch and dropout of a step depend on `seed` alone, so a run that goes on from a checkpoint ends with
+    the same weights, on the CPU, as one that was never cut off.
+
+    Raises ValueError for a loss that is not finite (naming the layer where it began), RuntimeError when memory is
+    short (naming a batch size to try; it is never changed silently, since batch norm would notice). Derived in
+    lesson 06.
+    """
+    AcceleratorState._reset_state()                     # accelerate keeps the precision of the first run otherwise
+    accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_steps=accumulate)
+    optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3)
+    model, optimizer, train, valid = accelerator.prepare(model, optimizer, train, valid)
+    metrics = metrics or {"mae": F.l1_loss, "mse": F.mse_loss}
+    run = Run(model, optimizer, train, valid, loss_function, metrics, list(callbacks), accelerator, epochs)
+    run.call("start")                                   # a checkpoint moves the run on
+    while run.epoch < epochs and not run.stop:
+        torch.manual_seed(seed + run.epoch)             # the order of the batches
+        for *inputs, target in skip_first_batches(train, run.batch) if run.batch else train:
+            run.call("batch_ready")
+            torch.manual_seed((seed + run.epoch) * 1_000_003 + run.batch)               # dropout
+            _step(run, inputs, target)
+            if run.stop:
+                break
+        else:
+            run.epoch += 1
+            run.log = {"loss": run.total_loss / run.batch} | (validate(run) if valid else {})
+            run.batch, run.total_loss = 0, 0.0
+            run.call("after_epoch")
+            run.call("save")
+    run.call("finish")
+    return run
+
+
+def _step(run: Run, inputs: list[Tensor], target: Tensor) -> None:
+    """Forward, backward, and an optimizer step once enough batches are accumulated."""
+    run.model.train()
+    try:
+        with run.accelerator.accumulate(run.model):
+            with run.accelerator.autocast():
+                loss = run.loss_function(run.model(*inputs), target)
+            run.call("after_forward")
+            if not loss.isfinite():
+                raise ValueError(f"the loss of epoch {run.epoch + 1}, batch {run.batch + 1} is {loss.item()}; "
+                                 f"{_first_not_finite(run.model, inputs)}; lower the learning rate or clip gradients, "
+                                 "and go on from the last checkpoint")
+            run.accelerator.backward(loss)
+            if run.accelerator.sync_gradients:
+                run.call("after_backward")
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+    except torch.OutOfMemoryError as error:
+        smaller = max(1, len(target) // 2)
+        raise RuntimeError(f"memory is too short for a batch of {len(target)}; use batch_size={smaller} with "
+                           f"accumulate={run.accelerator.gradient_accumulation_steps * 2}, which takes the same steps "
+                           "(only batch norm sees smaller batches)") from error
+    run.loss = loss.item()
+    run.total_loss += run.loss
+    run.batch += 1
+    run.step += run.accelerator.sync_gradients
+    run.call("after_step")
+
+
+def _first_not_finite(model: nn.Module, inputs: list[Tensor]) -> str:
+    """Which layer is the first to put out NaN or infinity for these inputs."""
+    if not all(value.isfinite().all() for value in inputs if value.is_floating_point()):
+        return "the batch itself holds NaN or infinity"
+    broken: list[str] = []
+    hooks = [layer.register_forward_hook(lambda _, __, output, name=name: broken.append(name)
+             if isinstance(output, Tensor) and not output.isfinite().all() else None)
+             for name, layer in model.named_modules() if name and not list(layer.children())]
+    try:
+        with torch.no_grad():
+            model(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return f"it began in layer {broken[0]!r}" if broken else "every layer is still finite, so it began in the loss"
+
+
+@torch.no_grad()
+def validate(run: Run) -> dict[str, float]:
+    """The loss and the metrics of the model on all of `valid`, in evaluation mode."""
+    run.model.eval()
+    outputs, targets = [], []
+    for *inputs, target in run.valid:
+        with run.accelerator.autocast():
+            output = run.model(*inputs)
+        output, target = run.accelerator.gather_for_metrics((output.float(), target))
+        outputs.append(output)
+        targets.append(target)
+    prediction, target = torch.cat(outputs), torch.cat(targets)
+    return {"valid_loss": run.loss_function(prediction, target).item()} | {
+        f"valid_{name}": metric(prediction, target).mean().item() for name, metric in run.metrics.items()}
 
 
 def fit_steps(model: nn.Module, loss_at: Callable[[int], Tensor], steps: int, learning_rate: float, checkpoint: Path,

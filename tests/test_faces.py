@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from course_lib.data.anatomy import displacement, displacement_fields
 from course_lib.data.faces import DIFFICULTIES, SPLITS, FaceDataset, draw_face, item_seed
 from course_lib.data.population import ATTRIBUTES, CELEBA_RATES, check_attributes, sample_attributes, sample_tone
 
@@ -23,6 +24,10 @@ PUBLISHED_RATES = {  # in %, counted from CelebA's own list_attr_celeba.txt
     "Wearing_Necklace": 12.3, "Wearing_Necktie": 7.27, "Young": 77.36,
 }
 NO_PLACE = {"Male", "Young"}
+PAINTED = {             # mean red, green and blue of the first two faces of split "assets"
+    "clean": ((106.8, 105.7, 99.8), (173.2, 176.6, 147.8)), "easy": ((107.0, 100.9, 110.7), (176.4, 174.6, 152.6)),
+    "medium": ((93.2, 99.5, 113.1), (148.5, 149.3, 139.8)), "hard": ((84.7, 96.0, 110.5), (130.4, 132.1, 126.9)),
+}
 
 
 def sampled(seed: int) -> frozenset[str]:
@@ -67,6 +72,14 @@ def test_items_are_the_same_in_every_process():
     for item, there in zip(here, DataLoader(faces, batch_size=None, num_workers=2), strict=True):
         for key in ("image", "target", "regions", "expression", "pose"):
             assert torch.equal(item[key], there[key]), key
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_faces_are_those_that_the_shipped_weights_know(difficulty):
+    """Whoever changes how faces are drawn trains the weights again; OpenCV's versions differ by far less."""
+    faces = FaceDataset(2, "assets", 0, difficulty)
+    colours = torch.stack([faces[i]["image"].mean((1, 2)) * 255 for i in range(2)])
+    assert torch.allclose(colours, torch.tensor(PAINTED[difficulty]), atol=0.2)
 
 
 def test_item_form():
@@ -124,6 +137,18 @@ def test_every_placed_attribute_has_a_region_and_the_others_none():
         for name, region in zip(ATTRIBUTES, regions, strict=True):
             assert region.any() == (name not in NO_PLACE), name
             assert region.mean() < 0.6, name
+
+
+def test_a_smile_is_symmetric_and_a_turn_is_not():
+    points = np.random.default_rng(0).uniform(-1, 1, (50, 2))
+    mirrored = points * (-1, 1)
+    for movement in ("pitch", "brow", "smile", "jaw"):
+        assert np.allclose(displacement(mirrored, **{movement: 1}), displacement(points, **{movement: 1}) * (-1, 1))
+    corner = displacement(np.array([(0.3, 0.5)]), smile=1)[0]
+    assert corner[0] > 0.1                              # outwards
+    assert corner[1] < -0.1                             # and up
+    assert (displacement(points, yaw=1)[:, 0] > 0).all()
+    assert np.allclose(np.tensordot((1, 2, 3, 4, 5), displacement_fields(points), 1), displacement(points, 1, 2, 3, 4, 5))
 
 
 def test_difficulty_changes_the_picture():

@@ -2,10 +2,12 @@
 
 Face coordinates: the origin lies between eyes and nose, x to the right and y down, the crown at y = -1 and the
 chin near y = +1. Everything a face consists of is a `Shape`: a polygon or a line with a colour, a depth and the
-attributes it decides. Painting is one `cv2` call a shape.
+attributes it decides. Painting is one `cv2` call a shape. A face is a hundred small shapes, so what each costs
+counts: colours are tuples, and a curve or a disc is one small matrix product.
 """
 
 from functools import cache
+from itertools import accumulate
 from typing import NamedTuple
 
 import cv2
@@ -14,15 +16,17 @@ import numpy as np
 from ..shapes import Float, Int, UInt8
 
 __all__ = [
+    "Colour",
     "Shape",
     "Sketch",
     "band",
-    "bump",
+    "both_sides",
     "darker",
     "ellipse",
     "lighter",
     "mirror",
     "mix",
+    "other_half",
     "paint",
     "shade",
     "smooth",
@@ -31,6 +35,8 @@ __all__ = [
 ]
 
 _FRACTION_BITS = 4          # cv2 takes polygon corners in 1/16 px
+_PIXEL = 1 << _FRACTION_BITS
+Colour = tuple[float, float, float]     # RGB, 0 to 255
 
 
 class Shape(NamedTuple):
@@ -38,7 +44,7 @@ class Shape(NamedTuple):
 
     part: str                                   # skin, hair, eyes, … : the layer it belongs to
     points: Float[np.ndarray, "points 2"]
-    colour: Float[np.ndarray, "3"] | None       # RGB, 0 to 255; for kind "shade" a factor for each channel
+    colour: Colour | None                       # for kind "shade" a factor for each channel
     depth: float = 0.0                          # towards the viewer; -1 lies behind the face and does not turn with it
     decides: tuple[str, ...] = ()
     kind: str = "fill"                          # fill, line, loop, tint (30 % opaque) or shade (soft, multiplies)
@@ -49,18 +55,18 @@ class Sketch(list):
     """A list of shapes with the few methods that make drawing code short."""
 
     def fill(self, part, points, colour, depth=0.0, decides=(), kind="fill"):
-        self.append(Shape(part, np.asarray(points, float), colour, depth, tuple(decides), kind))
+        self.append(Shape(part, np.asarray(points, float), colour, depth, decides, kind))
 
     def line(self, part, points, colour, depth=0.0, decides=(), width=2, closed=False):
         kind = "loop" if closed else "line"
-        self.append(Shape(part, np.asarray(points, float), colour, depth, tuple(decides), kind, width))
+        self.append(Shape(part, np.asarray(points, float), colour, depth, decides, kind, width))
 
     def shade(self, points, factor, depth=0.0):
-        self.append(Shape("skin", np.asarray(points, float), np.asarray(factor, float), depth, (), "shade"))
+        self.append(Shape("skin", np.asarray(points, float), factor, depth, (), "shade"))
 
     def place(self, points, decides, depth=0.0):
         """Mark where attributes are decided without painting anything."""
-        self.append(Shape("", np.asarray(points, float), None, depth, tuple(decides)))
+        self.append(Shape("", np.asarray(points, float), None, depth, decides))
 
 
 @cache
@@ -86,50 +92,60 @@ def smooth(points, closed: bool = True, steps: int = 4) -> Float[np.ndarray, "po
 
 
 _ANGLES = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
+_DISC = np.stack([np.cos(_ANGLES), np.sin(_ANGLES), np.ones(20)], 1)
 
 
 def ellipse(x: float, y: float, width: float, height: float) -> Float[np.ndarray, "20 2"]:
     """A 20-gon that stands for the ellipse with these half axes."""
-    return _CIRCLE * (width, height) + (x, y)
+    return _DISC @ np.array(((width, 0), (0, height), (x, y)), float)
 
 
 def band(x: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> Float[np.ndarray, "points 2"]:
     """The polygon between two curves over x."""
-    return np.concatenate([np.stack([x, top], 1), np.stack([x, bottom], 1)[::-1]])
+    return np.array((np.concatenate([x, x[::-1]]), np.concatenate([top, bottom[::-1]]))).T
 
 
-def mirror(points) -> Float[np.ndarray, "points 2"]:
+_MIRROR = np.array((-1.0, 1.0))
+
+
+def mirror(points) -> Float[np.ndarray, "... 2"]:
     """The same points on the other side of the face."""
-    return np.asarray(points, float) * (-1, 1)
+    return np.asarray(points, float) * _MIRROR
 
 
-def bump(x: np.ndarray, y: np.ndarray, centre: tuple[float, float], radius: tuple[float, float]) -> np.ndarray:
-    """A Gaussian hill of height 1: the building block of soft, invertible deformations."""
-    return np.exp(-(((x - centre[0]) / radius[0]) ** 2) - ((y - centre[1]) / radius[1]) ** 2)
+def both_sides(points) -> tuple:
+    """A shape at x > 0 and its mirror image: a pair of brows, cheeks or ears."""
+    return points, mirror(points)
 
 
-def mix(first, second, share: float) -> np.ndarray:
+def other_half(half: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The mirror image of one half of an outline, backwards, so that it goes on where the half ends."""
+    return [(-x, y) for x, y in reversed(half)]
+
+
+def mix(first: Colour, second: Colour, share: float) -> Colour:
     """`share` of the second colour in the first."""
-    return np.asarray(first, float) * (1 - share) + np.asarray(second, float) * share
+    (red, green, blue), (red2, green2, blue2), rest = first, second, 1 - share
+    return red * rest + red2 * share, green * rest + green2 * share, blue * rest + blue2 * share
 
 
-def darker(colour, share: float) -> np.ndarray:
-    return np.asarray(colour, float) * (1 - share)
+def darker(colour: Colour, share: float) -> Colour:
+    red, green, blue = colour
+    return red * (1 - share), green * (1 - share), blue * (1 - share)
 
 
-def lighter(colour, share: float) -> np.ndarray:
+def lighter(colour: Colour, share: float) -> Colour:
     return mix(colour, (255, 255, 255), share)
 
 
 def to_fixed(points: Float[np.ndarray, "points 2"]) -> Int[np.ndarray, "points 2"]:
     """Points in pixels (0.5 is the middle of the first pixel) as cv2's fixed-point corners."""
-    return np.rint(points * (1 << _FRACTION_BITS)).astype(np.int32) - (1 << _FRACTION_BITS) // 2
+    return np.rint(points * _PIXEL).astype(np.int32) - _PIXEL // 2
 
 
 def split(points: np.ndarray, counts: list[int]) -> list[np.ndarray]:
     """Cut a long array of points back into the pieces that it was joined from."""
-    ends = np.cumsum(counts).tolist()
+    ends = accumulate(counts)
     return [points[end - count:end] for end, count in zip(ends, counts, strict=True)]
 
 
@@ -137,15 +153,13 @@ def paint(canvas: UInt8[np.ndarray, "height width channels"], shape: Shape, corn
     """Paint one shape onto an RGB canvas, or onto a premultiplied RGBA one; shades are left to `shade`."""
     if shape.colour is None or shape.kind == "shade":
         return
-    colour = (*shape.colour.tolist(), 255.0)[: canvas.shape[2]]
+    colour = (*shape.colour, 255.0)                     # cv2 takes as many channels as the canvas has
     if shape.kind == "fill":
         cv2.fillPoly(canvas, [corners], colour, cv2.LINE_AA, _FRACTION_BITS)
     elif shape.kind == "tint":
-        x, y, width, height = cv2.boundingRect(corners >> _FRACTION_BITS)
-        part = canvas[max(y, 0):y + height + 1, max(x, 0):x + width + 1]
-        painted = cv2.fillPoly(part.copy(), [corners - (max(x, 0) << _FRACTION_BITS, max(y, 0) << _FRACTION_BITS)],
-                               colour, cv2.LINE_AA, _FRACTION_BITS)
-        part[:] = cv2.addWeighted(part, 0.7, painted, 0.3, 0)
+        painted = cv2.fillPoly(canvas.copy(), [corners], colour, cv2.LINE_AA, _FRACTION_BITS)
+        box = _box(corners)
+        canvas[box] = cv2.addWeighted(canvas[box], 0.7, painted[box], 0.3, 0)
     else:
         width = max(1, round(shape.width * canvas.shape[0] / 224))
         cv2.polylines(canvas, [corners], shape.kind == "loop", colour, width, cv2.LINE_AA, _FRACTION_BITS)
@@ -155,17 +169,21 @@ def shade(canvas: UInt8[np.ndarray, "height width channels"], shades: list[tuple
     """Multiply the canvas by soft light and shadow: polygons on a quarter of the size, blurred and enlarged."""
     quarter = canvas.shape[0] // 4
     light = np.full((quarter, quarter, canvas.shape[2]), 128, np.uint8)
+    painted = light.copy()
     for shape, corners in shades:
-        corners = corners >> 2
-        x, y = np.maximum((corners.min(0) >> _FRACTION_BITS) - 1, 0)
-        right, bottom = (corners.max(0) >> _FRACTION_BITS) + 2
-        part = light[y:bottom, x:right]
-        if not part.size:
-            continue
-        factor = (*(shape.colour * 128).tolist(), 128.0)[: canvas.shape[2]]
-        painted = np.full_like(part, 128)
-        cv2.fillPoly(painted, [corners - np.array([x, y], np.int32) * (1 << _FRACTION_BITS)], factor, cv2.LINE_AA,
-                     _FRACTION_BITS)
-        part[:] = cv2.multiply(part, painted, scale=1 / 128)
+        corners, factor = corners >> 2, [128 * channel for channel in (*shape.colour, 1)]
+        box = _box(corners)
+        painted[:] = 128
+        cv2.fillPoly(painted, [corners], factor, cv2.LINE_AA, _FRACTION_BITS)
+        if light[box].size:
+            light[box] = cv2.multiply(light[box], painted[box], scale=1 / 128)
     light = cv2.GaussianBlur(light, (0, 0), quarter / 28)
     cv2.multiply(canvas, cv2.resize(light, canvas.shape[1::-1]), canvas, scale=1 / 128)
+
+
+def _box(corners: Int[np.ndarray, "points 2"]) -> tuple[slice, slice]:
+    """The rows and columns that a polygon lies in, and a pixel more on each side for its soft edge."""
+    x, y, width, height = cv2.boundingRect(corners)
+    left, top = (x >> _FRACTION_BITS) - 1, (y >> _FRACTION_BITS) - 1
+    right, bottom = (x + width - 1 >> _FRACTION_BITS) + 2, (y + height - 1 >> _FRACTION_BITS) + 2
+    return slice(max(top, 0), max(bottom, 0)), slice(max(left, 0), max(right, 0))

@@ -26,7 +26,7 @@ from .stories import (
     noisy_traits,
     tell_story,
 )
-from .texture import GRID, MATERIALS, ORIGIN, TEXTURE, UNIT, carried_by, make_grain, paint_face, paint_layer
+from .texture import GRID, MATERIALS, ORIGIN, TEXTURE, UNIT, carried_by, make_grain, paint_face, paint_layer, settle
 
 __all__ = ["PARTS", "ClipDataset", "RenderedClip", "draw_still", "render_clip"]
 
@@ -61,9 +61,14 @@ def _inverse(matrix: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
     return np.column_stack([turn, -turn @ matrix[:, 2]])
 
 
-def _over(below: np.ndarray, above: np.ndarray) -> np.ndarray:
+def _after(second: Float[np.ndarray, "2 3"], first: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
+    return np.column_stack([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2] + second[:, 2]])
+
+
+def _over(below: np.ndarray, above: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Composite a premultiplied RGBA picture over an RGB one."""
-    return cv2.add(cv2.multiply(below, cv2.merge([255 - above[..., 3]] * 3), scale=1 / 255), above[..., :3])
+    see_through = cv2.cvtColor(cv2.bitwise_not(alpha), cv2.COLOR_GRAY2RGB)
+    return cv2.add(cv2.multiply(below, see_through, scale=1 / 255), cv2.cvtColor(above, cv2.COLOR_RGBA2RGB))
 
 
 def render_clip(seed: Seed, size: int = 112, moments: int = 8, speaker: Seed | None = None) -> RenderedClip:
@@ -98,7 +103,9 @@ def render_clip(seed: Seed, size: int = 112, moments: int = 8, speaker: Seed | N
     frames = cv2.add(frames, np.rint(rng.standard_normal(frames.shape, np.float32)), dtype=cv2.CV_8U)
     flow, residual = (np.stack(fields) for fields in zip(*steps, strict=True))
     parts = np.stack([view.parts for view in views])
-    return RenderedClip(frames, flow, _occluded(flow, parts, scene.pixels), _labels(seed, story, who), story,
+    occluded = np.stack([_occluded(*layers, scene.pixels + there) for layers, there in zip(pairwise(parts), flow,
+                                                                                           strict=True)])
+    return RenderedClip(frames, flow, occluded, _labels(seed, story, who), story,
                         _regions(person, motion, story, size), parts[:-1], residual)
 
 
@@ -149,29 +156,39 @@ def _view(instant: _Instant, scene: _Scene) -> _View:
     head = cv2.remap(instant.texture, p, None, cv2.INTER_LINEAR)
     body = cv2.warpAffine(scene.body, instant.to_body, size)
     behind = cv2.warpAffine(scene.behind, instant.to_image, size)
-    parts = np.where(behind[..., 3] > 127, np.uint8(_HAIR_BEHIND), np.uint8(0))
-    parts[body[..., 3] > 127] = _BODY
-    np.copyto(parts, _HEAD + cv2.remap(instant.material, p, None, cv2.INTER_NEAREST), where=head[..., 3] > 127)
-    return _View(_over(_over(_over(scene.background, behind), body), head), parts, p, q)
+    shown = _HEAD + cv2.remap(instant.material, p, None, cv2.INTER_NEAREST)
+    picture, parts = scene.background, np.zeros(size, np.uint8)
+    for layer, part in ((behind, _HAIR_BEHIND), (body, _BODY), (head, shown)):
+        alpha = cv2.extractChannel(layer, 3)
+        picture = _over(picture, layer, alpha)
+        np.copyto(parts, part, where=alpha > 127, casting="unsafe")
+    return _View(picture, parts, p, q)
 
 
 def _follow(person: Person, now: _Instant, then: _Instant, view: _View,
             scene: _Scene) -> tuple[Float[np.ndarray, "size size 2"], Float[np.ndarray, "size size"]]:
     """The flow from one instant to the next, and how far (px) the head's fixed point still moved in the last step."""
-    carried = carried_by(now.material, person, now.expression, then.expression)
-    target = view.p + cv2.remap(carried, view.p, None, cv2.INTER_NEAREST)
-    there = view.q + (target - view.p)
-    for _ in range(16):                                 # at a mouth's corner a step leaves two thirds of the error
-        there, before = target + cv2.remap(then.deformation, there, None, cv2.INTER_LINEAR,
-                                           borderMode=cv2.BORDER_REPLICATE), there
-    flow = np.zeros_like(scene.pixels)
-    still_body = cv2.transform(scene.pixels, _inverse(now.to_body))
-    for seen, places in ((view.parts >= _HEAD, cv2.transform(there, then.to_image)),
-                         (view.parts == _HAIR_BEHIND, cv2.transform(view.q, then.to_image)),
-                         (view.parts == _BODY, cv2.transform(still_body, then.to_body))):
-        np.copyto(flow, places - scene.pixels, where=seen[..., None])
-    error = np.linalg.norm(there - before, axis=-1) * np.linalg.norm(then.to_image[0, :2]).astype(np.float32)
-    return flow, np.where(view.parts >= _HEAD, error, np.float32(0))
+    size, parts = len(view.parts), view.parts.ravel()
+    pixels, p, q = (field.reshape(-1, 2) for field in (scene.pixels, view.p, view.q))
+    flow, residual = np.zeros_like(pixels), np.zeros(len(pixels), np.float32)
+
+    head = np.flatnonzero(parts >= _HEAD)
+    p, on_head = p.take(head, 0), q.take(head, 0)
+    target = p + carried_by(parts[head] - _HEAD, p, person, now.expression, then.expression)
+    there, step = settle(on_head + (target - p), target, then.deformation)
+    residual[head] = step * np.linalg.norm(then.to_image[0, :2])
+    behind, body = np.flatnonzero(parts == _HAIR_BEHIND), np.flatnonzero(parts == _BODY)
+    for seen, points, matrix in ((head, there, then.to_image), (behind, q[behind], then.to_image),
+                                 (body, pixels[body], _after(then.to_body, _inverse(now.to_body)))):
+        if len(seen):
+            flow[seen] = cv2.transform(points[None], matrix)[0] - pixels[seen]
+    return flow.reshape(size, size, 2), residual.reshape(size, size)
+
+
+def _occluded(now: np.ndarray, then: np.ndarray, there: np.ndarray) -> Bool[np.ndarray, "size size"]:
+    """Pixels whose part is out of view, or behind another one, where they are in the next frame."""
+    nothing = 255
+    return cv2.remap(then, there, None, cv2.INTER_NEAREST, borderValue=nothing) != now
 
 
 def _labels(seed: int, story: Story, speaker: Speaker) -> Float[np.ndarray, "5"]:
@@ -183,16 +200,6 @@ def _background(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "size 
     tones = np.clip(rng.uniform(80, 200) + rng.normal(0, 14, 3) + rng.normal(0, 18, (3, 3, 1)), 10, 245)
     wall = cv2.resize(tones.astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float32)
     return np.clip(wall + make_grain(rng, size, 6, 14)[..., None], 0, 255).astype(np.uint8)
-
-
-def _occluded(flow: np.ndarray, layers: np.ndarray, pixels: np.ndarray) -> Bool[np.ndarray, "frames height width"]:
-    """Pixels whose part is out of view, or behind another one, in the next frame."""
-    size = flow.shape[1]
-    there = np.rint(pixels + flow).astype(int)
-    outside = ((there < 0) | (there >= size)).any(-1)
-    column, row = np.clip(there, 0, size - 1).transpose(3, 0, 1, 2)
-    seen = layers[1:][np.arange(len(flow))[:, None, None], row, column]
-    return outside | (seen != layers[:-1])
 
 
 def _regions(person: Person, motion: Motion, story: Story, size: int) -> Bool[np.ndarray, "5 height width"]:

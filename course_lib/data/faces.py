@@ -3,48 +3,32 @@
 Derived in lessons 00 and 07.
 """
 
+import math
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict
+from functools import cache as remember
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from ..shapes import Bool, Float, UInt8
 from . import anatomy, wardrobe
 from .anatomy import Expression
-from .canvas import Shape, ellipse, paint, shade, split, to_fixed
+from .camera import DIFFICULTIES, Difficulty, background, named_difficulty, photograph
+from .canvas import Shape, paint, shade, split, to_fixed
 from .population import ATTRIBUTES, check_attributes, sample_attributes, sample_tone
+from .stored import StoredItems, source_version
 
 __all__ = ["DIFFICULTIES", "SPLITS", "Difficulty", "FaceDataset", "Portrait", "Pose", "draw_face", "item_seed",
            "pose_points", "to_image", "whole_number"]
 
 Seed = int | float                      # a whole number; a float is refused in a sentence
-
-
-@dataclass(frozen=True)
-class Difficulty:
-    """What stands between a face and its answer; each amount is 0 for a clean portrait."""
-
-    turn: float = 0.0           # spread of yaw and pitch, face units of parallax
-    roll: float = 0.0           # spread of the head's tilt, radians
-    scale: tuple[float, float] = (0.325, 0.325)     # image heights a face unit: a face is about two units tall
-    shift: float = 0.0          # largest shift, image heights
-    light: float = 0.0          # uneven light
-    noise: float = 0.0          # largest sensor noise, grey levels
-    blur: float = 0.0           # largest blur, px of a 112 px image
-    contrast: float = 1.0       # smallest contrast
-    occluder: float = 0.0       # share of faces with something in front
-    jpeg: float = 0.0           # share of images saved at a low JPEG quality
-
-
-DIFFICULTIES = {
-    "clean": Difficulty(),
-    "easy": Difficulty(0.05, 0.06, (0.30, 0.34), 0.02, 0.15, 4, 0, 1.0, 0, 0),
-    "medium": Difficulty(0.09, 0.11, (0.23, 0.34), 0.08, 0.22, 10, 1.2, 0.7, 0.25, 0.2),
-    "hard": Difficulty(0.13, 0.16, (0.18, 0.33), 0.14, 0.30, 18, 2.6, 0.45, 0.45, 0.4),
-}
 
 
 class Pose(NamedTuple):
@@ -71,8 +55,8 @@ def pose_points(points: np.ndarray, depth: np.ndarray | float, pose: Pose, expre
     """Points in face units (… 2) to image heights: expression and parallax, then the head's roll, size and place."""
     moved = anatomy.displacement(points, pose.yaw, pose.pitch, expression.brow, expression.smile, expression.open)
     points = points + moved * (1 + np.asarray(depth)[..., None])
-    cosine, sine = pose.scale * np.cos(pose.roll), pose.scale * np.sin(pose.roll)
-    return points @ np.array([(cosine, sine), (-sine, cosine)]) + (pose.x, pose.y)
+    cosine, sine = pose.scale * math.cos(pose.roll), pose.scale * math.sin(pose.roll)
+    return points @ np.array(((cosine, sine), (-sine, cosine))) + np.array((pose.x, pose.y))
 
 
 def draw_face(attributes: Iterable[str], seed: Seed, size: int = 112, difficulty: str | Difficulty = "easy", *,
@@ -87,8 +71,7 @@ def draw_face(attributes: Iterable[str], seed: Seed, size: int = 112, difficulty
     is not a whole number. Derived in lesson 00.
     """
     attributes = check_attributes(attributes)
-    if isinstance(difficulty, str):
-        difficulty = _difficulty(difficulty)
+    difficulty = named_difficulty(difficulty)
     if size < 32:
         raise ValueError(f"size must be at least 32 px for a face to be recognisable, but it is {size}; try size=112")
     looks = np.random.Generator(np.random.SFC64(whole_number(seed)))
@@ -106,15 +89,14 @@ def draw_face(attributes: Iterable[str], seed: Seed, size: int = 112, difficulty
     depth = np.repeat([shape.depth for shape in shapes], counts)
     points = pose_points(np.concatenate([shape.points for shape in shapes]), depth, pose, expression)
 
-    canvas = _background(rng, 2 * size)
-    corners = split(to_fixed(points * 2 * size), counts)
-    strokes = list(zip(shapes, corners, strict=True))
+    canvas = background(rng, 2 * size)
+    strokes = list(zip(shapes, split(to_fixed(points * (2 * size)), counts), strict=True))
     for stroke in strokes[:len(under)]:
         paint(canvas, *stroke)
     shade(canvas, [stroke for stroke in strokes[:len(under)] if stroke[0].kind == "shade"])
-    for stroke in strokes[len(under):]:
+    for stroke in strokes[len(under):len(under) + len(over)]:
         paint(canvas, *stroke)
-    image = _photograph(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA), difficulty, rng)
+    image = photograph(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA), difficulty, rng)
     corners = split(to_fixed(points * size), counts) if regions else []
     return Portrait(image, _regions(shapes, corners, size if regions else 0), expression, pose)
 
@@ -126,14 +108,8 @@ def whole_number(seed: Seed) -> int:
     return int(seed)
 
 
-def _difficulty(name: str) -> Difficulty:
-    if name not in DIFFICULTIES:
-        raise ValueError(f"unknown difficulty {name!r}; choose one of {', '.join(DIFFICULTIES)}")
-    return DIFFICULTIES[name]
-
-
 def _random_pose(rng: np.random.Generator, difficulty: Difficulty) -> Pose:
-    normal, uniform = np.clip(rng.standard_normal(3), -2, 2), rng.uniform(-1, 1, 3)
+    normal, uniform = rng.standard_normal(3).clip(-2, 2).tolist(), rng.uniform(-1, 1, 3).tolist()
     low, high = difficulty.scale
     return Pose(difficulty.turn * normal[0], 0.7 * difficulty.turn * normal[1], difficulty.roll * normal[2],
                 (low + high) / 2 + (high - low) / 2 * uniform[0], 0.5 + difficulty.shift * uniform[1],
@@ -141,62 +117,31 @@ def _random_pose(rng: np.random.Generator, difficulty: Difficulty) -> Pose:
 
 
 def _random_expression(rng: np.random.Generator, attributes: frozenset[str]) -> Expression:
-    brow, smile, opening, direction, reach = rng.random(5)
+    brow, smile, opening, direction, reach = rng.random(5).tolist()
     smile = 0.55 + 0.45 * smile if "Smiling" in attributes else 0.12 * smile
     opening = 0.35 + 0.65 * opening if "Mouth_Slightly_Open" in attributes else 0.0
-    angle = 2 * np.pi * direction
-    return Expression(0.3 * brow, smile, opening, float(reach * np.cos(angle)), float(reach * np.sin(angle)))
-
-
-def _background(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """A muted, out-of-focus room: a few random tones, enlarged."""
-    base, tint = rng.uniform(70, 205), rng.normal(0, 14, 3)
-    rough = base + tint + rng.normal(0, 17, (4, 4, 1)) + rng.normal(0, 5, (4, 4, 3))
-    return cv2.resize(np.clip(rough, 10, 245).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
-
-
-_NOISE = np.clip(np.random.default_rng(0).normal(0, 32, (1 << 20)), -127, 127).astype(np.int8)
-_AXIS = np.linspace(-1, 1, 8, dtype=np.float32)
-
-
-def _photograph(image: UInt8[np.ndarray, "size size 3"], difficulty: Difficulty,
-                rng: np.random.Generator) -> UInt8[np.ndarray, "size size 3"]:
-    """What a camera adds: uneven light, something in front, blur, low contrast, noise, compression."""
-    size, uniform, normal = image.shape[0], rng.random(16), rng.standard_normal(5)
-    if difficulty.light:
-        slope = difficulty.light * np.clip(normal[:2], -1.5, 1.5)
-        light = 128 * (1 + slope[0] * _AXIS[None, :, None] + slope[1] * _AXIS[:, None, None]) * (1 + 0.04 * normal[2:])
-        light = cv2.resize(np.clip(light, 30, 255).astype(np.uint8), (size, size))
-        image = cv2.multiply(image, light, scale=1 / 128)
-    if uniform[0] < difficulty.occluder:
-        x, y, width, height = uniform[1:5] * (1, 1, 0.14, 0.14) + (0, 0, 0.06, 0.06)
-        outline = ellipse(x, y, width, height) if uniform[5] < 0.5 else ellipse(x, y, 3 * width, 0.5 * height)[::5]
-        painted = cv2.fillPoly(image.copy(), [to_fixed(outline * size)], (uniform[6:9] * 220).tolist(), cv2.LINE_AA, 4)
-        image = cv2.addWeighted(painted, 0.9, image, 0.1, 0)
-    if uniform[9] * difficulty.blur > 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), uniform[9] * difficulty.blur * size / 112)
-    if difficulty.contrast < 1:
-        gain = 1 - (1 - difficulty.contrast) * uniform[10]
-        image = cv2.convertScaleAbs(image, alpha=gain, beta=(1 - gain) * (60 + 100 * uniform[11]))
-    if difficulty.noise:
-        start = int(uniform[12] * (_NOISE.size - image.size)) if image.size < _NOISE.size else 0
-        grain = np.resize(_NOISE[start:start + image.size], image.shape)
-        image = cv2.addWeighted(image, 1, grain, uniform[13] * difficulty.noise / 32, 0, dtype=cv2.CV_8U)
-    if uniform[14] < difficulty.jpeg:
-        quality = (cv2.IMWRITE_JPEG_QUALITY, int(25 + 50 * uniform[15]))
-        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
-    return image
+    angle = 2 * math.pi * direction
+    return Expression(0.3 * brow, smile, opening, reach * math.cos(angle), reach * math.sin(angle))
 
 
 _INDEX = {name: index for index, name in enumerate(ATTRIBUTES)}
 
 
 def _regions(shapes: list[Shape], corners: list[np.ndarray], size: int) -> Bool[np.ndarray, "attributes size size"]:
-    """One mask an attribute: the union of the shapes that decide it."""
-    masks = np.zeros((len(ATTRIBUTES), size, size), np.uint8)
-    for shape, polygon in zip(shapes, corners, strict=False):
+    """One mask an attribute: the union of the shapes that decide it, drawn once where several attributes share it."""
+    deciding = defaultdict(list)
+    for index, shape in enumerate(shapes[:len(corners)]):
         for name in shape.decides:
-            cv2.fillPoly(masks[_INDEX[name]], [polygon], 1, cv2.LINE_8, 4)
+            deciding[name].append(index)
+    masks, drawn = np.zeros((len(ATTRIBUTES), size, size), np.uint8), {}
+    for name, indices in deciding.items():
+        mask, key = masks[_INDEX[name]], tuple(indices)
+        if key in drawn:
+            mask[:] = drawn[key]
+            continue
+        for index in indices:
+            cv2.fillPoly(mask, [corners[index]], 1, cv2.LINE_8, 4)
+        drawn[key] = mask
     return masks.view(bool)
 
 
@@ -215,25 +160,28 @@ def item_seed(seed: Seed, split_name: str, index: int) -> int:
 
 def to_image(picture: UInt8[np.ndarray, "height width 3"]) -> Float[torch.Tensor, "3 height width"]:
     """An 8-bit RGB picture as the course's images are: channels first, in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).float() / 255
+    return torch.from_numpy(np.divide(np.ascontiguousarray(picture.transpose(2, 0, 1)), 255, dtype=np.float32))
 
 
-class FaceDataset(torch.utils.data.Dataset):
+class FaceDataset(Dataset):
     """`n` drawn faces by index, the same in every process: dicts of `image`, `target`, `regions`; more is known.
 
     `image` float32 `3 size size` in [0, 1]; `target` float32 `attributes` in {0, 1}; `regions` bool `attributes size
     size` (left out with `regions=False`); `expression` and `pose` float32 `6`, as in `Expression` and `Pose`;
     `tone` 0 light to 1 dark; `person` int.
     With `images_per_person` > 1 consecutive items show one person, whose expression, light and pose differ.
-    `label_noise` flips that share of the labels, not of what is drawn. Derived in lesson 00.
+    `label_noise` flips that share of the labels, not of what is drawn. With `cache`, a folder or True for the course's
+    own, each item is drawn once and then read from one file (90 kB an item of 112 px). Derived in lesson 00.
     """
 
     def __init__(self, n: int, split: str = "train", seed: int = 0, difficulty: str | Difficulty = "medium",
-                 size: int = 112, images_per_person: int = 1, label_noise: float = 0.0, regions: bool = True):
+                 size: int = 112, images_per_person: int = 1, label_noise: float = 0.0, regions: bool = True,
+                 cache: str | Path | bool | None = None):
         item_seed(seed, split, 0)
         self.n, self.split, self.seed, self.size = n, split, seed, size
-        self.difficulty = _difficulty(difficulty) if isinstance(difficulty, str) else difficulty
+        self.difficulty = named_difficulty(difficulty)
         self.images_per_person, self.label_noise, self.regions = images_per_person, label_noise, regions
+        self.stored = self._open(cache) if cache else None
 
     def __len__(self) -> int:
         return self.n
@@ -253,22 +201,76 @@ class FaceDataset(torch.utils.data.Dataset):
                 attributes = attributes | {name} if mood.random() < rate else attributes - {name}
         return seed, tone, attributes
 
-    def target(self, index: int) -> Float[torch.Tensor, "attributes"]:  # noqa: F821
+    def target(self, index: int) -> Float[torch.Tensor, " attributes"]:
         """The labels of item `index` without drawing it: what frequencies are counted from."""
         seed, _, attributes = self.person(index)
-        target = torch.tensor([name in attributes for name in ATTRIBUTES])
+        return torch.from_numpy(self._labels(index, seed, attributes))
+
+    def _labels(self, index: int, seed: int, attributes: frozenset[str]) -> Float[np.ndarray, " attributes"]:
+        target = np.array([name in attributes for name in ATTRIBUTES])
         if self.label_noise:
             noise = np.random.Generator(np.random.SFC64((seed, 4, index % self.images_per_person)))
-            target ^= torch.from_numpy(noise.random(len(ATTRIBUTES)) < self.label_noise)
-        return target.float()
+            target ^= noise.random(len(ATTRIBUTES)) < self.label_noise
+        return target.astype(np.float32)
 
     def __getitem__(self, index: int) -> dict:
+        values = self._stored(index) or self._drawn(index)
+        item = {"image": to_image(values["image"]), "target": torch.tensor(values["target"]),
+                "tone": float(values["tone"]), "expression": torch.tensor(values["expression"]),
+                "pose": torch.tensor(values["pose"]), "person": index // self.images_per_person}
+        return item | ({"regions": torch.from_numpy(values["regions"])} if self.regions else {})
+
+    def _drawn(self, index: int) -> dict[str, np.ndarray | float]:
         seed, tone, attributes = self.person(index)
-        picture = index % self.images_per_person
-        portrait = draw_face(attributes, seed, self.size, self.difficulty, tone=tone, picture=picture,
-                             regions=self.regions)
-        item = {"image": to_image(portrait.image), "target": self.target(index), "tone": tone,
-                "expression": torch.tensor(portrait.expression, dtype=torch.float32),
-                "pose": torch.tensor(portrait.pose, dtype=torch.float32),
-                "person": index // self.images_per_person}
-        return item | ({"regions": torch.from_numpy(portrait.regions)} if self.regions else {})
+        portrait = draw_face(attributes, seed, self.size, self.difficulty, tone=tone,
+                             picture=index % self.images_per_person, regions=self.regions)
+        values = {"image": portrait.image, "target": self._labels(index, seed, attributes), "tone": tone,
+                  "expression": np.array(portrait.expression, np.float32), "pose": np.array(portrait.pose, np.float32)}
+        regions = {"regions": portrait.regions} if self.regions else {}
+        if self.stored:
+            self.stored.put(index, values | {name: np.packbits(masks) for name, masks in regions.items()})
+        return values | regions
+
+    def _stored(self, index: int) -> dict[str, np.ndarray | float] | None:
+        record = self.stored.get(index) if self.stored and 0 <= index < self.n else None
+        if record is None:
+            return None
+        values = {name: record[name] for name in ("image", "target", "tone", "expression", "pose")}
+        if self.regions:
+            masks = (len(ATTRIBUTES), self.size, self.size)
+            values["regions"] = np.unpackbits(record["regions"], count=math.prod(masks)).reshape(masks).view(bool)
+        return values
+
+    def _open(self, cache: str | Path | bool) -> StoredItems:
+        fields = [("image", np.uint8, (self.size, self.size, 3)), ("target", np.float32, len(ATTRIBUTES)),
+                  ("tone", np.float64), ("expression", np.float32, 6), ("pose", np.float32, 6)]
+        if self.regions:
+            fields.append(("regions", np.uint8, -(-len(ATTRIBUTES) * self.size**2 // 8)))
+        settings = {"split": self.split, "seed": int(self.seed), "difficulty": asdict(self.difficulty),
+                    "size": self.size, "images_per_person": self.images_per_person, "label_noise": self.label_noise,
+                    "regions": self.regions}
+        return StoredItems(cache, "faces", self.n, fields, settings, _drawing_version())
+
+    def fill_cache(self, workers: int = 2) -> None:
+        """Draw what the cache lacks with `workers` processes; after an interruption, go on from there.
+
+        Raises ValueError for a data set without a cache, OSError when the cache cannot be written.
+        """
+        if not self.stored:
+            raise ValueError("this data set has no cache to fill; make it with cache=True or cache=FOLDER")
+        missing = [index for index in range(self.n) if not self.stored.holds(index)]
+        batches = [missing[first:first + 16] for first in range(0, len(missing), 16)]
+        loader = DataLoader(self, batch_sampler=batches, num_workers=workers, collate_fn=len)
+        with tqdm(total=self.n, initial=self.n - len(missing), desc=f"{self.n} faces", mininterval=5) as bar:
+            for batch, drawn in zip(batches, loader, strict=True):
+                if not self.stored.holds(batch[-1]):
+                    raise OSError(f"the cache {self.stored.path} takes no more; make room, or name another folder "
+                                  "with cache=FOLDER, and run again: what is there is kept")
+                bar.update(drawn)
+
+
+@remember
+def _drawing_version() -> str:
+    """The code that draws, and the OpenCV that it draws with."""
+    sources = ("anatomy", "camera", "canvas", "faces", "population", "wardrobe")
+    return f"{source_version(*(Path(__file__).with_name(f'{name}.py') for name in sources))} OpenCV {cv2.__version__}"

@@ -1,0 +1,86 @@
+"""Studies: stored results are what a command makes, and their scores are the field's."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+
+from course_lib import files, runtime, studies
+from course_lib.data.faces import DIFFICULTIES
+
+
+def test_stored_results_hold_every_setting_once():
+    for name, study in studies.STUDIES.items():
+        result = files.read_json(runtime.assets(f"results/{name}.json"))
+        stored = [{key: row[key] for key in study.settings[0]} for row in result["rows"]]
+        assert [setting for setting in stored if setting not in study.settings] == []
+        counts = {str(setting): stored.count(setting) for setting in study.settings}
+        assert set(counts.values()) == {len(DIFFICULTIES)}, counts
+
+
+def test_a_cut_off_study_goes_on(tmp_path, monkeypatch):
+    calls = []
+
+    def run(number):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(number)
+        return [{"square": number**2}]
+
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    study = studies.Study(run, tuple({"number": number} for number in range(3)), 1)
+    monkeypatch.setitem(studies.STUDIES, "squares", study)
+    with pytest.raises(KeyboardInterrupt):
+        studies.run_study("squares", tmp_path)
+    assert not (tmp_path / "squares.json").exists()
+    calls[:] = calls[:1]                                # the third setting may run now
+    result = studies.run_study("squares", tmp_path)
+    assert calls == [0, 2]
+    assert result["rows"] == [{"number": number, "square": number**2} for number in range(3)]
+    assert files.read_json(tmp_path / "squares.json") == result
+
+
+def test_an_unknown_study_is_refused():
+    with pytest.raises(ValueError, match="no study 'squares'; the studies are difficulty"):
+        studies.run_study("squares")
+
+
+def test_the_small_network_learns_and_is_scored_on_every_difficulty(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
+    monkeypatch.setattr(studies, "SIZES", (60,))
+    monkeypatch.setattr(studies, "UNSEEN", 40)
+    studies._drawn.cache_clear()
+    rows = studies.learn_faces("easy", 60, 0, steps=3, batch=8)
+    studies._drawn.cache_clear()
+    assert [row["tested"] for row in rows] == list(DIFFICULTIES)
+    assert all(0 <= value <= 1 for row in rows for key, value in row.items() if key != "tested")
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_f1_is_scikit_learns(seed):
+    rng = np.random.default_rng(seed)
+    positive, truth = rng.random((2, 30, 4)) < rng.random((2, 1, 4))
+    expected = f1_score(truth, positive, average=None, zero_division=0)
+    assert np.allclose(studies._f1(torch.from_numpy(positive), torch.from_numpy(truth)), expected)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_no_threshold_beats_the_best(seed):
+    rng = np.random.default_rng(seed)
+    logits, truth = rng.normal(size=40), rng.random(40) < 0.3
+    truth[0] = True
+    best = studies._best_threshold(torch.from_numpy(logits), torch.from_numpy(truth)).item()
+    tried = [f1_score(truth, logits > threshold, zero_division=0) for threshold in (-9, *(logits - 1e-6))]
+    assert f1_score(truth, logits > best) == pytest.approx(max(tried))
+
+
+def test_perfect_logits_score_one_and_reversed_ones_do_not():
+    truth = torch.rand(200, len(studies.RARE), generator=torch.Generator().manual_seed(0)) < 0.3
+    perfect, reversed_ = (studies.score_attributes(sign * (truth.float() - 0.5), truth) for sign in (1, -1))
+    assert set(perfect.values()) == {1.0}
+    assert reversed_["accuracy"] == reversed_["f1_rare"] == 0
+    assert reversed_["ap_rare"] < 0.4

@@ -9,13 +9,16 @@ from torch import nn
 
 from course_lib import files, runtime
 from course_lib.models import I3D, DynamicFeatureExtractor, inflate
+from course_lib.models.dynamic import boring_video_errors, inflate_kernel, time_tokens
 
 
-def settle(network, *inputs):
-    """Give random batch norms statistics that differ from layer to layer, then switch to evaluation mode."""
+def settle(network):
+    """Give random kernels enough weight that the input reaches the output, and batch norms statistics that differ."""
     generator = torch.Generator().manual_seed(1)
     for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+        elif isinstance(layer, nn.BatchNorm2d):
             layer.running_mean.normal_(0, 0.2, generator=generator)
             layer.running_var.uniform_(0.5, 1.5, generator=generator)
     return network.eval()
@@ -49,17 +52,64 @@ def googlenet_features(network, image):
         image = layer(image)
 
 
+def distance(came, expected):
+    """How far apart two tensors are, as a share of the second."""
+    return ((came - expected).norm() / expected.norm()).item()
+
+
 @pytest.mark.parametrize("frames", [8, 32])
 def test_still_video_equals_the_image_at_every_step(googlenet, frames):
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    image, other = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = googlenet_features(googlenet, image)
         volume = I3D(googlenet, channels=3)(still(image, frames))
         zero_padded = I3D(googlenet, channels=3, padding="zeros")(still(image, frames))
+        assert distance(googlenet_features(googlenet, other), expected) > 0.01      # or equality would say nothing
     assert volume.shape[2] == frames // 4
     for step in range(volume.shape[2]):
-        torch.testing.assert_close(volume[:, :, step], expected, atol=1e-5, rtol=1e-5)
-        assert not torch.allclose(zero_padded[:, :, step], expected, atol=1e-5, rtol=1e-5)
+        assert distance(volume[:, :, step], expected) < 1e-5
+        assert distance(zero_padded[:, :, step], expected) > 1e-3
+
+
+def test_boring_video_errors_are_those_of_a_loop_over_steps(googlenet):
+    stem = nn.Sequential(googlenet.conv1, googlenet.maxpool1)
+    image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    for padding, good in (("replicate", True), ("zeros", False)):
+        video = inflate(stem, padding)
+        with torch.no_grad():
+            expected, volume = stem(image), video(still(image, 16))
+            errors = boring_video_errors(stem, video, image, frames=16)
+        by_hand = [(volume[:, :, step] - expected).abs().max() / expected.abs().max() for step in range(4)]
+        torch.testing.assert_close(errors, torch.stack(by_hand))
+        assert (errors.max() < 1e-5) == good
+
+
+def test_a_network_that_says_nothing_is_wrong_by_all_there_is():
+    class Silent(nn.Module):
+        def forward(self, video):
+            return torch.zeros(1, 4, video.shape[2], 6, 6)
+
+    flat = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())      # so that every difference is negative
+    with torch.no_grad():
+        errors = boring_video_errors(flat, Silent(), torch.rand(1, 3, 6, 6), frames=5)
+    torch.testing.assert_close(errors, torch.ones(5))
+
+
+def test_an_inflated_kernel_meets_a_still_video_with_the_same_sum():
+    kernel, patch = torch.randn(4, 3, 5, 5), torch.rand(3, 5, 5)
+    expected = (kernel * patch).sum((1, 2, 3))
+    for time in (1, 2, 7):
+        inflated = inflate_kernel(kernel, time)
+        assert inflated.shape == (4, 3, time, 5, 5)
+        torch.testing.assert_close((inflated * patch[:, None]).sum((1, 2, 3, 4)), expected)
+        assert (inflated == inflated[:, :, :1]).all()
+
+
+def test_time_tokens_average_places_only():
+    volume = torch.randn(2, 6, 4, 3, 5)
+    tokens = time_tokens(volume)
+    assert tokens.shape == (2, 4, 6)
+    torch.testing.assert_close(tokens[1, 2, 5], volume[1, 5, 2].mean())
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "mnasnet0_5"])
@@ -76,7 +126,7 @@ def test_inflates_other_networks(name):
         expected, video = network(image), inflate(network)(still(image, 32))
     if video.ndim == 5:
         expected = expected[:, :, None].expand_as(video)
-    assert ((video - expected).norm() / expected.norm()).item() < 1e-5
+    assert distance(video, expected) < 1e-5
 
 
 @settings(max_examples=25, deadline=None)
@@ -142,6 +192,7 @@ def test_parameter_counts():
 def test_flow_stem_keeps_the_sum_over_input_channels(googlenet):
     colour, flow = I3D(googlenet, channels=3).conv1.conv.weight, I3D(googlenet).conv1.conv.weight
     assert flow.shape == (64, 2, 7, 7, 7)
+    torch.testing.assert_close(colour.sum(2), googlenet.conv1.conv.weight)      # three channels are colours: kept
     torch.testing.assert_close(flow.sum(1), colour.sum(1))
     assert torch.equal(flow[:, 0], flow[:, 1])
 
@@ -221,6 +272,42 @@ def test_chunks_change_nothing_but_memory(flow):
     assert ((chunked - expected).norm() / expected.norm()).item() < 1e-5
 
 
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.999])
+def test_a_weight_file_that_arrived_in_part_is_named(extractor, flow, tmp_path, keep):
+    path = tmp_path / "mine.safetensors"
+    extractor.save(path)
+    path.write_bytes(path.read_bytes()[:int(keep * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"mine\.safetensors is truncated") as error:
+        DynamicFeatureExtractor(weights=path)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_another_network_or_none_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors.* is no file; choose .course., .imagenet"):
+        DynamicFeatureExtractor(weights="nowhere.safetensors")
+    other = tmp_path / "other.safetensors"
+    files.save_tensors(other, {"head.weight": torch.zeros(2, 2)}, {"backbone": "i3d"})
+    with pytest.raises(ValueError, match="do not fit this network"):
+        DynamicFeatureExtractor(weights=other)
+
+
+def test_imagenet_weights_that_cannot_be_had_leave_a_choice(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def no_network(*arguments, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    with pytest.raises(ConnectionError, match=r"weights='course'.*or weights=None") as error:
+        DynamicFeatureExtractor(weights="imagenet")
+    assert "\n" not in str(error.value)
+    path = tmp_path / "checkpoints" / torchvision.models.GoogLeNet_Weights.DEFAULT.url.rsplit("/", 1)[1]
+    torch.save({"conv1.conv.weight": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(ValueError, match=r"is damaged.*delete it.*weights='course'"):
+        DynamicFeatureExtractor(weights="imagenet")
+
+
 def test_imagenet_weights_are_inflated(tmp_path, monkeypatch):
     """A stand-in file of the same format, auxiliary heads included, where torch's hub would have put it."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
@@ -228,7 +315,8 @@ def test_imagenet_weights_are_inflated(tmp_path, monkeypatch):
     path.parent.mkdir()
     stand_in = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False)
     torch.save(stand_in.state_dict(), path)
-    extractor = DynamicFeatureExtractor(weights="imagenet")
+    extractor = DynamicFeatureExtractor(weights="imagenet").eval()
+    assert extractor.tokens(torch.randn(1, 8, 32, 32, 2)).shape == (1, 2, 1024)
     torch.testing.assert_close(extractor.backbone.inception5b.branch1.conv.weight[:, :, 0],
                                stand_in.inception5b.branch1.conv.weight)
     torch.testing.assert_close(extractor.backbone.conv1.conv.weight.sum((1, 2)), stand_in.conv1.conv.weight.sum(1))
@@ -242,6 +330,8 @@ def test_imagenet_weights_are_inflated(tmp_path, monkeypatch):
     (torch.zeros(0, 16, 32, 32, 2), "empty"),
     (torch.full((1, 16, 32, 32, 2), float("nan")), "(?i)nan|finite"),
     (torch.zeros(1, 2, 32, 32, 2), "2 frames"),
+    (torch.zeros(1, 16, 32, 32, 3), "u and v"),
+    (torch.full((1, 16, 32, 32, 2), float("inf")), "finite"),
 ])
 def test_bad_flow_gets_one_sentence(extractor, bad, words):
     for method in (extractor, extractor.tokens, extractor.space_time_tokens):

@@ -202,6 +202,11 @@ def test_adjusted_length_keeps_the_middle_or_ends_in_rest(flow, frames):
     else:
         assert np.array_equal(adjusted[:len(flow)], flow)
         assert not adjusted[len(flow):].any()
+    tensor = adjust_length(torch.from_numpy(flow), frames)
+    assert isinstance(tensor, torch.Tensor)
+    assert isinstance(adjusted, np.ndarray)
+    assert np.array_equal(tensor, adjusted)
+    assert adjusted.dtype == flow.dtype
 
 
 def test_warp_against_scipy():

@@ -36,11 +36,11 @@ def solution(name):
 
 @pytest.mark.parametrize("name", all_exercises())
 def test_the_library_passes_its_own_check_in_time(name, capsys):
-    started = time.perf_counter()
+    started = time.process_time()
     answer, line = checked(name, solution(name), capsys)
     assert line.startswith("✓"), line
     assert answer is solution(name)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize("name", all_exercises())
@@ -87,6 +87,7 @@ def expanded(train_targets, count):
 @pytest.mark.parametrize(("name", "function"), [
     ("to_tokens", transposed), ("to_tokens", lambda feature_map: feature_map.flatten(2).mT),
     ("mean_accuracy", averaged), ("floor_prediction", expanded),
+    ("area_share", lambda regions: regions.sum((1, 2)) / regions[0].numel()),
 ])
 def test_another_right_answer_passes_and_is_used(name, function, capsys):
     answer, line = checked(name, function, capsys)
@@ -122,6 +123,13 @@ WRONG = [
     ("floor_prediction", lambda t, n: t.median(0).values.expand(n, -1), "this is the median"),
     ("floor_prediction", lambda t, n: t[:n], "training items, not their mean"),
     ("floor_prediction", lambda t, n: t.mean(0).expand(4, 5), "for 1 × 5 targets and count=3, expected the shape"),
+    ("area_share", lambda r: r.sum((1, 2)).float(), "divide by the number of pixels"),
+    ("area_share", lambda r: r.float().mean(), "mixes all regions"),
+    ("area_share", lambda r: r.float().mean(0), "you average over the regions"),
+    ("area_share", lambda r: r.float().mean(2), "height and width both go"),
+    ("area_share", lambda r: (~r).float().mean((1, 2)), "the share outside"),
+    ("area_share", lambda r: r.sum((1, 2)) / r.sum(), "compare it with the image"),
+    ("area_share", lambda r: r.sum((1, 2)) / r.shape[1] ** 2, "the numbers are not"),
 ]
 
 

@@ -6,7 +6,9 @@ import torchvision
 from torch import nn
 
 from course_lib import files, runtime
+from course_lib.data import ATTRIBUTES, FaceDataset
 from course_lib.models import StaticFeatureExtractor, to_tokens
+from course_lib.models.static import attribute_head, freeze_first, global_average
 
 FIRST_FOUR = {"conv1", "layer1.0.conv1", "layer1.0.conv2", "layer1.0.conv3"}
 
@@ -205,3 +207,75 @@ def test_failed_imagenet_download_names_the_other_choices(tmp_path, monkeypatch)
     with pytest.raises(ConnectionError, match=r"weights='course'.*weights=None") as error:
         StaticFeatureExtractor(weights="imagenet")
     assert "\n" not in str(error.value)
+
+
+def test_pooling_is_the_mean_of_the_tokens(random_extractor, images):
+    with torch.no_grad():
+        feature_map = random_extractor.feature_map(images)
+    assert feature_map.shape == (2, 2048, 7, 7)
+    torch.testing.assert_close(global_average(feature_map), to_tokens(feature_map).mean(1))
+
+
+def test_freezing_returns_convolutions_with_their_batch_norms():
+    network = torchvision.models.resnet18().train()
+    frozen = freeze_first(network, 3)
+    assert frozen == [network.conv1, network.bn1, network.layer1[0].conv1, network.layer1[0].bn1,
+                      network.layer1[0].conv2, network.layer1[0].bn2]
+    assert not any(parameter.requires_grad for layer in frozen for parameter in layer.parameters())
+    assert [layer.training for layer in frozen[1::2]] == [False] * 3
+    assert network.layer1[1].bn1.training
+    for count in (-1, 21):
+        with pytest.raises(ValueError, match="from 0 to 20"):
+            freeze_first(network, count)
+
+
+def test_training_mode_keeps_frozen_batch_norms_in_evaluation_mode(course_file):
+    extractor = StaticFeatureExtractor().eval().train()
+    assert extractor.training
+    assert not any(layer.training for layer in extractor.frozen)
+    assert len(extractor.frozen) == 8
+    assert not nn.Sequential(extractor).train()[0].backbone.bn1.training
+
+
+@pytest.mark.parametrize(("backbone", "size", "channels"), [("resnet34", 224, 512), ("resnext50_32x4d", 112, 2048)])
+def test_other_resnets_by_name(backbone, size, channels, tmp_path):
+    extractor = StaticFeatureExtractor(backbone=backbone, weights=None, image_size=size).eval()
+    with torch.no_grad():
+        assert extractor.tokens(torch.rand(1, 3, size, size)).shape == (1, 49, channels)
+    extractor.save(tmp_path / "mine.safetensors")
+    again = StaticFeatureExtractor(backbone=backbone, weights=tmp_path / "mine.safetensors", image_size=size)
+    assert again.hash == files.sha256(tmp_path / "mine.safetensors")
+
+
+def test_a_weight_file_that_is_something_else_is_named(tmp_path):
+    other = tmp_path / "other.safetensors"
+    files.save_tensors(other, {"a": torch.zeros(2)})
+    with pytest.raises(ValueError, match="does not say which backbone"):
+        StaticFeatureExtractor(weights=other)
+    text = tmp_path / "text.safetensors"
+    text.write_text("no weights at all")
+    with pytest.raises(ValueError, match="no safetensors file"):
+        StaticFeatureExtractor(weights=text)
+
+
+def test_the_shipped_head_reads_the_attributes_of_unseen_faces():
+    static = StaticFeatureExtractor().eval()
+    head = attribute_head(static)
+    assert head.weight.shape == (len(ATTRIBUTES), 2048)
+    assert not head.training
+    kept = files.load_tensors(runtime.assets("weights/static_head.safetensors"))[1]
+    assert kept["attributes"] == list(ATTRIBUTES)
+    faces = FaceDataset(32, "test", 5, "easy", regions=False)
+    items = [faces[i] for i in range(32)]
+    with torch.no_grad():
+        logits = head(static(torch.stack([item["image"] for item in items]), chunk=16))
+    target = torch.stack([item["target"] for item in items]).bool()
+    majority = torch.maximum(target.float().mean(0), 1 - target.float().mean(0)).mean()
+    assert ((logits > 0) == target).float().mean() > 0.5 * (1 + majority)   # half of what the majority gets wrong
+
+
+def test_the_shipped_head_refuses_another_extractor(random_extractor):
+    for stranger in (random_extractor, StaticFeatureExtractor(feature_dim=8)):
+        with pytest.raises(ValueError, match="features of another extractor") as error:
+            attribute_head(stranger)
+        assert "\n" not in str(error.value)

@@ -56,7 +56,7 @@ class Animation:
 
     def _gif(self) -> bytes:
         buffer = io.BytesIO()
-        first, *rest = (Image.fromarray(frame).quantize(128) for frame in self.frames)
+        first, *rest = (Image.fromarray(frame).quantize(dither=Image.Dither.NONE) for frame in self.frames)
         first.save(buffer, "GIF", save_all=True, append_images=rest, duration=round(1000 / self.fps), loop=0)
         return buffer.getvalue()
 

@@ -133,15 +133,15 @@ def resize_flow(flow: Array, height: int, width: int) -> Array:
     return resized if isinstance(flow, Tensor) else resized.numpy()
 
 
-def adjust_length(flow: Float[np.ndarray, "steps height width 2"],
-                  frames: int) -> Float[np.ndarray, "frames height width 2"]:
-    """Cut the middle out of a longer sequence; end a shorter one with zero flow.
+def adjust_length(flow: Array, frames: int) -> Array:
+    """Cut the middle ``frames`` fields out of a longer sequence ``steps height width 2``; end a shorter in zero flow.
 
     Zero says "nothing moves", as in a video that stops; repeating fields would invent motion. Derived in lesson 02.
     """
     start = max(0, (len(flow) - frames) // 2)
-    flow = flow[start:start + frames]
-    return np.pad(flow, ((0, frames - len(flow)), (0, 0), (0, 0), (0, 0)))
+    kept = torch.as_tensor(flow)[start:start + frames]
+    adjusted = torch.cat([kept, kept.new_zeros(frames - len(kept), *kept.shape[1:])])
+    return adjusted if isinstance(flow, Tensor) else adjusted.numpy()
 
 
 def warp(frame: np.ndarray, flow: Float[np.ndarray, "height width 2"]) -> np.ndarray:

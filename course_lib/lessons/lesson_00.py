@@ -1,4 +1,4 @@
-"""The warm-up of lesson 00: the tensor arithmetic that every later lesson takes for granted."""
+"""The warm-up of lesson 00: tensor arithmetic and baselines that every later lesson takes for granted."""
 
 from collections.abc import Callable
 
@@ -92,6 +92,29 @@ def floor_of_any_size(student: Callable, library: Callable) -> None:
         expect(student(targets, count), library(targets, count), given=f"for {items} × {traits} targets and {count=}")
 
 
+# area_share
+
+def share_of_each_region(student: Callable, library: Callable) -> None:
+    regions = torch.rand(4, 6, 8) < torch.tensor([0.1, 0.4, 0.6, 0.9])[:, None, None]
+    share = library(regions)
+    expect(student(regions), share, {
+        "this counts pixels; divide by the number of pixels of the image, so that its size does not matter":
+            regions.float().sum((1, 2)),
+        "your one number mixes all regions; average over height and width only": regions.float().mean(),
+        "you average over the regions; each keeps its own number, so average over height and width":
+            regions.float().mean(0),
+        "you average over one of the two axes of the image; height and width both go": regions.float().mean(2),
+        "this is the share outside; True is inside": 1 - share,
+        "this compares a region with all regions together; compare it with the image":
+            regions.float().sum((1, 2)) / regions.float().sum(),
+    })
+
+
+def share_of_nothing_and_of_everything(student: Callable, library: Callable) -> None:
+    regions = torch.stack([torch.zeros(5, 3, dtype=torch.bool), torch.ones(5, 3, dtype=torch.bool)])
+    expect(student(regions), torch.tensor([0.0, 1.0]), given="for an empty region and a full one")
+
+
 EXERCISES = {
     "to_tokens": Exercise(
         solution="course_lib.models.static:to_tokens",
@@ -119,5 +142,14 @@ EXERCISES = {
             "mean = average of train_targets over dim 0; return mean as a row, repeated count times",
         ),
         properties=(floor_is_the_training_mean, floor_of_any_size),
+    ),
+    "area_share": Exercise(
+        solution="course_lib.analysis.localisation:area_share",
+        hints=(
+            "Throw a dart at the image without looking. What must you count, and divide by what?",
+            "Booleans (attributes, height, width) → one number an attribute, (attributes,), between 0 and 1.",
+            "regions as floats; mean over the last two axes",
+        ),
+        properties=(share_of_each_region, share_of_nothing_and_of_everything),
     ),
 }

@@ -42,9 +42,9 @@ def attention_weights(q: Float[Tensor, "*batch queries dim"], k: Float[Tensor, "
 class VisualizableCrossAttention(nn.Module):
     """Multi-head cross-attention on PyTorch's fused kernel that can show its weights.
 
-    With ``record`` on, ``last_attn_weights`` holds the exact weights, ``batch heads queries keys``, detached;
-    otherwise it is None. The output comes from the fused kernel either way, so looking does not change it.
-    Each head is ``head_dim`` wide (``query_dim / heads`` unless given). Derived in lesson 04.
+    With ``record`` on, or inside a recorder, ``last_attn_weights`` holds the exact weights, ``batch heads queries
+    keys``, detached; otherwise it is None. The output comes from the fused kernel either way, so looking does not
+    change it. Each head is ``head_dim`` wide (``query_dim / heads`` unless given). Derived in lesson 04.
     """
 
     def __init__(self, query_dim: int, key_dim: int, value_dim: int, heads: int = 8, *, head_dim: int | None = None,
@@ -72,12 +72,13 @@ class VisualizableCrossAttention(nn.Module):
         q, k, v = (rearrange(x, "batch tokens (heads dim) -> batch heads tokens dim", heads=self.heads)
                    for x in (q, k, v))
         mask = None if mask is None else rearrange(mask, "batch queries keys -> batch 1 queries keys")
+        self.last_attn_weights = None          # a recorder that watches fills it while the next lines run
         if key.shape[1] == 1:  # the fused kernel's backward rounds what must be exactly 0, and Adam would amplify it
             heard = attend(q, k, v, mask)[0]
         else:
             heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        record = self.record if record is None else record
-        self.last_attn_weights = attention_weights(q.detach(), k.detach(), mask) if record else None
+        if self.record if record is None else record:
+            self.last_attn_weights = attention_weights(q.detach(), k.detach(), mask)
         return self.to_output(rearrange(heard, "batch heads queries dim -> batch queries (heads dim)"))
 
 

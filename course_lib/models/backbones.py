@@ -48,7 +48,7 @@ def imagenet_weights(network: str) -> Weights:
     try:
         tensors = torch.hub.load_state_dict_from_url(url, progress=False, check_hash=True, weights_only=True,
                                                      map_location="cpu")
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
         if path.is_file():
             raise ValueError(f"{path} is damaged ({error}); delete it and try again, {instead}") from error
         raise ConnectionError(f"could not download ImageNet weights from {url} ({error}); try again when the network "

@@ -15,7 +15,17 @@ from ..data.flow import clip_and_scale
 from ..shapes import Float
 from .backbones import fill, imagenet_weights, in_chunks, read_weights, save_weights
 
-__all__ = ["I3D", "DynamicFeatureExtractor", "TimePaddedConv3d", "inflate"]
+__all__ = ["I3D", "DynamicFeatureExtractor", "TimePaddedConv3d", "boring_video_errors", "inflate", "inflate_kernel",
+           "time_tokens"]
+
+
+def inflate_kernel(kernel: Float[Tensor, "out channels height width"], time: int,
+                   ) -> Float[Tensor, "out channels time height width"]:
+    """Repeat a 2-D kernel ``time`` times, divided by ``time``: on a still video it sums to what the 2-D kernel says.
+
+    Source: Carreira & Zisserman, arXiv 1705.07750. Derived in lesson 03.
+    """
+    return repeat(kernel / time, "out channels height width -> out channels time height width", time=time)
 
 
 def inflate(network: nn.Module, padding: str = "replicate", keep_time: Collection[str] = ()) -> nn.Module:
@@ -96,11 +106,23 @@ def _inflate_convolution(layer: nn.Conv2d, padding: str) -> nn.Conv3d:
     twin = kind(layer.in_channels, layer.out_channels, _add_time(layer.kernel_size, time), _add_time(layer.stride),
                 padding=_add_time(layer.padding, time_padding), dilation=_add_time(layer.dilation),
                 groups=layer.groups, bias=False)
-    weight = repeat(layer.weight.detach() / time, "out channels height width -> out channels time height width",
-                    time=time)
-    twin.weight = nn.Parameter(weight.contiguous(), requires_grad=layer.weight.requires_grad)
+    twin.weight = nn.Parameter(inflate_kernel(layer.weight.detach(), time).contiguous(),
+                               requires_grad=layer.weight.requires_grad)
     twin.bias = copy.deepcopy(layer.bias)
     return twin
+
+
+def boring_video_errors(flat: nn.Module, inflated: nn.Module, image: Float[Tensor, "batch channels height width"],
+                        frames: int) -> Float[Tensor, " steps"]:
+    """At each time step, how far the inflated network is from the 2-D one on a video that repeats ``image``.
+
+    The largest difference, as a share of the largest value of the 2-D output; both in evaluation mode. A faithful
+    inflation has zeros, to rounding. Derived in lesson 03.
+    """
+    video = repeat(image, "batch channels height width -> batch channels frames height width", frames=frames)
+    expected = flat(image)
+    difference = (inflated(video) - expected.unsqueeze(2)).abs()
+    return reduce(difference, "batch channels steps height width -> steps", "max") / expected.abs().max()
 
 
 class I3D(nn.Sequential):
@@ -108,7 +130,8 @@ class I3D(nn.Sequential):
 
     Input ``batch channels frames height width`` in [-1, 1], output ``batch 1024 steps height width``. Time is
     halved at the stem and at pool 4a (torchvision's ``maxpool3``) only, so 32 frames give 8 steps.
-    ``pretrained``: a torchvision GoogLeNet whose weights to inflate; random weights if None.
+    ``pretrained``: a torchvision GoogLeNet whose weights to inflate; random weights if None. With three channels its
+    stem stays as it is.
     """
 
     def __init__(self, pretrained: nn.Module | None = None, channels: int = 2, padding: str = "replicate"):
@@ -119,12 +142,12 @@ class I3D(nn.Sequential):
                                          if name not in ("aux1", "aux2", "avgpool", "dropout", "fc")))
         body = inflate(body, padding, keep_time=("maxpool1", "maxpool2", "maxpool4"))
         super().__init__(OrderedDict(body.named_children()))
-        stem = self.conv1.conv
-        # Average over the colours, repeat for each channel of flow; the sum over input channels is kept.
-        colours = stem.in_channels
-        stem.weight = nn.Parameter(stem.weight.detach().mean(1, keepdim=True).repeat(1, channels, 1, 1, 1)
-                                   * colours / channels)
-        stem.in_channels = channels
+        stem, colours = self.conv1.conv, self.conv1.conv.in_channels
+        if channels != colours:
+            # Average over the colours, repeat for each channel of flow; the sum over input channels is kept.
+            stem.weight = nn.Parameter(stem.weight.detach().mean(1, keepdim=True).repeat(1, channels, 1, 1, 1)
+                                       * colours / channels)
+            stem.in_channels = channels
         if pretrained is None:
             self._randomise()
 
@@ -139,6 +162,11 @@ class I3D(nn.Sequential):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         with torch.no_grad():
             self.conv1.conv.weight *= 10
+
+
+def time_tokens(volume: Float[Tensor, "batch channels steps height width"]) -> Float[Tensor, "batch steps channels"]:
+    """One token per time step: the mean over places, channels last. Derived in lesson 03."""
+    return reduce(volume, "batch channels steps height width -> batch steps channels", "mean")
 
 
 class DynamicFeatureExtractor(nn.Module):
@@ -176,8 +204,7 @@ class DynamicFeatureExtractor(nn.Module):
 
     def tokens(self, flow: Tensor, chunk: int | None = None) -> Float[Tensor, "batch steps 1024"]:
         """One token per time step, the mean over places; ``chunk`` clips at a time (no gradients) if given."""
-        over_space = "batch channels steps height width -> batch steps channels"
-        return in_chunks(self, lambda part: reduce(self.feature_map(part), over_space, "mean"), flow, chunk)
+        return in_chunks(self, lambda part: time_tokens(self.feature_map(part)), flow, chunk)
 
     def space_time_tokens(self, flow: Tensor, chunk: int | None = None) -> Float[Tensor, "batch tokens 1024"]:
         """One token per time step and place, time-major: token ``(step * height + row) * width + column``."""

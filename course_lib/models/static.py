@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..shapes import Float
 from .backbones import fill, imagenet_weights, in_chunks, read_weights, save_weights
 
-__all__ = ["StaticFeatureExtractor", "to_tokens"]
+__all__ = ["StaticFeatureExtractor", "attribute_head", "freeze_first", "global_average", "to_tokens"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -20,6 +20,27 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def to_tokens(feature_map: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch tokens channels"]:
     """One token per place, row by row: token ``row * width + column``. Derived in lesson 01."""
     return rearrange(feature_map, "batch channels height width -> batch (height width) channels")
+
+
+def global_average(feature_map: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels"]:
+    """One vector per image: the mean over places. Source: Lin et al., arXiv 1312.4400. Derived in lesson 01."""
+    return feature_map.mean(dim=(2, 3))
+
+
+def freeze_first(network: nn.Module, count: int) -> list[nn.Module]:
+    """Freeze the first ``count`` convolutions and the batch norm after each, and return these layers in order.
+
+    Frozen weights ask for no gradient; frozen batch norms are in evaluation mode, because in training mode a forward
+    pass alone moves their statistics. For networks like a ResNet, where a batch norm follows every convolution.
+    Raises ``ValueError`` if there are not so many. Derived in lesson 01.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    if not 0 <= count <= len(layers) // 2:
+        raise ValueError(f"freeze={count} convolutions cannot be frozen; this network has {len(layers) // 2}, so "
+                         f"choose a number from 0 to {len(layers) // 2}")
+    for layer in layers[:2 * count]:
+        layer.requires_grad_(False).eval()
+    return layers[:2 * count]
 
 
 class StaticFeatureExtractor(nn.Module):
@@ -67,16 +88,8 @@ class StaticFeatureExtractor(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
-        # In a ResNet every convolution is followed by its batch norm.
-        layers = [layer for layer in self.backbone.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
         freeze = (0 if weights is None else 4) if freeze is None else freeze
-        if not 0 <= freeze <= len(layers) // 2:
-            raise ValueError(f"freeze={freeze} convolutions cannot be frozen; {backbone} has {len(layers) // 2}, so "
-                             f"choose a number from 0 to {len(layers) // 2}")
-        self.frozen = layers[:2 * freeze]
-        for layer in self.frozen:
-            layer.requires_grad_(False)
-        self.train()
+        self.frozen = freeze_first(self.backbone, freeze)
 
     def train(self, mode: bool = True) -> "StaticFeatureExtractor":
         """Switch to training (or evaluation) mode; frozen batch norms stay in evaluation mode."""
@@ -98,11 +111,27 @@ class StaticFeatureExtractor(nn.Module):
 
     def forward(self, images: Tensor, chunk: int | None = None) -> Float[Tensor, "batch feature_dim"]:
         """One vector per image, the mean over places; ``chunk`` as in ``tokens``."""
-        return in_chunks(self, lambda part: self.projection(self.feature_map(part).mean(dim=(2, 3))), images, chunk)
+        return in_chunks(self, lambda part: self.projection(global_average(self.feature_map(part))), images, chunk)
 
     def save(self, path: str | Path, **metadata: Any) -> None:
         """Write the weights for ``StaticFeatureExtractor(weights=path)``, with any further metadata."""
         save_weights(self, path, **metadata, **self.metadata)
+
+
+def attribute_head(static: StaticFeatureExtractor) -> nn.Linear:
+    """The shipped linear head on the pooled feature: a logit for each of ``ATTRIBUTES``, in order.
+
+    Raises ``ValueError`` if the extractor is not the one whose features it was trained on. Derived in lesson 01.
+    """
+    kept = read_weights("course", "weights/static_head.safetensors")
+    channels = kept.tensors["weight"].shape[1]
+    if static.hash != kept.metadata["backbone"] or static.feature_dim != channels:
+        raise ValueError("the shipped attribute head knows the features of another extractor; build it with "
+                         "StaticFeatureExtractor(weights='course') and no feature_dim, or train a head on these "
+                         "features")
+    head = nn.Linear(channels, len(kept.tensors["bias"]))
+    fill(head, kept.tensors, "the course's attribute head")
+    return head.eval()
 
 
 def _known(backbone: str) -> str:

@@ -1,0 +1,293 @@
+"""Measures against independent references, known worlds and input that cannot be measured; and their pictures."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+from sklearn.metrics import roc_auc_score
+
+from course_lib.analysis.measure_pictures import (
+    plot_activation_statistics,
+    plot_dimension_distribution,
+    plot_pca,
+    plot_probes,
+    plot_separation,
+)
+from course_lib.analysis.measures import (
+    activation_statistics,
+    between_person_discriminability,
+    dead_dimensions,
+    dimension_distribution,
+    linear_probe,
+    pair_similarities,
+    pca,
+    separation_auc,
+    within_person_consistency,
+)
+
+MEASURES = [within_person_consistency, between_person_discriminability, pair_similarities, separation_auc]
+
+
+def people(count=12, images=3, dim=16, noise=1.5, seed=0):
+    """Feature vectors of people: a centre of their own, and noise around it."""
+    generator = torch.Generator().manual_seed(seed)
+    person = torch.arange(count).repeat_interleave(images)
+    centres = torch.randn(count, dim, generator=generator)
+    return centres[person] + noise * torch.randn(len(person), dim, generator=generator), person
+
+
+# ---- people -------------------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 50), count=st.integers(2, 6), images=st.integers(2, 4))
+def test_consistency_and_discriminability_are_means_over_pairs(seed, count, images):
+    features, person = people(count, images, seed=seed)
+    shuffled = torch.randperm(len(person))
+    features, person = features[shuffled], person[shuffled]
+    similarity = 1 - cdist(features, features, "cosine")
+    pairs = [(i, j) for i in range(len(person)) for j in range(i)]
+    within = [similarity[pair] for pair in pairs if person[pair[0]] == person[pair[1]]]
+    between = [1 - similarity[pair] for pair in pairs if person[pair[0]] != person[pair[1]]]
+    assert within_person_consistency(features, person) == pytest.approx(np.mean(within), abs=1e-9)
+    assert between_person_discriminability(features, person) == pytest.approx(np.mean(between), abs=1e-9)
+
+
+@given(seed=st.integers(0, 50), noise=st.floats(0.1, 5))
+def test_the_auc_is_scikit_learns(seed, noise):
+    features, person = people(noise=noise, seed=seed)
+    similarity, same = pair_similarities(features, person)
+    assert len(same) == 36 * 35 / 2
+    auc, low, high = separation_auc(features, person, 20)
+    assert auc == pytest.approx(roc_auc_score(same, similarity), abs=1e-9)
+    assert 0 <= low <= high <= 1
+
+
+def test_scale_and_order_change_nothing():
+    features, person = people()
+    order = torch.randperm(len(person))
+    for measure in (within_person_consistency, between_person_discriminability,
+                    lambda *pair: separation_auc(*pair, 10)[0]):
+        expected = measure(features, person)
+        assert measure(features * torch.rand(len(person), 1).add(0.1), person) == pytest.approx(expected, abs=1e-6)
+        assert measure(features[order], 7 * person[order] - 3) == pytest.approx(expected, abs=1e-6)
+
+
+def test_known_worlds():
+    person = torch.arange(4).repeat_interleave(2)
+    perfect = torch.eye(4)[person]
+    assert within_person_consistency(perfect, person) == pytest.approx(1)
+    assert between_person_discriminability(perfect, person) == pytest.approx(1)
+    assert separation_auc(perfect, person, 50) == (1, 1, 1)
+    assert separation_auc(torch.ones(8, 3), person, 50) == (0.5, 0.5, 0.5), "a tie is half right"
+    one_direction = torch.rand(8, 1) * torch.rand(1, 37)
+    assert separation_auc(one_direction, person, 50) == (0.5, 0.5, 0.5), "a tie but for rounding is a tie"
+    collapsed = 100 + torch.randn(8, 3)
+    assert within_person_consistency(collapsed, person) > 0.99, "consistency alone rewards a collapsed network"
+    assert separation_auc(torch.randn(120, 8), torch.arange(60).repeat(2), 50)[0] == pytest.approx(0.5, abs=0.12)
+
+
+def test_the_interval_draws_people():
+    """It covers the truth about as often as it says; drawing pairs would make it a third too narrow."""
+    truth = np.mean([separation_auc(*people(200, 2, 8, 1.0, seed), 1)[0] for seed in range(8)])
+    covered = 0
+    for seed in range(40):
+        _, low, high = separation_auc(*people(25, 4, 8, 1.0, 100 + seed), 200)
+        covered += low <= truth <= high
+    assert 34 <= covered <= 40
+
+    features, person = people(25, 6, 8, 1.0)
+    similarity, same = (values.numpy() for values in pair_similarities(features, person))
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, len(same), (200, len(same)))
+    naive = np.quantile([roc_auc_score(same[row], similarity[row]) for row in drawn], [0.025, 0.975])
+    _, low, high = separation_auc(features, person, 200)
+    assert high - low > 1.5 * (naive[1] - naive[0])
+
+
+def test_a_resample_is_the_auc_of_copies_without_pairs_of_a_copy_and_itself(monkeypatch):
+    features, person = people(4, 3)
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([[0, 0, 1, 3]]))
+    _, low, high = separation_auc(features, person, 1)
+    drawn = torch.cat([torch.arange(3 * who, 3 * who + 3) for who in (0, 0, 1, 3)])
+    copy = torch.arange(4).repeat_interleave(3)
+    similarity = 1 - cdist(features[drawn], features[drawn], "cosine")
+    same, different = ([similarity[i, j].round(10) for i in range(12) for j in range(i) if chosen(i, j)] for chosen in (
+        lambda i, j: copy[i] == copy[j],
+        lambda i, j: copy[i] != copy[j] and person[drawn[i]] != person[drawn[j]]))
+    expected = roc_auc_score([1] * len(same) + [0] * len(different), same + different)
+    assert (low, high) == pytest.approx((expected, expected), abs=1e-9)
+
+
+def test_the_interval_is_seeded_and_fast():
+    features, person = people(50, 4)
+    started = time.perf_counter()
+    first = separation_auc(features, person)
+    assert time.perf_counter() - started < 10
+    assert separation_auc(features, person) == first
+    assert separation_auc(features, person, seed=1)[1:] != first[1:]
+
+
+BAD = [
+    (torch.rand(4, 3), torch.zeros(4, dtype=torch.long), "all 4 items show one person"),
+    (torch.rand(4, 3), torch.arange(4), "each of the 4 people has one image"),
+    (torch.rand(4, 3), torch.tensor([0, 0, 1]), r"person has shape \(3,\) and there are 4 feature vectors"),
+    (torch.rand(4, 3), torch.tensor([[0, 0, 1, 1]]), r"person has shape \(1, 4\)"),
+    (torch.rand(4), torch.tensor([0, 0, 1, 1]), r"features have shape \(4,\); expected \(items, dim\)"),
+    (torch.rand(1, 3), torch.tensor([0]), "at least two items"),
+    (torch.rand(4, 0), torch.tensor([0, 0, 1, 1]), r"shape \(4, 0\)"),
+    (torch.tensor([[1.0, 2], [3, math.nan], [1, 1], [2, 1]]), torch.tensor([0, 0, 1, 1]), "item 1 are not finite"),
+    (torch.tensor([[1.0, 2], [3, 1], [0, 0], [2, 1]]), torch.tensor([0, 0, 1, 1]), "item 2 are all zero"),
+]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize(("features", "person", "words"), BAD)
+def test_what_cannot_be_measured_is_said(measure, features, person, words):
+    with pytest.raises(ValueError, match=words):
+        measure(features, person)
+
+
+# ---- layers and dimensions ----------------------------------------------------------------------------------------
+
+
+def test_pca_finds_the_directions_of_variance():
+    axes = torch.linalg.qr(torch.randn(10, 10)).Q[:2]
+    amounts = torch.randn(300, 2) * torch.tensor([5.0, 2.0])
+    features = 3 + amounts @ axes + 0.1 * torch.randn(300, 10)
+    scores, share = pca(features)
+    assert scores.shape == (300, 2)
+    assert scores.mean(0).abs().max() < 1e-4
+    values = torch.linalg.eigvalsh(torch.cov(features.T)).flip(0)
+    assert share.numpy() == pytest.approx((values / values.sum())[:2].numpy(), abs=1e-4)
+    assert abs(np.corrcoef(scores[:, 0], amounts[:, 0])[0, 1]) > 0.98
+    assert pca(features, 10)[1].sum() == pytest.approx(1)
+    for components in (0, 11):
+        with pytest.raises(ValueError, match=f"components={components} .* choose 1 to 10"):
+            pca(features, components)
+
+
+def test_activation_statistics_of_known_layers():
+    values = torch.randn(6, 5, 4, 4)
+    values[:, 2], values[:, 4] = 0, 1.5
+    statistics = activation_statistics({"map": values, "vector": torch.tensor([[0.0, 1], [0, 3]])})
+    assert list(statistics) == ["map", "vector"]
+    assert statistics["map"].mean == pytest.approx(values.mean().item())
+    assert statistics["map"].spread == pytest.approx(values.std(correction=0).item())
+    assert statistics["map"].dead.tolist() == [False, False, True, False, True]
+    assert statistics["vector"][:3] == (1, pytest.approx(math.sqrt(1.5)), 0.5)
+    assert statistics["vector"].dead.tolist() == [True, False]
+    for bad in (torch.rand(3), torch.zeros(0, 3), torch.full((2, 2), math.nan)):
+        with pytest.raises(ValueError, match="activations of 'conv'"):
+            activation_statistics({"conv": bad})
+
+
+def test_dead_and_redundant_dimensions():
+    features = torch.randn(200, 6)
+    features[:, 1] = 0.7
+    features[:, 3] = 2 - 5 * features[:, 0]
+    features[:, 5] = features[:, 2] + 0.8 * features[:, 4]          # correlation about .78 with dimension 2
+    found = dimension_distribution(features)
+    assert found.dead.tolist() == [False, True, False, False, False, False]
+    assert found.redundant.tolist() == [False, False, False, True, False, False]
+    assert dimension_distribution(features, 0.7).redundant.tolist() == [False, False, False, True, False, True]
+    assert found.spread.numpy() == pytest.approx(features.std(0, correction=0).numpy(), abs=1e-5)
+    assert found.variance.sum() == pytest.approx(1)
+
+
+@given(used=st.integers(1, 8))
+def test_effective_dimensions_count_equal_directions(used):
+    signs = torch.tensor([[1.0 if row >> bit & 1 else -1.0 for bit in range(8)] for row in range(256)])
+    features = signs.clone()
+    features[:, used:] = 4
+    turned = features @ torch.linalg.qr(torch.randn(8, 8)).Q
+    assert dimension_distribution(features).effective_dimensions == pytest.approx(used)
+    assert dimension_distribution(turned).effective_dimensions == pytest.approx(used, abs=1e-3)
+
+
+def test_a_dead_feature_uses_no_dimension():
+    found = dimension_distribution(torch.full((5, 3), 0.1))
+    assert found.dead.all()
+    assert not found.redundant.any()
+    assert found.effective_dimensions == 0
+
+
+# ---- the probe ----------------------------------------------------------------------------------------------------
+
+
+def test_a_probe_reads_what_is_linearly_there():
+    features, groups = torch.randn(200, 12), torch.arange(40).repeat_interleave(5)
+    amount = features[:, :2] @ torch.tensor([[1.0, 0.5], [-2.0, 1.0]]) + 3
+    probe = linear_probe(features, amount, groups)
+    assert (probe.measure, probe.scores.shape) == ("R²", (5,))
+    assert probe.scores.min() > 0.99
+    assert -0.2 < probe.baselines.min() <= probe.baselines.max() <= 0
+    classes = (features[:, 0] > 0).long() + (features[:, 0] > 1).long()
+    probe = linear_probe(features, classes, groups)
+    assert probe.measure == "accuracy"
+    assert probe.scores.mean() > 0.75
+    assert probe.baselines.mean() == pytest.approx((classes == 0).float().mean().item(), abs=0.02)
+
+
+def test_noise_holds_nothing_to_read():
+    probe = linear_probe(torch.randn(200, 300), torch.randn(200), torch.arange(200))
+    assert probe.scores.mean() < 0.1
+    probe = linear_probe(torch.randn(200, 30), torch.arange(200) % 4, torch.arange(200))
+    assert probe.scores.mean() == pytest.approx(0.25, abs=0.1)
+
+
+def test_a_speaker_is_never_on_both_sides():
+    """Features that only name the speaker would score 1 if the folds split speakers."""
+    groups = torch.arange(20).repeat_interleave(10)
+    identity, label = torch.randn(20, 40)[groups], torch.randn(20)[groups]
+    assert linear_probe(identity, label, torch.arange(200)[torch.randperm(200)]).scores.mean() > 0.95
+    assert linear_probe(identity, label, groups).scores.mean() < 0.3
+
+
+@pytest.mark.parametrize(("features", "targets", "groups", "words"), [
+    (torch.rand(6, 2), torch.arange(5), torch.arange(6), r"targets \(5,\) and groups \(6,\) do not fit 6"),
+    (torch.rand(6, 2), torch.arange(6), torch.arange(5), "do not fit"),
+    (torch.rand(6, 2), torch.zeros(6, 2).long(), torch.arange(6), "do not fit"),
+    (torch.rand(6, 2), torch.full((6,), 0.5), torch.arange(6), "all the same or not finite"),
+    (torch.rand(6, 2), torch.tensor([1, 2, 3, 4, 5, math.nan]), torch.arange(6), "not finite"),
+    (torch.rand(6, 2) * math.nan, torch.arange(6), torch.arange(6), "item 0 are not finite"),
+    (torch.rand(6, 2), torch.arange(6), torch.arange(6) // 2, "3 groups do not make 5 folds"),
+])
+def test_what_cannot_be_probed_is_said(features, targets, groups, words):
+    with pytest.raises(ValueError, match=words):
+        linear_probe(features, targets, groups)
+
+
+# ---- pictures -----------------------------------------------------------------------------------------------------
+
+
+def test_every_measure_has_a_picture_that_states_its_numbers(tmp_path):
+    features, person = people()
+    dead = features.clone()
+    dead[:, :4] = 0
+    layers = activation_statistics({"conv1": torch.randn(4, 8, 3, 3), "relu": torch.randn(4, 8, 3, 3).relu()})
+    auc = separation_auc(features, person, 20)[0]
+    probe = linear_probe(features, features[:, 0], person)
+    pictures = {
+        plot_separation({"course": features, "dead": dead}, person, 20): f"course {auc:.3f} (95 %",
+        plot_pca(features, person): f"which hold {pca(features)[1][0]:.0%} and",
+        plot_activation_statistics(layers): f"zeros are most common in relu ({layers['relu'].zeros:.0%})",
+        plot_dimension_distribution({"dead": dimension_distribution(dead)}): "dead: 4 of 16 dimensions dead",
+        plot_probes({"features": probe}): f"features {probe.scores.mean():.2f} (a constant",
+    }
+    for index, (picture, words) in enumerate(pictures.items()):
+        assert words in picture.description
+        assert picture.description.endswith(".")
+        assert picture.save(tmp_path / f"{index}.png").stat().st_size > 3000
+
+
+def test_dead_dimensions_never_change():
+    features = torch.randn(9, 5)
+    features[:, 1], features[:, 3] = 0, 4.2
+    assert dead_dimensions(features).tolist() == [False, True, False, True, False]
+    assert dead_dimensions(features * 1e-8).tolist() == [False, True, False, True, False]
+    assert dead_dimensions(torch.zeros(3, 2)).all()

@@ -1,0 +1,144 @@
+"""Pictures of features over time: one scale per feature, the right frame for each step, sentences that are true."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from course_lib.analysis import motion_pictures
+from course_lib.analysis.motion_pictures import (
+    animate_features,
+    features_beside_flow,
+    frame_of_step,
+    plot_all_features,
+    plot_boring_video,
+    plot_features_over_time,
+)
+
+
+@pytest.fixture
+def clip():
+    """Nine frames of grey, eight flow fields, and two features on a grid of 2 × 2 places over four steps."""
+    rng = np.random.default_rng(0)
+    frames = np.full((9, 32, 32, 3), 120, np.uint8)
+    flow = rng.normal(size=(8, 32, 32, 2)).astype(np.float32)
+    maps = np.zeros((2, 4, 2, 2), np.float32)
+    maps[0, 1, 0, 1], maps[0, 3, 0, 1], maps[1, 2, 1, 0] = 8, 2, 0.5
+    return frames, flow, maps
+
+
+def pictures(clip):
+    frames, flow, maps = clip
+    curves = np.array([[0, 1, 4, 2], [3, 1, 1, 1]], float)
+    return [plot_boring_video({"replicate": np.array([1e-7, 0]), "zeros": np.array([0.4, 0.1])}),
+            plot_features_over_time(curves, ["a", "b"]), plot_features_over_time(curves, ["a", "b"], curves[:, ::-1]),
+            plot_all_features(np.random.default_rng(0).random((4, 12))),
+            features_beside_flow(frames, flow, maps, ["one", "two"]),
+            features_beside_flow(frames, flow, maps, ["one", "two"], steps=[1, 3])]
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_every_picture_has_a_sentence_and_saves(clip, index, tmp_path):
+    picture = pictures(clip)[index]
+    assert picture.description[0].isupper() or picture.description[0].isdigit()
+    assert picture.description.endswith(".")
+    assert "\n" not in picture.description
+    assert 'alt="' in picture._repr_html_()
+    for suffix in ("png", "svg", "pdf"):
+        assert picture.save(tmp_path / f"p.{suffix}").stat().st_size > 1000
+
+
+@given(steps=st.integers(1, 40), repeat=st.integers(1, 8))
+def test_a_step_stands_for_the_middle_of_its_frames(steps, repeat):
+    shown = frame_of_step(steps, steps * repeat)
+    assert len(shown) == steps
+    assert (shown // repeat == np.arange(steps)).all()
+    assert (np.abs(shown - (np.arange(steps) * repeat + (repeat - 1) / 2)) <= 0.5).all()
+
+
+def test_sentences_say_what_was_measured():
+    curves = np.array([[0, 1, 4, 2], [3, 1, 1, 2], [5, 5, 5, 5]], float)
+    truth = np.array([[0, 1, 4, 2], [-3, -1, -1, -2], [0, 1, 2, 3]], float)
+    said = plot_features_over_time(curves, ["a", "b", "still"], truth, "size").description
+    assert "correlation with the size: a 1.00, b -1.00, still 0.00" in said
+    assert "a peaks at step 2, b peaks at step 0" in plot_features_over_time(curves, ["a", "b", "still"]).description
+    said = plot_boring_video({"zeros": np.array([0.4, 0.1])}).description
+    assert "zeros 0.4 at worst, 0.1 at best" in said
+
+
+def test_all_features_are_counted_and_sorted_by_their_peak():
+    tokens = np.zeros((4, 6))
+    tokens[[2, 0, 2, 3], [0, 1, 2, 3]] = [1, 5, 0.1, 9]     # two features never change
+    picture = plot_all_features(tokens)
+    assert picture.description.startswith("4 of 6 features change")
+    assert "the peak of 0 to 2 of them" in picture.description
+    drawn = picture.figure.axes[0].images[0].get_array()
+    assert (np.asarray(drawn).argmax(axis=1) == [0, 2, 2, 3]).all()
+    assert np.asarray(drawn).max() == 1
+
+
+def test_a_features_scale_is_one_for_all_steps(clip):
+    """Scaled step by step, a quiet moment would look as busy as a lively one."""
+    frames, flow, maps = clip
+    picture = features_beside_flow(frames, flow, maps, ["one", "two"])
+    drawn = np.array([axis.images[0].get_array() for axis in picture.figure.axes]).reshape(4, 4, 32, 32, 3).astype(int)
+    lively, quiet, silent = (drawn[2, step, :16, 16:].sum() for step in (1, 3, 0))
+    assert lively > quiet > silent
+    assert drawn[2, 1, :16, :16].sum() == silent            # the other tiles of that step are silent
+    assert (drawn[3, 2, 16:, :16] == drawn[2, 1, :16, 16:]).all()   # each feature's own largest is brightest
+    assert "one at step 1, row 0, column 1, two at step 2, row 1, column 0" in picture.description
+
+
+def test_chosen_steps_are_the_columns(clip):
+    _, flow, maps = clip
+    frames = np.broadcast_to(np.arange(9, dtype=np.uint8)[:, None, None, None] * 20, (9, 32, 32, 3)).copy()
+    picture = features_beside_flow(frames, flow, maps, ["one", "two"], steps=[1, 3])
+    assert [axis.images[0].get_array().max() for axis in picture.figure.axes[:2]] == [3 * 20, 7 * 20]
+    assert [axis.get_title() for axis in picture.figure.axes[:2]] == ["step 1", "step 3"]
+    assert len(picture.figure.axes) == 8
+    assert "2 × 2 places" in picture.description
+
+
+def test_the_animation_changes_features_once_a_step(clip, tmp_path):
+    frames, flow, maps = clip
+    animation = animate_features(frames, flow, maps, ["one", "two"], fps=10)
+    assert len(animation.frames) == 8
+    panels = np.array([frame[18:, 64:96] for frame in animation.frames]).astype(int)    # the first feature
+    changed = [t for t in range(1, 8) if (panels[t] != panels[t - 1]).any()]
+    assert changed == [2, 4, 6]
+    with Image.open(animation.save(tmp_path / "a.gif")) as gif:
+        assert gif.info["duration"] == 100
+        assert gif.n_frames == 8
+        assert gif.size == (4 * 32, 32 + 18)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"names": ["one"]}, "there are 1 names"), ({"maps": np.zeros((4, 2, 2))}, "expected features, steps, rows"),
+    ({"maps": np.zeros((2, 0, 2, 2))}, "expected features, steps"), ({"flow": np.zeros((8, 16, 32, 2))}, "of one clip"),
+    ({"flow": np.zeros((3, 32, 32, 2))}, "4 steps are not of one clip"),
+    ({"frames": np.zeros((4, 32, 32, 3), np.uint8)}, "4 frames of"),
+    ({"maps": np.full((2, 4, 2, 2), np.nan)}, "not finite"),
+])
+def test_what_does_not_fit_gets_one_sentence(clip, change, words):
+    arguments = dict(zip(("frames", "flow", "maps"), clip, strict=True)) | {"names": ["one", "two"]} | change
+    for draw in (features_beside_flow, animate_features):
+        with pytest.raises(ValueError, match=words) as error:
+            draw(**arguments)
+        assert "\n" not in str(error.value)
+
+
+def test_curves_need_a_name_and_a_truth_each():
+    for names, truth in ((["a"], None), (["a", "b"], np.zeros((1, 4)))):
+        with pytest.raises(ValueError, match=r"do not fit features of shape \(2, 4\)"):
+            plot_features_over_time(np.zeros((2, 4)), names, truth)
+
+
+
+def test_nothing_touches_pyplot():
+    import sys
+
+    assert not re.search("pyplot", "".join(vars(motion_pictures)))
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()

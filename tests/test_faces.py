@@ -148,7 +148,8 @@ def test_a_smile_is_symmetric_and_a_turn_is_not():
     assert corner[0] > 0.1                              # outwards
     assert corner[1] < -0.1                             # and up
     assert (displacement(points, yaw=1)[:, 0] > 0).all()
-    assert np.allclose(np.tensordot((1, 2, 3, 4, 5), displacement_fields(points), 1), displacement(points, 1, 2, 3, 4, 5))
+    together = np.tensordot((1, 2, 3, 4, 5), displacement_fields(points), 1)
+    assert np.allclose(together, displacement(points, 1, 2, 3, 4, 5))
 
 
 def test_difficulty_changes_the_picture():

@@ -154,3 +154,12 @@ def test_bad_input_is_named():
         score_localisation(maps[:, 0], regions[:, 0])
     with pytest.raises(ValueError, match="rows columns"):
         score_localisation(maps, regions, untrained=maps[:2])
+
+
+def test_energy_counts_the_positive_part_at_any_scale_and_an_empty_map_as_flat():
+    region = torch.zeros(8, 8, dtype=torch.bool)
+    region[:2, :4] = True
+    values = torch.tensor([[1.0, -5.0], [-1.0, 3.0]])
+    assert float(energy(values, region)) == pytest.approx(0.25 * 0.5)       # half of the first of four tokens
+    assert float(energy(7 * values, region)) == pytest.approx(float(energy(values, region)))
+    assert float(energy(-torch.ones(2, 2), region)) == pytest.approx(1 / 8)

@@ -42,14 +42,16 @@ def area_share(regions: Tensor) -> Float[Tensor, "*batch"]:
 
 
 def energy(maps: Tensor, regions: Tensor) -> Float[Tensor, "*batch"]:
-    """The share of a map's total that lies inside its region; a token counts by the area it shares with it.
+    """The share of a map's positive part that lies inside its region; a token counts by the area it shares with it.
 
-    Chance, for any map whose tokens are shuffled, is the region's share of the image.
-    Source: Wang et al., arXiv 1910.01279.
+    Chance, for any map whose tokens are shuffled, is the region's share of the image; a map without positive part
+    counts as a flat one. Source: Wang et al., arXiv 1910.01279. Derived in lessons 01 and 09.
     """
     check_shapes(maps, regions)
-    inside = (maps.detach() * covered(regions, maps.shape[-2:])).sum((-2, -1))
-    return _where_known(regions, inside / maps.detach().sum((-2, -1)).clamp(min=1e-12))
+    positive = maps.detach().clamp(min=0)
+    positive = torch.where(positive.sum((-2, -1), keepdim=True) > 0, positive, 1)
+    inside = (positive * covered(regions, maps.shape[-2:])).sum((-2, -1))
+    return _where_known(regions, inside / positive.sum((-2, -1)))
 
 
 def iou_curve(maps: Tensor, regions: Tensor,

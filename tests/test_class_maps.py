@@ -1,0 +1,95 @@
+"""Class maps: their sums are the predictions, the two ways agree where they must, the score knows chance."""
+
+import pytest
+import torch
+from torch import nn
+
+from course_lib.analysis.class_maps import class_activation_maps, grad_cam, hires_cam
+
+
+class Pooled(nn.Module):
+    """Convolutions, global average pooling, a linear head."""
+
+    def __init__(self):
+        super().__init__()
+        self.maps = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 8, 3))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, images):
+        return self.head(self.maps(images).mean((2, 3)))
+
+
+@pytest.fixture
+def model():
+    return Pooled().eval()
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 3, 10, 9)
+
+
+def test_the_mean_of_a_class_activation_map_is_its_logit(model, images):
+    with torch.no_grad():
+        maps = class_activation_maps(model.maps(images), model.head.weight)
+        assert maps.shape == (3, 4, 6, 5)
+        torch.testing.assert_close(maps.mean((2, 3)) + model.head.bias, model(images))
+
+
+def test_grad_cam_is_the_class_activation_map_before_pooling_and_a_linear_head(model, images):
+    with torch.no_grad():
+        maps = class_activation_maps(model.maps(images), model.head.weight)
+    for output in range(4):
+        for method in (grad_cam, hires_cam):
+            torch.testing.assert_close(30 * method(model, "maps", output, images), maps[:, output])
+
+
+def test_in_earlier_layers_only_the_place_by_place_map_adds_up(model, images):
+    """Without biases the network is piecewise linear, so activation × gradient sums to the output."""
+    for layer in model.maps:
+        if isinstance(layer, nn.Conv2d):
+            layer.bias.data.zero_()
+    model.head.bias.data.zero_()
+    with torch.no_grad():
+        logits = model(images)
+    torch.testing.assert_close(hires_cam(model, "maps.2", 1, images).sum((1, 2)), logits[:, 1])
+    assert not torch.allclose(grad_cam(model, "maps.2", 1, images).sum((1, 2)), logits[:, 1], rtol=0.01)
+
+
+def test_places_keep_their_place(model):
+    images = torch.zeros(1, 3, 12, 12)
+    images[:, :, 1:4, 8:11] = 1
+    background = hires_cam(model, "maps.2", 0, torch.zeros(1, 3, 12, 12))
+    difference = (hires_cam(model, "maps.2", 0, images) - background)[0].abs()
+    assert difference[5:].sum() == 0
+    assert difference[:4, 6:].sum() > 0
+
+
+def test_frozen_models_and_no_grad_have_maps_and_nothing_is_left_behind(model, images):
+    expected = grad_cam(model, "maps.0", 2, images)
+    model.requires_grad_(False)
+    with torch.no_grad():
+        torch.testing.assert_close(grad_cam(model, "maps.0", 2, images), expected)
+    assert not images.requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(layer._forward_hooks for layer in model.modules())
+
+
+def test_maps_of_a_video_layer_keep_time():
+    model = nn.Sequential(nn.Conv3d(2, 4, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    maps = grad_cam(model, "0", 1, torch.randn(2, 2, 5, 6, 7))
+    assert maps.shape == (2, 3, 4, 5)
+
+
+def test_bad_layers_outputs_and_modes_get_one_sentence(model, images):
+    for layer, output, words in (("maps.9", 0, "nearest names"), ("head", 0, "has no places"), ("maps", 4, "output 4"),
+                                 ("maps", -1, "output -1")):
+        with pytest.raises(ValueError, match=words) as error:
+            grad_cam(model, layer, output, images)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"model\.eval"):
+        grad_cam(model.train(), "maps", 0, images)
+    aside = nn.ModuleDict({"aside": nn.Conv2d(3, 2, 1), "model": model.eval()})
+    aside.forward = lambda x: (aside["aside"](x), aside["model"](x))[1]
+    with pytest.raises(ValueError, match="does not depend"):
+        grad_cam(aside.eval(), "aside", 0, images)

@@ -5,7 +5,10 @@ medians are divided.
 """
 
 import argparse
+import multiprocessing
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,13 +18,22 @@ import cv2
 import imageio.v2 as imageio
 import numpy as np
 import torch
+from einops import reduce
 from torch import nn
+from torch.utils.data import DataLoader
+from torchvision.models import resnet50
 
+from course_lib import files, runtime
+from course_lib.analysis.measures import linear_probe
 from course_lib.data import ClipDataset, FaceDataset, draw_face, render_clip
-from course_lib.data.flow import OpticalFlowComputer, end_point_error, flow_windows
+from course_lib.data.clips import PARTS, RenderedClip
+from course_lib.data.faces import to_image
+from course_lib.data.flow import OpticalFlowComputer, end_point_error, flow_windows, warp
+from course_lib.data.population import ATTRIBUTES, CELEBA_RATES
 from course_lib.data.video import face_windows, read_clip, track_face
 from course_lib.models import DynamicFeatureExtractor, StaticFeatureExtractor
 from course_lib.models.dynamic import I3D
+from course_lib.studies import difficulty_table, transfer_table
 
 VIDEO_FPS = 25
 
@@ -99,46 +111,239 @@ def bench_memory() -> None:
 
 
 def bench_extractors() -> None:
-    """Both extractors beside the bare module on the same, already normalised input."""
+    """Both extractors beside torchvision's bare module on the same, already normalised input; what size costs.
+
+    torchvision has no I3D: the peer is its GoogLeNet, inflated with plain convolutions, in the extractor's layout.
+    """
     static, dynamic = StaticFeatureExtractor(weights=None).eval(), DynamicFeatureExtractor(weights=None).eval()
-    images, flow = torch.rand(8, 3, 112, 112), torch.randn(2, 32, 112, 112, 2)
-    normalised = flow.permute(0, 4, 1, 2, 3).clip(-20, 20) / 20
-    bare: nn.Module = I3D().eval()
+    resnet = resnet50(replace_stride_with_dilation=[False, False, True], width_per_group=16).eval()
+    resnet.fc = nn.Identity()
+    i3d = I3D(padding="zeros").to(memory_format=torch.channels_last_3d).eval()
+    images, flow = torch.rand(8, 3, 112, 112), torch.randn(4, 32, 112, 112, 2)
+    normal_images = (images - static.mean) / static.std
+    normal_flow = flow.movedim(-1, 1).clip(-20, 20) / 20
     with torch.inference_mode():
-        ours, peer = seconds(lambda: static(images), lambda: static.backbone(images))
+        ours, peer = seconds(lambda: static(images), lambda: resnet(normal_images), rounds=15)
         row("static extractor", f"{8 / ours:.0f} images/s", f"{8 / peer:.0f}/s, its ResNet", peer / ours, "≥ 0.95")
-        ours, peer = seconds(lambda: dynamic(flow), lambda: bare(normalised), rounds=3)
+        ours, peer = seconds(lambda: dynamic(flow[:2]), lambda: i3d(normal_flow[:2]))
         row("dynamic extractor", f"{2 / ours:.1f} clips/s", f"{2 / peer:.1f} clips/s, its I3D", peer / ours, "≥ 0.95")
+        one, four, long = seconds(lambda: dynamic(flow[:1]), lambda: dynamic(flow),
+                                  lambda: dynamic(flow[:2].flatten(0, 1)[None]), rounds=3)
+        row("dynamic extractor, 4 clips", f"{four:.2f} s", f"4 × {one:.2f} s", four / one / 4, "about 1")
+        row("dynamic extractor, 64 frames", f"{long:.2f} s", f"2 × {one:.2f} s", long / one / 2, "about 1")
+    for name, (few, many), chunk in (("StaticFeatureExtractor", ((8, 3, 112, 112), (64, 3, 112, 112)), 8),
+                                     ("DynamicFeatureExtractor", ((1, 32, 112, 112, 2), (8, 32, 112, 112, 2)), 1),
+                                     ("DynamicFeatureExtractor", ((1, 32, 112, 112, 2), (1, 128, 112, 112, 2)), None)):
+        base, large = peak_memory(name, few), peak_memory(name, many)
+        row(f"{name} of {many}, peak memory", f"{large:.0f} MB", f"{base:.0f} MB for {few}", large / base)
+        if chunk:
+            large = peak_memory(name, many, chunk)
+            row(f"the same, chunk={chunk}", f"{large:.0f} MB", f"{base:.0f} MB", large / base, "about 1")
+
+
+def peak_memory(extractor: str, shape: tuple[int, ...], chunk: int | None = None) -> float:
+    """The most memory, in MB, that a process of its own holds while it extracts features once (Linux says)."""
+    program = (f"import torch; from course_lib.models import {extractor}; torch.set_grad_enabled(False); "
+               f"{extractor}(weights=None).eval()(torch.zeros{shape}, chunk={chunk}); "
+               "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])")
+    return int(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout) / 1024
+
+
+def bench_probe() -> None:
+    """What a linear probe reads from each moment of 120 unseen clips: course weights, random ones, the flow itself."""
+    clips = ClipDataset(120, "test")
+    stories, speaker = [clips.story(i) for i in range(len(clips))], clips.labels()["speaker"].repeat_interleave(8)
+    dart = torch.from_numpy(np.concatenate([story.darts for story in stories]))
+    size = torch.from_numpy(np.concatenate([story.sizes for story in stories]))
+    flow = torch.stack([torch.from_numpy(clips.estimate(clips.clip(i).frames)).half() for i in range(len(clips))])
+    features = {f"{weights or 'random'} weights": DynamicFeatureExtractor(weights).tokens(flow.float(), chunk=1)
+                for weights in ("course", None)}
+    motion = torch.cat([flow, flow.norm(dim=-1, keepdim=True)], dim=-1).float()
+    for name, frames, places in (("a moment's mean flow, 4 × 4", 1, 4), ("a moment's four flows, 7 × 7", 4, 7)):
+        features[name] = reduce(motion, "clips (moments frames f) (rows h) (columns w) uvs -> "
+                                "clips moments (frames rows columns uvs)", "mean", moments=8, frames=frames,
+                                rows=places, columns=places)
+    for name, vectors in features.items():
+        for what, target in (("dart direction", dart), ("movement sizes", size)):
+            probe = linear_probe(vectors.flatten(0, 1), target, speaker)
+            score, floor = probe.scores.mean().item(), probe.baselines.mean().item()
+            print(f"| {what} from {name} | {probe.measure} {score:.3f} | {floor:.3f}, a constant | | |")
+
+
+def draw_faces(first: int) -> None:
+    """A hundred faces with their regions."""
+    faces = FaceDataset(first + 100)
+    for index in range(first, first + 100):
+        seed, tone, attributes = faces.person(index)
+        draw_face(attributes, seed, difficulty="medium", tone=tone)
+
+
+def draw_clips(first: int) -> None:
+    """Two clips."""
+    for seed in range(first, first + 2):
+        render_clip(seed)
+
+
+class Jpegs(torch.utils.data.Dataset):
+    """The same pictures, labels and regions as a data set of faces, from JPEGs and packed masks in memory."""
+
+    def __init__(self, faces: FaceDataset):
+        self.items = []
+        for item in faces:
+            picture = np.ascontiguousarray(item["image"].movedim(0, -1).mul(255).round().byte().numpy())
+            masks = {"regions": np.packbits(item["regions"].numpy())} if faces.regions else {}
+            self.items.append((cv2.imencode(".jpg", picture)[1], item | masks))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict:
+        jpeg, item = self.items[index]
+        item = item | {"image": to_image(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))}
+        if "regions" not in item:
+            return item
+        shape = (len(ATTRIBUTES), *item["image"].shape[1:])
+        return item | {"regions": torch.from_numpy(np.unpackbits(item["regions"]).reshape(shape).view(bool))}
 
 
 def bench_world() -> None:
-    """Drawing beside JPEG decoding of the same sizes, one process."""
-    faces = FaceDataset(100, difficulty="medium")
-    jpeg = cv2.imencode(".jpg", draw_face({"Young"}, 0).image)[1]
-    ours, peer = seconds(lambda: [faces[i] for i in range(50)], lambda: [cv2.imdecode(jpeg, 1) for _ in range(50)])
-    row("faces with regions, 112 px", f"{50 / ours:.0f}/s", f"{50 / peer:.0f}/s decoding JPEG", peer / ours)
-    still = [cv2.imencode(".jpg", frame)[1] for frame in render_clip(0).frames]
-    ours, peer = seconds(lambda: [render_clip(i) for i in range(3)],
-                         lambda: [[cv2.imdecode(code, 1) for code in still] for _ in range(3)], rounds=3)
-    row("clips of 32 frames with true flow", f"{3 / ours:.1f}/s", f"{3 / peer:.0f}/s decoding JPEG", peer / ours)
+    """Drawing, and reading what was drawn, beside decoding JPEGs of the same size."""
+    faces = FaceDataset(100)
+    picture = cv2.imencode(".jpg", draw_face({"Young"}, 0).image)[1]
+    frames = [cv2.imencode(".jpg", frame)[1] for frame in render_clip(0).frames]
+    with multiprocessing.get_context("spawn").Pool(2, cv2.setNumThreads, (1,)) as pool:     # a core each
+        one, two, items, peer = seconds(lambda: draw_faces(0), lambda: pool.map(draw_faces, (0, 100), 1),
+                                        lambda: [faces[i] for i in range(100)],
+                                        lambda: [cv2.imdecode(picture, 1) for _ in range(100)])
+        decoding = f"{100 / peer:.0f}/s decoding JPEG"
+        row("faces with regions, 112 px", f"{100 / one:.0f}/s", decoding, peer / one)
+        row("the same as items of a data set", f"{100 / items:.0f}/s", decoding, peer / items)
+        row("faces in two processes", f"{200 / two:.0f}/s", f"{100 / one:.0f}/s in one", 2 * one / two, "≥ 1000/s")
+        one, two, peer = seconds(lambda: draw_clips(0), lambda: pool.map(draw_clips, (0, 2), 1),
+                                 lambda: [[cv2.imdecode(code, 1) for code in frames] for _ in range(2)])
+        row("clips of 32 frames with true flow", f"{2 / one:.1f}/s", f"{2 / peer:.0f}/s decoding JPEG", peer / one)
+        row("clips in two processes", f"{4 / two:.1f}/s", f"{2 / one:.1f}/s in one", 2 * one / two, "≥ 16/s")
+    with tempfile.TemporaryDirectory() as folder:
+        for what, regions in (("images and labels", False), ("with regions", True)):
+            drawn = FaceDataset(512, regions=regions, cache=folder)
+            drawn.fill_cache()
+            jpegs = Jpegs(drawn)
+            for workers in (0, 2):
+                loaders = [DataLoader(data, 64, num_workers=workers) for data in (drawn, jpegs)]
+                ours, peer = seconds(*[lambda loader=loader: [len(batch) for batch in loader] for loader in loaders])
+                row(f"cached faces, {what}, {workers} workers", f"{512 / ours:.0f}/s",
+                    f"{512 / peer:.0f}/s decoding JPEG", peer / ours, "≥ 1")
+
+
+def sampled_on_one_part(clip: RenderedClip, t: int) -> np.ndarray:
+    """Pixels of frame t whose place in frame t + 1 can be sampled bicubically without touching another part."""
+    square = np.ones((5, 5), np.uint8)
+    darkest, brightest = cv2.erode(clip.parts[t + 1], square), cv2.dilate(clip.parts[t + 1], square)
+    around = np.where(darkest == brightest, darkest, np.uint8(255))
+    there = np.indices(around.shape, np.float32)[::-1].transpose(1, 2, 0) + clip.flow[t]
+    landed = cv2.remap(around, there, None, cv2.INTER_NEAREST, borderValue=255)
+    pure = cv2.erode(clip.parts[t], square[1:4, 1:4]) == cv2.dilate(clip.parts[t], square[1:4, 1:4])
+    return (landed == clip.parts[t]) & pure & ~clip.occluded[t]
 
 
 def bench_flow() -> None:
-    """End-point error of each estimator on drawn clips, beside zero flow."""
-    clips = [ClipDataset(4, "test", method="true").clip(i) for i in range(4)]
-    moving = [(~clip.occluded) & (np.linalg.norm(clip.flow, axis=-1) > 0.05) for clip in clips]
-    zero = np.mean([end_point_error(np.zeros_like(clip.flow), clip.flow, judged)
-                    for clip, judged in zip(clips, moving, strict=True)])
+    """What the true flow is worth, then the end-point error of each estimator by face part, beside zero flow."""
+    unseen = ClipDataset(8, "test", method="true")
+    clips = [unseen.clip(i) for i in range(len(unseen))]
+    residual = np.concatenate([clip.residual[clip.parts >= PARTS.index("head")] for clip in clips])
+    row("true flow, mean residual over the head", f"{residual.mean():.5f} px", "0.005 px allowed",
+        residual.mean() / 0.005, "≤ 1")
+    row("true flow, largest residual", f"{residual.max():.3f} px", "0.005 px, the mean allowed", residual.max() / 0.005)
+
+    flows = {"true flow": [clip.flow for clip in clips], "zero flow": [np.zeros_like(clip.flow) for clip in clips]}
     for method, preset in (("dis", "ultrafast"), ("dis", "fast"), ("dis", "medium"), ("farneback", "medium")):
         computer = OpticalFlowComputer(method, preset)
-        error = np.mean([end_point_error(computer(clip.frames), clip.flow, judged)
-                         for clip, judged in zip(clips, moving, strict=True)])
-        name = method if method == "farneback" else f"{method} {preset}"
-        row(f"end-point error, {name}", f"{error:.2f} px", f"{zero:.2f} px, zero flow", error / zero)
+        flows[method if method == "farneback" else f"dis {preset}"] = [computer(clip.frames) for clip in clips]
+    grey = {name: np.concatenate([
+        np.abs(warp(clip.frames[t + 1].astype(np.float32), flow[t]) - clip.frames[t])[sampled_on_one_part(clip, t)]
+        for clip, flow in zip(clips, fields, strict=True) for t in range(len(flow) - 1)]).mean()
+        for name, fields in flows.items()}
+    for peer, asked in (("zero flow", "≤ 0.5"), ("dis medium", "< 1")):
+        row("photometric error, true flow", f"{grey['true flow']:.2f} grey levels", f"{grey[peer]:.2f}, {peer}",
+            grey["true flow"] / grey[peer], asked)
+
+    truth, parts = np.stack(flows["true flow"]), np.stack([clip.parts for clip in clips])
+    moving = ~np.stack([clip.occluded for clip in clips]) & (np.linalg.norm(truth, axis=-1) > 0.05)
+    places = {"all that moves": moving} | {part: moving & (parts == k) for k, part in enumerate(PARTS)}
+    for place, judged in places.items():
+        for name in list(flows)[2:] if judged.any() else []:
+            error, zero = (end_point_error(np.stack(flows[one]), truth, judged) for one in (name, "zero flow"))
+            row(f"end-point error, {place}, {name}", f"{error:.2f} px", f"{zero:.2f} px, zero flow", error / zero)
 
 
-BENCHES = {"pipeline": bench_pipeline, "memory": bench_memory, "extractors": bench_extractors, "world": bench_world,
-           "flow": bench_flow}
+def bench_rates() -> None:
+    """Rates of 20,000 faces beside CelebA's, and how attributes depend on sex and age."""
+    faces = FaceDataset(20_000, "train", 1)
+    drawn = np.stack([faces.target(i).numpy() for i in range(len(faces))])
+    off = np.abs(drawn.mean(0) - CELEBA_RATES)
+    worst = off.argmax()
+    row("attribute rates, 20,000 faces", f"{100 * off[worst]:.2f} points off at most", f"CelebA, {ATTRIBUTES[worst]}",
+        drawn.mean(0)[worst] / CELEBA_RATES[worst], "within 1 point")
+    male, young = (drawn[:, ATTRIBUTES.index(name)] == 1 for name in ("Male", "Young"))
+    groups = {"young women": ~male & young, "older women": ~male & ~young, "young men": male & young,
+              "older men": male & ~young}
+    print("\n| drawn rate in % | " + " | ".join(("all", *groups)) + " | CelebA |\n" + "|---" * 7 + "|")
+    for i, name in enumerate(ATTRIBUTES):
+        shares = [drawn[:, i].mean(), *(drawn[group, i].mean() for group in groups.values()), CELEBA_RATES[i]]
+        print(f"| {name} | " + " | ".join(f"{100 * share:.1f}" for share in shares) + " |")
+
+
+def bench_difficulty() -> None:
+    """The stored study: what plain BCE reaches by difficulty and number of images, and across difficulties."""
+    rows = files.read_json(runtime.assets("results/difficulty.json"))["rows"]
+    for title, score in (("F1 at 0.5, rare attributes", "f1_rare"), ("F1 at chosen thresholds, rare", "f1_tuned_rare"),
+                         ("AP, rare attributes", "ap_rare"), ("accuracy", "accuracy")):
+        print(f"\n{difficulty_table(rows, title, score)}")
+    print(f"\n{transfer_table(rows)}")
+
+
+def bench_viewer(folder: str) -> None:
+    """The page of 12 layers × 12 heads beside BertViz's model view, and its repaints beside a frame of 60 Hz."""
+    from playwright.sync_api import sync_playwright
+
+    from course_lib.analysis import page as pages
+    from tests.conftest import CHROMIUM_FLAGS, find_chromium
+    from tests.test_page import random_maps, repaint_times
+
+    maps, words = random_maps(12, 12, 64, 64, sharp=1.0), [f"word{i}" for i in range(64)]
+    viewer = len(Path(pages.__file__).with_name("viewer.js").read_bytes())
+    actions = [lambda: pages.attention_page(maps, query_names=words)]
+    try:
+        from bertviz import model_view
+    except ImportError:
+        print("| (BertViz is not installed: the page stands beside itself) |||||")
+    else:
+        attention = [weights[:1] for weights in maps.values()]
+        actions.append(lambda: model_view(attention, words, html_action="return").data)
+    times, sizes = seconds(*actions), [len(action().encode()) / 1e6 for action in actions]
+    sizes[0] -= viewer / 1e6
+    row("page of 12 × 12 × 64 tokens, built", f"{times[0]:.3f} s", f"{times[-1]:.3f} s", times[0] / times[-1],
+        "≤ 0.15 s")
+    row("the same, size without the viewer", f"{sizes[0]:.2f} MB", f"{sizes[-1]:.2f} MB", sizes[0] / sizes[-1],
+        "≤ 0.5 MB")
+    row("viewer.js", f"{viewer / 1e3:.0f} kB", "", viewer / 120e3, "≤ 120 kB")
+    maps = random_maps(12, 12, 197, 197, sharp=1.0)
+    path = pages.save_page(Path(folder) / "page.html", maps, image=torch.rand(3, 224, 224), grid=(14, 14))
+    with sync_playwright() as playwright:
+        page = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS).new_page()
+        started = time.perf_counter()
+        page.goto(f"file://{path}")
+        page.wait_for_selector(".attention .mark")
+        first = time.perf_counter() - started
+        hover, change = (float(np.quantile(spent, 0.95)) for spent in repaint_times(page, 100))
+    row("12 × 12 × 197 tokens: to the first picture", f"{first:.2f} s", "", first, "≤ 1 s")
+    for what, spent in (("hover", hover), ("other layer and head", change)):
+        row(f"12 × 12 × 197 tokens: {what}, 95 %", f"{spent:.1f} ms", "16.7 ms, a frame", spent / 16.7, "≤ 1")
+
+
+BENCHES = {"pipeline": bench_pipeline, "memory": bench_memory, "extractors": bench_extractors, "probe": bench_probe,
+           "world": bench_world, "flow": bench_flow, "rates": bench_rates, "difficulty": bench_difficulty,
+           "viewer": bench_viewer}
 
 
 def main() -> None:
@@ -149,7 +354,7 @@ def main() -> None:
     print("| what | measured | beside | ratio | asked |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen:
-            BENCHES[name](folder) if name == "pipeline" else BENCHES[name]()
+            BENCHES[name](folder) if name in ("pipeline", "viewer") else BENCHES[name]()
 
 
 if __name__ == "__main__":

@@ -166,7 +166,8 @@ def test_clip_and_scale(flow, limit):
     assert abs(scaled).max() <= 1
     inside = abs(flow) <= limit
     assert np.allclose(scaled[inside] * limit, flow[inside], atol=1e-4)
-    assert np.array_equal(np.sign(scaled), np.sign(flow))
+    normal = (flow == 0) | (abs(flow) > 1e-30)            # the smallest numbers of all vanish in the division
+    assert np.array_equal(np.sign(scaled[normal]), np.sign(flow[normal]))
     assert np.array_equal(clip_and_scale(torch.from_numpy(flow), limit).numpy(), scaled)
 
 

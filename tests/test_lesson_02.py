@@ -95,6 +95,8 @@ WRONG = [
     ("clip_and_scale", lambda flow, limit: F.normalize(flow, dim=-1) * flow.norm(dim=-1, keepdim=True).clip(max=limit)
      / limit, "clip u and v each"),
     ("clip_and_scale", lambda flow, limit: flow.clip(-20, 20) / 20, "use the `limit` that is passed"),
+    ("clip_and_scale", lambda flow, limit: flow.clip(-limit, limit) / flow.clip(-limit, limit).abs().max(),
+     "a still clip looks violent"),
     ("clip_and_scale", lambda flow, limit: flow.clip_(-limit, limit) / limit, "changes its input in place"),
     ("adjust_length", lambda flow, frames: padded(flow[:frames], frames), "you keep the beginning"),
     ("adjust_length", lambda flow, frames: padded(flow[-frames:], frames), "you keep the end"),

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.training.metrics import concordance, floor_prediction, mean_accuracy
+from course_lib.training.metrics import concordance, floor_prediction, mean_accuracy, speaker_lookup
 
 sizes = st.tuples(st.integers(1, 12), st.integers(1, 6))
 seeds = st.integers(0, 10_000)
@@ -92,3 +92,25 @@ def test_bad_input_gets_one_sentence(metric, prediction, target, sentence):
 def test_the_floor_refuses_what_has_no_mean(targets, count, sentence):
     with pytest.raises(ValueError, match=sentence):
         floor_prediction(targets, count)
+
+
+@given(st.integers(1, 12), st.integers(1, 4), seeds)
+def test_the_look_up_says_each_speaker_s_mean_and_the_floor_for_strangers(count, traits, seed):
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.rand(count, traits, generator=generator)
+    who, asked = (torch.randint(0, 5, (count,), generator=generator) for _ in range(2))
+    answers = speaker_lookup(targets, who, asked)
+    for answer, speaker in zip(answers, asked.tolist(), strict=True):
+        own = [row for row, name in zip(targets, who.tolist(), strict=True) if name == speaker]
+        torch.testing.assert_close(answer, torch.stack(own or list(targets)).mean(dim=0))
+    names = [f"-_{speaker}" for speaker in who.tolist()], [f"-_{speaker}" for speaker in asked.tolist()]
+    assert torch.equal(speaker_lookup(targets, *names), answers)    # names do as well as numbers
+
+
+def test_the_look_up_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="2 train_speakers for 3 train_targets"):
+        speaker_lookup(torch.rand(3, 5), ["a", "b"], ["a"])
+    with pytest.raises(ValueError, match="nan"):
+        speaker_lookup(NAN, ["a"], ["a"])
+    with pytest.raises(ValueError, match="at least one row"):
+        speaker_lookup(torch.rand(0, 5), [], ["a"])

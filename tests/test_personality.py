@@ -7,9 +7,12 @@ from torch import nn
 
 from course_lib.models import (
     CompletePersonalityModel,
+    DynamicFeatureExtractor,
     FeatureFusionModule,
     PersonalityPredictionHead,
+    StaticFeatureExtractor,
     TokenPersonalityModel,
+    course_personality_model,
 )
 from course_lib.models.attention import attend
 from course_lib.models.personality import attention_per_trait
@@ -27,6 +30,50 @@ def test_complete_model_has_the_counts_of_the_lesson():
     assert trainable == 371_461
     assert trainable + running == 371_717
     assert sum(parameter.numel() for parameter in model.head.parameters()) == 8_256 + 325
+
+
+def test_every_layer_has_the_count_worked_out_by_hand():
+    """Floating-point values in the order of the data; each linear layer is (inputs + 1) × outputs."""
+    model = CompletePersonalityModel()
+    counts = {name: sum(value.numel() for value in layer.state_dict().values() if value.is_floating_point())
+              for name, layer in model.named_modules() if not list(layer.children())}
+    assert {name: count for name, count in counts.items() if count} == {
+        "cross_attention.project_static": 65_664, "cross_attention.project_dynamic": 32_896,
+        "cross_attention.attention.to_query": 66_048, "cross_attention.attention.to_key": 66_048,
+        "cross_attention.attention.to_value": 66_048, "cross_attention.attention.to_output": 65_664,
+        "cross_attention.norm": 256, "fusion.norm": 512, "head.layers.0": 8_256, "head.layers.2": 325}
+
+
+@pytest.mark.parametrize(("static", "dynamic", "sentence"), [
+    (2048, 256, r"static is 2048 wide .*build it with static_dim=2048, or project first with nn.Linear\(2048, 512\)"),
+    (512, 1024, r"dynamic is 1024 wide .*build it with dynamic_dim=1024, or project first with nn.Linear\(1024, 256\)"),
+])
+def test_features_that_do_not_fit_name_the_argument_and_either_cure_works(static, dynamic, sentence):
+    features = torch.randn(4, static), torch.randn(4, dynamic)
+    with pytest.raises(ValueError, match=sentence) as error:
+        CompletePersonalityModel()(*features)
+    assert "\n" not in str(error.value)
+    assert CompletePersonalityModel(static_dim=static, dynamic_dim=dynamic)(*features).shape == (4, 5)
+    projected = nn.Linear(static, 512)(features[0]), nn.Linear(dynamic, 256)(features[1])
+    assert CompletePersonalityModel()(*projected).shape == (4, 5)
+
+
+def test_tokens_that_do_not_fit_name_the_argument():
+    with pytest.raises(ValueError, match=r"motion_tokens is 512 wide .* dynamic_dim=512"):
+        TokenPersonalityModel()(torch.randn(2, 49, 2048), torch.randn(2, 8, 512))
+
+
+def test_the_shipped_weights_fit_the_model_and_only_their_own_extractors():
+    static, dynamic = StaticFeatureExtractor(), DynamicFeatureExtractor()
+    model = course_personality_model(static, dynamic)
+    assert not model.training
+    assert model.fusion.norm.running_mean.abs().sum() > 0               # trained, not fresh
+    with torch.no_grad():
+        traits = model(torch.rand(3, 49, 2048), torch.rand(3, 8, 1024))
+    assert traits.shape == (3, 5)
+    static.hash = "another"
+    with pytest.raises(ValueError, match="another static extractor"):
+        course_personality_model(static, dynamic)
 
 
 def test_both_models_predict_five_traits():
@@ -60,6 +107,12 @@ def test_batch_of_one_trains_never_and_predicts_always():
         model(torch.randn(1, 512), torch.randn(1, 256))
     assert "\n" not in str(error.value)
     assert model.eval()(torch.randn(1, 512), torch.randn(1, 256)).shape == (1, 5)
+
+
+def test_one_clip_left_over_trains_never_whichever_model():
+    model = TokenPersonalityModel(static_dim=10, dynamic_dim=6, fusion_dim=8, num_heads=2)
+    with pytest.raises(ValueError, match="batch of 1"):
+        model(torch.randn(1, 7, 10), torch.randn(1, 4, 6))
 
 
 def test_head_is_linear_at_the_end():

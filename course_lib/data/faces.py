@@ -215,9 +215,10 @@ class FaceDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         values = self._stored(index) or self._drawn(index)
-        item = {"image": to_image(values["image"]), "target": torch.tensor(values["target"]),
-                "tone": float(values["tone"]), "expression": torch.tensor(values["expression"]),
-                "pose": torch.tensor(values["pose"]), "person": index // self.images_per_person}
+        item = {"image": to_image(values["image"]), "tone": float(values["tone"]),
+                "person": index // self.images_per_person}
+        for name in ("target", "expression", "pose"):
+            item[name] = torch.from_numpy(np.array(values[name]))       # a copy: what is stored can't be written to
         return item | ({"regions": torch.from_numpy(values["regions"])} if self.regions else {})
 
     def _drawn(self, index: int) -> dict[str, np.ndarray | float]:

@@ -10,7 +10,7 @@ from .personality import (
     attention_per_trait,
     course_personality_model,
 )
-from .static import StaticFeatureExtractor, to_tokens
+from .static import StaticFeatureExtractor, attribute_head, freeze_first, global_average, to_tokens
 
 __all__ = [
     "I3D",
@@ -25,7 +25,10 @@ __all__ = [
     "VisualizableCrossAttention",
     "attend",
     "attention_per_trait",
+    "attribute_head",
     "course_personality_model",
+    "freeze_first",
+    "global_average",
     "inflate",
     "to_tokens",
 ]

@@ -1,12 +1,15 @@
 """How good predicted traits are: mean accuracy and concordance, and the floor that a constant reaches."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from einops import repeat
 from torch import Tensor
 
 from course_lib.shapes import Float
 
-__all__ = ["concordance", "floor_prediction", "mean_accuracy"]
+__all__ = ["concordance", "floor_prediction", "mean_accuracy", "speaker_lookup"]
 
 
 def _batch_of_traits(values: Tensor, name: str) -> None:
@@ -63,3 +66,24 @@ def floor_prediction(train_targets: Tensor, count: int) -> Float[Tensor, "count 
     if count < 0:
         raise ValueError(f"count is {count}; expected 0 or more, the number of items to predict")
     return repeat(train_targets.mean(dim=0), "traits -> count traits", count=count)
+
+
+def speaker_lookup(train_targets: Tensor, train_speakers: Sequence | Tensor,
+                   speakers: Sequence | Tensor) -> Float[Tensor, "count traits"]:
+    """What a model that only recognises people would say: the speaker's mean training target, or else the floor.
+
+    ``train_targets`` is ``batch traits``; speakers are numbers or names, one for each row asked about. Where it beats
+    the floor, the same speakers are on both sides. Raises ``ValueError`` for lengths that differ, no rows, or NaN.
+    Derived in lesson 06.
+    """
+    _batch_of_traits(train_targets, "train_targets")
+    if len(train_speakers) != len(train_targets):
+        raise ValueError(f"there are {len(train_speakers)} train_speakers for {len(train_targets)} train_targets; give "
+                         "one speaker for each row")
+    known, who = np.unique(np.asarray(train_speakers), return_inverse=True)
+    totals = torch.zeros(len(known), train_targets.shape[1]).to(train_targets)
+    totals.index_add_(0, torch.from_numpy(who), train_targets)
+    means = totals / torch.from_numpy(np.bincount(who))[:, None]
+    answers = dict(zip(known.tolist(), means, strict=True))
+    floor = train_targets.mean(dim=0)
+    return torch.stack([answers.get(speaker, floor) for speaker in np.asarray(speakers).tolist()])

@@ -1,0 +1,168 @@
+"""Attention drawn: one map, a grid of heads, parts of a model, a run over its steps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from ..shapes import Float
+from .pictures import HIGHLIGHT, INK, Animation, Picture, blank_axes
+
+__all__ = ["animate_attention", "draw_map", "plot_attention_map", "plot_evidence", "plot_heads", "plot_part_attention"]
+
+FEW = 12                                                # tokens up to which every weight is written into its cell
+
+
+def first_item(weights) -> Float[Tensor, "heads queries keys"]:
+    """The heads of the first item of a batch, from weights with any number of leading axes."""
+    weights = torch.as_tensor(weights).detach().float().cpu()
+    if weights.ndim < 2 or 0 in weights.shape:
+        raise ValueError(f"a map needs queries and keys, but the weights have the shape {tuple(weights.shape)}; pass "
+                         "`batch heads queries keys`, or one map `queries keys`")
+    weights = weights[(None,) * max(0, 3 - weights.ndim)]
+    return weights[(0,) * (weights.ndim - 3)]
+
+
+def draw_map(axis, values: Float[np.ndarray, "queries keys"], brightest: float | None = None,
+             query_names: Sequence[str] | None = None, key_names: Sequence[str] | None = None):
+    """One map on `axis`, black-to-yellow from 0 to `brightest` (its own maximum); few tokens get their numbers."""
+    queries, keys = values.shape
+    brightest = brightest or max(float(values.max()), 1e-12)
+    image = axis.imshow(values, cmap="cividis", vmin=0, vmax=brightest, interpolation="nearest",
+                        aspect="equal" if 0.4 < queries / keys < 2.5 else "auto")
+    axis.set_axis_on()
+    axis.tick_params(length=0, labelsize=8)
+    for side, count, names in ((axis.yaxis, queries, query_names), (axis.xaxis, keys, key_names)):
+        if names is not None:
+            side.set_ticks(range(count), [str(name) for name in names])
+        else:
+            side.set_major_locator(MaxNLocator(min(count, 8), integer=True))
+    if key_names is not None:
+        axis.tick_params(axis="x", labelrotation=45 if max(len(str(name)) for name in key_names) > 3 else 0)
+    if max(queries, keys) <= FEW:
+        for q, k in np.ndindex(queries, keys):
+            axis.text(k, q, f"{values[q, k]:.2f}", ha="center", va="center", fontsize=7.5,
+                      color="black" if values[q, k] > 0.55 * brightest else "white")
+    return image
+
+
+def plot_attention_map(weights, save_path: str | Path | None = None, *, title: str = "",
+                       query_names: Sequence[str] | None = None, key_names: Sequence[str] | None = None) -> Picture:
+    """One map, `queries keys`; the heads of `batch heads queries keys` are averaged and the first item is shown.
+
+    Raises ``ValueError`` if names are given and are not as many as the tokens. Derived in lesson 04.
+    """
+    heads = first_item(weights)
+    values = heads.mean(0).numpy()
+    queries, keys = values.shape
+    for side, count, names in (("queries", queries, query_names), ("keys", keys, key_names)):
+        if names is not None and len(names) != count:
+            raise ValueError(f"{len(names)} names for {count} {side}; give one name for each")
+    figure, axes = blank_axes(1, 1, float(np.clip(0.42 * keys, 4.2, 7)), float(np.clip(0.42 * queries, 2.2, 5.6)))
+    axis = axes[0, 0]
+    image = draw_map(axis, values, None, query_names, key_names)
+    axis.set(xlabel="key", ylabel="query")
+    if title:
+        axis.set_title(title, fontsize=10, color=INK)
+    figure.colorbar(image, ax=axis, label="weight", fraction=0.05)
+    top = np.unravel_index(values.argmax(), values.shape)
+    of = f"the mean of {len(heads)} heads" if len(heads) > 1 else "one head"
+    picture = Picture(figure, f"{title or 'Attention'}: {queries} queries over {keys} keys, {of}; the largest weight "
+                              f"is {values.max():.2f}, from query {top[0]} to key {top[1]} (uniform: {1 / keys:.2f}).")
+    if save_path is not None:
+        picture.save(save_path)
+    return picture
+
+
+def plot_heads(weights, title: str = "Attention", columns: int = 4) -> Picture:
+    """The heads of one layer side by side, on one scale, each with the share of keys it effectively looks at."""
+    heads = first_item(weights)
+    count, _, keys = heads.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    shape = float(np.clip(heads.shape[1] / keys, 0.5, 1.6))
+    figure, axes = blank_axes(rows, columns, 2.3 * columns + 0.6, (2.1 * shape + 0.35) * rows)
+    support = torch.special.entr(heads).sum(-1).exp().mean(-1)
+    for head, axis in zip(range(count), axes.flat, strict=False):
+        image = draw_map(axis, heads[head].numpy(), float(heads.max()))
+        axis.set_title(f"head {head}: {support[head]:.1f} of {keys} keys", fontsize=8.5, color=INK)
+    figure.colorbar(image, ax=axes, label="weight", fraction=0.03)
+    sharpest, widest = int(support.argmin()), int(support.argmax())
+    return Picture(figure, f"{title}: {count} heads on one scale; head {sharpest} looks effectively at "
+                           f"{support[sharpest]:.1f} of {keys} keys, head {widest} at {support[widest]:.1f}.")
+
+
+def plot_part_attention(weights, num_parts: int, title: str = "Attention between parts") -> Picture:
+    """The map of tokens that come in `num_parts` equal parts, and beside it how much each part asks each other part.
+
+    A cell of the right map is the attention a token of one part spends on all tokens of another: rows sum to 1.
+    Derived in lesson 10.
+    """
+    values = first_item(weights).mean(0)
+    queries, keys = values.shape
+    if num_parts < 1 or queries % num_parts or keys % num_parts:
+        raise ValueError(f"{queries} queries and {keys} keys do not divide into {num_parts} equal parts; give the "
+                         "number of parts that the model was built with")
+    parts = values.reshape(num_parts, queries // num_parts, num_parts, keys // num_parts).sum(3).mean(1)
+    figure, axes = blank_axes(1, 2, 8.6, 3.9)
+    draw_map(axes[0, 0], values.numpy())
+    for part in range(1, num_parts):
+        axes[0, 0].axhline(part * queries / num_parts - 0.5, color="white", linewidth=0.7)
+        axes[0, 0].axvline(part * keys / num_parts - 0.5, color="white", linewidth=0.7)
+    axes[0, 0].set(xlabel="key token", ylabel="query token")
+    figure.colorbar(draw_map(axes[0, 1], parts.numpy()), ax=axes[0, 1], label="share of attention", fraction=0.05)
+    axes[0, 1].set(xlabel="part that is looked at", ylabel="part that looks")
+    figure.suptitle(title, fontsize=10, color=INK)
+    return Picture(figure, f"{title}: the tokens of {num_parts} parts spend {parts.diagonal().mean():.0%} of their "
+                           f"attention within their own part (uniform would be {1 / num_parts:.0%}).")
+
+
+def plot_evidence(values: Float[np.ndarray, "queries keys"], measured: Float[np.ndarray, " items"], reference: float,
+                  label: str, reference_label: str) -> Picture:
+    """A map beside the numbers that say what is wrong with it, and the value they are held against."""
+    figure, axes = blank_axes(1, 2, 7.6, 3.0)
+    draw_map(axes[0, 0], values)
+    axes[0, 0].set(xlabel="key", ylabel="query")
+    axis = axes[0, 1]
+    axis.set_axis_on()
+    axis.bar(range(len(measured)), measured, color="#345995", width=0.7)
+    axis.axhline(reference, color=HIGHLIGHT, linewidth=1.5, linestyle="--", label=reference_label)
+    axis.set_ylabel(label)
+    axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.16))
+    return Picture(figure, f"The mean map, its largest weight {values.max():.2f}, and the {label}: "
+                           f"{measured.min():.3g} to {measured.max():.3g}, against {reference_label}, {reference:.3g}.")
+
+
+def animate_attention(sequence: Sequence, fps: float = 2) -> Animation:
+    """One map a step (heads averaged, first item), all on one scale, as an animation. Derived in lesson 10."""
+    if not len(sequence):
+        raise ValueError("an animation needs at least one step of attention, but the sequence is empty; record a run "
+                         "first")
+    maps = [first_item(weights).mean(0).numpy() for weights in sequence]
+    if len({values.shape for values in maps}) > 1:
+        raise ValueError(f"the steps have maps of the shapes {sorted({values.shape for values in maps})}; animate one "
+                         "layer at a time")
+    brightest = max(max(float(values.max()) for values in maps), 1e-12)
+    figure, axes = blank_axes(1, 1, 4.2, 3.8)
+    canvas = FigureCanvasAgg(figure)
+    image = draw_map(axes[0, 0], maps[0], brightest) if max(maps[0].shape) > FEW else None
+    frames = []
+    for step, values in enumerate(maps):
+        if image is None:
+            axes[0, 0].clear()
+            draw_map(axes[0, 0], values, brightest)
+        else:
+            image.set_data(values)
+        axes[0, 0].set_title(f"step {step} of {len(maps)}", fontsize=10, color=INK)
+        axes[0, 0].set(xlabel="key", ylabel="query")
+        canvas.draw()
+        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    largest = [float(values.max()) for values in maps]
+    return Animation(frames, fps, f"Attention over {len(maps)} steps on one scale; the largest weight goes from "
+                                  f"{largest[0]:.2f} at step 0 to {largest[-1]:.2f} at step {len(maps) - 1}.")

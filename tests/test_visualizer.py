@@ -1,0 +1,175 @@
+"""The visualizer: weights from any model, pictures of them, a pipeline watched step by step, a folder of images."""
+
+import re
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from course_lib.analysis.records import Recording
+from course_lib.analysis.visualizer import (
+    AttentionVisualizer,
+    get_attention_weights,
+    record_folder,
+    visualize_during_inference,
+)
+from course_lib.models.attention import CrossAttention, TokenCrossAttention
+
+
+def encoder(layers=2):
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False).eval()
+
+
+def test_weights_of_each_layer_by_name():
+    model, tokens = encoder(3), torch.randn(2, 5, 16)
+    visualizer = AttentionVisualizer()
+    weights = visualizer.extract_attention_weights(model, tokens)
+    assert list(weights) == [f"layers.{i}.self_attn" for i in range(3)]
+    first = model.layers[0].self_attn(tokens, tokens, tokens, average_attn_weights=False)[1]
+    assert torch.allclose(weights["layers.0.self_attn"], first, atol=1e-6)
+    assert list(visualizer.extract_attention_weights(model, tokens, layer_idx=-1)) == ["layers.2.self_attn"]
+    assert list(visualizer.extract_attention_weights(model, src=tokens, layer_idx=1)) == ["layers.1.self_attn"]
+    with pytest.raises(ValueError, match="layer_idx=3 does not exist"):
+        visualizer.extract_attention_weights(model, tokens, layer_idx=3)
+
+
+@pytest.mark.filterwarnings("ignore:not recorded")
+def test_a_model_without_attention_is_told_so():
+    with pytest.raises(ValueError, match="Linear has no attention"):
+        AttentionVisualizer().extract_attention_weights(nn.Linear(4, 4), torch.randn(1, 4))
+
+
+def test_hooks_record_until_they_are_cleared_and_leave_the_output_alone():
+    model, tokens = encoder(), torch.randn(1, 5, 16)
+    with torch.no_grad():
+        before = model(tokens)
+        with AttentionVisualizer() as visualizer:
+            assert visualizer.sequence == []
+            visualizer.register_hooks(model)
+            assert torch.equal(model(tokens), before)
+            model(tokens * 2)
+        model(tokens)
+    assert len(visualizer.sequence) == 2
+    assert not torch.equal(*(step["layers.0.self_attn"] for step in visualizer.sequence))
+    visualizer.clear_hooks()
+
+
+def test_hooks_are_removed_when_the_model_raises():
+    model, visualizer = encoder(), AttentionVisualizer()
+    with pytest.raises(AssertionError, match="embedding"), visualizer.register_hooks(model):
+        model(torch.randn(1, 5, 3))
+    with torch.no_grad():
+        model(torch.randn(1, 5, 16))
+    assert visualizer.sequence == []
+
+
+def test_cross_attention_weights_are_the_modules_own():
+    module = TokenCrossAttention(12, 20, 16, 4).eval()
+    static, dynamic = torch.randn(2, 7, 12), torch.randn(2, 5, 20)
+    weights = get_attention_weights(module, static, dynamic)
+    assert weights.shape == (2, 4, 7, 5)
+    module.attention.record = True
+    module(static, dynamic)
+    assert torch.allclose(weights, module.attention.last_attn_weights, atol=1e-6)
+
+
+def test_the_one_key_trap_shows():
+    weights = get_attention_weights(CrossAttention(12, 20, 16, 2), torch.randn(3, 12), torch.randn(3, 20))
+    assert weights.shape == (3, 2, 1, 1)
+    assert (weights == 1).all()
+
+
+def test_pictures_are_written(tmp_path):
+    weights = torch.randn(1, 4, 8, 8).softmax(-1)
+    visualizer = AttentionVisualizer()
+    visualizer.visualize_attention_heatmap(weights, tmp_path / "map.png", title="Layer 0")
+    visualizer.visualize_multi_head_attention(weights, tmp_path / "heads.png")
+    picture = visualizer.visualize_part_attention(weights, 4, tmp_path / "parts.png")
+    assert "4 parts" in picture.description
+    steps = [{"a": weights}, {"a": weights.flip(-1)}, weights]
+    visualizer.create_attention_animation(steps, tmp_path / "run.gif", fps=4)
+    with Image.open(tmp_path / "run.gif") as gif:
+        assert gif.n_frames == 3
+        assert gif.info["duration"] == 250
+    for name in ("map", "heads", "parts"):
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert min(image.size) > 200
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="choose a folder"):
+        visualizer.visualize_attention_heatmap(weights, tmp_path / "file" / "map.png")
+
+
+class Pipeline:
+    """A step-wise sampler as diffusers writes them: the model runs twice a step, guided and not."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def step(self, image, step):
+        self.model(image)
+        return self.model(image * (step + 1))[0]
+
+    @torch.no_grad()
+    def __call__(self, image, num_inference_steps, callback=None, callback_steps=1):
+        for step in range(num_inference_steps):
+            latents = self.step(image, step)
+            if callback is not None and step % callback_steps == 0:
+                callback(step, 1000 - step, latents)
+        return latents
+
+
+class NewerPipeline(Pipeline):
+    @torch.no_grad()
+    def __call__(self, image, num_inference_steps, callback_on_step_end=None):
+        for step in range(num_inference_steps):
+            extra = callback_on_step_end(self, step, torch.tensor(step), {"latents": self.step(image, step)})
+            assert "latents" in extra
+
+
+@pytest.mark.parametrize("kind", [Pipeline, NewerPipeline])
+def test_a_pipeline_is_watched_step_by_step(tmp_path, kind):
+    model, tokens = encoder(), torch.randn(1, 5, 16)
+    sequence = visualize_during_inference(kind(model), model, tokens, tmp_path, num_inference_steps=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"step_{step:03d}_layers.{layer}.self_attn.png" for step in range(3) for layer in range(2)]
+    assert len(sequence) == 3
+    expected = AttentionVisualizer().extract_attention_weights(model, tokens * 3)       # the last call of the last step
+    assert torch.allclose(sequence[2]["layers.1.self_attn"], expected["layers.1.self_attn"], atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:not recorded")
+def test_a_pipeline_that_cannot_be_watched_says_why(tmp_path):
+    model = encoder()
+    with pytest.raises(ValueError, match="neither `callback` nor `callback_on_step_end`"):
+        visualize_during_inference(lambda image, num_inference_steps: None, model, None, tmp_path)
+    with pytest.raises(ValueError, match="no step of attention was recorded"):
+        visualize_during_inference(Pipeline(encoder()), model, torch.randn(1, 5, 16), tmp_path, 2)
+
+
+class Patches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(48, 2, batch_first=True)
+
+    def forward(self, image):
+        tokens = image.unfold(2, 4, 4).unfold(3, 4, 4).flatten(2, 3).permute(0, 2, 1, 3, 4).flatten(2)
+        return self.attention(tokens, tokens, tokens)[0]
+
+
+def test_a_folder_of_images_gives_a_file_each_and_resumes(tmp_path, capsys):
+    for name in ("a.png", "b.JPG"):
+        Image.new("RGB", (40, 30), (90, 20, 10)).save(tmp_path / name)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    model, out = Patches(), tmp_path / "out"
+    written = record_folder(model, tmp_path, out, size=16)
+    assert [path.name for path in written] == ["attention_a.safetensors", "attention_b.safetensors"]
+    assert re.search(r"broken\.png is passed over", capsys.readouterr().out)
+    [record] = Recording.load(written[0]).records
+    assert record.weights.shape == (1, 2, 16, 16)
+    before = written[0].stat().st_mtime_ns
+    record_folder(model, tmp_path, out, size=16)
+    assert written[0].stat().st_mtime_ns == before
+    with pytest.raises(FileNotFoundError, match="no image in"):
+        record_folder(model, out, out)

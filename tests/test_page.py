@@ -285,7 +285,7 @@ def test_everything_can_be_reached_and_changed_with_the_keyboard(open_page):
     tokens = page.locator("[role=slider]")
     for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "End", "Home", "ArrowDown"):
         tokens.press(key)
-    settle(page)
+        settle(page)
     assert state(page, "query") == 1
     assert tokens.get_attribute("aria-valuenow") == "1"
     assert "“face” (1) looks most at" in tokens.get_attribute("aria-valuetext")

@@ -808,6 +808,8 @@ def test_the_course_models():
     (found,) = recording.records
     assert (found.name, found.shape, found.kind) == ("cross_attention.attention", (2, 4, 49, 8), "cross")
     assert tokens.last_pooled_weights.shape == (2, 4, 8)
+    (found,) = recorded(tokens, torch.randn(2, 5, 2048), torch.randn(2, 8, 1024)).records
+    assert found.name == "attention"
 
 
 def test_attend_inside_any_module():

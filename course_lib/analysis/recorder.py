@@ -99,8 +99,8 @@ def _names(root: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _related(name: str, owner: str) -> bool:
-    """Whether one is the other, or inside it; a record without a name may be anybody's."""
-    return f"{owner}.".startswith(f"{name}.") or f"{name}.".startswith(f"{owner}.") or not owner
+    """Whether one is the other, or inside it; the model itself, which has no name, is related to all."""
+    return not (name and owner) or f"{owner}.".startswith(f"{name}.") or f"{name}.".startswith(f"{owner}.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Training: the loop against one written by hand, callbacks one by one, and runs that are cut off and go on."""
 
 import csv
+import itertools
 import math
 
 import pytest
@@ -134,7 +135,7 @@ def test_the_schedule_rises_and_falls():
     assert factors[10] == 1
     assert factors[55] == pytest.approx(0.5)
     assert factors[100] == pytest.approx(0)
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
 
 
 def test_the_schedule_sets_the_rate_of_every_step():
@@ -206,7 +207,7 @@ def test_a_loss_that_is_not_finite_names_its_origin():
     broken = model()
     with torch.no_grad():
         broken[4].weight.fill_(math.inf)
-    with pytest.raises(ValueError, match="epoch 1, batch 1 is (nan|inf); it began in layer '4'; lower the learning"):
+    with pytest.raises(ValueError, match=r"epoch 1, batch 1 is (nan|inf); it began in layer '4'; lower the learning"):
         fit(broken, train, epochs=1)
     data = TensorDataset(torch.full((8, 4), math.nan), torch.zeros(8, 2))
     with pytest.raises(ValueError, match="the batch itself holds NaN"):

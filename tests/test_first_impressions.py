@@ -157,22 +157,23 @@ def test_items_are_the_course_s_clips_and_each_has_its_own_labels_in_ocean_order
     assert labels["speaker"] == batch["speaker"]
 
 
-def test_official_splits_share_speakers_and_speaker_splits_never_do(unpacked):
+def test_the_official_splits_share_speakers(unpacked):
     official = {split: set(FirstImpressions(unpacked, split).labels()["speaker"]) for split in SPLITS}
     assert official["training"] & official["test"] == {"J4GQm9j0JZ0"}
-    names = [f"{random.Random(number).getrandbits(64):x}" for number in range(3000)]
-    shares = [sum(module._split_of(name) == split for name in names) / 3000 for split in SPLITS]
-    assert shares == pytest.approx([0.6, 0.2, 0.2], abs=0.03)
-    dealt = {}
-    for split in SPLITS:
-        try:
-            clips = FirstImpressions(unpacked, split, by_speaker=True).clips
-        except ValueError as error:
-            assert f"the {split} split" in str(error)   # four speakers may leave one empty  # noqa: PT017
-            clips = []
-        dealt |= dict.fromkeys(clips, split)
-    assert sorted(dealt) == EVERY_CLIP
-    assert len({split for clip, split in dealt.items() if clip.startswith("J4")}) == 1
+
+
+def test_a_speaker_s_clips_stay_together_when_all_are_dealt_out_again(tmp_path):
+    names = [f"{random.Random(number).getrandbits(64):x}.{clip:03d}.mp4" for number in range(400) for clip in range(3)]
+    for number, split in enumerate(SPLITS):             # the official splits cut by clip
+        (tmp_path / f"annotation_{split}.pkl").write_bytes(
+            python2_pickle({trait: {clip: value(clip, trait) for clip in names[number::3]} for trait in FILE_ORDER}))
+    speakers = {split: FirstImpressions(tmp_path, split).labels()["speaker"] for split in SPLITS}
+    assert set(speakers["training"]) == set(speakers["validation"]) == set(speakers["test"])
+    dealt = {split: FirstImpressions(tmp_path, split, by_speaker=True) for split in SPLITS}
+    assert sorted(clip for clips in dealt.values() for clip in clips.clips) == sorted(names)
+    together = [set(clips.labels()["speaker"]) for clips in dealt.values()]
+    assert sum(map(len, together)) == 400               # nobody is in two
+    assert [len(clips) / 1200 for clips in dealt.values()] == pytest.approx([0.6, 0.2, 0.2], abs=0.06)
 
 
 def test_the_look_up_knows_a_speaker_and_the_floor_stands_in_for_a_stranger(unpacked):

@@ -190,7 +190,7 @@ def unpack_archives(folder: str | Path) -> None:
     """Unpack each zip file of ``folder`` into a folder of its name, the archives inside it too; done ones are skipped.
 
     Encrypted members open with any of the keys in the environment variables ``FIRST_IMPRESSIONS_KEY…``. (Python
-    decrypts a few megabytes a second: for the test clips, `unzip -P` is quicker, and an unpacked folder is as good.)
+    decrypts about a megabyte a second: for the test clips, `unzip -P` is quicker, and an unpacked folder is as good.)
     Raises `FileNotFoundError` if there is no archive, and `ValueError` for a missing key, a damaged archive, a member
     that leads out of the folder, and an archive that unfolds to more than 20 times its size (plus 16 MiB).
     Derived in lesson 06.

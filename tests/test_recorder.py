@@ -283,8 +283,19 @@ def test_autocast_changes_no_bit(model, context):
     torch.testing.assert_close(found.weights, plain, atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("mode", ["flag", "wrapper", "in place"])
-def test_compiled_models_run_uncompiled_and_keep_their_names(mode):
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_autocast_and_the_kernel_in_plain_steps(context):
+    """Autocast acts on the operator, not on what it calls inside."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    model = Stack(Attention(), Attention(attn_mask=torch.randn(5, 5)))
+    with CONTEXTS[context](), torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        assert len(recorded(model, torch.randn(2, 5, 16) * 3).records) == 2
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize("mode", ["inside", "wrapper", "in place"])
+def test_compiled_models_run_uncompiled_and_keep_their_names(mode, before):
     compiled = []
 
     def backend(graph, _inputs):
@@ -295,16 +306,19 @@ def test_compiled_models_run_uncompiled_and_keep_their_names(mode):
     plain = Stack(Attention(), ByHand().eval())
     model = copy.deepcopy(plain)
     if mode == "wrapper":
-        model = torch.compile(model, backend=backend)
+        model = torch.compile(model, backend=backend, fullgraph=True)
     elif mode == "in place":
-        model.compile(backend=backend)
+        model.compile(backend=backend, fullgraph=True)
     else:
-        model.blocks[0] = torch.compile(model.blocks[0], backend=backend)
+        model.blocks[0] = torch.compile(model.blocks[0], backend=backend, fullgraph=True)
     x = torch.randn(2, 5, 16)
+    if before:
+        model(x)
+    graphs = len(compiled)
     with AttentionRecorder(model) as recording:
         assert torch.equal(model(x), plain(x))
     assert [found.name for found in recording.records] == ["blocks.0", "blocks.1"]
-    assert not compiled
+    assert len(compiled) == graphs
     torch.testing.assert_close(model(x), plain(x))
     assert compiled                                           # after the block it compiles again
 
@@ -329,6 +343,15 @@ def test_gradient_checkpointing_is_recorded_once(checkpointing):
         assert torch.equal(a.grad, b.grad)
     said = [gap for gap in recording.coverage() if "no gradient" in gap.what]
     assert len(said) == (checkpointing == "reentrant")
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_model_that_is_itself_checkpointed_is_recorded_once(reentrant):
+    model, x = Attention(), torch.randn(2, 5, 16, requires_grad=True)
+    with AttentionRecorder(model) as recording:
+        checkpoint(model, x, use_reentrant=reentrant).sum().backward()
+    assert [found.step for found in recording.records] == [0]
+    assert recording.records[0].weights.shape == (2, 4, 5, 5)
 
 
 def test_threads_keep_apart():
@@ -382,6 +405,20 @@ def test_folded_heads_are_unfolded():
     assert_close(found.weights, (q @ k.mT).softmax(-1))
 
 
+def test_records_outlive_what_the_model_writes_over():
+    class Frugal(Attention):
+        def forward(self, x):
+            q, k, v = self.parts(x, x)
+            weights = (q @ k.mT).softmax(-1)
+            heard = weights @ v
+            weights.zero_()
+            return heard
+
+    with torch.no_grad():
+        (found,) = recorded(Frugal(), torch.randn(2, 5, 16)).records
+    torch.testing.assert_close(found.weights.sum(-1), torch.ones(2, 4, 5))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Who asks whom, and when
 
@@ -410,6 +447,32 @@ def test_rotation_and_caches_leave_it_self_attention():
     (found,) = recorded(Rotary(), torch.randn(2, 5, 16), torch.randn(2, 4, 3, 4)).records
     assert found.kind == "self"
     assert found.shape == (2, 4, 5, 8)
+
+
+def test_two_streams_that_ask_each_other_are_one_self_attention():
+    class Joint(Attention):
+        def forward(self, x, words):
+            streams = zip(self.parts(x, x), self.parts(words, words), strict=True)
+            q, k, v = (torch.cat(stream, 2) for stream in streams)
+            return F.scaled_dot_product_attention(q, k, v)
+
+    (found,) = recorded(Joint(), torch.randn(2, 5, 16), torch.randn(2, 3, 16)).records
+    assert (found.kind, found.shape) == ("self", (2, 4, 8, 8))
+
+
+def test_a_softmax_module_does_not_own_its_attention():
+    class WithModules(Attention):
+        def __init__(self):
+            super().__init__()
+            self.softmax, self.drop = nn.Softmax(-1), nn.Dropout(0.1)
+
+        def forward(self, x):
+            q, k, v = self.parts(x, x)
+            return self.to_output((self.drop(self.softmax(q @ k.mT)) @ v).transpose(1, 2).flatten(2))
+
+    (found,) = recorded(Stack(WithModules()), torch.randn(2, 5, 16)).records
+    assert (found.name, found.class_name) == ("blocks.0", "WithModules")
+    assert repr(found) == "Record(blocks.0, self, step 0, sub 0, 2 × 4 × 5 × 5, kept: full)"
 
 
 def test_steps_and_sub_count_forwards_and_calls():
@@ -534,7 +597,7 @@ def test_the_plan_says_what_a_recording_costs(long):
     with recorder as recording:
         recorder.model(x)
     assert plan.bytes("thumbnail") == sum(found.bytes for found in recording.records)
-    assert "2 attention maps" in str(plan)
+    assert "attention maps of one forward: 2" in str(plan)
     assert "2 of 2 × 4 × 70 × 70" in str(plan)
     assert "→ thumbnail" in str(plan)
     with pytest.warns(UserWarning, match="Linear has no attention"):

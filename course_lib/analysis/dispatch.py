@@ -75,7 +75,7 @@ def call(operator, args: tuple, kwargs: dict):
     them. Where an operator computes in several steps that shows in the last bits, or in mixed precision in the second
     digit: such a one runs in the dispatcher's state outside the mode.
     """
-    with _as_outside(operator) if _has_steps(operator) else nullcontext():
+    with _as_outside() if _has_steps(operator) else nullcontext():
         return operator(*args, **kwargs)
 
 
@@ -86,23 +86,12 @@ def _has_steps(operator) -> bool:
         and torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd"))
 
 
-@cache
-def _autocast_acts_on(operator) -> torch._C.DispatchKeySet:
-    """The autocast keys with a kernel for this operator: they have acted already, also on what it calls inside."""
-    acting = torch._C.DispatchKeySet(torch._C.DispatchKey.Undefined)
-    for key in ("AutocastCPU", "AutocastCUDA", "AutocastXPU", "AutocastMPS"):
-        if torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), key):
-            acting = acting.add(getattr(torch._C.DispatchKey, key))
-    return acting
-
-
-def _as_outside(operator):
+def _as_outside():
     """The dispatcher's state before this call met the mode, without the mode."""
     with torch._C._RestorePythonTLSSnapshot():
         include, exclude = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
     modes = torch._C.DispatchKeySet(torch._C.DispatchKey.Python).add(torch._C.DispatchKey.PythonTLSSnapshot)
-    return torch._C._ForceDispatchKeyGuard(include - modes | torch._C._dispatch_tls_local_include_set(),
-                                           exclude | _autocast_acts_on(operator))
+    return torch._C._ForceDispatchKeyGuard(include - modes | torch._C._dispatch_tls_local_include_set(), exclude)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -240,5 +229,8 @@ def of_weights(weights: Tensor, operator: str, kind: str, heads: int = 1) -> Att
     """Attention whose weights exist as a tensor: the model's own, nothing to check."""
     map_ = four_axes(weights.detach(), heads)
     precise = torch.promote_types(weights.dtype, torch.float32)
-    return Attention(operator, kind, tuple(map_.shape), lambda chosen: map_[:, :, chosen].to(precise), weights,
-                     check=lambda chosen, weights: 0.0)
+
+    def rows(chosen):
+        return map_[:, :, chosen].to(precise, copy=True)                           # the model may write over its own
+
+    return Attention(operator, kind, tuple(map_.shape), rows, weights, check=lambda chosen, weights: 0.0)

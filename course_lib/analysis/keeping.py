@@ -98,7 +98,7 @@ class Plan:
             return "one forward shows no attention: there is nothing to record"
         counted = ", ".join(f"{count} of {' × '.join(map(str, shape))}"
                             for shape, count in Counter(self.shapes).items())
-        lines = [f"one forward makes {len(self.shapes)} attention maps (batch × heads × queries × keys: {counted})"]
+        lines = [f"attention maps of one forward: {len(self.shapes)} (batch × heads × queries × keys: {counted})"]
         if self.rows is not None:
             lines.append(f"of each, {len(self.rows)} chosen queries")
         for keep, what in KEEP.items():

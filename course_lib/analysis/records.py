@@ -36,7 +36,7 @@ class Gap:
         return f"{self.where or 'the model'}: {self.what}; {self.remedy}"
 
 
-@dataclass
+@dataclass(repr=False)
 class Record:
     """One attention map: the ``sub``-th of module ``name`` in the ``step``-th forward of the model.
 
@@ -59,6 +59,11 @@ class Record:
     weights: Tensor | None = None
     gradient: Tensor | None = None
     reduced_statistics: dict[str, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shape = " × ".join(map(str, self.shape))
+        return (f"Record({self.name or self.class_name}, {self.kind}, step {self.step}, sub {self.sub}, {shape}, "
+                f"kept: {', '.join(self.kept)})")
 
     @property
     def statistics(self) -> dict[str, Float[Tensor, "batch heads"]]:
@@ -114,7 +119,8 @@ class Recording:
             record.reduced_statistics = statistics.of_heads()
         if kept and kept[0] is not None:
             with torch.inference_mode(False):                  # what is kept may be used anywhere
-                record.weights = torch.cat(kept, dim=-2).detach().cpu()
+                whole = kept[0] if len(kept) == 1 and not kept[0].is_inference() else torch.cat(kept, dim=-2)
+                record.weights = whole.detach().cpu()
             for policy in policies:
                 record.weights = finish(record.weights, policy)
         with self.lock:
@@ -178,7 +184,7 @@ class Recording:
     def __str__(self) -> str:
         modules, steps = {record.name for record in self.records}, {record.step for record in self.records}
         residuals = [record.residual for record in self.records if record.residual is not None]
-        lines = [f"{len(self.records)} attention maps of {len(modules)} modules in {len(steps)} forwards, "
+        lines = [f"attention maps: {len(self.records)} (modules: {len(modules)}, forwards: {len(steps)}), "
                  f"{megabytes(sum(record.bytes for record in self.records))} ({KEEP[self.policies[-1]]})"]
         if residuals:
             lines.append(f"weights @ values differ from the kernels' own output by at most {max(residuals):.1g}")

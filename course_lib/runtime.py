@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Runtime", "assets", "cache_dir", "scale", "setup"]
+__all__ = ["Runtime", "assets", "cache_dir", "chosen_cache", "scale", "setup"]
 
 T = TypeVar("T")
 
@@ -86,17 +86,33 @@ def cache_dir(name: str = "") -> Path:
     """
     wanted = Path(os.environ.get("COURSE_CACHE", Path.home() / ".cache" / "seeing-cross-attention"))
     folder = wanted / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
+    if not _can_write(folder):
         folder = Path(tempfile.gettempdir()) / "seeing-cross-attention" / name
         folder.mkdir(parents=True, exist_ok=True)
         _say_once(f"the cache folder {wanted} cannot be written; using {folder.parent if name else folder} (set "
                   "COURSE_CACHE to choose another)")
     return folder
+
+
+def chosen_cache(cache: str | Path | bool, name: str) -> Path | None:
+    """The folder that an argument ``cache`` asks for: the course's own ``name`` for True, none for False, or that one.
+
+    Raises ``OSError`` for a folder that cannot be written.
+    """
+    if isinstance(cache, bool):
+        return cache_dir(name) if cache else None
+    if not _can_write(Path(cache)):
+        raise OSError(f"the cache folder {cache} cannot be written; choose another, or cache=False to do without")
+    return Path(cache)
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether files can be written into the folder, which is made if it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 @cache

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -21,7 +20,8 @@ from tqdm import tqdm
 from . import files, runtime
 from .data.faces import DIFFICULTIES, FaceDataset
 from .data.population import ATTRIBUTES, CELEBA_RATES
-from .shapes import Bool, Float
+from .shapes import Float
+from .training.attribute_metrics import best_thresholds, score_attributes, threshold_scores
 from .training.fit import fit_steps
 
 __all__ = ["STUDIES", "Study", "difficulty_table", "run_study", "transfer_table"]
@@ -108,33 +108,20 @@ def learn_faces(difficulty: str, faces: int, seed: int, steps: int = 600, batch:
         unseen, truth = _drawn(tested, UNSEEN, SEED + 1)
         with torch.no_grad():
             logits = torch.cat([model(part.float() / 255) for part in unseen.split(500)])
-        rows.append({"tested": tested, **score_attributes(logits, truth.bool())})
+        rows.append({"tested": tested, **score_groups(logits, truth)})
     return rows
 
 
-def score_attributes(logits: Float[Tensor, "batch attributes"], truth: Bool[Tensor, "batch attributes"]) -> dict:
+def score_groups(logits: Float[Tensor, "batch attributes"], targets: Float[Tensor, "batch attributes"]) -> dict:
     """Accuracy, and of the rare and the other attributes F1 at 0.5, F1 at thresholds from the other half, and AP."""
-    half = len(truth) // 2
-    positive, judged = logits[half:] > 0, truth[half:]
-    thresholds = [_best_threshold(*pair) for pair in zip(logits[:half].T, truth[:half].T, strict=True)]
-    tuned = logits[half:] > torch.stack(thresholds)
-    precision = average_precision_score(judged, logits[half:], average=None)
-    scores = {"f1": _f1(positive, judged), "f1_tuned": _f1(tuned, judged), "ap": torch.from_numpy(precision)}
-    return {"accuracy": round(float((positive == judged).float().mean()), 4)} | {
+    half, probabilities = len(targets) // 2, logits.double().sigmoid()
+    thresholds = best_thresholds(probabilities[:half], targets[:half])
+    usual = score_attributes(probabilities[half:], targets[half:], names=ATTRIBUTES)
+    tuned = threshold_scores(probabilities[half:], targets[half:], thresholds)
+    scores = {"f1": usual["f1"], "f1_tuned": tuned["f1"], "ap": usual["average_precision"]}
+    return {"accuracy": round(float(usual["accuracy"].mean()), 4)} | {
         f"{name}_{group}": round(float(values[torch.from_numpy(chosen)].mean()), 4)
         for name, values in scores.items() for group, chosen in (("rare", RARE), ("common", ~RARE))}
-
-
-def _f1(positive: Bool[Tensor, "batch attributes"], truth: Bool[Tensor, "batch attributes"]) -> Tensor:
-    both = (positive & truth).sum(0)
-    return 2 * both / (positive.sum(0) + truth.sum(0)).clamp(min=1)
-
-
-def _best_threshold(logits: Float[Tensor, " batch"], truth: Bool[Tensor, " batch"]) -> Tensor:
-    """The logit above which F1 is highest."""
-    ordered, order = logits.sort(descending=True)
-    hits, chosen = truth[order].cumsum(0), torch.arange(1, len(truth) + 1)
-    return ordered[(2 * hits / (chosen + truth.sum())).argmax()] - 1e-6
 
 
 SIZES, SEEDS = (1_000, 4_000, 16_000), (0, 1, 2)
@@ -143,25 +130,28 @@ SIZES, SEEDS = (1_000, 4_000, 16_000), (0, 1, 2)
 def difficulty_table(rows: list[dict], title: str, score: str) -> str:
     """One score, tested on the difficulty of the training: mean and range over the seeds."""
     sizes = sorted({row["faces"] for row in rows})
-    lines = [f"| {title} | " + " | ".join(f"{faces:,} faces" for faces in sizes) + " |",
-             "|---" * (len(sizes) + 1) + "|"]
-    for difficulty in DIFFICULTIES:
-        cells = ([row[score] for row in rows if (row["difficulty"], row["tested"], row["faces"])
-                  == (difficulty, difficulty, faces)] for faces in sizes)
-        lines.append(f"| {difficulty} | " + " | ".join(_mean_and_range(cell) for cell in cells) + " |")
-    return "\n".join(lines)
+    return _table(title, [f"{faces:,} faces" for faces in sizes], {
+        difficulty: [_scores(rows, score, difficulty, difficulty, faces) for faces in sizes]
+        for difficulty in DIFFICULTIES})
 
 
 def transfer_table(rows: list[dict], score: str = "ap_rare") -> str:
     """A classifier trained on one difficulty (rows) and tested on each (columns), with the most training images."""
     most = max(row["faces"] for row in rows)
-    lines = [f"| AP, rare attributes, {most:,} faces | " + " | ".join(f"on {name}" for name in DIFFICULTIES) + " |",
-             "|---" * (len(DIFFICULTIES) + 1) + "|"]
-    for difficulty in DIFFICULTIES:
-        cells = ([row[score] for row in rows if (row["difficulty"], row["tested"], row["faces"])
-                  == (difficulty, tested, most)] for tested in DIFFICULTIES)
-        lines.append(f"| trained on {difficulty} | " + " | ".join(_mean_and_range(cell) for cell in cells) + " |")
-    return "\n".join(lines)
+    return _table(f"AP, rare attributes, {most:,} faces", [f"on {name}" for name in DIFFICULTIES], {
+        f"trained on {difficulty}": [_scores(rows, score, difficulty, tested, most) for tested in DIFFICULTIES]
+        for difficulty in DIFFICULTIES})
+
+
+def _scores(rows: list[dict], score: str, trained: str, tested: str, faces: int) -> list[float]:
+    """The score of each seed."""
+    return [row[score] for row in rows if (row["difficulty"], row["tested"], row["faces"]) == (trained, tested, faces)]
+
+
+def _table(title: str, columns: list[str], rows: dict[str, list[list[float]]]) -> str:
+    lines = [[title, *columns], *([name, *map(_mean_and_range, cells)] for name, cells in rows.items())]
+    header, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([header, "|---" * (len(columns) + 1) + "|", *body])
 
 
 def _mean_and_range(scores: list[float]) -> str:

@@ -1,22 +1,8 @@
 """The exercises of lesson 01: other right answers pass, wrong ones read the right words."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from course_lib.lessons import check, exercises
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
-    exercises._rung.clear()
-
-
-def checked(name, function, capsys):
-    answer = check(name, function)
-    return answer, capsys.readouterr().out.strip()
 
 
 def freezes(layers=None, gradient=True, statistics=True, result=None):
@@ -57,18 +43,14 @@ def walked(network, count):
     return frozen
 
 
-@pytest.mark.parametrize(("name", "function"), [
+RIGHT = [
     ("global_average", lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1)),
     ("global_average", lambda x: x.flatten(2).sum(-1) / (x.shape[2] * x.shape[3])),
     ("freeze_first", walked),
     ("class_activation_maps", lambda x, w: F.conv2d(x, w[:, :, None, None])),
     ("class_activation_maps", lambda x, w: (x.permute(0, 2, 3, 1) @ w.T).permute(0, 3, 1, 2)),
     ("within_person_consistency", by_loop),
-])
-def test_another_right_answer_passes_and_is_used(name, function, capsys):
-    answer, line = checked(name, function, capsys)
-    assert line.startswith(f"✓ {name}"), line
-    assert answer is function
+]
 
 
 def similarities(features):
@@ -134,12 +116,3 @@ WRONG = [
      else similarities(f).diagonal(1)[p.diff() == 0].mean(), "for images in another order"),
     ("within_person_consistency", lambda f, p: similarities(f[:, :4])[same(p).triu(1)].mean(), "expected"),
 ]
-
-
-@pytest.mark.parametrize(("name", "function", "words"), WRONG)
-def test_a_wrong_answer_reads_the_right_words(name, function, words, capsys):
-    answer, line = checked(name, function, capsys)
-    assert line.startswith(f"✗ {name}: ")
-    assert words in line
-    assert "\n" not in line
-    assert answer is not function

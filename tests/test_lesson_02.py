@@ -11,12 +11,10 @@ import torch
 import torch.nn.functional as F
 from nbclient import NotebookClient
 from test_lesson_00 import shown
-from test_lessons import cache, checked, solution  # noqa: F401
 
 from course_lib.analysis.flow_pictures import plot_flow_errors, plot_flow_wheel, plot_scalings, plot_speeds
 from course_lib.analysis.pictures import flow_colours
 from course_lib.data.flow import clip_and_scale
-from course_lib.lessons import lesson_02
 
 LESSON = Path(__file__).parent.parent / "notebooks" / "02_optical_flow.ipynb"
 REAL = os.environ.get("COURSE_REAL_CLIPS")
@@ -52,13 +50,6 @@ RIGHT = [
 ]
 
 
-@pytest.mark.parametrize(("name", "function"), RIGHT)
-def test_another_right_answer_passes_and_is_used(name, function, capsys):
-    answer, line = checked(name, function, capsys)
-    assert line.startswith(f"✓ {name}"), line
-    assert answer is function
-
-
 WRONG = [
     ("end_point_error", lambda e, t, v: (e - t).norm(dim=-1).mean(), "you average over all pixels"),
     ("end_point_error", lambda e, t, v: ((e - t).norm(dim=-1) * v).mean(), "still count them"),
@@ -71,9 +62,9 @@ WRONG = [
     ("end_point_error", lambda e, t, v: (e - t)[v].abs().mean(), "you average |u| and |v|"),
     ("end_point_error", lambda e, t, v: (e - t)[v].mean(0).norm(), "errors to the left and to the right cancel"),
     ("end_point_error", lambda e, t, v: (e.norm(dim=-1) - t.norm(dim=-1))[v].abs().mean(), "subtract the vectors"),
-    ("end_point_error", lambda e, t, v: (e - t).norm(dim=-1), "expected the shape (), came (3, 6, 5)"),
+    ("end_point_error", lambda e, t, v: (e - t).norm(dim=-1), "expected one number, came a Tensor of shape (3, 6, 5)"),
     ("end_point_error", lambda e, t, v: [0.0], "expected one number, came a list"),
-    ("end_point_error", lambda e, t, v: 5.0, "the numbers are not"),
+    ("end_point_error", lambda e, t, v: 5.0, "the number is not right"),
     ("resize_flow", lambda f, h, w: resized(f, h, w, (1, 1)), "leave the vectors"),
     ("resize_flow", lambda f, h, w: resized(f, h, w, (f.shape[2] / w, f.shape[1] / h)), "factors are upside down"),
     ("resize_flow", lambda f, h, w: resized(f, h, w, ratio(f, h, w)), "factors are swapped"),
@@ -114,19 +105,6 @@ WRONG = [
      else padded(flow, frames), "add them at the end"),
 ]
 
-
-@pytest.mark.parametrize(("name", "function", "words"), WRONG)
-def test_a_wrong_answer_reads_its_mistake_and_the_lesson_goes_on(name, function, words, capsys):
-    answer, line = checked(name, function, capsys)
-    assert line.startswith(f"✗ {name}: ")
-    assert words in line
-    assert ", raises " not in line
-    assert answer is solution(name)
-
-
-def test_each_exercise_has_three_wrong_answers():
-    for name in lesson_02.EXERCISES:
-        assert sum(wrong[0] == name for wrong in WRONG) >= 3
 
 
 # Pictures

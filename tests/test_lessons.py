@@ -1,8 +1,10 @@
 """The machinery of exercises, and for each exercise: right answers pass, wrong ones read the right words."""
 
+import importlib
 import json
 import random
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,15 +86,11 @@ def expanded(train_targets, count):
     return train_targets.mean(0, keepdim=True).expand(count, -1)
 
 
-@pytest.mark.parametrize(("name", "function"), [
+RIGHT = [
     ("to_tokens", transposed), ("to_tokens", lambda feature_map: feature_map.flatten(2).mT),
     ("mean_accuracy", averaged), ("floor_prediction", expanded),
     ("area_share", lambda regions: regions.sum((1, 2)) / regions[0].numel()),
-])
-def test_another_right_answer_passes_and_is_used(name, function, capsys):
-    answer, line = checked(name, function, capsys)
-    assert line.startswith(f"✓ {name}"), line
-    assert answer is function
+]
 
 
 WRONG = [
@@ -133,7 +131,19 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("name", "function", "words"), WRONG)
+ANSWERS = [importlib.import_module(path.stem) for path in sorted(Path(__file__).parent.glob("test_lesson_*.py"))]
+ALL_RIGHT = RIGHT + [answer for lesson in ANSWERS for answer in getattr(lesson, "RIGHT", [])]
+ALL_WRONG = WRONG + [answer for lesson in ANSWERS for answer in getattr(lesson, "WRONG", [])]
+
+
+@pytest.mark.parametrize(("name", "function"), ALL_RIGHT)
+def test_another_right_answer_passes_and_is_used(name, function, capsys):
+    answer, line = checked(name, function, capsys)
+    assert line.startswith(f"✓ {name}"), line
+    assert answer is function
+
+
+@pytest.mark.parametrize(("name", "function", "words"), ALL_WRONG)
 def test_a_wrong_answer_reads_its_mistake_and_the_lesson_goes_on(name, function, words, capsys):
     answer, line = checked(name, function, capsys)
     assert line.startswith(f"✗ {name}: ")
@@ -142,10 +152,10 @@ def test_a_wrong_answer_reads_its_mistake_and_the_lesson_goes_on(name, function,
     assert answer is solution(name)
 
 
-def test_each_exercise_has_three_wrong_answers():
+def test_each_exercise_has_another_right_answer_and_three_wrong_ones():
     for name in all_exercises():
-        if all_exercises()[name][0] == "00":
-            assert sum(wrong[0] == name for wrong in WRONG) >= 3
+        assert any(right[0] == name for right in ALL_RIGHT), name
+        assert sum(wrong[0] == name for wrong in ALL_WRONG) >= 3, name
 
 
 # What may happen in any exercise

@@ -46,7 +46,7 @@ def no_drawing(monkeypatch):
 @pytest.mark.parametrize("settings", [{}, {"size": 45, "images_per_person": 3, "label_noise": 0.2},
                                       {"regions": False, "difficulty": "hard"}])
 def test_items_are_the_same_drawn_and_read(tmp_path, no_drawing, settings):
-    plain = list(faces(None, **settings))
+    plain = list(faces(False, **settings))
     assert_same(faces(tmp_path, **settings), plain)         # drawn, and kept
     no_drawing()
     assert_same(faces(tmp_path, **settings), plain)         # read
@@ -59,7 +59,7 @@ def test_items_read_can_be_changed_without_changing_the_file(tmp_path):
     for value in dataset[0].values():
         if isinstance(value, torch.Tensor):
             value.zero_()
-    assert_same([dataset[0]], [faces(None)[0]])
+    assert_same([dataset[0]], [faces(False)[0]])
 
 
 @pytest.mark.parametrize("other", [{"n": 11}, {"size": 33}, {"difficulty": "hard"}, {"label_noise": 0.1},
@@ -70,7 +70,7 @@ def test_other_settings_have_a_file_of_their_own(tmp_path, other):
 
 def test_workers_fill_one_file_that_all_read(tmp_path, no_drawing):
     dataset = faces(tmp_path)
-    assert_same(DataLoader(dataset, batch_size=None, num_workers=2), faces(None))
+    assert_same(DataLoader(dataset, batch_size=None, num_workers=2), faces(False))
     no_drawing()
     assert_same(dataset, faces(tmp_path))                   # opened before the workers wrote, and after
     assert_same(DataLoader(dataset, batch_size=None, num_workers=2), dataset)
@@ -99,7 +99,7 @@ def test_processes_that_start_at_once_share_one_file(tmp_path, no_drawing):
         process.join(60)
         assert process.exitcode == 0
     assert len(list(tmp_path.iterdir())) == 1
-    plain = list(faces(None))
+    plain = list(faces(False))
     no_drawing()
     assert_same(faces(tmp_path), plain)
 
@@ -117,7 +117,7 @@ def test_a_killed_process_loses_nothing_and_leaves_nothing_half(tmp_path, monkey
     process.join()
     held = [index for index in range(n) if dataset.stored.holds(index)]
     assert 8 < len(held) < n
-    plain = faces(None, n)
+    plain = faces(False, n)
     assert_same([dataset[held[-1]], dataset[held[0]]], [plain[held[-1]], plain[held[0]]])
     drawn, draw = [], faces_module.draw_face
     monkeypatch.setattr(faces_module, "draw_face", lambda *args, **more: drawn.append(1) or draw(*args, **more))
@@ -257,7 +257,7 @@ def test_a_full_disk_is_said_once_and_drawing_goes_on(tmp_path, capsys):
     dataset = faces(tmp_path)
     first = dataset[0]
     dataset.stored.path = Path("/dev/full")                 # every write fails with ENOSPC
-    plain = list(faces(None))
+    plain = list(faces(False))
     assert_same(dataset, plain)
     said = capsys.readouterr().out
     assert "No space left on device" in said
@@ -273,18 +273,18 @@ def test_a_disk_full_from_the_start(tmp_path, capsys, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(os, "truncate", no_room)
     dataset = faces(tmp_path)
-    assert_same(dataset, faces(None))
+    assert_same(dataset, faces(False))
     assert capsys.readouterr().out.count("No space left on device") == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_folders_are_refused_in_a_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="cannot be written; choose another, or cache=None") as error:
+    with pytest.raises(OSError, match="cannot be written; choose another, or cache=False") as error:
         faces(tmp_path / "file" / "folder")
     assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="no cache to fill; make it with cache=True"):
-        faces(None).fill_cache()
+        faces(False).fill_cache()
     with pytest.raises(IndexError, match="of a data set of 12"):
         faces(tmp_path)[12]
 

@@ -176,7 +176,7 @@ class FaceDataset(Dataset):
 
     def __init__(self, n: int, split: str = "train", seed: int = 0, difficulty: str | Difficulty = "medium",
                  size: int = 112, images_per_person: int = 1, label_noise: float = 0.0, regions: bool = True,
-                 cache: str | Path | bool | None = None):
+                 cache: str | Path | bool = False):
         item_seed(seed, split, 0)
         self.n, self.split, self.seed, self.size = n, split, seed, size
         self.difficulty = named_difficulty(difficulty)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache as remember
@@ -242,7 +241,7 @@ class OpticalFlowSequenceLoader(Dataset):
             paths_or_arrays = [paths_or_arrays]
         self.sources, self.frames, self.stride, self.size = list(paths_or_arrays), frames, stride, size
         self.computer, self.on_missing, self.fps = OpticalFlowComputer(method, preset), on_missing, fps
-        self.cache, self._tracked = _cache_folder(cache), (None, None)
+        self.cache, self._tracked = runtime.chosen_cache(cache, "flow"), (None, None)
         self.windows = [(source, start) for source in range(len(self.sources)) for start in self._window_starts(source)]
 
     def _window_starts(self, source: int) -> list[int | None]:
@@ -290,20 +289,6 @@ def _array_hash(array: np.ndarray) -> str:
     digest = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
     digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
-
-
-def _cache_folder(cache: str | Path | bool) -> Path | None:
-    if isinstance(cache, bool):
-        return runtime.cache_dir("flow") if cache else None
-    folder = Path(cache)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        raise OSError(f"the cache folder {folder} cannot be written; choose another, or cache=False to do without")
-    return folder
 
 
 def _read_cached(path: Path) -> dict[str, Tensor] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runtime import cache_dir
+from ..runtime import chosen_cache
 
 __all__ = ["StoredItems", "source_version"]
 
@@ -37,7 +37,8 @@ class StoredItems:
         described = json.dumps({"what": name, "n": n, "settings": settings}, sort_keys=True)
         self._header = (_START + json.dumps([version, described, self.dtype.itemsize]).encode()).ljust(_HEADER)
         self._key = int.from_bytes(hashlib.sha256(self._header).digest()[:7], "little")
-        self.path = _folder(folder) / f"{name}-{hashlib.sha256(described.encode()).hexdigest()[:16]}.items"
+        which = hashlib.sha256(described.encode()).hexdigest()[:16]
+        self.path = chosen_cache(folder, "drawn") / f"{name}-{which}.items"
         self.writable, self._damage_said = True, False
         try:
             self._begin(n)
@@ -123,20 +124,6 @@ class StoredItems:
         self.writable = False
         print(f"cannot keep items in {self.path} ({error.strerror or error}); go on without, or make room, or name "
               "another folder with cache=FOLDER, and run again")
-
-
-def _folder(folder: str | Path | bool) -> Path:
-    if isinstance(folder, bool):
-        return cache_dir("drawn")
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        raise OSError(f"the cache folder {folder} cannot be written; choose another, or cache=None to do without")
-    return folder
 
 
 def source_version(*paths: str | Path) -> str:

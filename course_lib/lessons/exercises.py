@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import linecache
+import math
 import pkgutil
 import random
 import signal
@@ -31,7 +32,8 @@ from torch import Tensor
 from course_lib.files import write_json
 from course_lib.runtime import cache_dir
 
-__all__ = ["Exercise", "Mistake", "all_exercises", "check", "expect", "expect_gradient", "hint", "progress", "reveal"]
+__all__ = ["Exercise", "Mistake", "all_exercises", "check", "expect", "expect_gradient", "expect_number",
+           "hint", "progress", "reveal"]
 
 SECONDS = 10  # a check needs well under two; this is for loops that never end
 _rung = Counter()  # hints given in this kernel: a restart begins at the nudge again
@@ -101,6 +103,21 @@ def expect(came: Any, expected: Tensor, mistakes: Mapping[str, Tensor] | None = 
         where = tuple(wrong.nonzero()[0].tolist())
         raise Mistake(f"{given}the shape is right, the numbers are not: at {list(where)} expected "
                       f"{expected[where].item():.4f}, came {came[where].item():.4f}")
+
+
+def expect_number(came: Any, expected: float, mistakes: Mapping[str, float] | None = None, tolerance: float = 1e-5,
+                  given: str = "") -> None:
+    """``expect`` where the answer is one number, which may come as a float or as a tensor of one element."""
+    if not isinstance(came, float | Tensor) or (isinstance(came, Tensor) and came.numel() != 1):
+        shape = f" of shape {tuple(came.shape)}" if isinstance(came, Tensor) else ""
+        raise Mistake(f"expected one number, came a {type(came).__name__}{shape}")
+    came = float(came)
+    for sentence, wrong in (mistakes or {}).items():
+        if math.isclose(came, wrong, rel_tol=tolerance, abs_tol=tolerance):
+            raise Mistake(sentence)
+    if not math.isclose(came, expected, rel_tol=tolerance, abs_tol=tolerance):
+        given = f"{given}, " if given else ""
+        raise Mistake(f"{given}the number is not right: expected {expected:.4f}, came {came:.4f}")
 
 
 def expect_gradient(inputs: Tensor, result: Tensor) -> None:

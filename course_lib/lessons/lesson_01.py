@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .exercises import Exercise, Mistake, expect, expect_gradient
+from .exercises import Exercise, Mistake, expect, expect_gradient, expect_number
 
 __all__ = ["EXERCISES"]
 
@@ -151,7 +151,7 @@ def consistency_of_pairs(student: Callable, library: Callable) -> None:
     pairs, ones = same.triu(1), torch.ones(6, 6, dtype=bool)
     centred = F.normalize(features - features.mean(1, keepdim=True), dim=1)
     people = [_mean_over(similarity, pairs & PEOPLE.eq(person)) for person in (0, 2)]
-    _expect_number(student(features, PEOPLE), library(features, PEOPLE), {
+    expect_number(student(features, PEOPLE), library(features, PEOPLE), {
         "you compare each image with itself too, and that pair is always 1; leave the diagonal out":
             _mean_over(similarity, same),
         "you compare each image with itself too (`triu()` keeps the diagonal); start above it with `triu(1)`":
@@ -173,26 +173,14 @@ def consistency_of_pairs(student: Callable, library: Callable) -> None:
 def consistency_is_one_for_copies(student: Callable, library: Callable) -> None:
     features = torch.rand(3, 5, dtype=torch.float64).repeat_interleave(2, 0)
     scaled = features * torch.tensor([1, 2, 3, 4, 5, 6.0]).double()[:, None]
-    _expect_number(student(scaled, torch.tensor([7, 7, 4, 4, 9, 9])), 1.0, {},
-                   "for two images of each person that differ in length only")
+    expect_number(student(scaled, torch.tensor([7, 7, 4, 4, 9, 9])), 1.0,
+                  given="for two images of each person that differ in length only")
 
 
 def consistency_ignores_order(student: Callable, library: Callable) -> None:
     features, order = torch.randn(6, 8), torch.tensor([3, 0, 5, 1, 4, 2])
-    _expect_number(student(features[order], PEOPLE[order]), library(features, PEOPLE), {},
-                   "for images in another order, where those of one person are not neighbours")
-
-
-def _expect_number(came, expected: float, mistakes: dict[str, float], given: str = "") -> None:
-    if not isinstance(came, float | Tensor) or (isinstance(came, Tensor) and came.numel() != 1):
-        shape = f" of shape {tuple(came.shape)}" if isinstance(came, Tensor) else ""
-        raise Mistake(f"expected one number, came a {type(came).__name__}{shape}")
-    came = float(came)
-    for sentence, wrong in mistakes.items():
-        if abs(came - wrong) < 1e-6:
-            raise Mistake(sentence)
-    if not abs(came - expected) < 1e-5:
-        raise Mistake(f"{given + ', ' if given else ''}expected {expected:.4f}, came {came:.4f}")
+    expect_number(student(features[order], PEOPLE[order]), library(features, PEOPLE),
+                  given="for images in another order, where those of one person are not neighbours")
 
 
 EXERCISES = {

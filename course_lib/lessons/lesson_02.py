@@ -6,19 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .exercises import Exercise, Mistake, expect
+from .exercises import Exercise, expect, expect_number
 
 __all__ = ["EXERCISES"]
 
 
 # end_point_error
-
-def _number(came) -> Tensor:
-    """A result that should be one number, which may come as a float or as a tensor without axes."""
-    if not isinstance(came, float | Tensor):
-        raise Mistake(f"expected one number, came a {type(came).__name__}")
-    return torch.as_tensor(came, dtype=torch.float64)
-
 
 def error_is_a_mean_length(student: Callable, library: Callable) -> None:
     estimate, truth = torch.randn(2, 3, 6, 5, 2).mul(3)
@@ -47,15 +40,15 @@ def error_is_a_mean_length(student: Callable, library: Callable) -> None:
         "you compare lengths, so a vector that points the wrong way counts as right; subtract the vectors first":
             (estimate.norm(dim=-1) - truth.norm(dim=-1)).abs()[valid].mean(),
     }
-    expect(_number(student(estimate, truth, valid)), _number(library(estimate, truth, valid)),
-           {sentence: wrong.double() for sentence, wrong in mistakes.items()})
+    expect_number(student(estimate, truth, valid), library(estimate, truth, valid),
+                  {sentence: wrong.item() for sentence, wrong in mistakes.items()})
 
 
 def error_of_simple_cases(student: Callable, library: Callable) -> None:
     truth, valid = torch.zeros(2, 4, 4, 2), torch.ones(2, 4, 4, dtype=torch.bool)
     for u, v, length in ((0.0, 0.0, 0.0), (3.0, -4.0, 5.0), (-6.0, 0.0, 6.0)):
-        expect(_number(student(truth + torch.tensor([u, v]), truth, valid)), _number(length),
-               given=f"for vectors that are all off by ({u:g}, {v:g})")
+        expect_number(student(truth + torch.tensor([u, v]), truth, valid), length,
+                      given=f"for vectors that are all off by ({u:g}, {v:g})")
 
 
 # resize_flow

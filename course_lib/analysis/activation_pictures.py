@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..shapes import Float, UInt8
 from .activations import record_activations
-from .pictures import HIGHLIGHT, INK, Picture, blank_axes, contact_sheet, to_picture
+from .pictures import BLUE, HIGHLIGHT, INK, Picture, blank_axes, contact_sheet, open_axis, to_picture
 
 __all__ = ["plot_correlations", "plot_depth", "visualize_feature_maps"]
 
@@ -80,15 +80,13 @@ def plot_correlations(weights: Float[Tensor, " channels"], correlations: Float[T
     """
     figure, axes = blank_axes(1, 1, 5.6, 3.2)
     axis = axes[0, 0]
-    axis.set_axis_on()
     against = (weights * correlations) < 0
-    for chosen, colour, marker in ((~against, "#345995", "o"), (against, HIGHLIGHT, "x")):
+    for chosen, colour, marker in ((~against, BLUE, "o"), (against, HIGHLIGHT, "x")):
         axis.scatter(weights[chosen], correlations[chosen], s=9, color=colour, marker=marker, linewidth=0.7,
                      label="opposite signs" if marker == "x" else "same sign")
     axis.axhline(0, color="#999999", linewidth=0.8)
     axis.axvline(0, color="#999999", linewidth=0.8)
-    axis.set(xlabel="weight in the head", ylabel=f"correlation with\nthe prediction of {output}")
-    axis.spines[["top", "right"]].set_visible(False)
+    open_axis(axis, xlabel="weight in the head", ylabel=f"correlation with\nthe prediction of {output}")
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return Picture(figure, f"{len(weights)} channels for {output}: the largest correlation is "
                            f"{correlations.abs().max():.2f}, and {against.float().mean():.0%} of the channels have a "

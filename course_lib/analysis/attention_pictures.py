@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ..shapes import Float
-from .pictures import HIGHLIGHT, INK, Animation, Picture, blank_axes
+from .pictures import BLUE, HIGHLIGHT, INK, Animation, Picture, blank_axes, open_axis
 
 __all__ = ["animate_attention", "draw_map", "plot_attention_map", "plot_evidence", "plot_heads", "plot_part_attention"]
 
@@ -128,12 +128,10 @@ def plot_evidence(values: Float[np.ndarray, "queries keys"], measured: Float[np.
     draw_map(axes[0, 0], values)
     axes[0, 0].set(xlabel="key", ylabel="query")
     axis = axes[0, 1]
-    axis.set_axis_on()
-    axis.bar(range(len(measured)), measured, color="#345995", width=0.7)
+    axis.bar(range(len(measured)), measured, color=BLUE, width=0.7)
     axis.axhline(reference, color=HIGHLIGHT, linewidth=1.5, linestyle="--", label=reference_label)
-    axis.set_ylabel(label)
+    open_axis(axis, ylabel=label)
     axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.16))
     return Picture(figure, f"The mean map, its largest weight {values.max():.2f}, and the {label}: "
                            f"{measured.min():.3g} to {measured.max():.3g}, against {reference_label}, {reference:.3g}.")

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ..data.clips import PARTS
 from ..shapes import Bool, Float, UInt8
-from .pictures import INK, Picture, blank_axes, flow_colours, to_picture
+from .pictures import BLUE, HIGHLIGHT, INK, Picture, blank_axes, flow_colours, open_axis, to_picture
 
 __all__ = ["plot_flow_errors", "plot_flow_wheel", "plot_scalings", "plot_speeds"]
 
-LINES = {"color": ["#222222", "#d1495b", "#345995", "#66a182", "#8d6a9f"], "marker": ["o", "s", "^", "D", "v"]}
+LINES = {"color": [INK, HIGHLIGHT, BLUE, "#66a182", "#8d6a9f"], "marker": ["o", "s", "^", "D", "v"]}
 
 
 def plot_flow_wheel() -> Picture:
@@ -62,11 +62,7 @@ def plot_flow_errors(estimates: Mapping[str, Float[Tensor, "frames height width 
             said.append(f"{name} {error.mean():.2f} px, worst {title.split(',')[0]} at {list(groups)[worst]} "
                         f"({ratios[worst]:.2f} of zero flow's)")
         axis.axhline(1, color=INK, linewidth=0.8, linestyle=":")
-        axis.set_axis_on()
-        axis.set(ylim=(0, None), xticks=range(len(groups)))
-        axis.set_xticklabels(groups, fontsize=8)
-        axis.set_title(title, fontsize=9, color=INK)
-        axis.spines[["top", "right"]].set_visible(False)
+        open_axis(axis, title, ylim=(0, None), xticks=range(len(groups)), xticklabels=groups)
     axes[0, 0].set_ylabel("error / error of zero flow")
     axes[0, 1].legend(frameon=False, fontsize=8, bbox_to_anchor=(1, 1), loc="upper left")
     return Picture(figure, f"End-point error of {len(judged[judged])} moving pixels, zero flow {speed.mean():.2f} px: "
@@ -114,9 +110,7 @@ def plot_speeds(flow: Float[Tensor, "frames height width 2"], limit: float = 20.
         said.append(f"{mark:.0%} are at most {value:.2f} px")
         axis.axvline(value, color=INK, linestyle=style, linewidth=1, label=said[-1])
     axis.axvline(limit, color=colours[1], linewidth=2, label=f"limit {limit:g} px: {clipped:.2%} clipped")
-    axis.set_axis_on()
-    axis.set(xlabel="speed, px per frame", ylabel="pixels")
-    axis.spines[["top", "right"]].set_visible(False)
+    open_axis(axis, xlabel="speed, px per frame", ylabel="pixels")
     axis.legend(frameon=False, fontsize=8)
     return Picture(figure, f"Speeds of {speed.size:,} pixels: {', '.join(said)}; {clipped:.2%} are clipped at "
                            f"±{limit:g} px.")

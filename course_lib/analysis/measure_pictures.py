@@ -16,19 +16,9 @@ from .measures import (
     separation_auc,
     within_person_consistency,
 )
-from .pictures import HIGHLIGHT, INK, Picture, blank_axes
+from .pictures import BLUE, GREY, HIGHLIGHT, INK, Picture, blank_axes, open_axis
 
 __all__ = ["plot_activation_statistics", "plot_dimension_distribution", "plot_pca", "plot_probes", "plot_separation"]
-
-BLUE, GREY = "#345995", "#777777"
-
-
-def _open(axis, title: str = "", **labels) -> None:
-    axis.set_axis_on()
-    axis.set(**labels)
-    axis.set_title(title, fontsize=9, color=INK)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=8)
 
 
 def plot_separation(features: Mapping[str, Tensor], person: Tensor, resamples: int = 300) -> Picture:
@@ -44,7 +34,7 @@ def plot_separation(features: Mapping[str, Tensor], person: Tensor, resamples: i
         for chosen, colour, label in ((~same, GREY, "two people"), (same, BLUE, "one person")):
             axis.hist(similarity[chosen], bins, density=True, color=colour, alpha=0.65, label=label)
         auc, low, high = separation_auc(vectors, person, resamples)
-        _open(axis, f"{name}\nAUC {auc:.3f} ({low:.3f} to {high:.3f})", xlabel="cosine similarity", yticks=[])
+        open_axis(axis, f"{name}\nAUC {auc:.3f} ({low:.3f} to {high:.3f})", xlabel="cosine similarity", yticks=[])
         axis.spines["left"].set_visible(False)
         said.append(f"{name} {auc:.3f} (95 % of resamples of people from {low:.3f} to {high:.3f}; consistency "
                     f"{within_person_consistency(vectors, person):.3f}, discriminability "
@@ -69,7 +59,7 @@ def plot_pca(features: Tensor, label: Tensor, label_name: str = "person", shown:
     for kind, marker in zip(kinds, "os^Dv<>P" * (shown // 8 + 1), strict=False):
         axis.scatter(*scores[(label == kind).cpu()].T, s=34, marker=marker, edgecolor=INK, linewidth=0.4,
                      color=colormaps["viridis"](kinds.index(kind) / max(1, len(kinds) - 1)), label=f"{kind}")
-    _open(axis, xlabel=f"component 1 ({share[0]:.0%} of variance)", ylabel=f"component 2 ({share[1]:.0%})")
+    open_axis(axis, xlabel=f"component 1 ({share[0]:.0%} of variance)", ylabel=f"component 2 ({share[1]:.0%})")
     axis.legend(title=label_name, title_fontsize=8, fontsize=8, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
     return Picture(figure, f"{len(features)} features along their two principal components, which hold {share[0]:.0%} "
                            f"and {share[1]:.0%} of the variance; {len(kinds)} of {len(label.unique())} values of "
@@ -91,8 +81,8 @@ def plot_activation_statistics(statistics: Mapping[str, LayerStatistics]) -> Pic
     for axis, values in zip(axes[0, 1:], (zeros, dead), strict=True):
         axis.barh(places, values, color=BLUE, height=0.6)
     for axis, title in zip(axes[0], ("mean ± spread", "share of zeros", "share of dead channels"), strict=True):
-        _open(axis, title, yticks=places, yticklabels=names if axis is axes[0, 0] else [],
-              ylim=(len(names) - 0.5, -0.5))
+        open_axis(axis, title, yticks=places, yticklabels=names if axis is axes[0, 0] else [],
+                  ylim=(len(names) - 0.5, -0.5))
         axis.xaxis.set_major_locator(MaxNLocator(5))
     for axis in axes[0, 1:]:
         axis.set_xlim(0, 1)
@@ -119,9 +109,10 @@ def plot_dimension_distribution(distributions: Mapping[str, DimensionDistributio
                         color=colour, label=f"{name}: {found.effective_dimensions:.1f} in use")
         said.append(f"{name}: {int(found.dead.sum())} of {dim} dimensions dead, {int(found.redundant.sum())} "
                     f"redundant, {found.effective_dimensions:.1f} effectively in use")
-    _open(axes[0, 0], "spread of each dimension, as a share of the largest", xlabel="dimension, largest first",
-          ylim=(0, 1.02))
-    _open(axes[0, 1], "variance explained", xlabel="principal directions (logarithmic)", xscale="log", ylim=(0, 1.02))
+    open_axis(axes[0, 0], "spread of each dimension, as a share of the largest", xlabel="dimension, largest first",
+              ylim=(0, 1.02))
+    open_axis(axes[0, 1], "variance explained", xlabel="principal directions (logarithmic)", xscale="log",
+              ylim=(0, 1.02))
     axes[0, 1].legend(frameon=False, fontsize=8)
     return Picture(figure, "What the dimensions are used for. " + "; ".join(said) + ".")
 
@@ -141,8 +132,8 @@ def plot_probes(probes: Mapping[str, Probe]) -> Picture:
         axis.text(max(scores.max(), baseline, 0) + 0.02, place, f"{scores.mean():.2f}", va="center", fontsize=8)
         said.append(f"{name} {scores.mean():.2f} (a constant {baseline:.2f})")
     measure = next(iter(probes.values())).measure
-    _open(axis, xlabel=f"held-out {measure}", yticks=range(len(probes)), yticklabels=list(probes),
-          ylim=(len(probes) - 0.5, -0.5))
+    open_axis(axis, xlabel=f"held-out {measure}", yticks=range(len(probes)), yticklabels=list(probes),
+              ylim=(len(probes) - 0.5, -0.5))
     axis.axvline(0, color=GREY, linewidth=0.6)
     axis.legend(frameon=False, fontsize=8, bbox_to_anchor=(1.04, 1), loc="upper left")
     return Picture(figure, f"What a linear probe reads, {measure} on people it has not seen: " + "; ".join(said) + ".")

@@ -7,12 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..shapes import Float, Int, UInt8
-from .pictures import HIGHLIGHT, INK, PAPER, Animation, Picture, blank_axes, flow_colours
+from .pictures import BLUE, HIGHLIGHT, INK, PAPER, Animation, Picture, blank_axes, flow_colours, open_axis
 
 __all__ = ["animate_features", "features_beside_flow", "frame_of_step", "plot_all_features",
            "plot_boring_video", "plot_features_over_time"]
-
-BLUE = "#345995"
 
 
 def frame_of_step(steps: int, frames: int) -> Int[np.ndarray, " steps"]:
@@ -27,12 +25,10 @@ def plot_boring_video(errors: Mapping[str, Float[np.ndarray, " steps"]]) -> Pict
     """
     figure, axes = blank_axes(1, 1, 6.4, 2.6)
     axis, said = axes[0, 0], []
-    axis.set_axis_on()
     for (name, values), style, colour in zip(errors.items(), ("o-", "s--", "^:"), (BLUE, HIGHLIGHT, INK), strict=False):
         axis.plot(np.maximum(values, 1e-9), style, color=colour, label=name, markersize=5)
         said.append(f"{name} {values.max():.1g} at worst, {values.min():.1g} at best")
-    axis.set(yscale="log", xlabel="time step", ylabel="difference to the 2-D network")
-    axis.spines[["top", "right"]].set_visible(False)
+    open_axis(axis, yscale="log", xlabel="time step", ylabel="difference to the 2-D network")
     axis.legend(title="padding in time", frameon=False, fontsize=8, title_fontsize=8, bbox_to_anchor=(1, 0.5),
                 loc="center left")
     return Picture(figure, "A still video through the inflated network: largest difference to the 2-D network, as a "
@@ -52,11 +48,9 @@ def plot_features_over_time(features: Float[np.ndarray, "features steps"], names
     figure, axes = blank_axes(len(features), 1, 7.2, 0.4 + 0.85 * len(features))
     said = []
     for row, (axis, name, values) in enumerate(zip(axes[:, 0], names, features, strict=True)):
-        axis.set_axis_on()
         axis.plot(values, "o-", color=BLUE, markersize=4, label="feature")
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.set(yticks=[], xticks=range(len(values)))
-        axis.tick_params(labelsize=8, labelbottom=row == len(features) - 1)
+        open_axis(axis, yticks=[], xticks=range(len(values)))
+        axis.tick_params(labelbottom=row == len(features) - 1)
         axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9, color=INK)
         if truth is None:
             said.append(f"{name} peaks at step {values.argmax()}")

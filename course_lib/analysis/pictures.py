@@ -22,9 +22,9 @@ from ..data.video import Clip, FaceTrack
 from ..shapes import Bool, Float, UInt8
 
 __all__ = ["Animation", "Picture", "attention_on_clip", "blank_axes", "contact_sheet", "flow_arrows", "flow_colours",
-           "overlay", "plot_flow", "plot_pipeline", "plot_track", "plot_traits"]
+           "open_axis", "overlay", "plot_flow", "plot_pipeline", "plot_track", "plot_traits"]
 
-INK, PAPER, HIGHLIGHT = "#222222", "#ffffff", "#d1495b"
+INK, PAPER, HIGHLIGHT, BLUE, GREY = "#222222", "#ffffff", "#d1495b", "#345995", "#777777"
 
 
 class Picture:
@@ -87,6 +87,15 @@ def blank_axes(rows: int, columns: int, width: float, height: float):
     for axis in axes.flat:
         axis.set_axis_off()
     return figure, axes
+
+
+def open_axis(axis, title: str = "", **settings) -> None:
+    """Turn a blank axis into one to read values from, with a title and any settings of ``Axes.set``."""
+    axis.set_axis_on()
+    axis.set(**settings)
+    axis.set_title(title, fontsize=9, color=INK)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=8)
 
 
 def to_picture(image) -> UInt8[np.ndarray, "height width 3"]:
@@ -187,14 +196,12 @@ def plot_traits(prediction: Float[np.ndarray, "5"],
     """The five predicted traits as bars, with named references (the truth, the floor) as marks."""
     figure, axes = blank_axes(1, 1, 6.2, 2.4)
     axis = axes[0, 0]
-    axis.set_axis_on()
     positions = np.arange(len(TRAITS))[::-1]
-    axis.barh(positions, prediction, color="#345995", height=0.55, label="predicted")
+    axis.barh(positions, prediction, color=BLUE, height=0.55, label="predicted")
     for (name, values), marker in zip((reference or {}).items(), "Do^s", strict=False):
         axis.plot(values, positions, marker, color=HIGHLIGHT, markerfacecolor="none" if marker != "D" else HIGHLIGHT,
                   markersize=7, label=name)
-    axis.set(xlim=(0, 1), yticks=positions, yticklabels=TRAITS, xlabel="predicted impression, 0 to 1")
-    axis.spines[["top", "right"]].set_visible(False)
+    open_axis(axis, xlim=(0, 1), yticks=positions, yticklabels=TRAITS, xlabel="predicted impression, 0 to 1")
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
     said = ", ".join(f"{name} {value:.2f}" for name, value in zip(TRAITS, prediction, strict=True))
     return Picture(figure, f"Predicted impressions: {said}.")
@@ -264,11 +271,11 @@ def plot_pipeline(*here: str) -> Picture:
         chosen = stage in here
         axis.text(x + width / 2, y, f"{stage}\n{note}", ha="center", va="center", fontsize=8.5,
                   color=PAPER if chosen else INK, fontweight="bold" if chosen else "normal",
-                  bbox={"boxstyle": "round,pad=0.45", "facecolor": "#345995" if chosen else "#eef1f6",
-                        "edgecolor": "#345995"})
+                  bbox={"boxstyle": "round,pad=0.45", "facecolor": BLUE if chosen else "#eef1f6",
+                        "edgecolor": BLUE})
     for start, end in _ARROWS:
         (x, y, width, _), (to_x, to_y, _, _) = _STAGES[start], _STAGES[end]
-        axis.annotate("", (to_x, to_y), (x + width, y), arrowprops={"arrowstyle": "->", "color": "#777777"})
+        axis.annotate("", (to_x, to_y), (x + width, y), arrowprops={"arrowstyle": "->", "color": GREY})
     axis.set(xlim=(-0.2, 11.5), ylim=(-0.55, 1.55))
     chosen = f" Here: {', '.join(here)}." if here else ""
     return Picture(figure, "The pipeline: a face image becomes face tokens, optical flow becomes motion tokens, "

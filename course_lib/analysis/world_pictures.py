@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..shapes import Float
-from .pictures import HIGHLIGHT, INK, Picture, blank_axes
+from .pictures import BLUE, HIGHLIGHT, Picture, blank_axes, open_axis
 
 __all__ = ["plot_difficulty", "plot_rates"]
 
@@ -16,12 +16,10 @@ def plot_rates(names: Sequence[str], rates: Float[np.ndarray, " names"], referen
     order = np.argsort(reference)
     figure, axes = blank_axes(1, 1, 10.5, 3.4)
     axis = axes[0, 0]
-    axis.set_axis_on()
-    axis.bar(range(len(names)), rates[order], color="#345995", width=0.7, label="drawn")
+    axis.bar(range(len(names)), rates[order], color=BLUE, width=0.7, label="drawn")
     axis.plot(range(len(names)), reference[order], "D", color=HIGHLIGHT, markersize=4.5, label=reference_name)
-    axis.set(ylabel="share of images", xlim=(-0.7, len(names) - 0.3))
+    open_axis(axis, ylabel="share of images", xlim=(-0.7, len(names) - 0.3))
     axis.set_xticks(range(len(names)), [names[i] for i in order], rotation=60, ha="right", fontsize=7.5)
-    axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     largest = float(np.abs(rates - reference).max())
     rarest, commonest = (f"{names[i]} ({reference[i]:.1%})" for i in order[[0, -1]])
@@ -41,7 +39,6 @@ def plot_difficulty(rows: Sequence[dict]) -> Picture:
     said = []
     for axis, score, title in zip(axes[0], ("f1_rare", "f1_tuned_rare"), ("threshold 0.5", "threshold chosen"),
                                   strict=True):
-        axis.set_axis_on()
         for difficulty, marker, colour in zip(difficulties, "os^D", np.linspace(0.05, 0.75, 4), strict=False):
             scores = np.array([[row[score] for row in rows if row["faces"] == faces
                                 and row["difficulty"] == row["tested"] == difficulty] for faces in sizes])
@@ -49,11 +46,9 @@ def plot_difficulty(rows: Sequence[dict]) -> Picture:
             axis.errorbar(sizes, mean, [mean - scores.min(1), scores.max(1) - mean], marker=marker, capsize=3,
                           color=_cividis(colour), label=difficulty)
             said.append(f"{difficulty} {mean[0]:.2f} to {mean[-1]:.2f} ({title})")
-        axis.set(xscale="log", ylim=(0, 1), xlabel="training images", title=title)
+        open_axis(axis, title, xscale="log", ylim=(0, 1), xlabel="training images")
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axis.minorticks_off()
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.title.set(fontsize=9, color=INK)
     axes[0, 0].set_ylabel("F1, rare attributes")
     axes[0, 1].legend(frameon=False, fontsize=8, title="difficulty", bbox_to_anchor=(1, 1), loc="upper left")
     return Picture(figure, f"F1 on attributes under 10 %, from {sizes[0]:,} to {sizes[-1]:,} training images: "

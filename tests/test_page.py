@@ -1,6 +1,7 @@
 """The page of recorded attention, driven in Chromium: what is drawn, by mouse and by keyboard, offline and silent."""
 
 import base64
+import html
 import io
 import json
 import re
@@ -14,7 +15,7 @@ import torch
 from matplotlib import colormaps
 from torch import nn
 
-from course_lib.analysis.page import attention_page, from_records, pack, save_page
+from course_lib.analysis.page import attention_page, from_records, pack, save_page, show_page
 from course_lib.analysis.recorder import AttentionRecorder
 
 WORDS = ["the", "face", "asks", "</script>", "“clip”", "where", "to", "look"]
@@ -107,6 +108,21 @@ def test_records_become_layers_with_their_kind():
     assert kinds["encoder.layers.0.self_attn"]
     assert not kinds["decoder.layers.0.multihead_attn 6 × 6"]
     assert meta["steps"] == 2
+
+
+def test_a_recording_writes_its_page(tmp_path):
+    model = nn.MultiheadAttention(8, 2, batch_first=True)
+    with AttentionRecorder(model) as recording:
+        model(*[torch.randn(1, 4, 8)] * 3)
+    path = recording.to_html(tmp_path / "page.html", title="Four words", query_names=["one", "two", "three", "four"])
+    text = path.read_text()
+    assert text == attention_page(**from_records(recording.records), title="Four words",
+                                  query_names=["one", "two", "three", "four"])
+    framed = re.search('srcdoc="([^"]*)" title="page"', show_page(path).data)[1]
+    assert html.unescape(framed) == text
+    with pytest.raises(ValueError, match="the recording is empty"):
+        type(recording)().to_html(tmp_path / "none.html")
+    assert not (tmp_path / "none.html").exists()
 
 
 # ---------------------------------------------------------------- the browser

@@ -1,6 +1,13 @@
-"""Analysis: pictures of what the models see and where they look."""
+"""Analysis: pictures of what the models see, and where they look."""
 
 from .activation_pictures import visualize_feature_maps
+from .attention_pictures import plot_attention_map
+from .localisation import pointing_game
 from .pictures import Animation, Picture
+from .recorder import AttentionRecorder, record
+from .statistics import attention_rollout, attention_statistics, diagnose
+from .visualizer import AttentionVisualizer, get_attention_weights, visualize_during_inference
 
-__all__ = ["Animation", "Picture", "visualize_feature_maps"]
+__all__ = ["Animation", "AttentionRecorder", "AttentionVisualizer", "Picture", "attention_rollout",
+           "attention_statistics", "diagnose", "get_attention_weights", "plot_attention_map", "pointing_game", "record",
+           "visualize_during_inference", "visualize_feature_maps"]

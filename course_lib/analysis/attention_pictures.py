@@ -14,7 +14,7 @@ from .pictures import BLUE, HIGHLIGHT, INK, Animation, Picture, blank_axes, open
 
 __all__ = ["animate_attention", "draw_map", "plot_attention_map", "plot_evidence", "plot_heads", "plot_part_attention"]
 
-FEW = 12                                                # tokens up to which every weight is written into its cell
+CELL = 0.34                                             # inches; where cells are wider, each shows its weight
 
 
 def first_item(weights) -> Float[Tensor, "heads queries keys"]:
@@ -27,9 +27,9 @@ def first_item(weights) -> Float[Tensor, "heads queries keys"]:
     return weights[(0,) * (weights.ndim - 3)]
 
 
-def draw_map(axis, values: Float[np.ndarray, "queries keys"], brightest: float | None = None,
+def draw_map(axis, values: Float[np.ndarray, "queries keys"], width: float, brightest: float | None = None,
              query_names: Sequence[str] | None = None, key_names: Sequence[str] | None = None):
-    """One map on `axis`, black-to-yellow from 0 to `brightest` (its own maximum); few tokens get their numbers."""
+    """One map on `axis`, `width` inches wide, black-to-yellow from 0 to `brightest` (its own maximum)."""
     queries, keys = values.shape
     brightest = brightest or max(float(values.max()), 1e-12)
     image = axis.imshow(values, cmap="cividis", vmin=0, vmax=brightest, interpolation="nearest",
@@ -43,7 +43,7 @@ def draw_map(axis, values: Float[np.ndarray, "queries keys"], brightest: float |
             side.set_major_locator(MaxNLocator(min(count, 8), integer=True))
     if key_names is not None:
         axis.tick_params(axis="x", labelrotation=45 if max(len(str(name)) for name in key_names) > 3 else 0)
-    if max(queries, keys) <= FEW:
+    if max(queries, keys) * CELL <= width:
         for q, k in np.ndindex(queries, keys):
             axis.text(k, q, f"{values[q, k]:.2f}", ha="center", va="center", fontsize=7.5,
                       color="black" if values[q, k] > 0.55 * brightest else "white")
@@ -62,9 +62,10 @@ def plot_attention_map(weights, save_path: str | Path | None = None, *, title: s
     for side, count, names in (("queries", queries, query_names), ("keys", keys, key_names)):
         if names is not None and len(names) != count:
             raise ValueError(f"{len(names)} names for {count} {side}; give one name for each")
-    figure, axes = blank_axes(1, 1, float(np.clip(0.42 * keys, 4.2, 7)), float(np.clip(0.42 * queries, 2.2, 5.6)))
+    width = float(np.clip(0.42 * keys, 4.2, 7))
+    figure, axes = blank_axes(1, 1, width, float(np.clip(0.42 * queries, 2.2, 5.6)))
     axis = axes[0, 0]
-    image = draw_map(axis, values, None, query_names, key_names)
+    image = draw_map(axis, values, width, None, query_names, key_names)
     axis.set(xlabel="key", ylabel="query")
     if title:
         axis.set_title(title, fontsize=10, color=INK)
@@ -78,22 +79,28 @@ def plot_attention_map(weights, save_path: str | Path | None = None, *, title: s
     return picture
 
 
-def plot_heads(weights, title: str = "Attention", columns: int = 4) -> Picture:
-    """The heads of one layer side by side, on one scale, each with the share of keys it effectively looks at."""
+def plot_heads(weights, title: str = "Attention", columns: int = 4, names: Sequence[str] | None = None) -> Picture:
+    """The heads of one layer (or any maps, with `names`) side by side, on one scale, each with its support in keys.
+
+    Raises ``ValueError`` if names are given and are not as many as the maps. Derived in lesson 04.
+    """
     heads = first_item(weights)
     count, _, keys = heads.shape
+    names = [f"head {head}" for head in range(count)] if names is None else list(names)
+    if len(names) != count:
+        raise ValueError(f"{len(names)} names for {count} maps; give one name for each")
     columns = min(columns, count)
     rows = -(-count // columns)
     shape = float(np.clip(heads.shape[1] / keys, 0.5, 1.6))
     figure, axes = blank_axes(rows, columns, 2.3 * columns + 0.6, (2.1 * shape + 0.35) * rows)
     support = torch.special.entr(heads).sum(-1).exp().mean(-1)
     for head, axis in zip(range(count), axes.flat, strict=False):
-        image = draw_map(axis, heads[head].numpy(), float(heads.max()))
-        axis.set_title(f"head {head}: {support[head]:.1f} of {keys} keys", fontsize=8.5, color=INK)
+        image = draw_map(axis, heads[head].numpy(), 2, float(heads.max()))
+        axis.set_title(f"{names[head]}: {support[head]:.1f} of {keys} keys", fontsize=8.5, color=INK)
     figure.colorbar(image, ax=axes, label="weight", fraction=0.03)
     sharpest, widest = int(support.argmin()), int(support.argmax())
-    return Picture(figure, f"{title}: {count} heads on one scale; head {sharpest} looks effectively at "
-                           f"{support[sharpest]:.1f} of {keys} keys, head {widest} at {support[widest]:.1f}.")
+    return Picture(figure, f"{title}: {count} maps on one scale; {names[sharpest]} looks effectively at "
+                           f"{support[sharpest]:.1f} of {keys} keys, {names[widest]} at {support[widest]:.1f}.")
 
 
 def plot_part_attention(weights, num_parts: int, title: str = "Attention between parts") -> Picture:
@@ -109,12 +116,12 @@ def plot_part_attention(weights, num_parts: int, title: str = "Attention between
                          "number of parts that the model was built with")
     parts = values.reshape(num_parts, queries // num_parts, num_parts, keys // num_parts).sum(3).mean(1)
     figure, axes = blank_axes(1, 2, 8.6, 3.9)
-    draw_map(axes[0, 0], values.numpy())
+    draw_map(axes[0, 0], values.numpy(), 3)
     for part in range(1, num_parts):
         axes[0, 0].axhline(part * queries / num_parts - 0.5, color="white", linewidth=0.7)
         axes[0, 0].axvline(part * keys / num_parts - 0.5, color="white", linewidth=0.7)
     axes[0, 0].set(xlabel="key token", ylabel="query token")
-    figure.colorbar(draw_map(axes[0, 1], parts.numpy()), ax=axes[0, 1], label="share of attention", fraction=0.05)
+    figure.colorbar(draw_map(axes[0, 1], parts.numpy(), 3), ax=axes[0, 1], label="share of attention", fraction=0.05)
     axes[0, 1].set(xlabel="part that is looked at", ylabel="part that looks")
     figure.suptitle(title, fontsize=10, color=INK)
     return Picture(figure, f"{title}: the tokens of {num_parts} parts spend {parts.diagonal().mean():.0%} of their "
@@ -125,7 +132,7 @@ def plot_evidence(values: Float[np.ndarray, "queries keys"], measured: Float[np.
                   label: str, reference_label: str) -> Picture:
     """A map beside the numbers that say what is wrong with it, and the value they are held against."""
     figure, axes = blank_axes(1, 2, 7.6, 3.0)
-    draw_map(axes[0, 0], values)
+    draw_map(axes[0, 0], values, 2)
     axes[0, 0].set(xlabel="key", ylabel="query")
     axis = axes[0, 1]
     axis.bar(range(len(measured)), measured, color=BLUE, width=0.7)
@@ -149,16 +156,12 @@ def animate_attention(sequence: Sequence, fps: float = 2) -> Animation:
     brightest = max(max(float(values.max()) for values in maps), 1e-12)
     figure, axes = blank_axes(1, 1, 4.2, 3.8)
     canvas = FigureCanvasAgg(figure)
-    image = draw_map(axes[0, 0], maps[0], brightest) if max(maps[0].shape) > FEW else None
+    axes[0, 0].set(xlabel="key", ylabel="query")
+    image = draw_map(axes[0, 0], maps[0], 0, brightest)         # numbers that flicker cannot be read
     frames = []
     for step, values in enumerate(maps):
-        if image is None:
-            axes[0, 0].clear()
-            draw_map(axes[0, 0], values, brightest)
-        else:
-            image.set_data(values)
+        image.set_data(values)
         axes[0, 0].set_title(f"step {step} of {len(maps)}", fontsize=10, color=INK)
-        axes[0, 0].set(xlabel="key", ylabel="query")
         canvas.draw()
         frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     largest = [float(values.max()) for values in maps]

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..shapes import Bool, Float
 
 __all__ = ["DimensionDistribution", "LayerStatistics", "Probe", "activation_statistics",
            "between_person_discriminability", "dead_dimensions", "dimension_distribution", "linear_probe",
-           "pair_similarities", "pca", "separation_auc", "within_person_consistency"]
+           "pair_similarities", "pca", "separation_auc", "silent_parameters", "within_person_consistency"]
 
 
 def _check_features(features: Tensor) -> None:
@@ -223,3 +223,12 @@ def linear_probe(features: Tensor, targets: Tensor, groups: Tensor, folds: int =
     scores, baselines = (torch.from_numpy(cross_val_score(model, inputs, targets, groups=groups, cv=GroupKFold(folds)))
                          for model in (make_pipeline(StandardScaler(), ridge), constant))
     return Probe("R²" if amounts else "accuracy", scores.float(), baselines.float())
+
+
+def silent_parameters(model: nn.Module) -> list[str]:
+    """The parameters that the last backward pass gave no gradient, or one of exactly 0: they learn nothing.
+
+    Derived in lesson 04.
+    """
+    return [name for name, parameter in model.named_parameters()
+            if parameter.grad is None or not parameter.grad.any()]

@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from .. import files
-from .attention_statistics import STATISTICS, attention_statistics
 from .pictures import to_picture
 from .records import Record
+from .statistics import STATISTICS, attention_statistics
 
-__all__ = ["attention_page", "from_records", "pack", "save_page"]
+__all__ = ["attention_page", "from_records", "pack", "save_page", "show_page"]
 
 FINE, COARSE = 255, 64                  # levels of a map: a weight is off by less than one of them
 SMALL = 1 << 18                         # weights that travel with fine levels; more become half a megabyte soon
@@ -69,6 +69,15 @@ def save_page(path: str | Path, maps: Maps, **options: Any) -> Path:
     with files.atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return Path(path)
+
+
+def show_page(path: str | Path, height: int = 860):
+    """Show a saved page below a notebook's cell: the same file, in a frame of its own. Used in lesson 04."""
+    from IPython.display import HTML
+
+    page = html.escape(Path(path).read_text(encoding="utf-8"))
+    return HTML(f'<div><iframe srcdoc="{page}" title="{html.escape(Path(path).stem)}" width="100%" height="{height}" '
+                'style="border: 1px solid #8888; border-radius: 6px"></iframe></div>')
 
 
 def attention_page(maps: Maps, *, title: str = "Attention", **options: Any) -> str:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -207,6 +207,12 @@ class Recording:
         else:
             files.save_tensors(path, tensors, metadata)
         return Path(path)
+
+    def to_html(self, path: str | Path, **options: Any) -> Path:
+        """Write the maps as one page that any browser opens offline; `options` are those of `page.attention_page`."""
+        from .page import from_records, save_page  # a page is made of records
+
+        return save_page(path, **{**from_records(self.records), **options})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..shapes import Bool, Float
 
 __all__ = ["CrossAttention", "TokenCrossAttention", "VisualizableCrossAttention", "attend", "attention_weights",
-           "time_positions"]
+           "merge_heads", "split_heads", "time_positions"]
 
 
 def attend(q: Float[Tensor, "*batch queries dim"], k: Float[Tensor, "*batch keys dim"],
@@ -37,6 +37,16 @@ def attention_weights(q: Float[Tensor, "*batch queries dim"], k: Float[Tensor, "
             return scores.softmax(dim=-1)
         # Not -inf: a row of nothing but -inf has no softmax.
         return scores.masked_fill(~mask, torch.finfo(precise).min).softmax(dim=-1).masked_fill(~mask, 0)
+
+
+def split_heads(x: Float[Tensor, "batch tokens width"], heads: int) -> Float[Tensor, "batch heads tokens dim"]:
+    """Cut each token's vector into `heads` equal parts, so that every head attends for itself. Derived in lesson 04."""
+    return rearrange(x, "batch tokens (heads dim) -> batch heads tokens dim", heads=heads)
+
+
+def merge_heads(x: Float[Tensor, "batch heads tokens dim"]) -> Float[Tensor, "batch tokens width"]:
+    """Put the parts that ``split_heads`` cut side by side again. Derived in lesson 04."""
+    return rearrange(x, "batch heads tokens dim -> batch tokens (heads dim)")
 
 
 class VisualizableCrossAttention(nn.Module):
@@ -68,9 +78,7 @@ class VisualizableCrossAttention(nn.Module):
         check_width("query", query, "query_dim", self.to_query.in_features)
         check_width("key", key, "key_dim", self.to_key.in_features)
         check_width("value", value, "value_dim", self.to_value.in_features)
-        q, k, v = self.to_query(query), self.to_key(key), self.to_value(value)
-        q, k, v = (rearrange(x, "batch tokens (heads dim) -> batch heads tokens dim", heads=self.heads)
-                   for x in (q, k, v))
+        q, k, v = (split_heads(x, self.heads) for x in (self.to_query(query), self.to_key(key), self.to_value(value)))
         mask = None if mask is None else rearrange(mask, "batch queries keys -> batch 1 queries keys")
         self.last_attn_weights = None          # a recorder that watches fills it while the next lines run
         if key.shape[1] == 1:  # the fused kernel's backward rounds what must be exactly 0, and Adam would amplify it
@@ -79,7 +87,7 @@ class VisualizableCrossAttention(nn.Module):
             heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         if self.record if record is None else record:
             self.last_attn_weights = attention_weights(q.detach(), k.detach(), mask)
-        return self.to_output(rearrange(heard, "batch heads queries dim -> batch queries (heads dim)"))
+        return self.to_output(merge_heads(heard))
 
 
 class CrossAttention(nn.Module):

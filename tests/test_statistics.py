@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from course_lib.analysis import attention_pictures
-from course_lib.analysis.attention_statistics import (
+from course_lib.analysis.statistics import (
     STATISTICS,
+    agreement,
     attention_rollout,
     attention_statistics,
     attention_times_gradient,
     check_attention,
     diagnose,
+    effective_support,
 )
 
 PICTURES = {"uniform", "collapsed", "one key only", "no distribution", "the same for every input",
@@ -142,7 +144,7 @@ def test_healthy_attention_has_no_finding():
 
 
 def test_a_large_recording_is_told_how_to_shrink(monkeypatch):
-    monkeypatch.setattr("course_lib.analysis.attention_statistics.LARGE", 1000)
+    monkeypatch.setattr("course_lib.analysis.statistics.LARGE", 1000)
     [finding] = diagnose(random_attention(2, 2, 12, 12, sharp=2))
     assert finding.name == "large"
     assert "keep=" in finding.remedy
@@ -175,6 +177,24 @@ def test_check_returns_the_weights_themselves():
     assert check_attention(weights) is weights
 
 
+@given(keys=st.integers(1, 8), seed=st.integers(0, 99))
+def test_agreement_is_what_the_total_variation_leaves(keys, seed):
+    weights, truth = random_attention(3, 4, keys, sharp=3, seed=seed), random_attention(3, 4, keys, seed=seed + 100)
+    apart = torch.zeros(3, 4)
+    for chosen in range(2**keys):                       # the total variation, as it is defined: over all sets of keys
+        keep = torch.tensor([chosen >> key & 1 for key in range(keys)]).float()
+        apart = torch.maximum(apart, ((weights - truth) * keep).sum(-1).abs())
+    assert torch.allclose(agreement(weights, truth), 1 - apart, atol=1e-6)
+    assert torch.equal(agreement(weights, truth), agreement(truth, weights))
+
+
+def test_support_counts_evenly_watched_keys():
+    for count in range(1, 9):
+        row = torch.zeros(8)
+        row[torch.randperm(8)[:count]] = 1 / count
+        assert effective_support(row) == pytest.approx(count, rel=1e-5)
+
+
 def test_pictures_say_their_numbers(tmp_path):
     weights = random_attention(2, 4, 6, 5, sharp=2)
     picture = attention_pictures.plot_attention_map(weights, tmp_path / "map.png", query_names="abcdef")
@@ -182,7 +202,10 @@ def test_pictures_say_their_numbers(tmp_path):
     assert f"{weights[0].mean(0).max():.2f}" in picture.description
     with pytest.raises(ValueError, match="3 names for 5 keys"):
         attention_pictures.plot_attention_map(weights, key_names="abc")
-    assert "4 heads" in attention_pictures.plot_heads(weights).description
+    assert "4 maps" in attention_pictures.plot_heads(weights).description
+    assert "eye looks effectively" in attention_pictures.plot_heads(torch.eye(5), names=["eye"]).description
+    with pytest.raises(ValueError, match="2 names for 4 maps"):
+        attention_pictures.plot_heads(weights, names="ab")
     with pytest.raises(ValueError, match="queries and keys"):
         attention_pictures.plot_attention_map(torch.rand(4))
 

@@ -12,8 +12,8 @@ from ..shapes import Float
 from .attention_pictures import plot_evidence
 from .pictures import Picture
 
-__all__ = ["STATISTICS", "Finding", "attention_rollout", "attention_statistics", "attention_times_gradient",
-           "check_attention", "diagnose"]
+__all__ = ["STATISTICS", "Finding", "agreement", "attention_rollout", "attention_statistics",
+           "attention_times_gradient", "check_attention", "diagnose", "effective_support"]
 
 STATISTICS = {
     "mean": "the mean weight, 1 / keys wherever rows sum to 1",
@@ -41,12 +41,28 @@ def attention_statistics(weights: Tensor, grid: tuple[int, int] | None = None) -
     Raises ``ValueError`` if the weights are no distributions over keys. Derived in lesson 04.
     """
     weights = check_attention(weights).detach().float()
-    entropy = torch.special.entr(weights).sum(-1)
     return {"mean": weights.mean((-2, -1)), "max": weights.amax((-2, -1)),
             "sparsity": (weights < 0.01).float().mean((-2, -1)),
-            "entropy": entropy.mean(-1), "support": entropy.exp().mean(-1), "sink": weights.mean(-2).amax(-1),
+            "entropy": torch.special.entr(weights).sum(-1).mean(-1), "support": effective_support(weights).mean(-1),
+            "sink": weights.mean(-2).amax(-1),
             "distance": _distance(weights, grid), "diagonality": _diagonality(weights), "blocks": _blocks(weights),
             "similarity": _similarity(weights)}
+
+
+def effective_support(weights: Float[Tensor, "*batch keys"]) -> Float[Tensor, "*batch"]:
+    """At how many keys a query effectively looks, exp(entropy): 1 for one key, all of them when uniform.
+
+    Derived in lesson 04.
+    """
+    return torch.special.entr(weights).sum(-1).exp()
+
+
+def agreement(weights: Float[Tensor, "*batch keys"], truth: Float[Tensor, "*batch keys"]) -> Float[Tensor, "*batch"]:
+    """The share of each query's attention that lies where the true weights put it: 1 if they are equal, 0 if apart.
+
+    It is 1 minus the total variation distance. Derived in lesson 04.
+    """
+    return torch.minimum(weights, truth).sum(-1)
 
 
 def check_attention(weights: Tensor, tolerance: float = 1e-2) -> Tensor:

@@ -35,7 +35,7 @@ def attend_is_a_weighted_mean(student: Callable, library: Callable) -> None:
         "you divide by the square root of the number of keys; divide by that of dim":
             (scores / math.sqrt(5)).softmax(-1),
         "you divide after the softmax, so rows do not sum to 1; divide the scores": scores.softmax(-1) / 2,
-    })
+    }, given="for the weights, which come second")
     expect(heard, right @ v, {
         "you weigh the keys; weigh the values: keys say where to look, values what is heard": right @ k,
     })

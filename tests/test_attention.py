@@ -133,6 +133,12 @@ def test_heads_that_do_not_divide_are_refused():
         VisualizableCrossAttention(20, 20, 20)
 
 
+def test_unequal_batches_are_refused():
+    layer = VisualizableCrossAttention(8, 8, 8, 2)
+    with pytest.raises(ValueError, match="queries for 1 items and keys for 3"):
+        layer(torch.randn(1, 4, 8), torch.randn(3, 5, 8), torch.randn(3, 5, 8))
+
+
 def test_one_key_is_a_trap():
     """All weights are 1, queries and keys get no gradient, and the keys' content is never compared."""
     fusion = CrossAttention()

@@ -15,7 +15,12 @@ from course_lib.models import (
     course_personality_model,
 )
 from course_lib.models.attention import attend
-from course_lib.models.personality import attention_per_trait
+from course_lib.models.personality import (
+    EndToEndPersonalityModel,
+    ProjectedPersonalityModel,
+    attention_per_trait,
+    batch_norm,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +118,90 @@ def test_one_clip_left_over_trains_never_whichever_model():
     model = TokenPersonalityModel(static_dim=10, dynamic_dim=6, fusion_dim=8, num_heads=2)
     with pytest.raises(ValueError, match="batch of 1"):
         model(torch.randn(1, 7, 10), torch.randn(1, 4, 6))
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_batch_norm_by_hand_is_pytorchs(steps):
+    layer, mean, variance = nn.BatchNorm1d(12), torch.zeros(12), torch.ones(12)
+    for _ in range(steps):
+        vectors = 3 * torch.randn(7, 12) + torch.arange(12.0)
+        normalised, mean, variance = batch_norm(vectors, mean, variance, training=True)
+        torch.testing.assert_close(normalised, layer(vectors))
+    torch.testing.assert_close(mean, layer.running_mean)
+    torch.testing.assert_close(variance, layer.running_var)
+    torch.testing.assert_close(batch_norm(vectors[:1], mean, variance, training=False)[0], layer.eval()(vectors[:1]))
+    with pytest.raises(ValueError, match="batch of 1"):
+        batch_norm(vectors[:1], mean, variance, training=True)
+
+
+def test_gradients_pass_through_batch_norm_as_through_pytorchs():
+    vectors = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    zero, one, weights = torch.zeros(3).double(), torch.ones(3).double(), torch.randn(5, 3).double()
+    ours = batch_norm(vectors, zero, one, training=True)[0]
+    expected = F.batch_norm(vectors, zero.clone(), one.clone(), training=True)
+    torch.testing.assert_close(*(torch.autograd.grad((output * weights).sum(), vectors)[0]
+                                 for output in (ours, expected)))
+
+
+def test_one_key_attention_is_one_linear_layer_on_both_vectors():
+    """Lesson 05 folds it: two vectors side by side, one matrix, the same output before the norm."""
+    block = CompletePersonalityModel(20, 12, fusion_dim=16, num_heads=3).cross_attention.double()
+    inputs = torch.randn(50, 20).double(), torch.randn(50, 12).double()
+    before = {}
+    block.norm.register_forward_pre_hook(lambda _, given: before.update(norm=given[0].squeeze(1)))
+    with torch.no_grad():
+        block(*inputs)
+        glued = torch.cat([*inputs, torch.ones(50, 1).double()], dim=1)
+        fitted = glued @ torch.linalg.lstsq(glued, before["norm"]).solution
+    torch.testing.assert_close(fitted, before["norm"])
+
+
+@pytest.mark.parametrize(("model", "static", "dynamic"), [
+    (CompletePersonalityModel(20, 12, 16, 2), (3, 30), (3, 50)),
+    (TokenPersonalityModel(20, 12, 16, 2), (3, 49, 30), (3, 8, 50))])
+def test_projections_make_other_widths_fit_either_model(model, static, dynamic):
+    projected = ProjectedPersonalityModel(model, 30, 50)
+    traits = projected(torch.randn(static), torch.randn(dynamic))
+    assert traits.shape == (3, 5)
+    traits.sum().backward()
+    assert projected.project_static.weight.grad.any()
+    assert projected.project_dynamic.weight.grad.any()
+    assert projected.model is model
+
+
+@pytest.mark.parametrize("model", [
+    TokenPersonalityModel(fusion_dim=16, num_heads=2),
+    CompletePersonalityModel(2048, 1024, fusion_dim=16, num_heads=2),
+    ProjectedPersonalityModel(CompletePersonalityModel(20, 12, fusion_dim=16, num_heads=2), 2048, 1024),
+    ProjectedPersonalityModel(TokenPersonalityModel(20, 12, fusion_dim=16, num_heads=2), 2048, 1024)])
+def test_end_to_end_is_the_extractors_and_then_the_model(model):
+    static, dynamic = StaticFeatureExtractor(weights=None), DynamicFeatureExtractor(weights=None)
+    whole = EndToEndPersonalityModel(static, dynamic, model).eval()
+    face, flow = torch.rand(2, 3, 112, 112), torch.randn(2, 4, 32, 32, 2)
+    with torch.no_grad():
+        if model.reads_tokens:
+            expected = model(static.tokens(face), dynamic.tokens(flow))
+        else:
+            expected = model(static(face), dynamic(flow))
+        torch.testing.assert_close(whole(face, flow), expected)
+
+
+def test_end_to_end_learns_from_the_pixels():
+    whole = EndToEndPersonalityModel(StaticFeatureExtractor(weights=None), DynamicFeatureExtractor(weights=None),
+                                     TokenPersonalityModel(fusion_dim=16, num_heads=2))
+    whole(torch.rand(2, 3, 112, 112), torch.randn(2, 4, 32, 32, 2)).square().sum().backward()
+    assert whole.static.backbone.conv1.weight.grad.any()
+    assert whole.dynamic.backbone.conv1.conv.weight.grad.any()
+
+
+def test_example_inputs_have_the_shapes_of_the_contracts():
+    complete, tokens = CompletePersonalityModel(30, 20, 16, 2), TokenPersonalityModel(30, 20, 16, 2).double()
+    assert [x.shape for x in complete.example_inputs(3)] == [(3, 30), (3, 20)]
+    assert [(x.shape, x.dtype) for x in tokens.example_inputs(3)] == [
+        ((3, 49, 30), torch.float64), ((3, 8, 20), torch.float64)]
+    whole = EndToEndPersonalityModel(StaticFeatureExtractor(weights=None), DynamicFeatureExtractor(weights=None),
+                                     tokens)
+    assert [x.shape for x in whole.example_inputs(2)] == [(2, 3, 112, 112), (2, 32, 112, 112, 2)]
 
 
 def test_head_is_linear_at_the_end():

@@ -14,7 +14,7 @@ from course_lib.analysis.statistics import (
     agreement,
     attention_rollout,
     attention_statistics,
-    attention_times_gradient,
+    attention_relevance,
     check_attention,
     diagnose,
     effective_support,
@@ -162,14 +162,14 @@ def test_rollout_composes_layers_by_hand():
         attention_rollout([a, random_attention(2, 3, 5, 4)])
 
 
-def test_attention_times_gradient_keeps_what_raises_the_output():
+def test_attention_relevance_keeps_what_raises_the_output():
     weights = random_attention(1, 2, 3, 4).requires_grad_()
     (3 * weights[0, 0, 1, 2] - 5 * weights[0, 1, 0, 0]).backward()
-    raised, weights = attention_times_gradient(weights, weights.grad), weights.detach()
+    raised, weights = attention_relevance(weights, weights.grad), weights.detach()
     assert float(raised[0, 1, 2]) == pytest.approx(1.5 * float(weights[0, 0, 1, 2]))
     assert float(raised.sum()) == pytest.approx(float(raised[0, 1, 2]))
     with pytest.raises(ValueError, match="the gradient has the shape"):
-        attention_times_gradient(weights, weights[:, :1])
+        attention_relevance(weights, weights[:, :1])
 
 
 def test_check_returns_the_weights_themselves():

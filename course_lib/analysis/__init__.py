@@ -2,6 +2,7 @@
 
 from .activation_pictures import visualize_feature_maps
 from .attention_pictures import plot_attention_map
+from .compare import compare_models, get_model_summary, get_param_count
 from .localisation import pointing_game
 from .pictures import Animation, Picture
 from .recorder import AttentionRecorder, record
@@ -9,5 +10,6 @@ from .statistics import attention_rollout, attention_statistics, diagnose
 from .visualizer import AttentionVisualizer, get_attention_weights, visualize_during_inference
 
 __all__ = ["Animation", "AttentionRecorder", "AttentionVisualizer", "Picture", "attention_rollout",
-           "attention_statistics", "diagnose", "get_attention_weights", "plot_attention_map", "pointing_game", "record",
+           "attention_statistics", "compare_models", "diagnose", "get_attention_weights", "get_model_summary",
+           "get_param_count", "plot_attention_map", "pointing_game", "record",
            "visualize_during_inference", "visualize_feature_maps"]

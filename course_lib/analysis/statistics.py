@@ -13,7 +13,7 @@ from .attention_pictures import plot_evidence
 from .pictures import Picture
 
 __all__ = ["STATISTICS", "Finding", "agreement", "attention_rollout", "attention_statistics",
-           "attention_times_gradient", "check_attention", "diagnose", "effective_support"]
+           "attention_relevance", "check_attention", "diagnose", "effective_support"]
 
 STATISTICS = {
     "mean": "the mean weight, 1 / keys wherever rows sum to 1",
@@ -284,7 +284,7 @@ def attention_rollout(layers: Sequence[Tensor], residual: float = 0.5) -> Float[
     return flow
 
 
-def attention_times_gradient(weights: Float[Tensor, "batch heads queries keys"],
+def attention_relevance(weights: Float[Tensor, "batch heads queries keys"],
                              gradient: Tensor) -> Float[Tensor, "batch queries keys"]:
     """Which attention raises an output: weight × the output's gradient by it, the positive part, averaged over heads.
 

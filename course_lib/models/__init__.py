@@ -4,8 +4,10 @@ from .attention import CrossAttention, TokenCrossAttention, VisualizableCrossAtt
 from .dynamic import I3D, DynamicFeatureExtractor, inflate
 from .personality import (
     CompletePersonalityModel,
+    EndToEndPersonalityModel,
     FeatureFusionModule,
     PersonalityPredictionHead,
+    ProjectedPersonalityModel,
     TokenPersonalityModel,
     attention_per_trait,
     course_personality_model,
@@ -17,8 +19,10 @@ __all__ = [
     "CompletePersonalityModel",
     "CrossAttention",
     "DynamicFeatureExtractor",
+    "EndToEndPersonalityModel",
     "FeatureFusionModule",
     "PersonalityPredictionHead",
+    "ProjectedPersonalityModel",
     "StaticFeatureExtractor",
     "TokenCrossAttention",
     "TokenPersonalityModel",

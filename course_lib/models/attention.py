@@ -74,10 +74,16 @@ class VisualizableCrossAttention(nn.Module):
     def forward(self, query: Float[Tensor, "batch queries query_dim"], key: Float[Tensor, "batch keys key_dim"],
                 value: Float[Tensor, "batch keys value_dim"], mask: Bool[Tensor, "#batch #queries #keys"] | None = None,
                 record: bool | None = None) -> Float[Tensor, "batch queries query_dim"]:
-        """``mask`` is True where a query may look; ``record`` overrides ``self.record`` for this call."""
+        """``mask`` is True where a query may look; ``record`` overrides ``self.record`` for this call.
+
+        Raises ``ValueError`` for other widths than the layer was built with, or batches of unequal size.
+        """
         check_width("query", query, "query_dim", self.to_query.in_features)
         check_width("key", key, "key_dim", self.to_key.in_features)
         check_width("value", value, "value_dim", self.to_value.in_features)
+        if len(query) != len(key):      # one of 1 would be broadcast, and every item would hear the same
+            raise ValueError(f"there are queries for {len(query)} items and keys for {len(key)}; give both the same "
+                             "batch, for example with tensor.expand(batch, -1, -1)")
         q, k, v = (split_heads(x, self.heads) for x in (self.to_query(query), self.to_key(key), self.to_value(value)))
         mask = None if mask is None else rearrange(mask, "batch queries keys -> batch 1 queries keys")
         self.last_attn_weights = None          # a recorder that watches fills it while the next lines run

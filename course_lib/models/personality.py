@@ -1,7 +1,7 @@
 """From two streams to five traits: fusion, head, and the two complete models."""
 
 import torch
-from einops import einsum, rearrange
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..shapes import Float
@@ -10,8 +10,33 @@ from .backbones import fill, read_weights
 from .dynamic import DynamicFeatureExtractor
 from .static import StaticFeatureExtractor
 
-__all__ = ["CompletePersonalityModel", "FeatureFusionModule", "PersonalityPredictionHead", "TokenPersonalityModel",
-           "attention_per_trait", "course_personality_model"]
+__all__ = ["CompletePersonalityModel", "EndToEndPersonalityModel", "FeatureFusionModule", "PersonalityPredictionHead",
+           "ProjectedPersonalityModel", "TokenPersonalityModel", "attention_per_trait", "attention_times_gradient",
+           "batch_norm", "course_personality_model", "projections"]
+
+
+def batch_norm(vectors: Float[Tensor, "batch dim"], running_mean: Float[Tensor, " dim"],
+               running_variance: Float[Tensor, " dim"], training: bool,
+               ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " dim"], Float[Tensor, " dim"]]:
+    """What batch norm does before its scale and shift; returns the normalised vectors and the running statistics.
+
+    In training mode the batch is its own yardstick, and the running statistics move a tenth of the way towards it;
+    in evaluation mode the running statistics are the yardstick and stay. Raises ``ValueError`` for training on a
+    batch of one. Source: Ioffe & Szegedy, arXiv 1502.03167, algorithm 1. Derived in lesson 05.
+    """
+    mean, variance = running_mean, running_variance
+    if training:
+        _refuse_batch_of_one(vectors)
+        mean, variance = vectors.mean(dim=0), vectors.var(dim=0, correction=0)
+        running_mean = 0.9 * running_mean + 0.1 * mean.detach()
+        running_variance = 0.9 * running_variance + 0.1 * vectors.detach().var(dim=0, correction=1)
+    return (vectors - mean) / torch.sqrt(variance + 1e-5), running_mean, running_variance
+
+
+def _refuse_batch_of_one(vectors: Tensor) -> None:
+    if len(vectors) == 1:
+        raise ValueError("a batch of 1 has no spread for batch norm to learn from; train on batches of at least 2 "
+                         "(drop_last=True in the loader), or call model.eval() to predict")
 
 
 class FeatureFusionModule(nn.Module):
@@ -24,9 +49,8 @@ class FeatureFusionModule(nn.Module):
 
     def forward(self, fused: Float[Tensor, "batch fusion_dim"]) -> Float[Tensor, "batch fusion_dim"]:
         """Raises ``ValueError`` for a batch of one in training mode."""
-        if self.training and len(fused) == 1:
-            raise ValueError("a batch of 1 has no spread for batch norm to learn from; train on batches of at least 2 "
-                             "(drop_last=True in the loader), or call model.eval() to predict")
+        if self.training:
+            _refuse_batch_of_one(fused)
         return self.dropout(self.norm(fused))
 
 
@@ -47,9 +71,12 @@ class CompletePersonalityModel(nn.Module):
     Of those, 371,461 are trained; 256 are batch norm's running statistics. Derived in lesson 05.
     """
 
+    reads_tokens = False
+
     def __init__(self, static_dim: int = 512, dynamic_dim: int = 256, fusion_dim: int = 128, num_heads: int = 4,
                  dropout_rate: float = 0.3):
         super().__init__()
+        self.static_dim, self.dynamic_dim = static_dim, dynamic_dim
         self.cross_attention = CrossAttention(static_dim, dynamic_dim, fusion_dim, num_heads)
         self.fusion = FeatureFusionModule(fusion_dim, dropout_rate)
         self.head = PersonalityPredictionHead(fusion_dim)
@@ -58,13 +85,22 @@ class CompletePersonalityModel(nn.Module):
                 dynamic: Float[Tensor, "batch dynamic_dim"]) -> Float[Tensor, "batch traits"]:
         return self.head(self.fusion(self.cross_attention(static, dynamic)))
 
+    def example_inputs(self, batch: int = 8) -> tuple[Float[Tensor, "batch static_dim"],
+                                                      Float[Tensor, "batch dynamic_dim"]]:
+        """Blank inputs of the shapes that the model takes, to measure it with."""
+        weight = self.head.layers[0].weight
+        return weight.new_zeros(batch, self.static_dim), weight.new_zeros(batch, self.dynamic_dim)
+
 
 class TokenPersonalityModel(nn.Module):
     """Face tokens and motion tokens to five traits: token cross-attention, fusion, head. Derived in lesson 05."""
 
+    reads_tokens = True
+
     def __init__(self, static_dim: int = 2048, dynamic_dim: int = 1024, fusion_dim: int = 128, num_heads: int = 4,
                  dropout_rate: float = 0.3):
         super().__init__()
+        self.static_dim, self.dynamic_dim = static_dim, dynamic_dim
         self.cross_attention = TokenCrossAttention(static_dim, dynamic_dim, fusion_dim, num_heads)
         self.fusion = FeatureFusionModule(fusion_dim, dropout_rate)
         self.head = PersonalityPredictionHead(fusion_dim)
@@ -72,6 +108,56 @@ class TokenPersonalityModel(nn.Module):
     def forward(self, face_tokens: Float[Tensor, "batch queries static_dim"],
                 motion_tokens: Float[Tensor, "batch keys dynamic_dim"]) -> Float[Tensor, "batch traits"]:
         return self.head(self.fusion(self.cross_attention(face_tokens, motion_tokens)))
+
+    def example_inputs(self, batch: int = 8) -> tuple[Float[Tensor, "batch 49 static_dim"],
+                                                      Float[Tensor, "batch 8 dynamic_dim"]]:
+        """Blank inputs of the shapes that the extractors give for clips of 32 frames, to measure the model with."""
+        weight = self.head.layers[0].weight
+        return weight.new_zeros(batch, 49, self.static_dim), weight.new_zeros(batch, 8, self.dynamic_dim)
+
+
+def projections(model: CompletePersonalityModel | TokenPersonalityModel, static_dim: int, dynamic_dim: int,
+                ) -> tuple[nn.Linear, nn.Linear]:
+    """One linear layer for each stream, from features of these widths to what the model takes. Derived in lesson 05."""
+    return nn.Linear(static_dim, model.static_dim), nn.Linear(dynamic_dim, model.dynamic_dim)
+
+
+class ProjectedPersonalityModel(nn.Module):
+    """A model behind its ``projections``, so that features of other widths fit. Derived in lesson 05."""
+
+    def __init__(self, model: CompletePersonalityModel | TokenPersonalityModel, static_dim: int, dynamic_dim: int):
+        super().__init__()
+        self.reads_tokens = model.reads_tokens
+        self.project_static, self.project_dynamic = projections(model, static_dim, dynamic_dim)
+        self.model = model
+
+    def forward(self, static: Float[Tensor, "batch *tokens static_dim"],
+                dynamic: Float[Tensor, "batch *moments dynamic_dim"]) -> Float[Tensor, "batch traits"]:
+        return self.model(self.project_static(static), self.project_dynamic(dynamic))
+
+
+class EndToEndPersonalityModel(nn.Module):
+    """A face image and optical flow to five traits: both extractors, then a model on their tokens or vectors.
+
+    Derived in lesson 05.
+    """
+
+    def __init__(self, static: StaticFeatureExtractor, dynamic: DynamicFeatureExtractor,
+                 model: CompletePersonalityModel | TokenPersonalityModel | ProjectedPersonalityModel):
+        super().__init__()
+        self.static, self.dynamic, self.model = static, dynamic, model
+
+    def forward(self, face: Tensor, flow: Tensor) -> Float[Tensor, "batch traits"]:
+        """``face`` is ``batch 3 height width`` in [0, 1], ``flow`` ``batch frames height width 2`` in pixels."""
+        if self.model.reads_tokens:
+            return self.model(self.static.tokens(face), self.dynamic.tokens(flow))
+        return self.model(self.static(face), self.dynamic(flow))
+
+    def example_inputs(self, batch: int = 1) -> tuple[Float[Tensor, "batch 3 112 112"],
+                                                      Float[Tensor, "batch 32 112 112 2"]]:
+        """A blank face and a still clip of 32 frames, to measure the model with."""
+        weight = next(self.parameters())
+        return weight.new_zeros(batch, 3, 112, 112), weight.new_zeros(batch, 32, 112, 112, 2)
 
 
 def course_personality_model(static: StaticFeatureExtractor, dynamic: DynamicFeatureExtractor) -> TokenPersonalityModel:
@@ -89,13 +175,25 @@ def course_personality_model(static: StaticFeatureExtractor, dynamic: DynamicFea
     return model.eval()
 
 
+def attention_times_gradient(weights: Float[Tensor, "batch heads queries keys"],
+                             gradient: Float[Tensor, "traits batch heads queries dim"],
+                             value: Float[Tensor, "batch heads keys dim"],
+                             ) -> Float[Tensor, "batch traits queries keys"]:
+    """Weights × their gradient, averaged over heads; ``gradient`` is each trait's, with respect to what was heard.
+
+    heard = weights @ value, so the gradient of the weights is that of what was heard, times value transposed.
+    Source: Chefer et al., arXiv 2103.15679, equation 5, without its rectifier. Derived in lesson 05.
+    """
+    weights_gradient = gradient @ value.transpose(-2, -1)
+    return (weights * weights_gradient).mean(dim=2).transpose(0, 1)
+
+
 def attention_per_trait(model: TokenPersonalityModel, face_tokens: Float[Tensor, "batch queries static_dim"],
                         motion_tokens: Float[Tensor, "batch keys dynamic_dim"],
                         ) -> Float[Tensor, "batch traits queries keys"]:
     """Attention × gradient of each trait, averaged over heads: positive where listening raises the prediction.
 
-    In evaluation mode (batch norm would mix the batch). Source: Chefer et al., arXiv 2103.15679, equation 5,
-    without its rectifier. Derived in lesson 05.
+    Raises ``ValueError`` in training mode, where batch norm mixes the batch. Derived in lesson 05.
     """
     if model.training:
         raise ValueError("the model is in training mode, where batch norm mixes the clips; call model.eval() first")
@@ -111,10 +209,6 @@ def attention_per_trait(model: TokenPersonalityModel, face_tokens: Float[Tensor,
         for hook in hooks:
             hook.remove()
     gradient, = torch.autograd.grad(traits, seen["heard"], torch.eye(len(traits)).to(traits), is_grads_batched=True)
-    # heard = weights @ value, so the gradient of the weights is that of what was heard, times value transposed
-    return einsum(attention.last_attn_weights,
-                  rearrange(gradient, "traits batch queries (heads dim) -> traits batch heads queries dim",
-                            heads=attention.heads),
-                  rearrange(seen["value"], "batch keys (heads dim) -> batch heads keys dim", heads=attention.heads),
-                  "batch heads queries keys, traits batch heads queries dim, batch heads keys dim "
-                  "-> batch traits queries keys") / attention.heads
+    gradient, value = (rearrange(x, "... tokens (heads dim) -> ... heads tokens dim", heads=attention.heads)
+                       for x in (gradient, seen["value"]))
+    return attention_times_gradient(attention.last_attn_weights, gradient, value)

@@ -12,9 +12,9 @@ from course_lib.analysis import attention_pictures
 from course_lib.analysis.statistics import (
     STATISTICS,
     agreement,
+    attention_relevance,
     attention_rollout,
     attention_statistics,
-    attention_relevance,
     check_attention,
     diagnose,
     effective_support,

@@ -12,8 +12,8 @@ from ..shapes import Float
 from .attention_pictures import plot_evidence
 from .pictures import Picture
 
-__all__ = ["STATISTICS", "Finding", "agreement", "attention_rollout", "attention_statistics",
-           "attention_relevance", "check_attention", "diagnose", "effective_support"]
+__all__ = ["STATISTICS", "Finding", "agreement", "attention_relevance", "attention_rollout", "attention_statistics",
+           "check_attention", "diagnose", "effective_support"]
 
 STATISTICS = {
     "mean": "the mean weight, 1 / keys wherever rows sum to 1",

@@ -81,8 +81,8 @@ class VisualizableCrossAttention(nn.Module):
         check_width("query", query, "query_dim", self.to_query.in_features)
         check_width("key", key, "key_dim", self.to_key.in_features)
         check_width("value", value, "value_dim", self.to_value.in_features)
-        if len(query) != len(key):      # one of 1 would be broadcast, and every item would hear the same
-            raise ValueError(f"there are queries for {len(query)} items and keys for {len(key)}; give both the same "
+        if query.shape[0] != key.shape[0]:              # one of 1 would be broadcast, and all would hear the same
+            raise ValueError(f"there are queries for {query.shape[0]} items and keys for {key.shape[0]}; give both the same "
                              "batch, for example with tensor.expand(batch, -1, -1)")
         q, k, v = (split_heads(x, self.heads) for x in (self.to_query(query), self.to_key(key), self.to_value(value)))
         mask = None if mask is None else rearrange(mask, "batch queries keys -> batch 1 queries keys")

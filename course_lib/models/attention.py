@@ -71,8 +71,9 @@ class VisualizableCrossAttention(nn.Module):
         self.heads, self.record = heads, record
         self.last_attn_weights: Tensor | None = None
 
-    def forward(self, query: Float[Tensor, "batch queries query_dim"], key: Float[Tensor, "batch keys key_dim"],
-                value: Float[Tensor, "batch keys value_dim"], mask: Bool[Tensor, "#batch #queries #keys"] | None = None,
+    def forward(self, query: Float[Tensor, "batch queries query_dim"], key: Float[Tensor, "*batch keys key_dim"],
+                value: Float[Tensor, "*batch keys value_dim"],
+                mask: Bool[Tensor, "#batch #queries #keys"] | None = None,
                 record: bool | None = None) -> Float[Tensor, "batch queries query_dim"]:
         """``mask`` is True where a query may look; ``record`` overrides ``self.record`` for this call.
 
@@ -82,8 +83,8 @@ class VisualizableCrossAttention(nn.Module):
         check_width("key", key, "key_dim", self.to_key.in_features)
         check_width("value", value, "value_dim", self.to_value.in_features)
         if query.shape[0] != key.shape[0]:              # one of 1 would be broadcast, and all would hear the same
-            raise ValueError(f"there are queries for {query.shape[0]} items and keys for {key.shape[0]}; give both the same "
-                             "batch, for example with tensor.expand(batch, -1, -1)")
+            raise ValueError(f"there are queries for {query.shape[0]} items and keys for {key.shape[0]}; give both the "
+                             "same batch, for example with tensor.expand(batch, -1, -1)")
         q, k, v = (split_heads(x, self.heads) for x in (self.to_query(query), self.to_key(key), self.to_value(value)))
         mask = None if mask is None else rearrange(mask, "batch queries keys -> batch 1 queries keys")
         self.last_attn_weights = None          # a recorder that watches fills it while the next lines run

@@ -39,8 +39,10 @@ def draw_map(axis, values: Float[np.ndarray, "queries keys"], width: float, brig
     for side, count, names in ((axis.yaxis, queries, query_names), (axis.xaxis, keys, key_names)):
         if names is not None:
             side.set_ticks(range(count), [str(name) for name in names])
+        elif count <= 8:
+            side.set_ticks(range(count))
         else:
-            side.set_major_locator(MaxNLocator(min(count, 8), integer=True))
+            side.set_major_locator(MaxNLocator(8, integer=True))
     if key_names is not None:
         axis.tick_params(axis="x", labelrotation=45 if max(len(str(name)) for name in key_names) > 3 else 0)
     if max(queries, keys) * CELL <= width:

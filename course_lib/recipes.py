@@ -3,6 +3,7 @@
 `python -m course_lib assets NAME` runs one recipe; the manifest beside the weights says what came out.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from . import files, runtime
+from .ablation import SEEDS, clip_tokens, predict, train_arm, write_lesson_tokens
 from .analysis.pictures import flow_colours, plot_pipeline, to_picture
 from .data.clips import ClipDataset, draw_still, render_clip
 from .data.faces import FaceDataset, to_image
@@ -24,11 +26,10 @@ from .data.population import ATTRIBUTES
 from .data.stories import DIRECTIONS, MOVEMENTS, TRAITS, make_speaker
 from .models.backbones import save_weights
 from .models.dynamic import DynamicFeatureExtractor
-from .models.personality import TokenPersonalityModel
 from .models.static import StaticFeatureExtractor
+from .training.checkpoints import Checkpoints
 from .training.fit import fit_steps
 from .training.metrics import concordance, floor_prediction, mean_accuracy
-from .training.tokens import cache_tokens
 
 __all__ = ["RECIPES", "Recipe", "make", "score_table", "write_pictures"]
 
@@ -229,48 +230,28 @@ def write_dynamic(path: Path, clips: int = 1_600, steps: int = 800, batch: int =
 
 # ---- personality: two streams of frozen tokens, cross-attention, five traits ----------------------------------------
 
-def write_personality(path: Path, clips: int = 1_200, steps: int = 1_500, batch: int = 64) -> dict:
-    """A `TokenPersonalityModel` on the tokens of both shipped extractors; scored on unseen speakers.
-
-    Moments are interchangeable, so each step sees every clip's motion tokens in a new order.
-    """
-    static, dynamic = StaticFeatureExtractor().eval(), DynamicFeatureExtractor().eval()
-    cached = runtime.cache_dir("recipes") / "personality_tokens.safetensors"
-    if not cached.exists():
-        files.save_tensors(cached, cache_tokens(ClipDataset(clips, "assets", SEED + 2), static, dynamic))
-    data, _ = files.load_tensors(cached)
-    model = TokenPersonalityModel()
-
-    def loss_at(step: int) -> Tensor:
-        model.train()
-        pick, order = torch.randint(0, clips, (batch,)), torch.randperm(data["motion_tokens"].shape[1])
-        prediction = model(data["face_tokens"][pick].float(), data["motion_tokens"][pick][:, order].float())
-        return 100 * F.mse_loss(prediction, data["traits"][pick])
-
-    fit_steps(model, loss_at, steps, 1e-3, _checkpoint("personality"), SEED)
-    model.eval()
-    unseen = ClipDataset(300, "test", 0)
-    tokens, labels = cache_tokens(unseen, static, dynamic), unseen.labels()
-    model.cross_attention.attention.record = True
-    with torch.no_grad():
-        prediction = model(tokens["face_tokens"].float(), tokens["motion_tokens"].float())
-    attention = model.cross_attention.last_pooled_weights.mean(1)
-    floor = floor_prediction(data["traits"], len(unseen))
-    save_weights(model, path, backbone="personality", static=static.hash, dynamic=dynamic.hash)
-    cached.unlink()
-    _checkpoint("personality").unlink()
-    scores = {"top_moment_decides": (attention.argmax(1) == labels["moment"]).float().mean(),
-              "top_moment_chance": 1 / attention.shape[1]}
-    for name, answer in (("floor", floor), ("model", prediction), ("ceiling", labels["expected"])):
-        for score, values in (("accuracy", mean_accuracy(answer, labels["traits"])),
-                              ("ccc", concordance(answer, labels["traits"]))):
+def write_personality(path: Path) -> dict:
+    """A `TokenPersonalityModel` on the tokens of both shipped extractors: the ablation's first run with attention."""
+    train, valid, test = (clip_tokens(part) for part in ("train", "valid", "test"))
+    checkpoints = runtime.cache_dir("recipes") / "personality"
+    model, _ = train_arm("token attention", SEEDS[0], train, valid, callbacks=(Checkpoints(checkpoints),))
+    answer = predict("token attention", model, test)
+    floor = floor_prediction(train["traits"], len(test["traits"]))
+    save_weights(model, path, backbone="personality", static=StaticFeatureExtractor().hash,
+                 dynamic=DynamicFeatureExtractor().hash)
+    shutil.rmtree(checkpoints)
+    scores = {"top_moment_decides": (answer["moments"].argmax(1) == test["moment"]).float().mean(),
+              "top_moment_chance": 1 / answer["moments"].shape[1]}
+    for name, said in (("floor", floor), ("model", answer["prediction"]), ("ceiling", test["expected"])):
+        for score, values in (("accuracy", mean_accuracy(said, test["traits"])),
+                              ("ccc", concordance(said, test["traits"]))):
             scores[f"{score}_{name}"] = values.mean()
             scores |= {f"{score}_{name}_{trait}": value for trait, value in zip(TRAITS, values, strict=True)}
     return scores
 
 
 def score_table(folder: Path) -> str:
-    """The shipped personality model on 300 clips of unseen speakers, as the README shows it."""
+    """The shipped personality model on the ablation's test clips, of unseen speakers, as the README shows it."""
     scores = files.read_json(folder / "manifest.json")["personality"]["scores"]
     lines = ["| mean accuracy / CCC | " + " | ".join(("mean", *TRAITS)) + " |", "|---" * (len(TRAITS) + 2) + "|"]
     for name in ("floor", "model", "ceiling"):
@@ -297,4 +278,5 @@ def write_pictures(folder: Path) -> None:
 
 
 RECIPES = {"static": Recipe(write_static, 50), "dynamic": Recipe(write_dynamic, 45),
-           "personality": Recipe(write_personality, 15, needs=("static", "dynamic"))}
+           "personality": Recipe(write_personality, 20, needs=("static", "dynamic")),
+           "lesson_tokens": Recipe(write_lesson_tokens, 20, needs=("static", "dynamic"))}

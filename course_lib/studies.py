@@ -3,6 +3,7 @@
 `python -m course_lib assets NAME` runs one; a run that is cut off goes on with the first setting that is missing.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from . import files, runtime
+from .ablation import ARMS, BASELINES, run_arm
 from .data.faces import DIFFICULTIES, FaceDataset
 from .data.population import ATTRIBUTES, CELEBA_RATES
 from .shapes import Float
@@ -45,7 +47,8 @@ def run_study(name: str, folder: str | Path | None = None) -> dict:
     """
     if name not in STUDIES:
         raise ValueError(f"no study {name!r}; the studies are {', '.join(STUDIES)}")
-    study, kept = STUDIES[name], runtime.cache_dir("studies") / f"{name}.json"
+    study, workplace = STUDIES[name], runtime.cache_dir(f"studies/{name}")
+    kept = workplace / "rows.json"
     runtime.setup(SEED, quiet=True)
     done = files.read_json(kept) if kept.exists() else []
     for number, setting in enumerate(study.settings[len(done):], start=len(done) + 1):
@@ -58,7 +61,7 @@ def run_study(name: str, folder: str | Path | None = None) -> dict:
               "minutes": round(sum(part["seconds"] for part in done) / 60, 1),
               "rows": [row for part in done for row in part["rows"]]}
     files.write_json((Path(folder) if folder else runtime.assets("results")) / f"{name}.json", result)
-    kept.unlink()
+    shutil.rmtree(workplace)
     return result
 
 
@@ -99,7 +102,7 @@ def learn_faces(difficulty: str, faces: int, seed: int, steps: int = 600, batch:
             logits = model(flipped)
         return F.binary_cross_entropy_with_logits(logits.float(), targets[pick])
 
-    checkpoint = runtime.cache_dir("studies") / f"{difficulty}_{faces}_{seed}.pt"
+    checkpoint = runtime.cache_dir("studies/difficulty") / f"{difficulty}_{faces}_{seed}.pt"
     fit_steps(model, loss_at, steps, 3e-3, checkpoint, seed * steps)
     checkpoint.unlink()
     model.eval()
@@ -158,5 +161,8 @@ def _mean_and_range(scores: list[float]) -> str:
     return f"{np.mean(scores):.2f} ({min(scores):.2f}–{max(scores):.2f})"
 
 
-STUDIES = {"difficulty": Study(learn_faces, tuple({"difficulty": difficulty, "faces": faces, "seed": seed}
-                               for difficulty, seed, faces in product(DIFFICULTIES, SEEDS, SIZES)), 45)}
+STUDIES = {
+    "difficulty": Study(learn_faces, tuple({"difficulty": difficulty, "faces": faces, "seed": seed}
+                        for difficulty, seed, faces in product(DIFFICULTIES, SEEDS, SIZES)), 45),
+    "ablation": Study(run_arm, tuple({"arm": arm} for arm in (*reversed(ARMS), *BASELINES)), 30),
+}

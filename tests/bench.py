@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from einops import reduce
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet50, vit_b_16
 
 from course_lib import files, runtime
@@ -34,9 +34,15 @@ from course_lib.data.faces import to_image
 from course_lib.data.flow import OpticalFlowComputer, end_point_error, flow_windows, warp
 from course_lib.data.population import ATTRIBUTES, CELEBA_RATES
 from course_lib.data.video import face_windows, read_clip, track_face
-from course_lib.models import DynamicFeatureExtractor, StaticFeatureExtractor, VisualizableCrossAttention
+from course_lib.models import (
+    DynamicFeatureExtractor,
+    StaticFeatureExtractor,
+    TokenPersonalityModel,
+    VisualizableCrossAttention,
+)
 from course_lib.models.dynamic import I3D
 from course_lib.studies import difficulty_table, transfer_table
+from course_lib.training import fit
 
 VIDEO_FPS = 25
 
@@ -398,9 +404,119 @@ def bench_viewer(folder: str) -> None:
         row(f"12 × 12 × 197 tokens: {what}, 95 %", f"{spent:.1f} ms", "16.7 ms, a frame", spent / 16.7, "≤ 1")
 
 
+def random_tokens(clips: int) -> TensorDataset:
+    """Tokens of the extractors' shapes, as `cache_tokens` keeps them, in single precision."""
+    return TensorDataset(torch.randn(clips, 49, 2048), torch.randn(clips, 8, 1024), torch.rand(clips, 5))
+
+
+class StepTimes:
+    """Processor time of each step of `fit`, from the end of one step to the end of the next."""
+
+    def __init__(self):
+        self.times, self.last = [], None
+
+    def before_epoch(self, run) -> None:
+        self.last = None
+
+    def after_step(self, run) -> None:
+        now = time.process_time()
+        if self.last is not None:
+            self.times.append(now - self.last)
+        self.last = now
+
+
+def by_hand(model: nn.Module, train: DataLoader, epochs: int, times: StepTimes) -> None:
+    """The loop without anything around it."""
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(epochs):
+        times.before_epoch(None)
+        for *inputs, target in train:
+            model.train()
+            optimizer.zero_grad()
+            F.mse_loss(model(*inputs), target).backward()
+            optimizer.step()
+            times.after_step(None)
+
+
+def bench_training() -> None:
+    """Steps of `fit` beside a loop by hand on the same model and batches, in turns; two processes beside one."""
+    small = TensorDataset(torch.randn(6_400, 64), torch.rand(6_400, 5))
+    mlp = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 5))
+    for what, data, model, asked in (("token model", random_tokens(640), TokenPersonalityModel(), "≥ 0.95"),
+                                     ("a model of 9,000 parameters", small, mlp, "")):
+        batches, ours, peer = DataLoader(data, 64, shuffle=True), StepTimes(), StepTimes()
+        for _ in range(6):
+            fit(model, batches, epochs=2, callbacks=[ours])
+            by_hand(model, batches, 2, peer)
+        spent, beside = float(np.median(ours.times)), float(np.median(peer.times))
+        row(f"fit, batches of 64, {what}", f"{1 / spent:.1f} steps/s", f"{1 / beside:.1f} steps/s by hand",
+            beside / spent, asked)
+    with tempfile.TemporaryDirectory() as folder:
+        one, two = (clips_per_second(Path(folder), processes) for processes in (1, 2))
+    row("fit in two processes, a thread each", f"{two:.0f} clips/s", f"{one:.0f} clips/s in one", two / one)
+
+
+LAUNCHED = """
+import time, torch
+from torch.utils.data import DataLoader, TensorDataset
+from course_lib.models import TokenPersonalityModel
+from course_lib.training import fit
+from {bench} import random_tokens
+
+class Clock:
+    seconds = []
+    def before_epoch(self, run):
+        self.started = time.perf_counter()
+    def after_epoch(self, run):
+        self.seconds.append(time.perf_counter() - self.started)
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+clock = Clock()
+run = fit(TokenPersonalityModel(), DataLoader(random_tokens(640), 64, shuffle=True), epochs=4, callbacks=[clock])
+if run.accelerator.is_main_process:
+    print(run.accelerator.num_processes, "processes, clips/s", 640 / min(clock.seconds[1:]))
+"""
+
+
+def clips_per_second(folder: Path, processes: int) -> float:
+    """How fast so many processes learn together, each with one thread: its best epoch."""
+    program = folder / "launched.py"
+    program.write_text(LAUNCHED.format(bench=Path(__file__).stem))
+    output = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--standalone",
+         str(program)], capture_output=True, text=True, check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
+             "PYTHONPATH": str(Path(__file__).parent)}).stdout
+    return float(output.split("clips/s")[1].split()[0])
+
+
+def bench_preprocess(folder: str, clips: int = 36) -> None:
+    """Clips per minute of `preprocess`, start of the workers included: two beside one, then with the extractors."""
+    from course_lib.commands.preprocess import preprocess
+    from course_lib.commands.settings import Preprocess
+
+    source, paths = Path(folder) / "to_preprocess", videos(folder)
+    source.mkdir()
+    for number in range(clips):                         # a byte more makes another file, which no cache knows
+        path = paths[number % len(paths)]
+        (source / f"{number}{path.suffix}").write_bytes(path.read_bytes() + bytes([number]))
+
+    def per_minute(workers: int, features: str) -> float:
+        started = time.perf_counter()
+        preprocess(Preprocess(folder=str(source), output=f"{folder}/{features}{workers}", features=features,
+                              workers=workers, on_missing="centre"))
+        return 60 * clips / (time.perf_counter() - started)
+
+    one, two, tokens = per_minute(1, "none"), per_minute(2, "none"), per_minute(2, "tokens")
+    row("preprocess with two workers", f"{two:.0f} clips/min", f"{one:.0f} clips/min with one", two / one)
+    row("preprocess with tokens, two workers", f"{tokens:.0f} clips/min", f"{two:.0f} clips/min without", tokens / two)
+
+
 BENCHES = {"pipeline": bench_pipeline, "memory": bench_memory, "extractors": bench_extractors, "probe": bench_probe,
            "world": bench_world, "flow": bench_flow, "rates": bench_rates, "difficulty": bench_difficulty,
-           "attention": bench_attention, "viewer": bench_viewer}
+           "attention": bench_attention, "viewer": bench_viewer, "training": bench_training,
+           "preprocess": bench_preprocess}
 
 
 def main() -> None:
@@ -411,7 +527,7 @@ def main() -> None:
     print("| what | measured | beside | ratio | asked |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen:
-            BENCHES[name](folder) if name in ("pipeline", "viewer") else BENCHES[name]()
+            BENCHES[name](folder) if name in ("pipeline", "viewer", "preprocess") else BENCHES[name]()
 
 
 if __name__ == "__main__":

@@ -1,16 +1,352 @@
-"""Saved models: versions, what is refused, what a kill leaves, and exports that predict the same."""
+"""Runs on disk: what is kept, refused, and left by a kill or a full disk. Saved models: versions, and exports."""
 
+import errno
 import json
+import multiprocessing
+import os
+import time
 import zipfile
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 import torch
+from test_fit import Cut, Killed, Losses, loaders, logged, same, small_data, small_model
 from torch import nn
+from torch.utils.data import DataLoader
 
 from course_lib import files
 from course_lib.models import CompletePersonalityModel, TokenPersonalityModel
-from course_lib.training.checkpoints import ModelSerializer
+from course_lib.training import Checkpoints, ClipGradients, MetricLog, ModelSerializer, fit
+from course_lib.training.lock import RENEW, SILENT, FolderLock
+
+
+def train(folder, *callbacks, model=None, train_loader=None, epochs=2, minutes=0, **settings):
+    return fit(model or small_model(), train_loader or loaders()[0], loaders()[1], epochs=epochs,
+               callbacks=[MetricLog(folder), Checkpoints(folder, minutes=minutes), *callbacks], **settings)
+
+
+def names(folder) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def in_one_sentence(caught) -> bool:
+    return "\n" not in str(caught.value)
+
+
+def test_a_finished_run_is_not_run_again_and_still_shows_its_log(tmp_path):
+    first = train(tmp_path)
+    again = train(tmp_path, Cut(1))
+    assert same(first.model, again.model)
+    assert again.log == first.log
+    assert names(tmp_path) == {"last.safetensors", "previous.safetensors", "best.safetensors", "log.csv"}
+
+
+def test_a_finished_run_may_be_given_more_epochs(tmp_path):
+    train(tmp_path / "long", epochs=4)
+    train(tmp_path / "short", epochs=2)
+    longer = train(tmp_path / "short", epochs=4)
+    assert (longer.epoch, longer.step) == (4, 20)
+    assert logged(tmp_path / "long") == logged(tmp_path / "short")
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(tmp_path):
+    seen = []
+
+    class Weights:
+        def after_epoch(self, run):
+            seen.append({name: value.clone() for name, value in run.model.state_dict().items()})
+
+    checkpoints, best = Checkpoints(tmp_path), small_model()
+    fit(small_model(), loaders()[0], loaders()[1], epochs=4, callbacks=[Losses(3, 1, 2, 1), Weights(), checkpoints])
+    log = checkpoints.load_best(best)
+    assert (log["epoch"], log["valid_loss"]) == (2, 1)
+    assert all(torch.equal(value, seen[1][name]) for name, value in best.state_dict().items())
+
+
+class Counter:
+    """A callback whose state is a tensor beside plain values."""
+
+    def __init__(self):
+        self.steps, self.sums = 0, torch.zeros(2, dtype=torch.float64)
+
+    def after_step(self, run):
+        self.steps += 1
+        self.sums += torch.tensor([run.loss, 1.0])
+
+    def state_dict(self):
+        return {"steps": self.steps, "sums": self.sums}
+
+    def load_state_dict(self, state):
+        self.steps, self.sums = state["steps"], state["sums"]
+
+
+def test_callbacks_keep_tensors_and_plain_values(tmp_path):
+    whole, cut, resumed = Counter(), Counter(), Counter()
+    train(tmp_path / "whole", whole)
+    with pytest.raises(Killed):
+        train(tmp_path / "cut", cut, Cut(7))
+    train(tmp_path / "cut", resumed)
+    assert (resumed.steps, resumed.sums.tolist()) == (whole.steps, whole.sums.tolist()) == (10, whole.sums.tolist())
+
+
+def test_the_scaler_of_half_precision_is_kept(tmp_path):
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024)
+
+    class Half:
+        def start(self, run):
+            run.accelerator.scaler = scaler
+
+    def run(*callbacks):
+        fit(small_model(), loaders()[0], epochs=1, callbacks=[Half(), Checkpoints(tmp_path, minutes=0), *callbacks])
+
+    with pytest.raises(Killed):
+        run(Cut(2))
+    scaler.load_state_dict(scaler.state_dict() | {"scale": 8.0})
+    run()
+    assert scaler.get_scale() == 1024
+
+
+# ---- damaged, old and foreign states ---------------------------------------------------------------------------------
+
+def flip(path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [
+    lambda path: flip(path, -1),
+    lambda path: flip(path, -3000),
+    lambda path: path.write_bytes(path.read_bytes()[:-9]),
+    lambda path: path.write_bytes(b""),
+    lambda path: path.write_bytes(path.read_bytes().replace(b'\\"step\\": ', b'\\"step\\":1')),
+], ids=["last byte", "in the middle", "truncated", "empty", "another step"])
+def test_a_damaged_state_is_refused_or_the_one_before_it_taken(tmp_path, damage):
+    whole, folder = train(tmp_path / "whole"), tmp_path / "cut"
+    with pytest.raises(Killed):
+        train(folder, Cut(8))
+    damage(folder / "last.safetensors")
+    with pytest.warns(UserWarning, match=r"last.safetensors (is damaged|is truncated).*going on from the save before"):
+        resumed = train(folder)
+    assert same(whole.model, resumed.model)
+    assert logged(tmp_path / "whole") == logged(folder)
+    for name in ("last", "previous"):
+        damage(folder / f"{name}.safetensors")
+    with pytest.raises(ValueError, match=r"last.safetensors is (damaged .* \(its SHA-256|truncated)") as caught:
+        train(folder)
+    assert in_one_sentence(caught)
+
+
+def test_a_kill_between_the_two_renames_loses_one_save(tmp_path):
+    whole = train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "cut", Cut(8))
+    (tmp_path / "cut" / "last.safetensors").rename(tmp_path / "cut" / "new.safetensors")
+    assert same(whole.model, train(tmp_path / "cut").model)
+
+
+class Other(nn.Sequential):
+    """The same layers under another name."""
+
+
+def wider() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 9), nn.BatchNorm1d(9), nn.Linear(9, 2))
+
+
+def shuffled_differently() -> nn.Module:
+    """As many values, in layers of other shapes."""
+    model = small_model()
+    model[4] = nn.Sequential(nn.Linear(8, 2))
+    return model
+
+
+def absolute(prediction, target):
+    return (prediction - target).abs().mean()
+
+
+def with_optimizer(kind, **settings) -> dict:
+    model = small_model()
+    return {"model": model, "optimizer": kind(model.parameters(), **settings)}
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [
+    (lambda: {"model": wider()}, "trained values 74, and this one has 83"),
+    (lambda: {"model": Other(*small_model())}, "model Sequential, and this one has Other"),
+    (lambda: {"model": shuffled_differently()}, "do not fit this network"),
+    (lambda: with_optimizer(torch.optim.AdamW), "optimizer Adam, and this one has AdamW"),
+    (lambda: with_optimizer(torch.optim.Adam, lr=0.5), r"optimizer's lr 0\.001, and this one has 0\.5"),
+    (lambda: {"loss_function": absolute}, "loss mse_loss, and this one has absolute"),
+    (lambda: {"train_loader": loaders(items=48)[0]}, "number of items 40, and this one has 48"),
+    (lambda: {"train_loader": loaders(batch=9)[0]}, "batch size 8, and this one has 9"),
+    (lambda: {"train_loader": DataLoader(small_data(42), 8, drop_last=True)}, "number of items 40"),
+    (lambda: {"train_loader": DataLoader(small_data(), 8)}, "sampler RandomSampler, and this one has Sequential"),
+    (lambda: {"accumulate": 2}, "accumulate 1, and this one has 2"),
+    (lambda: {"seed": 7}, "seed 0, and this one has 7"),
+    (lambda: {"precision": "bf16"}, "precision no, and this one has bf16"),
+])
+def test_a_state_of_another_run_is_refused(tmp_path, changes, sentence):
+    train(tmp_path)
+    kept = (tmp_path / "last.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=sentence) as caught:
+        train(tmp_path, **changes())
+    assert in_one_sentence(caught)
+    assert (tmp_path / "last.safetensors").read_bytes() == kept
+    assert "running.json" not in names(tmp_path)
+
+
+def test_other_callbacks_are_refused_if_they_have_a_state(tmp_path):
+    train(tmp_path)
+    with pytest.raises(ValueError, match="callbacks MetricLog, Checkpoints, and this one has MetricLog, Checkpoints, "):
+        train(tmp_path, ClipGradients())
+    train(tmp_path, Losses(1, 1, 1))
+
+
+def test_a_state_of_an_older_format_is_refused(tmp_path):
+    train(tmp_path)
+    tensors, state = files.load_tensors(tmp_path / "last.safetensors")
+    from course_lib.training.checkpoints import _write_verified
+
+    del state["sha256"], state["settings"]
+    _write_verified(tmp_path / "last.safetensors", tensors, state)
+    with pytest.raises(ValueError, match=r"checkpoint format unknown, and this one has 2; choose another folder .* or "
+                                         "delete .* to start again"):
+        train(tmp_path)
+
+
+# ---- what must not be saved, and what cannot be ----------------------------------------------------------------------
+
+class ZeroLoss:
+    """Finite at 0, where its gradient is not."""
+
+    def __init__(self, from_step: int):
+        self.calls, self.from_step = 0, from_step
+
+    def __call__(self, prediction, target):
+        self.calls += torch.is_grad_enabled()
+        loss = (prediction - target).square().mean()
+        return loss + (prediction * 0).sqrt().sum() if self.calls > self.from_step else loss
+
+
+def test_broken_weights_are_never_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"holds NaN or infinity after step 8; lower the learning rate or clip .* "
+                                         "still holds the last good state") as caught:
+        train(tmp_path, loss_function=ZeroLoss(7))
+    assert in_one_sentence(caught)
+    for name in ("last", "previous", "best"):
+        tensors, _ = files.load_tensors(tmp_path / f"{name}.safetensors")
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
+    assert files.load_tensors(tmp_path / "last.safetensors")[1]["run"]["step"] == 7
+
+
+def test_nor_are_weights_that_break_between_two_saves(tmp_path):
+    with pytest.raises(ValueError, match="began in layer '0'"):
+        train(tmp_path, loss_function=ZeroLoss(7), minutes=9)
+    assert files.load_tensors(tmp_path / "last.safetensors")[1]["run"]["step"] == 5
+
+
+def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):
+    whole, write, left = train(tmp_path / "whole"), Path.write_bytes, iter(range(8))
+
+    def fills_up(path, content):
+        if ".new." in path.name and next(left) == 7:
+            write(path, content[:100])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fills_up)
+        with pytest.raises(OSError, match=r"cannot write .*new.safetensors \(No space left on device\); choose a "
+                                          "folder you may write to with enough free space") as caught:
+            train(tmp_path / "full")
+    assert in_one_sentence(caught)
+    assert names(tmp_path / "full") == {"last.safetensors", "previous.safetensors", "best.safetensors", "log.csv"}
+    resumed = train(tmp_path / "full")
+    assert same(whole.model, resumed.model)
+
+
+def test_what_a_kill_left_half_written_is_swept_away(tmp_path):
+    train(tmp_path)
+    (tmp_path / ".new.safetensors.4711.part.safetensors").write_bytes(b"half")
+    (tmp_path / ".log.csv.4711.part.csv").write_bytes(b"half")
+    train(tmp_path)
+    assert not [name for name in names(tmp_path) if "part" in name]
+
+
+# ---- one run in a folder ---------------------------------------------------------------------------------------------
+
+def lock_of(folder, **changes) -> None:
+    (folder / "running.json").write_text(json.dumps(FolderLock(folder).owner | {"signed": time.time()} | changes))
+
+
+def wait_for_ever(folder, ready):
+    FolderLock(folder).take()
+    ready.set()
+    time.sleep(60)
+
+
+def test_a_folder_in_use_is_refused_until_that_process_is_dead(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    process = context.Process(target=wait_for_ever, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(30)
+    with pytest.raises(ValueError, match=rf"is in use: running.json names process {process.pid} on .*; wait for its "
+                                         "end or choose another folder") as caught:
+        train(tmp_path)
+    assert in_one_sentence(caught)
+    assert names(tmp_path) == {"running.json"}          # which stays the other's
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)       # dead, and a zombie as long as nobody asks
+    train(tmp_path)
+    process.join()
+    assert "running.json" not in names(tmp_path)
+
+
+def test_a_number_given_to_a_later_process_is_not_the_run(tmp_path):
+    lock_of(tmp_path, process=os.getppid(), started=1.0)
+    train(tmp_path)
+
+
+def test_another_machine_counts_as_gone_after_its_silence(tmp_path):
+    lock_of(tmp_path, host="elsewhere", signed=time.time() - SILENT + 20)
+    with pytest.raises(ValueError, match="on elsewhere; wait 300 s, or delete that file if that machine is gone, or"):
+        train(tmp_path)
+    lock_of(tmp_path, host="elsewhere", signed=time.time() - SILENT - 1)
+    train(tmp_path)
+
+
+def test_a_run_signs_while_it_works_and_notices_that_it_lost_its_folder(tmp_path, monkeypatch):
+    signed, now = [], [1000.0]
+    monkeypatch.setattr("course_lib.training.lock.time.time", lambda: now[0])
+
+    class Slow:
+        def after_step(self, run):
+            signed.append(json.loads((tmp_path / "running.json").read_text())["signed"])
+            now[0] += RENEW / 2 + 1
+
+    train(tmp_path, Slow(), epochs=1)
+    assert signed == [1000, 1000, 1062, 1062, 1124]
+
+    class Taken:
+        def after_step(self, run):
+            lock_of(tmp_path, host="elsewhere")
+            now[0] += RENEW + 1
+
+    with pytest.raises(ValueError, match=r"was taken over by process \d+ on elsewhere; choose another folder"):
+        train(tmp_path, Taken(), epochs=2)
+    assert json.loads((tmp_path / "running.json").read_text())["host"] == "elsewhere"
+
+
+def test_the_same_notebook_may_start_again_after_an_interruption(tmp_path):
+    with pytest.raises(Killed):
+        train(tmp_path, Cut(3))
+    assert "running.json" not in names(tmp_path)
+    lock_of(tmp_path)
+    train(tmp_path)
+
+
+# ---- finished models -------------------------------------------------------------------------------------------------
 
 SMALL = {"static_dim": 12, "dynamic_dim": 6, "fusion_dim": 8, "num_heads": 2}
 
@@ -72,11 +408,11 @@ def test_what_is_on_disk_is_no_pickle(serializer, saved):
 @pytest.mark.parametrize("killed_in", ["save_tensors", "write_json"])
 def test_a_save_that_is_cut_off_leaves_the_last_version_as_the_latest(serializer, saved, killed_in, monkeypatch):
     def killed(*_):
-        raise KeyboardInterrupt
+        raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(files, killed_in, killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             serializer.save(saved[0], "fusion", SMALL)
     assert serializer.versions("fusion") == [1, 2]
     assert weights(serializer.load(CompletePersonalityModel, "fusion")[0]) == weights(saved[1])

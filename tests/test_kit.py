@@ -24,7 +24,8 @@ ROOT = Path(__file__).parent.parent
 VENV = os.path.relpath(sys.prefix, ROOT)  # relative, because make knows no spaces in names
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LIBRARY = sorted((ROOT / "course_lib").rglob("*.py"))
-LAYERS = ("data", "models", "training", "analysis", "lessons", "recipes", "studies", "__main__")  # imports run one way
+LAYERS = ("data", "models", "training", "analysis", "lessons", "ablation", "recipes", "studies", "commands",
+          "__main__")                                   # imports run one way
 GROUND_FLOOR = ("runtime", "shapes", "files")
 NAMED = re.compile(r"github(?:\.com)?/([\w-]+/[\w.-]*[\w-])")  # owner/name in addresses of GitHub and of Colab
 

@@ -4,8 +4,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from course_lib import files, recipes, runtime
+from course_lib.ablation import CLIPS, LESSON_CLIPS, ablation_table, principal_axes
+from course_lib.training.metrics import concordance
+from course_lib.training.tokens import lesson_tokens
 
 
 def test_the_manifest_tells_the_truth():
@@ -24,6 +28,36 @@ def test_the_shipped_model_beats_the_floor_and_stays_under_the_ceiling():
     assert scores["ccc_floor"] == 0 < scores["ccc_model"] <= scores["ccc_ceiling"]
     assert scores["accuracy_floor"] < scores["accuracy_model"] <= scores["accuracy_ceiling"]
     assert scores["top_moment_decides"] > 2 * scores["top_moment_chance"]
+
+
+def test_principal_axes_are_those_of_most_variance():
+    generator = torch.Generator().manual_seed(0)
+    stretched = torch.randn(500, 6, generator=generator) * torch.tensor((1.0, 9, 1, 4, 1, 1)) + 3
+    mean, axes, share = principal_axes(stretched, 2)
+    _, singular, turned = torch.linalg.svd(stretched - stretched.mean(0), full_matrices=False)
+    torch.testing.assert_close((axes.T @ turned[:2].T).abs(), torch.eye(2), rtol=0, atol=1e-3)
+    assert share == pytest.approx(float(singular[:2].square().sum() / singular.square().sum()), rel=1e-3)
+    torch.testing.assert_close(mean, stretched.mean(0))
+
+
+def test_lesson_tokens_carry_the_answer_and_no_speaker_twice():
+    train, valid, test = (lesson_tokens(part) for part in ("train", "valid", "test"))
+    for part, data in (("train", train), ("valid", valid), ("test", test)):
+        assert len(data["traits"]) == LESSON_CLIPS[part]
+        whole = CLIPS[part].labels()                    # the same clips as the ablation's, in order
+        torch.testing.assert_close(data["traits"], whole["traits"][:len(data["traits"])])
+    told, asked = (torch.cat([data["face_tokens"][:, 0], data["motion_tokens"][range(len(data["moment"])),
+                                                                               data["moment"]]], 1)
+                   for data in (train, test))
+    told, asked = (torch.cat([values, torch.ones(len(values), 1)], 1) for values in (told, asked))
+    answer = asked @ torch.linalg.lstsq(told, train["traits"]).solution
+    ceiling = concordance(test["expected"], test["traits"]).mean()
+    assert concordance(answer, test["traits"]).mean() > 0.85 * ceiling      # once the deciding moment is known
+
+
+def test_an_unknown_part_of_the_lesson_tokens_is_refused():
+    with pytest.raises(ValueError, match="no part 'training'"):
+        lesson_tokens("training")
 
 
 def test_unknown_recipes_are_refused():
@@ -50,3 +84,9 @@ def test_the_command_line(arguments, code, words):
 def test_the_readme_shows_the_scores_of_the_shipped_weights():
     weights = runtime.assets("weights")
     assert recipes.score_table(weights) in (weights.parent.parent / "README.md").read_text()
+
+
+def test_the_readme_shows_the_stored_ablation():
+    results = runtime.assets("results")
+    table = ablation_table(files.read_json(results / "ablation.json")["rows"])
+    assert table in (results.parent.parent / "README.md").read_text()

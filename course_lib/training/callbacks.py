@@ -8,18 +8,18 @@ import io
 import math
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from .. import files
 from .fit import Run
 
-__all__ = ["Checkpoints", "ClipGradients", "EarlyStopping", "MetricLog", "Plateau", "Progress", "Timing",
-           "WarmupCosine", "cosine_factor"]
+__all__ = ["ClipGradients", "EarlyStopping", "MetricLog", "Plateau", "Progress", "Timing", "WarmupCosine", "Watch",
+           "cosine_factor", "epochs_since_best"]
 
 
 def cosine_factor(step: int, total_steps: int, warmup: float = 0.1) -> float:
@@ -31,6 +31,14 @@ def cosine_factor(step: int, total_steps: int, warmup: float = 0.1) -> float:
     if step < rising:
         return (step + 1) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total_steps - rising)))
+
+
+def epochs_since_best(losses: Sequence[float]) -> int:
+    """How many epochs have passed since the lowest loss; an equal one, or NaN, is no improvement. Used in lesson 06."""
+    best, waited = math.inf, 0
+    for loss in losses:
+        best, waited = (loss, 0) if loss < best else (best, waited + 1)
+    return waited
 
 
 class WarmupCosine:
@@ -45,7 +53,7 @@ class WarmupCosine:
             group["lr"] = group["initial_lr"] * cosine_factor(run.step, run.total_steps, self.warmup)
 
 
-class _Watch:
+class Watch:
     """Remembers the best value of a metric (lower is better unless told) and for how many epochs none beat it."""
 
     def __init__(self, metric: str = "valid_loss", higher_is_better: bool = False):
@@ -67,7 +75,7 @@ class _Watch:
         self.best, self.waited = state["best"], state["waited"]
 
 
-class EarlyStopping(_Watch):
+class EarlyStopping(Watch):
     """End the run when the metric has not improved for `patience` epochs."""
 
     def __init__(self, patience: int = 10, metric: str = "valid_loss", higher_is_better: bool = False):
@@ -79,7 +87,7 @@ class EarlyStopping(_Watch):
             run.stop = f"{self.metric} has not improved for {self.patience} epochs"
 
 
-class Plateau(_Watch):
+class Plateau(Watch):
     """Multiply the learning rate by `factor` each time the metric has not improved for `patience` epochs."""
 
     def __init__(self, factor: float = 0.5, patience: int = 3, metric: str = "valid_loss",
@@ -108,20 +116,35 @@ class ClipGradients:
             run.log["gradient_norm"] = sum(self.lengths) / len(self.lengths)
         self.lengths = []
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"lengths": self.lengths}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.lengths = state["lengths"]
+
 
 class Timing:
-    """Where the time goes: seconds of each epoch spent on data, forward, backward, step and the rest (validation)."""
+    """Where the time goes: seconds of each epoch spent on data, forward, backward, step, validation and callbacks.
+
+    The seconds under `callbacks` (checkpoints, say) are those since the epoch before; put `Timing` first in the list,
+    so that theirs are not counted as validation. `analysis.time_report` reads the log.
+    """
 
     def __init__(self):
-        self.seconds, self.last = defaultdict(float), time.perf_counter()
+        self.seconds, self.batches, self.last = defaultdict(float), 0, time.perf_counter()
 
     def _mark(self, name: str) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()                    # a GPU works behind Python's back
         now = time.perf_counter()
         self.seconds[name] += now - self.last
         self.last = now
 
     def start(self, run: Run) -> None:
         self.last = time.perf_counter()
+
+    def before_epoch(self, run: Run) -> None:
+        self._mark("callbacks")
 
     def batch_ready(self, run: Run) -> None:
         self._mark("data")
@@ -133,24 +156,29 @@ class Timing:
         self._mark("backward")
 
     def after_step(self, run: Run) -> None:
-        self._mark("step")
+        self._mark("step" if run.accelerator.sync_gradients else "backward")
+        self.batches += 1
 
     def after_epoch(self, run: Run) -> None:
         self._mark("validation")
-        run.log |= {f"seconds_{name}": round(spent, 4) for name, spent in self.seconds.items()}
+        run.log |= {f"seconds_{name}": round(spent, 4) for name, spent in self.seconds.items()} | {
+            "batches": self.batches, "gpu": int(run.accelerator.device.type == "cuda"),
+            "mixed_precision": int(run.accelerator.mixed_precision != "no")}
         self.seconds.clear()
+        self.batches = 0
 
 
 class MetricLog:
-    """Every epoch's log as a row of `log.csv`, with the learning rate; and for TensorBoard where it is installed."""
+    """Every epoch's log as a row of `log.csv`; and for TensorBoard where it is installed."""
 
     def __init__(self, folder: str | Path, tensorboard: bool = False):
         self.path, self.rows, self.tensorboard = Path(folder) / "log.csv", [], tensorboard
 
     def after_epoch(self, run: Run) -> None:
-        row = {"epoch": run.epoch, "learning_rate": run.optimizer.param_groups[0]["lr"], **run.log}
-        self.rows.append(row)
-        if not run.accelerator.is_main_process:
+        self.rows.append(run.log)                       # itself, not a copy: later callbacks still add to it
+
+    def save(self, run: Run) -> None:
+        if run.batch or not run.accelerator.is_main_process:
             return
         text = io.StringIO()
         table = csv.DictWriter(text, list(dict.fromkeys(key for row in self.rows for key in row)))
@@ -162,7 +190,7 @@ class MetricLog:
             from torch.utils.tensorboard import SummaryWriter
 
             with SummaryWriter(self.path.parent) as writer:
-                for name, value in row.items():
+                for name, value in self.rows[-1].items():
                     writer.add_scalar(name, value, run.epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -175,93 +203,20 @@ class MetricLog:
 class Progress:
     """One line an epoch with the time left, as plain text."""
 
-    def start(self, run: Run) -> None:
-        self.bar = tqdm(total=run.epochs, initial=run.epoch, unit="epoch", mininterval=1,
-                        disable=not run.accelerator.is_main_process)
+    def __init__(self):
+        self.bar: tqdm | None = None
+
+    def before_epoch(self, run: Run) -> None:
+        if self.bar is None:                            # not at the start: a checkpoint may still move the run on
+            self.bar = tqdm(total=run.epochs, initial=run.epoch, unit="epoch", mininterval=1,
+                            disable=not run.accelerator.is_main_process)
 
     def after_epoch(self, run: Run) -> None:
         self.bar.set_postfix({name: f"{value:.4f}" for name, value in run.log.items() if "loss" in name}, refresh=False)
         self.bar.update()
 
     def finish(self, run: Run) -> None:
-        self.bar.close()
-        if run.stop:
+        if self.bar is not None:
+            self.bar.close()
+        if run.stop and run.accelerator.is_main_process:
             print(f"stopped after epoch {run.epoch}: {run.stop}")
-
-
-class Checkpoints(_Watch):
-    """Keep the last state (after every epoch, and every `minutes` in between) and the weights of the best epoch.
-
-    A run that starts with the same folder goes on where the last one stopped. `last.safetensors` holds model,
-    optimizer and callbacks; `best.safetensors` the weights alone. Raises ValueError if the folder holds a run of
-    another model.
-    """
-
-    def __init__(self, folder: str | Path, minutes: float = 10, metric: str = "valid_loss",
-                 higher_is_better: bool = False):
-        super().__init__(metric, higher_is_better)
-        self.folder, self.minutes, self.saved = Path(folder), minutes, time.time()
-
-    def start(self, run: Run) -> None:
-        path = self.folder / "last.safetensors"
-        if not path.exists():
-            return
-        tensors, state = files.load_tensors(path)
-        _load_model(run, {name.removeprefix("model."): tensor for name, tensor in tensors.items()
-                          if name.startswith("model.")}, path)
-        run.optimizer.load_state_dict(_unflatten_optimizer(tensors, state["optimizer"]))
-        for callback, kept in zip(_with_state(run), state["callbacks"], strict=True):
-            callback.load_state_dict(kept)
-        run.epoch, run.batch, run.step, run.total_loss = state["run"]
-        run.stop = state["stop"]
-
-    def after_step(self, run: Run) -> None:
-        if time.time() - self.saved > 60 * self.minutes and run.accelerator.sync_gradients:
-            self.save(run)
-
-    def after_epoch(self, run: Run) -> None:
-        if (run.valid is None or self.improved(run)) and run.accelerator.is_main_process:
-            files.save_tensors(self.folder / "best.safetensors", _weights(run), {"epoch": run.epoch, **run.log})
-
-    def save(self, run: Run) -> None:
-        """Write the state of now; a kill while writing leaves the one before."""
-        self.saved = time.time()
-        if not run.accelerator.is_main_process:
-            return
-        tensors, groups = _flatten_optimizer(run.optimizer.state_dict())
-        files.save_tensors(self.folder / "last.safetensors",
-                           {f"model.{name}": tensor for name, tensor in _weights(run).items()} | tensors,
-                           {"optimizer": groups, "run": [run.epoch, run.batch, run.step, run.total_loss],
-                            "stop": run.stop, "callbacks": [callback.state_dict() for callback in _with_state(run)]})
-
-
-def _with_state(run: Run) -> list[Any]:
-    return [callback for callback in run.callbacks if hasattr(callback, "state_dict")]
-
-
-def _weights(run: Run) -> dict[str, Tensor]:
-    return run.accelerator.unwrap_model(run.model).state_dict()
-
-
-def _load_model(run: Run, weights: dict[str, Tensor], path: Path) -> None:
-    try:
-        run.accelerator.unwrap_model(run.model).load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path} holds a run of another model; choose another folder for this run, or delete the "
-                         "old one") from error
-
-
-def _flatten_optimizer(state: dict) -> tuple[dict[str, Tensor], dict]:
-    """The optimizer's state as named tensors and what JSON can hold: safetensors knows no nested dicts."""
-    tensors = {f"optimizer.{index}.{name}": torch.as_tensor(value)
-               for index, values in state["state"].items() for name, value in values.items()}
-    return tensors, {"param_groups": state["param_groups"]}
-
-
-def _unflatten_optimizer(tensors: dict[str, Tensor], rest: dict) -> dict:
-    state: dict[int, dict[str, Tensor]] = defaultdict(dict)
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            state[int(index)][key] = tensor
-    return {"state": dict(state), **rest}

@@ -1,8 +1,12 @@
-"""Finished models on disk: numbered versions that say what they are, are checked on the way back, and hold no code."""
+"""Models on disk: runs that are cut off and go on, and finished models in numbered versions. Neither holds code."""
 
+import hashlib
 import inspect
 import json
 import platform
+import time
+import warnings
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +19,180 @@ import course_lib
 
 from .. import files
 from ..models.backbones import fill
+from .callbacks import Watch
+from .fit import Run
+from .lock import FolderLock
 
-__all__ = ["ModelSerializer"]
+__all__ = ["Checkpoints", "ModelSerializer"]
+
+PROGRESS = ("epoch", "batch", "step", "total_loss", "log", "stop")      # what of a run moves on
+
+
+class Checkpoints(Watch):
+    """Keep the last state (after every epoch, and every `minutes` in between) and the weights of the best epoch.
+
+    A run that starts with the same folder goes on where the last one stopped, and takes the same steps. In the folder,
+    `last.safetensors` holds model, optimizer and callbacks, `previous.safetensors` the save before, for a last one
+    that is damaged; `best.safetensors` the weights alone; `running.json` says who trains here. Only `epochs`, workers
+    and callbacks without a state may differ from the run that was cut off. Raises ValueError for a folder in use, for
+    one of another run, for a damaged file, and rather than save NaN. Derived in lesson 06.
+    """
+
+    def __init__(self, folder: str | Path, minutes: float = 10, metric: str = "valid_loss",
+                 higher_is_better: bool = False):
+        super().__init__(metric, higher_is_better)
+        self.folder, self.minutes, self.saved = Path(folder), minutes, time.time()
+        self.lock = FolderLock(self.folder)
+
+    def start(self, run: Run) -> None:
+        self.saved, self.settings = time.time(), _settings(run)
+        if run.accelerator.is_main_process:
+            self.lock.take()
+            for unfinished in self.folder.glob(".*.part.*"):  # by a killed run
+                unfinished.unlink()
+        if (found := self._read()) is None:
+            return
+        path, tensors, state = found
+        kept = state.get("settings", {})
+        if different := _first_difference(self.settings, kept):
+            raise ValueError(f"{path} belongs to a run with {different} {kept.get(different, 'unknown')}, and this one "
+                             f"has {self.settings.get(different, 'none')}; choose another folder for this run, or "
+                             f"delete {self.folder} to start again")
+        fill(run.accelerator.unwrap_model(run.model), _under("model", tensors), str(path))
+        run.optimizer.load_state_dict(state["optimizer"] | {"state": _nested(_under("optimizer", tensors))})
+        of_callbacks = _nested(_under("callback", tensors))
+        for index, (callback, plain) in enumerate(zip(_with_state(run), state["callbacks"], strict=True)):
+            callback.load_state_dict(plain | of_callbacks.get(index, {}))
+        if run.accelerator.scaler is not None:
+            run.accelerator.scaler.load_state_dict(state["scaler"])
+        for name in PROGRESS:
+            setattr(run, name, state["run"][name])
+
+    def _read(self) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+        """The last state, or the one before: a power cut may leave a file's name without its content."""
+        damaged = None
+        for path in (self.folder / "last.safetensors", self.folder / "previous.safetensors"):
+            try:
+                found = (path, *_read_verified(path)) if path.exists() else None
+            except ValueError as error:
+                damaged = damaged or error
+                continue
+            if found and damaged:
+                warnings.warn(f"{damaged}; going on from the save before it, {path}", stacklevel=2)
+            if found:
+                return found
+        if damaged:
+            raise damaged
+        return None
+
+    def after_epoch(self, run: Run) -> None:
+        if (run.valid is None or self.improved(run)) and run.accelerator.is_main_process:
+            _write_verified(self.folder / "best.safetensors", self._weights(run), run.log)
+
+    def save(self, run: Run) -> None:
+        self.lock.renew()
+        due = time.time() - self.saved > 60 * self.minutes and run.accelerator.sync_gradients
+        if run.accelerator.is_main_process and (due or run.stop or not run.batch):
+            self._write(run)
+            self.saved = time.time()
+
+    def _write(self, run: Run) -> None:
+        """A kill or a full disk leaves the state before; a kill between the two renames, under its second name."""
+        scaler, optimizer = run.accelerator.scaler, run.optimizer.state_dict()
+        states = [callback.state_dict() for callback in _with_state(run)]
+        tensors = [{name: value for name, value in state.items() if isinstance(value, Tensor)} for state in states]
+        plain = [{name: value for name, value in state.items() if name not in ours}
+                 for state, ours in zip(states, tensors, strict=True)]
+        _write_verified(
+            self.folder / "new.safetensors",
+            {f"model.{name}": value for name, value in self._weights(run).items()}
+            | _flat("optimizer", optimizer["state"]) | _flat("callback", dict(enumerate(tensors))),
+            {"settings": self.settings, "optimizer": {"param_groups": optimizer["param_groups"]}, "callbacks": plain,
+             "scaler": None if scaler is None else scaler.state_dict(),
+             "run": {name: getattr(run, name) for name in PROGRESS}})
+        last = self.folder / "last.safetensors"
+        if last.exists():
+            last.replace(self.folder / "previous.safetensors")
+        (self.folder / "new.safetensors").replace(last)
+
+    def finish(self, run: Run) -> None:
+        self.lock.release()
+
+    def load_best(self, model: nn.Module) -> dict[str, Any]:
+        """Give `model` the weights of the best epoch, and return what was logged then."""
+        path = self.folder / "best.safetensors"
+        weights, log = _read_verified(path)
+        fill(model, weights, str(path))
+        return log
+
+    def _weights(self, run: Run) -> dict[str, Tensor]:
+        weights = run.accelerator.unwrap_model(run.model).state_dict()
+        if broken := next((name for name, value in weights.items() if not value.isfinite().all()), None):
+            raise ValueError(f"{broken} holds NaN or infinity after step {run.step}; lower the learning rate or clip "
+                             f"gradients, and run again: {self.folder} still holds the last good state")
+        return weights
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """What must be the same for a run to go on as if it had never stopped."""
+    loss, groups = run.loss_function, run.optimizer.param_groups
+    batches = getattr(run.train.batch_sampler, "batch_sampler", run.train.batch_sampler)    # on several processes
+    return {name: str(value) for name, value in {
+        "checkpoint format": 2, "model": type(run.accelerator.unwrap_model(run.model)).__name__,
+        "trained values": sum(values.numel() for group in groups for values in group["params"]),
+        "loss": getattr(loss, "__name__", type(loss).__name__), "optimizer": type(run.optimizer.optimizer).__name__,
+        **{f"optimizer's {name}": value for name, value in run.optimizer.defaults.items()},
+        "number of items": len(run.train.dataset), "batch size": getattr(batches, "batch_size", None),
+        "batches an epoch": len(run.train), "sampler": type(getattr(batches, "sampler", batches)).__name__,
+        "accumulate": run.accelerator.gradient_accumulation_steps, "processes": run.accelerator.num_processes,
+        "precision": run.accelerator.mixed_precision, "seed": run.seed,
+        "callbacks": ", ".join(type(callback).__name__ for callback in _with_state(run))}.items()}
+
+
+def _with_state(run: Run) -> list[Any]:
+    return [callback for callback in run.callbacks if hasattr(callback, "state_dict")]
+
+
+def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose name begins with this part, without it."""
+    return {name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")}
+
+
+def _flat(part: str, nested: Mapping[int, Mapping[str, Any]]) -> dict[str, Tensor]:
+    """`{0: {"step": …}}` as `{"part.0.step": …}`: safetensors knows no nested dicts."""
+    return {f"{part}.{index}.{name}": torch.as_tensor(value)
+            for index, values in nested.items() for name, value in values.items()}
+
+
+def _nested(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """`{"0.step": …}` as `{0: {"step": …}}`."""
+    nested: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        nested[int(index)][key] = value
+    return dict(nested)
+
+
+def _write_verified(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    files.save_tensors(path, tensors, {**metadata, "sha256": _digest(tensors, metadata)})
+
+
+def _read_verified(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, metadata = files.load_tensors(path)
+    if metadata.pop("sha256", None) != _digest(tensors, metadata):
+        raise ValueError(f"{path} is damaged or was altered (its SHA-256 differs); copy it again, or delete the folder "
+                         "to start again")
+    return tensors, metadata
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """The SHA-256 of all that a file says, tensor by tensor."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 class ModelSerializer:

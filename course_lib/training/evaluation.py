@@ -9,11 +9,11 @@ from einops import einsum
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler
 
-from ..shapes import Float
+from ..shapes import Float, Int
 from .metrics import _pair
 
 __all__ = ["SCORES", "Evaluation", "Scores", "compare_answers", "evaluate", "leak_report", "leaked_share",
-           "score_table", "score_traits"]
+           "resample_speakers", "score_table", "score_traits"]
 
 SCORES = ("1 - MAE", "CCC", "Pearson", "R²", "spread")  # the last: deviation of predictions over that of labels
 RESAMPLES = 2_000
@@ -66,6 +66,16 @@ def score_traits(prediction: Tensor, target: Tensor, speakers: Speakers = None, 
     resampled = einsum(torch.from_numpy(times).double(), sums,
                        "resamples speakers, speakers sums traits -> resamples sums traits")
     return Scores(_from_sums(sums.sum(dim=0)), _from_sums(resampled), note)
+
+
+def resample_speakers(speakers: Speakers, rng: np.random.Generator) -> Int[np.ndarray, " items"]:
+    """Indices of a bootstrap sample: as many speakers as there are, drawn with replacement, each with all their clips.
+
+    Clips of one speaker are alike, so drawing clips would make an interval too narrow. ``score_traits`` does this for
+    all its samples at once. Source: Field & Welsh (2007). Derived in lesson 06.
+    """
+    names, who = np.unique(np.asarray(speakers), return_inverse=True)
+    return np.concatenate([np.flatnonzero(who == drawn) for drawn in rng.integers(len(names), size=len(names))])
 
 
 def _from_sums(sums: Float[Tensor, "*resamples 7 traits"]) -> Float[Tensor, "*resamples scores columns"]:

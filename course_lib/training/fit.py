@@ -1,15 +1,17 @@
 """The training loop, small enough to hold in the head. Everything else is a callback (`callbacks.py`)."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator, skip_first_batches
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -23,9 +25,10 @@ __all__ = ["Run", "fit", "fit_steps", "validate"]
 class Run:
     """What callbacks see and may change: the state of one training run.
 
-    A callback is any object with some of the methods `start`, `batch_ready`, `after_forward`, `after_backward`,
-    `after_step`, `after_epoch`, `save` (when all have seen the epoch, and at the end) and `finish`; each is called with
-    the run. One with a state of its own has `state_dict` and `load_state_dict`, so that checkpoints keep it.
+    A callback is any object with some of the methods `start`, `before_epoch`, `batch_ready`, `after_forward`,
+    `after_backward`, `after_step`, `after_epoch` (add to the log, or stop), `save` (when all have seen the step, or
+    the epoch: then `batch` is 0) and `finish` (however the run ends); each is called with the run. One with a state of
+    its own has `state_dict` (tensors and plain values by name) and `load_state_dict`, so that checkpoints keep it.
     """
 
     model: nn.Module
@@ -37,6 +40,7 @@ class Run:
     callbacks: list[Any]
     accelerator: Accelerator
     epochs: int
+    seed: int
     epoch: int = 0                                      # epochs that are complete
     batch: int = 0                                      # batches of the current epoch that are complete
     step: int = 0                                       # optimizer steps
@@ -64,75 +68,122 @@ def fit(model: nn.Module, train: DataLoader, valid: DataLoader | None = None, *,
 
     `optimizer` is Adam with a learning rate of 1e-3 unless given; `metrics` are functions of all predictions and
     targets, by default the mean absolute and squared errors. `precision` is accelerate's ("no", "bf16", "fp16").
-    Batches of an epoch and dropout of a step depend on `seed` alone, so a run that goes on from a checkpoint ends with
-    the same weights, on the CPU, as one that was never cut off.
+    Samplers and losses that have `set_epoch` are told the epoch. Batches, augmentation and dropout depend on `seed`
+    alone, so a run that goes on from a checkpoint ends with the same weights, on the CPU, as one that was never cut
+    off. (Augmentation in workers also depends on their number, and with `persistent_workers` on their past; without
+    workers, nothing but the data set may draw from NumPy's or Python's generator.)
 
-    Raises ValueError for a loss that is not finite (naming the layer where it began), RuntimeError when memory is
-    short (naming a batch size to try; it is never changed silently, since batch norm would notice). Derived in
-    lesson 06.
+    Raises ValueError for a loader without a batch and for a loss that is not finite (naming the layer where it began),
+    RuntimeError when memory is short (naming a batch size to try; it is never changed silently, since batch norm would
+    notice). Derived in lesson 06.
     """
+    for name, loader in (("train", train), ("valid", valid)):
+        if loader is not None and not len(loader):
+            raise ValueError(f"the {name} loader has no batch: it has {len(loader.dataset)} items in batches of "
+                             f"{loader.batch_size}; check the split, and drop_last")
     AcceleratorState._reset_state()                     # accelerate keeps the precision of the first run otherwise
     accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_steps=accumulate)
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3)
+    sampler = getattr(train.batch_sampler, "sampler", None)
+    if getattr(sampler, "generator", ...) is None:
+        sampler.generator = torch.Generator()           # an order of its own, the same on several processes
+    changing = [train, sampler, train.batch_sampler, loss_function]                 # before accelerate wraps them
     model, optimizer, train, valid = accelerator.prepare(model, optimizer, train, valid)
+    if isinstance(loss_function, nn.Module):
+        loss_function.to(accelerator.device)
     metrics = metrics or {"mae": F.l1_loss, "mse": F.mse_loss}
-    run = Run(model, optimizer, train, valid, loss_function, metrics, list(callbacks), accelerator, epochs)
-    run.call("start")                                   # a checkpoint moves the run on
-    while run.epoch < epochs and not run.stop:
-        torch.manual_seed(seed + run.epoch)             # the order of the batches
-        for *inputs, target in skip_first_batches(train, run.batch) if run.batch else train:
-            run.call("batch_ready")
-            torch.manual_seed((seed + run.epoch) * 1_000_003 + run.batch)               # dropout
-            _step(run, inputs, target)
-            if run.stop:
-                break
-        else:
-            run.epoch += 1
-            run.log = {"loss": run.total_loss / run.batch} | (validate(run) if valid else {})
-            run.batch, run.total_loss = 0, 0.0
-            run.call("after_epoch")
-            run.call("save")
-    run.call("finish")
+    run = Run(model, optimizer, train, valid, loss_function, metrics, list(callbacks), accelerator, epochs, seed)
+    try:
+        run.call("start")                               # a checkpoint moves the run on
+        while run.epoch < epochs and not run.stop:
+            _begin_epoch(run, [train, *changing])
+            for number, (*inputs, target) in enumerate(train):
+                if number < run.batch:                  # learned before the cut, and drawn again all the same: to draw
+                    continue                            # an item may take random numbers
+                with torch.random.fork_rng(devices=()):     # and those are not the step's
+                    _step(run, inputs, target)
+                if run.stop:
+                    break
+            else:
+                run.epoch += 1
+                run.log = {"epoch": run.epoch, "learning_rate": optimizer.param_groups[0]["lr"],
+                           "loss": run.total_loss / run.batch} | (validate(run) if valid else {})
+                run.batch, run.total_loss = 0, 0.0
+                run.call("after_epoch")
+                run.call("save")
+    finally:
+        run.call("finish")
     return run
+
+
+def _begin_epoch(run: Run, changing: list[Any]) -> None:
+    """Seed the order and the augmentation of the epoch's items; tell samplers and losses which epoch it is."""
+    set_seed(run.seed + run.epoch)
+    for part in changing:
+        if hasattr(part, "set_epoch"):
+            part.set_epoch(run.epoch)
+        if getattr(part, "generator", None) is not None:
+            part.generator.manual_seed(run.seed + run.epoch)
+    run.call("before_epoch")
+
+
+def _seed_step(run: Run) -> None:
+    torch.manual_seed((run.seed + run.epoch) * 1_000_003 + run.batch)
 
 
 def _step(run: Run, inputs: list[Tensor], target: Tensor) -> None:
     """Forward, backward, and an optimizer step once enough batches are accumulated."""
+    run.call("batch_ready")
     run.model.train()
-    try:
-        with run.accelerator.accumulate(run.model):
-            with run.accelerator.autocast():
-                loss = run.loss_function(run.model(*inputs), target)
-            run.call("after_forward")
-            if not loss.isfinite():
-                raise ValueError(f"the loss of epoch {run.epoch + 1}, batch {run.batch + 1} is {loss.item()}; "
-                                 f"{_first_not_finite(run.model, inputs)}; lower the learning rate or clip gradients, "
-                                 "and go on from the last checkpoint")
-            run.accelerator.backward(loss)
-            if run.accelerator.sync_gradients:
-                run.call("after_backward")
-            run.optimizer.step()
-            run.optimizer.zero_grad()
-    except torch.OutOfMemoryError as error:
-        smaller = max(1, len(target) // 2)
-        raise RuntimeError(f"memory is too short for a batch of {len(target)}; use batch_size={smaller} with "
-                           f"accumulate={run.accelerator.gradient_accumulation_steps * 2}, which takes the same steps "
-                           "(only batch norm sees smaller batches)") from error
-    run.loss = loss.item()
+    _seed_step(run)                                     # dropout
+    accelerator = run.accelerator
+    with _remedy_for_short_memory(len(target), accelerator), accelerator.accumulate(run.model):
+        with accelerator.autocast():
+            loss = run.loss_function(run.model(*inputs), target)
+        if not loss.isfinite():
+            raise ValueError(f"the loss of epoch {run.epoch + 1}, batch {run.batch + 1} is {loss.item()}; "
+                             f"{_first_not_finite(run, inputs)}; lower the learning rate or clip gradients, and go on "
+                             "from the last checkpoint")
+        run.call("after_forward")
+        accelerator.backward(loss)
+        if accelerator.sync_gradients:
+            run.call("after_backward")
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+    run.loss = accelerator.reduce(loss.detach(), "mean").item()      # over processes
     run.total_loss += run.loss
     run.batch += 1
-    run.step += run.accelerator.sync_gradients
+    run.step += accelerator.sync_gradients
     run.call("after_step")
+    run.call("save")
 
 
-def _first_not_finite(model: nn.Module, inputs: list[Tensor]) -> str:
-    """Which layer is the first to put out NaN or infinity for these inputs."""
-    if not all(value.isfinite().all() for value in inputs if value.is_floating_point()):
+@contextmanager
+def _remedy_for_short_memory(batch: int, learning: Accelerator | None = None) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        remedy = "a smaller model (fewer heads, a smaller fusion width)"
+        if learning and batch >= 4:                     # batch norm needs two items
+            remedy = (f"batch_size={batch // 2} with accumulate={2 * learning.gradient_accumulation_steps}, which "
+                      f"takes the same steps (only batch norm sees smaller batches), or {remedy}")
+        elif batch > 1 and not learning:
+            remedy = f"batch_size={batch // 2} in the validation loader, which gives the same scores"
+        raise RuntimeError(f"memory is too short for a batch of {batch}; use {remedy}") from error
+
+
+def _first_not_finite(run: Run, inputs: list[Tensor]) -> str:
+    """Which layer is the first to make NaN or infinity from finite inputs."""
+    if not _finite(inputs):
         return "the batch itself holds NaN or infinity"
     broken: list[str] = []
-    hooks = [layer.register_forward_hook(lambda _, __, output, name=name: broken.append(name)
-             if isinstance(output, Tensor) and not output.isfinite().all() else None)
-             for name, layer in model.named_modules() if name and not list(layer.children())]
+    model = run.accelerator.unwrap_model(run.model)
+    hooks = [layer.register_forward_hook(lambda layer, given, made, name=name: broken.append(
+        name or type(layer).__name__) if _finite(given) and not _finite(made) else None)
+        for name, layer in model.named_modules()]
+    _seed_step(run)
     try:
         with torch.no_grad():
             model(*inputs)
@@ -142,13 +193,18 @@ def _first_not_finite(model: nn.Module, inputs: list[Tensor]) -> str:
     return f"it began in layer {broken[0]!r}" if broken else "every layer is still finite, so it began in the loss"
 
 
+def _finite(values: Any) -> bool:
+    values = values if isinstance(values, list | tuple) else [values]
+    return all(value.isfinite().all() for value in values if isinstance(value, Tensor))
+
+
 @torch.no_grad()
 def validate(run: Run) -> dict[str, float]:
     """The loss and the metrics of the model on all of `valid`, in evaluation mode."""
     run.model.eval()
     outputs, targets = [], []
     for *inputs, target in run.valid:
-        with run.accelerator.autocast():
+        with _remedy_for_short_memory(len(target)), run.accelerator.autocast():
             output = run.model(*inputs)
         output, target = run.accelerator.gather_for_metrics((output.float(), target))
         outputs.append(output)

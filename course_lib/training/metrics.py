@@ -68,8 +68,8 @@ def floor_prediction(train_targets: Tensor, count: int) -> Float[Tensor, "count 
     return repeat(train_targets.mean(dim=0), "traits -> count traits", count=count)
 
 
-def speaker_lookup(train_targets: Tensor, train_speakers: Sequence | Tensor,
-                   speakers: Sequence | Tensor) -> Float[Tensor, "count traits"]:
+def speaker_lookup(train_targets: Tensor, train_speakers: Sequence | Tensor | np.ndarray,
+                   speakers: Sequence | Tensor | np.ndarray) -> Float[Tensor, "count traits"]:
     """What a model that only recognises people would say: the speaker's mean training target, or else the floor.
 
     ``train_targets`` is ``batch traits``; speakers are numbers or names, one for each row asked about. Where it beats

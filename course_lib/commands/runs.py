@@ -1,0 +1,90 @@
+"""A run's folder: who may write in it, what it was made of, and how to read it again."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import numpy as np
+import torch
+from accelerate import PartialState
+
+import course_lib
+
+from .. import files
+from ..data.stored import source_version
+from ..training.lock import FolderLock
+
+__all__ = ["begin", "claimed", "described", "hashes", "processes", "read_manifest"]
+
+MANIFEST = "manifest.json"
+
+
+def processes() -> PartialState:
+    """Which of how many processes this is; `accelerate` counts those of a machine without a GPU only if it is told."""
+    return PartialState(cpu="LOCAL_RANK" in os.environ and not torch.cuda.is_available())
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[FolderLock]:
+    """Let no other command write into the folder meanwhile; raises `ValueError` where one does."""
+    lock = FolderLock(folder)
+    lock.take()
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def described(**what: Any) -> dict:
+    """A manifest: `what`, and the code and libraries of now."""
+    package = Path(course_lib.__file__).parent
+    return what | {
+        "code": {"course_lib": course_lib.__version__, "sources": source_version(*sorted(package.rglob("*.py")))},
+        "libraries": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+                      "accelerate": accelerate.__version__},
+        "started": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def begin(folder: Path, manifest: dict) -> None:
+    """Write the manifest, or, where a run is there already, make sure that it is the same one.
+
+    Raises `ValueError` for a folder that holds another run or something else.
+    """
+    if not (folder / MANIFEST).exists():
+        if strange := next((path.name for path in folder.iterdir() if path.name != "running.json"), None):
+            raise ValueError(f"{folder} holds {strange} and no run; choose another --output")
+        return files.write_json(folder / MANIFEST, manifest)
+    kept = read_manifest(folder)
+    ours, theirs = (_flat({"sources": hashes(entry["sources"])} | entry["config"]) for entry in (manifest, kept))
+    for key in (*theirs, *ours):
+        if ours.get(key) != theirs.get(key):
+            raise ValueError(f"{folder} holds a run with {key}={theirs.get(key)}, not {ours.get(key)}; choose another "
+                             "--output, or delete that folder")
+    for key in ("code", "libraries"):
+        if kept[key] != manifest[key]:
+            print(f"the {key} changed since this run began; it goes on, but not to the same last digit")
+
+
+def read_manifest(folder: Path) -> dict:
+    """What a run was made of. Raises `FileNotFoundError` for a folder without a run."""
+    if not (folder / MANIFEST).is_file():
+        raise FileNotFoundError(f"{folder} holds no run (there is no {MANIFEST}); give a folder that `train` wrote")
+    return files.read_json(folder / MANIFEST)
+
+
+def hashes(sources: dict[str, dict]) -> dict[str, str]:
+    """What tells two runs' data apart, wherever the files lie."""
+    return {name: source["sha256"] for name, source in sources.items()}
+
+
+def _flat(nested: dict, above: str = "") -> dict[str, Any]:
+    """`{"training": {"epochs": 3}}` as `{"training.epochs": 3}`."""
+    flat = {}
+    for key, value in nested.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return flat

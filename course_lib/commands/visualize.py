@@ -1,0 +1,59 @@
+"""Pictures of a run, made from what is in its folder."""
+
+import csv
+from pathlib import Path
+
+from torch import Tensor
+
+from .. import files
+from ..analysis.attention_pictures import plot_attention_map, plot_heads
+from ..analysis.pictures import Picture
+from ..analysis.time_report import time_report
+from ..analysis.training_pictures import plot_training
+from ..shapes import Float
+from .runs import read_manifest
+from .settings import Visualize
+
+__all__ = ["read_log", "visualize"]
+
+DPI = 300
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """A run's log, a row for each epoch. Raises `FileNotFoundError` before the first epoch is complete."""
+    read_manifest(folder)
+    path = folder / "log.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no log.csv; train for at least one epoch first")
+    with open(path, newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def visualize(settings: Visualize) -> list[Path]:
+    """Draw curves, where the time went, and attention where `evaluate --attention` kept it; return the paths."""
+    folder = Path(settings.run)
+    target = Path(settings.output or folder / "visualizations")
+    spent = time_report(log := read_log(folder))
+    pictures = {"training": plot_training(log), "time": spent.picture}
+    kept = folder / "evaluation" / "attention.safetensors"
+    if kept.exists():
+        pictures |= _attention(files.load_tensors(kept)[0]["attention"].float(), settings.clip)
+    paths = []
+    for name, picture in pictures.items():
+        paths.append(picture.save(target / f"{name}.{settings.format}", DPI))
+        print(f"{paths[-1]}: {picture.description}")
+    for advice in spent.advice:
+        print(advice)
+    return paths
+
+
+def _attention(weights: Float[Tensor, "batch heads queries keys"], clip: int) -> dict[str, Picture]:
+    """The mean over all clips, and the heads of one."""
+    if weights.shape[-1] == 1:
+        print("there is one key, so every weight is 1 and there is nothing to draw (lesson 04)")
+        return {}
+    if not 0 <= clip < len(weights):
+        raise ValueError(f"there is no clip {clip} among the {len(weights)} that were evaluated; choose 0 to "
+                         f"{len(weights) - 1}")
+    return {"attention": plot_attention_map(weights.mean(dim=0), title=f"Mean attention of {len(weights)} clips"),
+            "heads": plot_heads(weights[clip], f"Attention of clip {clip}")}

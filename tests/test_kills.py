@@ -1,0 +1,117 @@
+"""Killed at random moments and started again, a run ends with the weights and the log of one that was left alone.
+
+`python tests/test_kills.py FOLDER` is the run: dropout, batch norm, augmentation in two workers, several callbacks.
+"""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PARAMETERS, EPOCHS, PAUSE = 200_000, 10, 0.01           # large enough that a save takes as long as a step
+WHERE = "where"                                         # the run notes what it is doing
+
+
+def train(folder: Path) -> None:
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader, Dataset
+
+    from course_lib import files
+    from course_lib.training import Checkpoints, ClipGradients, MetricLog, Plateau, WarmupCosine, fit
+
+    torch.set_num_threads(1)
+
+    class Noisy(Dataset):
+        def __len__(self):
+            return 96
+
+        def __getitem__(self, index):
+            inputs = torch.sin(torch.arange(20.0) * (index + 1))
+            return inputs + 0.1 * torch.randn(20), inputs[:2]
+
+    class Noting:
+        """Writes where the run is, and slows it down enough to be hit anywhere."""
+
+        def batch_ready(self, run):
+            self.note(f"epoch {run.epoch + 1}, step {run.step + 1}")
+            time.sleep(PAUSE)
+
+        def after_epoch(self, run):
+            self.note(f"end of epoch {run.epoch}")
+
+        @staticmethod
+        def note(text):
+            (folder / WHERE).write_text(text)
+
+    class Noted(Checkpoints):
+        def _write(self, run):
+            Noting.note(f"saving after step {run.step}")
+            super()._write(run)
+
+    torch.manual_seed(0)
+    wide = PARAMETERS // 22
+    model = nn.Sequential(nn.Linear(20, wide), nn.BatchNorm1d(wide), nn.ReLU(), nn.Dropout(0.3), nn.Linear(wide, 2))
+    run = fit(model, DataLoader(Noisy(), 8, shuffle=True, num_workers=2), DataLoader(Noisy(), 32), epochs=EPOCHS,
+              accumulate=2, seed=11, callbacks=[Noting(), WarmupCosine(), ClipGradients(1.0), Plateau(0.5, 2),
+                                                Noted(folder, minutes=0), MetricLog(folder)])
+    assert run.epoch == EPOCHS
+    files.save_tensors(folder / "final.safetensors", model.state_dict())
+
+
+def start(folder: Path) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+    (folder / WHERE).write_text("starting")
+    return subprocess.Popen([sys.executable, __file__, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True)
+
+
+def finish(process: subprocess.Popen) -> None:
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+
+
+def kill(process: subprocess.Popen, folder: Path, rng: random.Random) -> str:
+    """Kill it a few notes after it began to work, somewhere within the next step; returns the last note."""
+    last, left = "starting", rng.randrange(1, 10)
+    while left and process.poll() is None:
+        if (now := (folder / WHERE).read_text()) != last:
+            last, left = now, left - 1
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 3 * PAUSE))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
+    return (folder / WHERE).read_text() or "noting"
+
+
+def killed_and_resumed(tmp_path: Path, kills: int, seed: int) -> None:
+    began, rng, folder = time.perf_counter(), random.Random(seed), tmp_path / "killed"
+    finish(start(tmp_path / "whole"))
+    whole = time.perf_counter() - began
+    table = [kill(start(folder), folder, rng) for _ in range(kills)]
+    finish(start(folder))
+    print(f"\n{kills} kills; an uninterrupted run takes {whole:.1f} s\n| kill | the run was at |\n|---|---|")
+    print("\n".join(f"| {number} | {where} |" for number, where in enumerate(table, start=1)))
+    for name in ("final.safetensors", "best.safetensors", "log.csv"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), f"{name} differs: {table}"
+    assert not list(folder.glob(".*.part.*"))
+    assert not (folder / "running.json").exists()
+    assert len(set(table)) > kills / 2, f"the kills hit the same moments: {table}"
+
+
+def test_two_kills_change_nothing(tmp_path):
+    killed_and_resumed(tmp_path, 2, seed=1)
+
+
+@pytest.mark.slow
+def test_twenty_five_kills_change_nothing(tmp_path):
+    killed_and_resumed(tmp_path, 25, seed=2)
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]))

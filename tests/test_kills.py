@@ -101,7 +101,7 @@ def killed_and_resumed(tmp_path: Path, kills: int, seed: int) -> None:
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), f"{name} differs: {table}"
     assert not list(folder.glob(".*.part.*"))
     assert not (folder / "running.json").exists()
-    assert len(set(table)) > kills / 2, f"the kills hit the same moments: {table}"
+    assert len(set(table)) >= kills / 2, f"the kills hit the same moments: {table}"
 
 
 def test_two_kills_change_nothing(tmp_path):

@@ -71,6 +71,7 @@ class Training:
     batch_size: int = option(32, "of all processes together")
     epochs: int = option(50, "passes over the training rows, at most")
     learning_rate: float = option(1e-3, "the largest; 1e-4 to 1e-3 is usual")
+    weight_decay: float = option(0.0, "of AdamW, which without it is Adam; 0.5 helps where clips are few")
     warmup: float = option(0.1, "share of the steps in which the learning rate rises")
     clip: float = option(1.0, "longest gradient")
     patience: int = option(10, "epochs without improvement before the end")

@@ -68,7 +68,8 @@ def train(settings: Train) -> Path:
             begin(folder, manifest)
         state.wait_for_everyone()
         run = fit(model, loader, valid, epochs=training.epochs, accumulate=training.accumulate, seed=training.seed,
-                  optimizer=torch.optim.Adam(model.parameters(), training.learning_rate),
+                  optimizer=torch.optim.AdamW(model.parameters(), training.learning_rate,
+                                              weight_decay=training.weight_decay),
                   metrics={"mae": F.l1_loss, "mse": F.mse_loss, "ccc": concordance},
                   callbacks=[Timing(), WarmupCosine(training.warmup), ClipGradients(training.clip),
                              EarlyStopping(training.patience), MetricLog(folder, settings.logging.tensorboard),

@@ -5,6 +5,8 @@ medians are divided.
 """
 
 import argparse
+import contextlib
+import io
 import multiprocessing
 import os
 import subprocess
@@ -504,8 +506,9 @@ def bench_preprocess(folder: str, clips: int = 36) -> None:
 
     def per_minute(workers: int, features: str) -> float:
         started = time.perf_counter()
-        preprocess(Preprocess(folder=str(source), output=f"{folder}/{features}{workers}", features=features,
-                              workers=workers, on_missing="centre"))
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            preprocess(Preprocess(folder=str(source), output=f"{folder}/{features}{workers}", features=features,
+                                  workers=workers, on_missing="centre"))
         return 60 * clips / (time.perf_counter() - started)
 
     one, two, tokens = per_minute(1, "none"), per_minute(2, "none"), per_minute(2, "tokens")

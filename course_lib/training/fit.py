@@ -128,7 +128,11 @@ def _begin_epoch(run: Run, changing: list[Any]) -> None:
 
 
 def _seed_step(run: Run) -> None:
-    torch.manual_seed((run.seed + run.epoch) * 1_000_003 + run.batch)
+    seed = (run.seed + run.epoch) * 1_000_003 + run.batch
+    if run.accelerator.device.type == "cpu":
+        torch.default_generator.manual_seed(seed)       # torch.manual_seed asks all kinds of devices: 0.5 ms
+    else:
+        torch.manual_seed(seed)
 
 
 def _step(run: Run, inputs: list[Tensor], target: Tensor) -> None:

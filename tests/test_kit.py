@@ -352,8 +352,8 @@ def test_a_dead_link_is_found():
 def test_the_library_stays_thin():
     lines = {path.relative_to(ROOT / "course_lib").as_posix(): len(path.read_text().splitlines()) for path in LIBRARY}
     assert {name: count for name, count in lines.items() if count > 320} == {}
-    assert sum(count for name, count in lines.items() if name.startswith(("models/", "training/"))) <= 2800
-    assert sum(count for name, count in lines.items() if not name.startswith("lessons/")) <= 12500
+    assert sum(count for name, count in lines.items() if name.startswith(("models/", "training/"))) <= 3200
+    assert sum(count for name, count in lines.items() if not name.startswith("lessons/")) <= 13500
 
 
 def test_imports_run_one_way():

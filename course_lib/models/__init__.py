@@ -1,6 +1,7 @@
 """The two extractors, the attention that fuses them, and the personality models."""
 
 from .attention import CrossAttention, TokenCrossAttention, VisualizableCrossAttention, attend
+from .attributes import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor
 from .dynamic import I3D, DynamicFeatureExtractor, inflate
 from .personality import (
     CompletePersonalityModel,
@@ -16,15 +17,19 @@ from .static import StaticFeatureExtractor, attribute_head, freeze_first, global
 
 __all__ = [
     "I3D",
+    "AttributeDecoder",
+    "AttributeModel",
     "CompletePersonalityModel",
     "CrossAttention",
     "DynamicFeatureExtractor",
     "EndToEndPersonalityModel",
     "FeatureFusionModule",
     "PersonalityPredictionHead",
+    "PointingDecoder",
     "ProjectedPersonalityModel",
     "StaticFeatureExtractor",
     "TokenCrossAttention",
+    "TokenExtractor",
     "TokenPersonalityModel",
     "VisualizableCrossAttention",
     "attend",

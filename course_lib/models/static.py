@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..shapes import Float
 from .backbones import fill, imagenet_weights, in_chunks, read_weights, save_weights
 
-__all__ = ["StaticFeatureExtractor", "attribute_head", "freeze_first", "global_average", "to_tokens"]
+__all__ = ["StaticFeatureExtractor", "attribute_head", "check_images", "freeze_first", "global_average", "to_tokens"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -100,7 +100,7 @@ class StaticFeatureExtractor(nn.Module):
 
     def feature_map(self, images: Tensor) -> Float[Tensor, "batch channels 7 7"]:
         """The last stage's activations for images ``batch 3 height width`` in [0, 1] of any size."""
-        _check_images(images)
+        check_images(images)
         if images.shape[-2:] != (self.image_size, self.image_size):
             images = F.interpolate(images, (self.image_size, self.image_size), mode="bilinear", antialias=True)
         return self.backbone((images - self.mean) / self.std)
@@ -159,7 +159,7 @@ def _resnet(backbone: str, image_size: int, width_per_group: int | None) -> nn.M
                          "a ResNet with bottlenecks such as resnet50") from error
 
 
-def _check_images(images: Tensor) -> None:
+def check_images(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images have shape {tuple(images.shape)}; expected batch 3 height width, so add the batch "
                          "axis, or move the three colours to the second axis")

@@ -1,0 +1,259 @@
+"""Samplers draw what they say, again and again the same; enriched faces are people like any other."""
+
+import re
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from course_lib.data.faces import FaceDataset
+from course_lib.data.population import ATTRIBUTES, check_attributes
+from course_lib.data.samplers import (
+    BalancedSampler,
+    CurriculumSampler,
+    EnrichedFaces,
+    all_targets,
+    rarest_weights,
+    share_weights,
+)
+from course_lib.training import Checkpoints, fit
+
+seeds = st.integers(0, 10_000)
+BALD, MUSTACHE, MALE, YOUNG = map(ATTRIBUTES.index, ("Bald", "Mustache", "Male", "Young"))
+
+
+def drawn_targets(seed: int, images: int = 30) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    targets = (torch.rand(images, 4, generator=generator) < torch.tensor([0.05, 0.2, 0.5, 0.9])).float()
+    targets[0], targets[1] = 1, 0
+    return targets
+
+
+@given(seeds, st.sampled_from([0.0, 0.3, 0.5, 1.0]), st.sampled_from([[0], [1, 0], [2], [0, 1, 2]]))
+def test_share_weights_by_the_letter(seed, share, chosen):
+    targets = drawn_targets(seed).tolist()
+    others = sum(not any(row[a] for a in chosen) for row in targets)
+    expected = []
+    for row in targets:
+        if any(row[a] for a in chosen):
+            expected.append(share * sum(row[a] / sum(other[a] for other in targets) for a in chosen) / len(chosen))
+        else:
+            expected.append((1 - share) / others)
+    weights = share_weights(drawn_targets(seed), chosen, share)
+    assert weights.tolist() == pytest.approx(expected)
+    assert weights.sum().item() == pytest.approx(1)
+    has_one = torch.tensor([any(row[a] for a in chosen) for row in targets])
+    assert weights[has_one].sum().item() == pytest.approx(share)
+
+
+@given(seeds)
+def test_rarest_weights_by_the_letter(seed):
+    targets = drawn_targets(seed).tolist()
+    frequency = [sum(column) / len(targets) for column in zip(*targets, strict=True)]
+    rarest = [min([f for f, present in zip(frequency, row, strict=True) if present], default=1) for row in targets]
+    weights = rarest_weights(drawn_targets(seed))
+    assert weights.tolist() == pytest.approx([1 / f / sum(1 / g for g in rarest) for f in rarest])
+
+
+def test_the_draws_of_an_epoch_follow_the_weights():
+    targets = drawn_targets(3, images=4000)
+    sampler = BalancedSampler(share_weights(targets, [0], 0.4), seed=1)
+    draws = list(sampler)
+    assert len(draws) == len(sampler) == 4000
+    assert targets[draws, 0].mean().item() == pytest.approx(0.4, abs=0.04)        # five standard deviations
+    assert targets[:, 0].mean() < 0.07
+    weights = torch.tensor([0.0, 1.0, 3.0]).repeat(500)
+    counts = torch.bincount(torch.tensor(list(BalancedSampler(weights))) % 3, minlength=3)
+    assert counts[0] == 0
+    assert (counts[2] / counts[1]).item() == pytest.approx(3, rel=0.25)
+
+
+@pytest.mark.parametrize("make", [lambda w, seed=0: BalancedSampler(w, seed),
+                                  lambda w, seed=0: CurriculumSampler(w, 4, seed)])
+def test_the_order_depends_on_seed_and_epoch_alone(make):
+    weights = torch.rand(200)
+    first = make(weights)
+    orders = []
+    for epoch in range(3):
+        first.set_epoch(epoch)
+        orders.append(list(first))
+        torch.rand(5)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    resumed = make(weights)
+    resumed.set_epoch(2)
+    assert list(resumed) == orders[2]
+    assert list(make(weights, seed=1)) != orders[0]
+    assert list(make(weights)) == orders[0]
+
+
+def test_a_prepared_loader_moves_the_epoch_on():
+    data, sampler = TensorDataset(torch.arange(50)), BalancedSampler(torch.rand(50))
+    loader = Accelerator(cpu=True).prepare(DataLoader(data, 8, sampler=sampler))
+    seen = [torch.cat([batch for batch, in loader]).tolist() for _ in range(3)]
+    alone = BalancedSampler(sampler.weights)
+    for epoch, order in enumerate(seen):
+        alone.set_epoch(epoch)
+        assert list(alone) == order
+
+
+class Killed(BaseException):
+    """No error that anybody catches."""
+
+
+class Cut:
+    """Kills the run after some batches."""
+
+    def __init__(self, batches: int):
+        self.left = batches
+
+    def after_step(self, run):
+        self.left -= 1
+        if not self.left:
+            raise Killed
+
+
+@pytest.mark.parametrize("kind", [BalancedSampler, partial(CurriculumSampler, epochs=3)])
+def test_fit_tells_the_sampler_its_epochs_and_a_run_that_is_cut_off_goes_on(tmp_path, kind):
+    data, weights = TensorDataset(torch.randn(40, 4), torch.randn(40, 2)), torch.rand(40)
+
+    def train(folder, cut):
+        torch.manual_seed(1)
+        model, sampler = nn.Linear(4, 2), kind(weights)
+        loader = DataLoader(data, 8, sampler=sampler)
+        fit(model, loader, epochs=3, callbacks=[Checkpoints(folder, minutes=0), Cut(cut)])
+        return model.weight, sampler.epoch
+
+    whole, last = train(tmp_path / "whole", cut=99)
+    assert last == 2
+    with pytest.raises(Killed):
+        train(tmp_path / "cut", cut=8)                  # in the second of three epochs
+    assert torch.equal(train(tmp_path / "cut", cut=99)[0], whole)
+
+
+def test_workers_show_the_same_images_in_the_same_order():
+    faces = EnrichedFaces(NATURAL, ["Bald"], 0.1)
+    sampler = BalancedSampler(share_weights(all_targets(faces), [BALD], 0.5), seed=4)
+    sampler.weights = sampler.weights[:40] / sampler.weights[:40].sum()         # forty draws are enough
+    seen = []
+    for workers in (0, 2):
+        for epoch in (1, 2):
+            sampler.set_epoch(epoch)
+            seen.append(torch.cat([batch["image"] for batch in DataLoader(faces, 8, sampler=sampler,
+                                                                          num_workers=workers)]))
+    assert torch.equal(seen[0], seen[2])
+    assert torch.equal(seen[1], seen[3])
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_the_curriculum_ends_with_nature():
+    weights = torch.tensor([0.7, 0.2, 0.1, 0.0])
+    sampler, steps = CurriculumSampler(weights, epochs=5), []
+    for epoch in (0, 2, 4, 9):
+        sampler.set_epoch(epoch)
+        steps.append(sampler.weights_now())
+    torch.testing.assert_close(steps[0], weights.double(), atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(steps[1], (weights.double() + 0.25) / 2, atol=1e-7, rtol=1e-6)
+    assert (steps[2] == 0.25).all()
+    assert (steps[3] == 0.25).all()
+    large = CurriculumSampler(torch.arange(1000.0), epochs=3)
+    large.set_epoch(2)
+    assert np.mean(list(large)) == pytest.approx(499.5, abs=46)                   # five standard deviations
+    large.set_epoch(0)
+    assert np.mean(list(large)) > 600
+
+
+NATURAL = FaceDataset(300, "train", 7, size=32, regions=False)
+
+
+def test_enriched_faces_begin_with_the_natural_ones():
+    faces = EnrichedFaces(NATURAL, ["Bald"], 0.25)
+    assert len(faces) == 400
+    assert [faces.person(i) for i in range(300)] == [NATURAL.person(i) for i in range(300)]
+    targets = all_targets(faces)
+    assert targets[300:, BALD].all()
+    assert torch.equal(targets[:300], all_targets(NATURAL))
+    assert len(EnrichedFaces(NATURAL, ["Bald"], 0.0)) == 300
+    item = faces[350]
+    assert torch.equal(item["target"], targets[350])
+    assert item["image"].shape == (3, 32, 32)
+    assert "regions" not in item
+    for index in (-1, 400):
+        with pytest.raises(IndexError, match=f"item {index} of a data set of 400"):
+            faces.person(index)
+
+
+def test_natural_faces_come_from_their_cache(tmp_path, monkeypatch):
+    natural = FaceDataset(12, "train", 7, size=32, regions=False, cache=tmp_path)
+    natural.fill_cache(workers=0)
+    faces = EnrichedFaces(natural, ["Bald"], 0.25)
+    drawn, expected = [], NATURAL[3]["image"]
+    monkeypatch.setattr(FaceDataset, "_drawn", lambda self, index: drawn.append(index))
+    assert torch.equal(faces[3]["image"], expected)
+    assert drawn == []
+    with pytest.raises(TypeError):
+        faces[13]
+    assert drawn == [13]
+
+
+def test_several_names_take_turns_and_nobody_comes_twice():
+    faces = EnrichedFaces(NATURAL, ["Bald", "Mustache"], 0.2)
+    targets = all_targets(faces)[300:]
+    assert len(targets) == 75
+    assert targets[::2, BALD].all()
+    assert targets[1::2, MUSTACHE].all()
+    people = [faces.person(i) for i in range(len(faces))]
+    assert max(Counter(seed for seed, _, _ in people).values()) == 1
+    assert len({person[1] for person in people}) == len(people)
+    assert all(check_attributes(attributes) == attributes for _, _, attributes in people)
+
+
+def test_what_goes_with_baldness_in_nature_goes_with_it_here():
+    """Against the bald among many natural faces: sex, age and all the rest."""
+    nature = all_targets(FaceDataset(6_000, "train", 3))
+    bald = nature[nature[:, BALD] == 1].mean(0)
+    drawn = all_targets(EnrichedFaces(NATURAL, ["Bald"], 0.25))[300:]
+    off = (drawn.mean(0) - bald).abs()
+    spread = (bald * (1 - bald) * (1 / len(drawn) + 1 / nature[:, BALD].sum())).sqrt()
+    assert (off <= 4.5 * spread + 0.01).all(), ATTRIBUTES[(off - 4.5 * spread).argmax()]
+    assert drawn[:, MALE].all()
+    assert drawn[:, YOUNG].mean() < nature[:, YOUNG].mean() - 0.2
+
+
+def test_skin_tone_follows_too():
+    """Blond is rare on dark skin, so the tone must be drawn with the attributes."""
+    faces = EnrichedFaces(NATURAL, ["Blond_Hair"], 0.5)
+    dark = np.mean([faces.person(i)[1] > 0.6 for i in range(300, 600)])
+    assert dark < 0.12                                  # 0.32 in the population
+
+
+def test_enriched_faces_are_the_same_everywhere():
+    one, other = (EnrichedFaces(NATURAL, ["Bald"], 0.1) for _ in range(2))
+    assert [one.person(i) for i in range(300, 333)] == [other.person(i) for i in reversed(range(300, 333))][::-1]
+    assert torch.equal(next(iter(DataLoader(one, 4, sampler=[320, 1], num_workers=1)))["image"][0], other[320]["image"])
+
+
+@pytest.mark.parametrize(("make", "sentence"), [
+    (lambda: share_weights(drawn_targets(0), [0], 1.2), "share is 1.2; expected 0 to 1"),
+    (lambda: share_weights(drawn_targets(0) * 0, [2, 3], 0.5), "attribute 2 has no positive among 30 images"),
+    (lambda: share_weights(torch.ones(4, 2), [0], 0.5), "every image has one of the attributes [0]"),
+    (lambda: share_weights(drawn_targets(0) * 2 - 1, [0], 0.5), "expected (images, attributes) of 0 and 1"),
+    (lambda: rarest_weights(torch.rand(5)), "targets of shape (5,)"),
+    (lambda: BalancedSampler(torch.zeros(4)), "weights of shape (4,); expected one finite number from 0 on"),
+    (lambda: BalancedSampler(torch.tensor([1, -1.0])), "not all 0"),
+    (lambda: BalancedSampler(torch.tensor([1, float("nan")])), "see share_weights and rarest_weights"),
+    (lambda: CurriculumSampler(torch.ones(4), 1), "epochs is 1; expected at least 2"),
+    (lambda: EnrichedFaces(NATURAL, ["Beard"], 0.1), "cannot draw faces for the names ['Beard']"),
+    (lambda: EnrichedFaces(NATURAL, [], 0.1), "expected one or more of ATTRIBUTES"),
+    (lambda: EnrichedFaces(NATURAL, ["Bald"], 1.0), "share is 1.0; expected 0 to under 1"),
+    (lambda: EnrichedFaces(FaceDataset(4, images_per_person=2), ["Bald"], 0.1), "images_per_person=2; expected 1"),
+])
+def test_bad_input_gets_one_sentence(make, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        make()

@@ -39,7 +39,8 @@ __all__ = ["ARMS", "BASELINES", "SEEDS", "Arm", "SideBySideModel", "ablation_tab
 
 FACE, MOTION = 2048, 1024                               # widths of the extractors' tokens
 SEEDS = (0, 1, 2, 3, 4)
-EPOCHS, BATCH = 16, 32
+EPOCHS, BATCH = 16, 32                                  # these, chosen on the validation clips, serve all arms
+LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 3e-3, 0.5, 0.1
 
 
 class SideBySideModel(nn.Module):
@@ -64,13 +65,10 @@ class SideBySideModel(nn.Module):
 
 
 class Arm(NamedTuple):
-    """A model, what it is given of face and motion tokens, and how it is trained: chosen on the validation clips."""
+    """A model, and what it is given of face and motion tokens."""
 
-    build: Callable[[float], nn.Module]                 # from the dropout rate
+    build: Callable[[], nn.Module]
     inputs: Callable[[Tensor, Tensor], tuple[Tensor, ...]]
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.5
-    dropout: float = 0.1
 
 
 def _mean(tokens: Float[Tensor, "n tokens dim"]) -> Float[Tensor, "n dim"]:
@@ -78,17 +76,17 @@ def _mean(tokens: Float[Tensor, "n tokens dim"]) -> Float[Tensor, "n dim"]:
 
 
 ARMS = {
-    "static only": Arm(lambda dropout: SideBySideModel(FACE, dropout_rate=dropout),
+    "static only": Arm(lambda: SideBySideModel(FACE, dropout_rate=DROPOUT),
                        lambda face, motion: (_mean(face),)),
-    "dynamic only": Arm(lambda dropout: SideBySideModel(MOTION, dropout_rate=dropout),
+    "dynamic only": Arm(lambda: SideBySideModel(MOTION, dropout_rate=DROPOUT),
                         lambda face, motion: (_mean(motion),)),
-    "concatenation": Arm(lambda dropout: SideBySideModel(FACE, MOTION, dropout_rate=dropout),
+    "concatenation": Arm(lambda: SideBySideModel(FACE, MOTION, dropout_rate=DROPOUT),
                          lambda face, motion: (_mean(face), _mean(motion))),
-    "one-key attention": Arm(lambda dropout: CompletePersonalityModel(FACE, MOTION, dropout_rate=dropout),
+    "one-key attention": Arm(lambda: CompletePersonalityModel(FACE, MOTION, dropout_rate=DROPOUT),
                              lambda face, motion: (_mean(face), _mean(motion))),
-    "per moment, then mean": Arm(lambda dropout: SideBySideModel(FACE, MOTION, dropout_rate=dropout),
+    "per moment, then mean": Arm(lambda: SideBySideModel(FACE, MOTION, dropout_rate=DROPOUT),
                                  lambda face, motion: (_mean(face), motion)),
-    "token attention": Arm(lambda dropout: TokenPersonalityModel(dropout_rate=dropout),
+    "token attention": Arm(lambda: TokenPersonalityModel(dropout_rate=DROPOUT),
                            lambda face, motion: (face, motion)),
 }
 
@@ -154,10 +152,10 @@ def train_arm(name: str, seed: int, train: dict[str, Tensor], valid: dict[str, T
     """Train one arm on `face_tokens`, `motion_tokens` and `traits`; the model, and its validation loss by epoch."""
     arm, curve = ARMS[name], _Curve()
     torch.manual_seed(seed)
-    model = arm.build(arm.dropout)
+    model = arm.build()
     seen, unseen = (TokenDataset(*arm.inputs(data["face_tokens"], data["motion_tokens"]), traits=data["traits"],
                                  shuffle=data is train) for data in (train, valid))
-    optimizer = torch.optim.AdamW(model.parameters(), arm.learning_rate, weight_decay=arm.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     fit(model, DataLoader(seen, BATCH, shuffle=True, drop_last=True), DataLoader(unseen, 100), epochs=epochs,
         optimizer=optimizer, callbacks=[WarmupCosine(), curve, *callbacks], seed=1_000 * seed)
     return model.eval(), curve.losses
@@ -236,7 +234,7 @@ def _answer(arm: str, seed: int) -> tuple[dict[str, Tensor], dict]:
         answer = predict(arm, model, test)
         if arm == "token attention":
             torch.manual_seed(seed)
-            untrained = predict(arm, ARMS[arm].build(0).eval(), test)
+            untrained = predict(arm, ARMS[arm].build().eval(), test)
             answer |= {f"untrained_{key}": value for key, value in untrained.items()}
         files.save_tensors(kept, answer, facts)
     return files.load_tensors(kept)

@@ -24,7 +24,7 @@ def clips():
 
 def predict(arm, clips, **changed):
     torch.manual_seed(0)
-    return ablation.predict(arm, ARMS[arm].build(0.3).eval(), clips | changed)["prediction"]
+    return ablation.predict(arm, ARMS[arm].build().eval(), clips | changed)["prediction"]
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -59,7 +59,7 @@ def test_side_by_side_averages_the_answers_of_single_moments(clips):
 
 
 def test_arms_are_of_comparable_size():
-    sizes = {name: sum(p.numel() for p in arm.build(0.3).parameters()) for name, arm in ARMS.items()}
+    sizes = {name: sum(p.numel() for p in arm.build().parameters()) for name, arm in ARMS.items()}
     assert sizes["concatenation"] == sizes["per moment, then mean"]
     assert max(sizes.values()) / sizes["concatenation"] < 1.7
     assert max(sizes, key=sizes.get) != "token attention"       # it does not win by size
@@ -79,7 +79,7 @@ def test_training_is_reproducible_and_learns(arm, clips, monkeypatch):
 
 def test_where_attention_lies_in_space_and_time_agree(clips):
     torch.manual_seed(0)
-    answer = ablation.predict("token attention", ARMS["token attention"].build(0).eval(), clips)
+    answer = ablation.predict("token attention", ARMS["token attention"].build().eval(), clips)
     assert answer["places"].shape == (24, 49)
     torch.testing.assert_close(answer["moments"].sum(1), torch.ones(24))
     torch.testing.assert_close(answer["places"].sum(1), answer["moments"][range(24), clips["moment"]])
@@ -106,7 +106,7 @@ def test_rows_pair_every_arm_with_the_same_resamples(clips, tmp_path, monkeypatc
     def train(name, seed, *data):
         calls.append((name, seed))
         torch.manual_seed(seed)
-        return ARMS[name].build(0.3).eval(), [0.5, 0.4]
+        return ARMS[name].build().eval(), [0.5, 0.4]
 
     monkeypatch.setattr(ablation, "train_arm", train)
     rows = {arm: ablation.run_arm(arm) for arm in ("token attention", "concatenation", "ceiling", "floor")}
@@ -155,7 +155,7 @@ def test_the_stored_result_is_complete_and_consistent(stored):
         overall, = (row for row in stored if row["arm"] == arm and "seeds" in row)
         assert overall["ccc"]["mean"] == pytest.approx(sum(row["cccs"]["mean"] for row in runs) / len(runs), abs=1e-3)
         assert overall["ccc"]["low"] <= overall["ccc"]["mean"] <= overall["ccc"]["high"]
-        assert {row["parameters"] for row in runs} == {sum(p.numel() for p in ARMS[arm].build(0.3).parameters())}
+        assert {row["parameters"] for row in runs} == {sum(p.numel() for p in ARMS[arm].build().parameters())}
 
 
 def test_token_attention_leads_and_looks_at_the_deciding_moment(stored):

@@ -16,12 +16,11 @@ from course_lib.models.attributes import (
     AttributeModel,
     PointingDecoder,
     TokenExtractor,
-    TokenLoss,
     pool_over_tokens,
 )
 from course_lib.models.static import StaticFeatureExtractor
 from course_lib.training import LDAMLoss, ModelSerializer, fit
-from course_lib.training.losses import WeightedBCELoss
+from course_lib.training.losses import TokenLoss, WeightedBCELoss
 from course_lib.training.stuck import StuckDetector
 
 SMALL = {"token_dim": 10, "attributes": 5, "dim": 8, "heads": 2, "layers": 2, "tokens": 9}

@@ -89,7 +89,7 @@ def kill(process: subprocess.Popen, folder: Path, rng: random.Random) -> str:
     return (folder / WHERE).read_text() or "noting"
 
 
-def killed_and_resumed(tmp_path: Path, kills: int, seed: int) -> None:
+def killed_and_resumed(tmp_path: Path, kills: int, seed: int) -> list[str]:
     began, rng, folder = time.perf_counter(), random.Random(seed), tmp_path / "killed"
     finish(start(tmp_path / "whole"))
     whole = time.perf_counter() - began
@@ -101,7 +101,7 @@ def killed_and_resumed(tmp_path: Path, kills: int, seed: int) -> None:
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), f"{name} differs: {table}"
     assert not list(folder.glob(".*.part.*"))
     assert not (folder / "running.json").exists()
-    assert len(set(table)) >= kills / 2, f"the kills hit the same moments: {table}"
+    return table
 
 
 def test_two_kills_change_nothing(tmp_path):
@@ -110,7 +110,8 @@ def test_two_kills_change_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_twenty_five_kills_change_nothing(tmp_path):
-    killed_and_resumed(tmp_path, 25, seed=2)
+    table = killed_and_resumed(tmp_path, 25, seed=2)
+    assert len(set(table)) > 12, f"the kills hit the same moments: {table}"
 
 
 if __name__ == "__main__":

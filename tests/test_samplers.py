@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
+from test_fit import Cut, Killed
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -101,22 +102,6 @@ def test_a_prepared_loader_moves_the_epoch_on():
     for epoch, order in enumerate(seen):
         alone.set_epoch(epoch)
         assert list(alone) == order
-
-
-class Killed(BaseException):
-    """No error that anybody catches."""
-
-
-class Cut:
-    """Kills the run after some batches."""
-
-    def __init__(self, batches: int):
-        self.left = batches
-
-    def after_step(self, run):
-        self.left -= 1
-        if not self.left:
-            raise Killed
 
 
 @pytest.mark.parametrize("kind", [BalancedSampler, partial(CurriculumSampler, epochs=3)])

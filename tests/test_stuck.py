@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from test_fit import Killed
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -128,10 +129,6 @@ def test_remedies_free_a_model_that_is_stuck():
     assert outcomes[0][:2] == (True, False)
     assert outcomes[1][:2] == (False, True)
     assert outcomes[1][2] > 0.05 > outcomes[0][2]
-
-
-class Killed(BaseException):
-    """No error that anybody catches."""
 
 
 class Cut:

@@ -1,6 +1,5 @@
 """Where the time of a training run went, and what that run's own numbers say could be faster."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.ticker import MaxNLocator
 
+from ..training.callbacks import epochs_since_best, read_log
 from .pictures import Picture, blank_axes, open_axis
 
 __all__ = ["TimeReport", "time_report"]
@@ -37,21 +37,13 @@ def time_report(log: str | Path | Sequence[Mapping]) -> TimeReport:
     and where forward and backward take over half on a GPU in full precision. Raises FileNotFoundError without a log,
     ValueError for one without an epoch or without `Timing`. Derived in lesson 06.
     """
-    rows = _read(log) if isinstance(log, str | Path) else list(log)
+    rows = read_log(log) if isinstance(log, str | Path) else list(log)
     if not rows or "seconds_data" not in rows[-1]:
         raise ValueError(f"the log has {len(rows)} epochs and no seconds; run at least one epoch with Timing() among "
                          "the callbacks")
     seconds = {part: np.array([float(row.get(f"seconds_{part}") or 0) for row in rows]) for part in PARTS}
     spent = {part: float(values.sum()) for part, values in seconds.items()}
     return TimeReport(_picture(seconds, spent), _advice(rows, seconds, spent))
-
-
-def _read(path: str | Path) -> list[dict]:
-    path = Path(path) / "log.csv" if Path(path).is_dir() else Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no log {path}; give the folder of a run that had MetricLog among its callbacks")
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _advice(rows: Sequence[Mapping], seconds: Mapping[str, np.ndarray], spent: Mapping[str, float]) -> list[str]:
@@ -67,9 +59,10 @@ def _advice(rows: Sequence[Mapping], seconds: Mapping[str, np.ndarray], spent: M
         advice.append(f"Validation takes {share:.0%} of the time: validate on a fixed part of the items, or in larger "
                       "batches.")
     if last.get("valid_loss"):
-        best = 1 + int(np.argmin([float(row["valid_loss"]) for row in rows]))
+        waited = epochs_since_best([float(row["valid_loss"]) for row in rows])
+        best = len(rows) - waited
         late = sum(float(values[best:].sum()) for values in seconds.values())
-        if len(rows) - best >= max(LATE, LATE_SHARE * len(rows)):
+        if waited >= max(LATE, LATE_SHARE * len(rows)):
             advice.append(f"The validation loss was lowest after epoch {best} of {len(rows)}: what came after took "
                           f"{late / total:.0%} of the time, so stop earlier (EarlyStopping) or lower the learning rate "
                           "there (Plateau).")

@@ -1,6 +1,5 @@
 """Pictures of a run, made from what is in its folder."""
 
-import csv
 from pathlib import Path
 
 from torch import Tensor
@@ -11,28 +10,20 @@ from ..analysis.pictures import Picture
 from ..analysis.time_report import time_report
 from ..analysis.training_pictures import plot_training
 from ..shapes import Float
+from ..training.callbacks import read_log
 from .runs import read_manifest
 from .settings import Visualize
 
-__all__ = ["read_log", "visualize"]
+__all__ = ["visualize"]
 
 DPI = 300
-
-
-def read_log(folder: Path) -> list[dict[str, float]]:
-    """A run's log, a row for each epoch. Raises `FileNotFoundError` before the first epoch is complete."""
-    read_manifest(folder)
-    path = folder / "log.csv"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no log.csv; train for at least one epoch first")
-    with open(path, newline="") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def visualize(settings: Visualize) -> list[Path]:
     """Draw curves, where the time went, and attention where `evaluate --attention` kept it; return the paths."""
     folder = Path(settings.run)
     target = Path(settings.output or folder / "visualizations")
+    read_manifest(folder)                               # says so where there is no run
     spent = time_report(log := read_log(folder))
     pictures = {"training": plot_training(log), "time": spent.picture}
     kept = folder / "evaluation" / "attention.safetensors"

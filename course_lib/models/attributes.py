@@ -1,7 +1,6 @@
 """Many binary attributes from image tokens: one learnable query an attribute, and what lets its attention point."""
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ from .attention import VisualizableCrossAttention, check_width
 from .backbones import in_chunks
 from .static import StaticFeatureExtractor, check_images, to_tokens
 
-__all__ = ["AttributeDecoder", "AttributeModel", "PointingDecoder", "TokenExtractor", "TokenLoss", "pool_over_tokens"]
+__all__ = ["AttributeDecoder", "AttributeModel", "PointingDecoder", "TokenExtractor", "pool_over_tokens"]
 
 Logits = Float[Tensor, "batch attributes"]
 
@@ -197,30 +196,6 @@ def pool_over_tokens(logits: Float[Tensor, "batch tokens attributes"], sharpness
     in lesson 07.
     """
     return (torch.logsumexp(sharpness * logits, dim=1) - math.log(logits.shape[1])) / sharpness
-
-
-class TokenLoss(nn.Module):
-    """A loss for a `PointingDecoder`: `loss` of its logits, and while it trains `token_loss` of its tokens' logits.
-
-    `token_loss` is `loss` itself unless given: with `LDAMLoss` it must be, since tokens have no cosines. Derived in
-    lesson 07.
-    """
-
-    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor],
-                 token_loss: Callable[[Tensor, Tensor], Tensor] | None = None):
-        super().__init__()
-        self.loss, self.token_loss = loss, token_loss or loss
-
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch begins to a loss that wants to know."""
-        if hasattr(self.loss, "set_epoch"):
-            self.loss.set_epoch(epoch)
-
-    def forward(self, outputs: Tensor | tuple[Tensor, Tensor], targets: Tensor) -> Float[Tensor, ""]:
-        if isinstance(outputs, Tensor):                 # the decoder is in evaluation mode
-            return self.loss(outputs, targets)
-        logits, token_logits = outputs
-        return self.loss(logits, targets) + self.token_loss(token_logits, targets)
 
 
 class AttributeModel(nn.Module):

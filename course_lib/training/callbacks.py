@@ -19,7 +19,7 @@ from .. import files
 from .fit import Run
 
 __all__ = ["ClipGradients", "EarlyStopping", "MetricLog", "Plateau", "Progress", "Timing", "WarmupCosine", "Watch",
-           "cosine_factor", "epochs_since_best"]
+           "cosine_factor", "epochs_since_best", "read_log"]
 
 
 def cosine_factor(step: int, total_steps: int, warmup: float = 0.1) -> float:
@@ -198,6 +198,19 @@ class MetricLog:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = state["rows"]
+
+
+def read_log(path: str | Path) -> list[dict[str, float]]:
+    """The rows that `MetricLog` wrote, one an epoch, from a run's folder or its `log.csv`.
+
+    Raises FileNotFoundError where there is none.
+    """
+    path = Path(path) / "log.csv" if Path(path).is_dir() else Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no log {path}; give the folder of a run that had MetricLog among its callbacks and "
+                                "completed an epoch")
+    with path.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 class Progress:

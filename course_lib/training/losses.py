@@ -4,7 +4,7 @@ Each takes logits and targets, ``batch attributes``, and returns their mean, com
 were meant to exclude each other (class-balanced, LDAM), an attribute is a problem of two classes, present and absent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ..shapes import Float
 
-__all__ = ["AsymmetricLoss", "ClassBalancedLoss", "FocalLoss", "LDAMLoss", "LogitAdjustedLoss", "WeightedBCELoss",
-           "calculate_aggressive_pos_weights", "head_diversity_penalty", "prediction_diversity_penalty"]
+__all__ = ["AsymmetricLoss", "ClassBalancedLoss", "FocalLoss", "LDAMLoss", "LogitAdjustedLoss", "TokenLoss",
+           "WeightedBCELoss", "calculate_aggressive_pos_weights", "head_diversity_penalty", "inverse_frequencies",
+           "prediction_diversity_penalty"]
 
 PerAttribute = Tensor | np.ndarray | Sequence[float]    # frequencies are the share of images that have the attribute
 CRITICAL = 0.05
@@ -162,13 +163,42 @@ def calculate_aggressive_pos_weights(frequencies: PerAttribute, cap: float = 50.
     frequencies = _frequencies(frequencies, names)
     if not cap >= 1:
         raise ValueError(f"cap is {cap}; expected at least 1, the smallest weight, such as 50")
-    weights = (1 / (frequencies + 0.001)).clamp(1, cap)
+    weights = inverse_frequencies(frequencies, cap)
     critical = [index for index in frequencies.argsort().tolist() if frequencies[index] < CRITICAL]
     if critical:
         print(f"{len(critical)} of {len(weights)} attributes are critical (under {CRITICAL:.0%}): " + ", ".join(
             f"{names[index] if names is not None else index} ({frequencies[index]:.2%}, weight {weights[index]:.1f})"
             for index in critical))
     return weights
+
+
+def inverse_frequencies(frequencies: Float[Tensor, " attributes"], cap: float) -> Float[Tensor, " attributes"]:
+    """1 / (f + 0.001), no smaller than 1 and no larger than `cap`."""
+    return (1 / (frequencies + 0.001)).clamp(1, cap)
+
+
+class TokenLoss(nn.Module):
+    """A loss for a `PointingDecoder`: `loss` of its logits, and while it trains `token_loss` of its tokens' logits.
+
+    `token_loss` is `loss` itself unless given: with `LDAMLoss` it must be, since tokens have no cosines. Derived in
+    lesson 07.
+    """
+
+    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor],
+                 token_loss: Callable[[Tensor, Tensor], Tensor] | None = None):
+        super().__init__()
+        self.loss, self.token_loss = loss, token_loss or loss
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch begins to a loss that wants to know."""
+        if hasattr(self.loss, "set_epoch"):
+            self.loss.set_epoch(epoch)
+
+    def forward(self, outputs: Tensor | tuple[Tensor, Tensor], targets: Tensor) -> Float[Tensor, ""]:
+        if isinstance(outputs, Tensor):                 # the decoder is in evaluation mode
+            return self.loss(outputs, targets)
+        logits, token_logits = outputs
+        return self.loss(logits, targets) + self.token_loss(token_logits, targets)
 
 
 def head_diversity_penalty(weights: Float[Tensor, "batch heads queries keys"]) -> Float[Tensor, ""]:

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from ..shapes import Float
 from .attribute_metrics import threshold_scores
 from .fit import Run
-from .losses import FocalLoss, PerAttribute, calculate_aggressive_pos_weights, prediction_diversity_penalty
+from .losses import (
+    FocalLoss,
+    PerAttribute,
+    calculate_aggressive_pos_weights,
+    inverse_frequencies,
+    prediction_diversity_penalty,
+)
 
 __all__ = ["REMEDIES", "AggressiveLoss", "StuckDetector", "red_flags"]
 
@@ -47,7 +53,7 @@ class AggressiveLoss(nn.Module):
 
     def pos_weight(self) -> Float[Tensor, " attributes"]:
         """What a positive of each attribute weighs now."""
-        return self.factor * (1 / (self.frequencies + 0.001)).clamp(1, self.cap)
+        return self.factor * inverse_frequencies(self.frequencies, self.cap)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Float[Tensor, ""]:
         loss = FocalLoss(self.gamma, self.pos_weight())(logits, targets)

@@ -42,8 +42,9 @@ class Record:
 
     ``weights`` is `batch heads queries keys`, reduced as ``kept`` says, None if nothing of it is kept; ``shape`` is
     that of the whole map. ``kind`` is "self" if queries and keys are projections of the same tensor, "cross" if not,
-    "unknown" if that could not be followed. ``residual`` is the largest difference between weights @ values and the
-    kernel's own output (0 if the model computed these very weights; None where dropout or the kernel hides it).
+    "unknown" if that could not be followed. ``residual`` is the largest difference between the kernel's own output and
+    weights @ values, or what the kernel puts out when it is asked again for its weights (0 if the model computed these
+    very weights; None where dropout or the kernel hides it).
     ``gradient`` has the shape of ``weights`` and comes with the backward pass.
     """
 
@@ -187,7 +188,7 @@ class Recording:
         lines = [f"attention maps: {len(self.records)} (modules: {len(modules)}, forwards: {len(steps)}), "
                  f"{megabytes(sum(record.bytes for record in self.records))} ({KEEP[self.policies[-1]]})"]
         if residuals:
-            lines.append(f"weights @ values differ from the kernels' own output by at most {max(residuals):.1g}")
+            lines.append(f"the maps give the kernels' own output again, within {max(residuals):.1g}")
         return "\n".join([*lines, *self.notes, *(f"not recorded: {gap}" for gap in self.coverage())])
 
     def save(self, path: str | Path) -> Path:

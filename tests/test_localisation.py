@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from course_lib.analysis.localisation import (
     chance_of_pointing,
+    covered,
     energy,
+    follows,
     iou_curve,
+    pointing_at_one_place,
     pointing_game,
     score_localisation,
 )
@@ -163,3 +166,45 @@ def test_energy_counts_the_positive_part_at_any_scale_and_an_empty_map_as_flat()
     assert float(energy(values, region)) == pytest.approx(0.25 * 0.5)       # half of the first of four tokens
     assert float(energy(7 * values, region)) == pytest.approx(float(energy(values, region)))
     assert float(energy(-torch.ones(2, 2), region)) == pytest.approx(1 / 8)
+
+
+def moving_regions(n=60, seed=0):
+    """A region of 2 × 2 tokens that moves over a grid of 7 × 7, for one attribute; and where it is."""
+    generator = torch.Generator().manual_seed(seed)
+    where = torch.randint(0, 6, (n, 2), generator=generator)
+    regions = torch.zeros(n, 1, 56, 56, dtype=torch.bool)
+    for region, (row, column) in zip(regions[:, 0], where.tolist(), strict=True):
+        region[8 * row:8 * row + 16, 8 * column:8 * column + 16] = True
+    return regions, where
+
+
+def test_maps_that_move_with_their_regions_follow_them_and_others_do_not():
+    regions, where = moving_regions()
+    maps = covered(regions, (7, 7))
+    still, late = maps.mean(0, keepdim=True).expand_as(maps), maps.roll(7, 0)
+    assert float(follows(maps, regions)[0]) == pytest.approx(1, abs=1e-5)
+    assert float(follows(maps.flip(-2, -1), regions)[0]) == pytest.approx(-1, abs=1e-5)
+    assert float(follows(still, regions)[0]) == 0
+    rows, columns = (np.corrcoef(where[:, axis], where.roll(7, 0)[:, axis])[0, 1] for axis in (0, 1))
+    assert float(follows(late, regions)[0]) == pytest.approx((rows + columns) / 2, abs=1e-5)
+
+
+def test_images_without_the_region_do_not_count_in_following():
+    regions, _ = moving_regions()
+    maps = covered(regions, (7, 7))
+    blank = torch.zeros(30, 1, 56, 56, dtype=torch.bool)
+    anything = torch.rand(30, 1, 7, 7, generator=torch.Generator().manual_seed(1))
+    assert float(follows(torch.cat([maps, anything]), torch.cat([regions, blank]))[0]) == pytest.approx(1, abs=1e-5)
+    assert follows(maps[:2], regions[:2]).isnan().all()
+
+
+def test_no_fixed_token_hits_more_than_the_luckiest():
+    regions, _ = moving_regions()
+    regions = regions.repeat(1, 2, 1, 1)
+    regions[:, 1] = regions[:, 1].flip(-1)
+    hits = pointing_at_one_place(regions, (7, 7))
+    assert hits.shape == (60, 2)
+    for attribute in range(2):
+        shares = [float(pointing_game(torch.eye(49)[token].reshape(1, 7, 7).expand(60, 7, 7),
+                                      regions[:, attribute]).mean()) for token in range(49)]
+        assert float(hits[:, attribute].float().mean()) == pytest.approx(max(shares))

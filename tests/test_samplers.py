@@ -76,8 +76,8 @@ def test_the_draws_of_an_epoch_follow_the_weights():
     assert (counts[2] / counts[1]).item() == pytest.approx(3, rel=0.25)
 
 
-@pytest.mark.parametrize("make", [lambda w, seed=0: BalancedSampler(w, seed),
-                                  lambda w, seed=0: CurriculumSampler(w, 4, seed)])
+@pytest.mark.parametrize("make", [lambda w, seed=0: BalancedSampler(w, seed=seed),
+                                  lambda w, seed=0: CurriculumSampler(w, 4, seed=seed)])
 def test_the_order_depends_on_seed_and_epoch_alone(make):
     weights = torch.rand(200)
     first = make(weights)
@@ -242,3 +242,11 @@ def test_enriched_faces_are_the_same_everywhere():
 def test_bad_input_gets_one_sentence(make, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         make()
+
+
+def test_an_epoch_has_as_many_draws_as_asked():
+    for sampler in (BalancedSampler(torch.rand(10), draws=25), CurriculumSampler(torch.rand(10), 3, draws=25)):
+        drawn = list(sampler)
+        assert len(sampler) == len(drawn) == 25
+        assert set(drawn) <= set(range(10))
+    assert len(BalancedSampler(torch.rand(10))) == 10

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..shapes import Bool, Float
 
-__all__ = ["LocalisationScores", "area_share", "chance_of_pointing", "energy", "iou_curve", "pointing_game",
-           "score_localisation"]
+__all__ = ["LocalisationScores", "area_share", "chance_of_pointing", "energy", "follows", "iou_curve",
+           "pointing_at_one_place", "pointing_game", "score_localisation"]
 
 THRESHOLDS = tuple(round(0.1 * k, 1) for k in range(1, 10))     # of the map's own largest value
 
@@ -34,6 +34,41 @@ def pointing_game(maps: Tensor, regions: Tensor, tolerance: float = 0.5) -> Floa
 def chance_of_pointing(regions: Tensor, grid: tuple[int, int], tolerance: float = 0.5) -> Float[Tensor, "*batch"]:
     """What the pointing game gives to a token chosen at random: the share of tokens that hit."""
     return _where_known(regions, touched(regions, grid, tolerance).float().mean((-2, -1)))
+
+
+def pointing_at_one_place(regions: Tensor, grid: tuple[int, int], tolerance: float = 0.5) -> Bool[Tensor, "batch ..."]:
+    """Which of the regions, `batch attributes height width`, are hit by each attribute's luckiest token.
+
+    That token is chosen with these regions in hand, so no map that is the same for all images points better. What it
+    misses is where a map must follow its image: score the pointing game there. Derived in lesson 09.
+    """
+    hit = touched(regions, grid, tolerance).flatten(-2)
+    luckiest = hit.float().sum(0).argmax(-1)
+    return hit.gather(-1, luckiest.expand(hit.shape[:-1])[..., None])[..., 0]
+
+
+def follows(maps: Tensor, regions: Tensor) -> Float[Tensor, " attributes"]:
+    """Do maps move with their regions? The correlation of their centres over images, the mean of both directions.
+
+    `maps` are `batch attributes rows columns`, `regions` `batch attributes height width`, and images with an empty
+    region do not count. A map that is the same for all images follows nothing: 0, as by chance. NaN with fewer than 3
+    images. Derived in lesson 09.
+    """
+    check_shapes(maps, regions)
+    known = regions.flatten(-2).any(-1)[..., None]
+    images = known.sum(0)
+    ours, true = ((centre - torch.where(known, centre, 0).sum(0) / images.clamp(min=1)) * known
+                  for centre in (_centre(maps.detach()), _centre(regions)))
+    spread = (ours.square().sum(0) * true.square().sum(0)).sqrt()
+    correlation = torch.where(spread > 1e-9, (ours * true).sum(0) / spread.clamp(min=1e-9), 0)
+    return torch.where(images > 2, correlation, torch.nan).mean(-1).float()
+
+
+def _centre(maps: Tensor) -> Float[Tensor, "*batch 2"]:
+    """The centre of mass, as shares of height and width."""
+    mass = maps.double().clamp(min=0)
+    return torch.stack([(mass.sum(-1 - axis) * ((torch.arange(size, device=maps.device) + 0.5) / size)).sum(-1)
+                        / mass.sum((-2, -1)).clamp(min=1e-12) for axis, size in enumerate(maps.shape[-2:])], -1)
 
 
 def area_share(regions: Tensor) -> Float[Tensor, "*batch"]:

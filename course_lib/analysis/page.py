@@ -92,10 +92,20 @@ def attention_page(maps: Maps, *, title: str = "Attention", **options: Any) -> s
                + (f", {meta['steps']} steps" if meta["steps"] > 1 else "")
                + f". Each weight is stored within {100 / meta['levels']:.2g} % of its map's largest, faint ones "
                "closer.")
-    fields = {"title": html.escape(title), "summary": summary, "static": _static_part(meta, planes),
+    return fill_page(title, summary, _static_part(meta, planes), meta, planes, script("viewer.js"), "openPage()")
+
+
+def script(name: str) -> str:
+    """The source of one of the package's JavaScript modules."""
+    return package_files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def fill_page(title: str, summary: str, static: str, meta: dict[str, Any], planes: bytes, viewer: str,
+              opening: str) -> str:
+    """A page with the data, the `viewer`'s code, the call that opens it, and what is seen without JavaScript."""
+    fields = {"title": html.escape(title), "summary": summary, "static": static, "viewer": viewer, "opening": opening,
               "meta": json.dumps(meta, separators=(",", ":")).replace("<", "\\u003c"),
-              "planes": base64.b64encode(_deflate(planes)).decode(),
-              "viewer": package_files(__package__).joinpath("viewer.js").read_text(encoding="utf-8")}
+              "planes": base64.b64encode(_deflate(planes)).decode()}
     return re.sub(r"\[\[(\w+)\]\]", lambda place: fields[place[1]], _PAGE)
 
 
@@ -149,7 +159,7 @@ def pack(maps: Maps, *, sample: int = 0, query_names: Sequence[str] | None = Non
                          "pass the rows and columns of the patches")
     measures = [{"name": name, "says": STATISTICS[name]} for name in SHOWN]
     return {"layers": layers, "steps": steps, "levels": fineness, "names": names, "measures": measures,
-            "image": None if image is None else _data_url(image)}, b"".join(planes)
+            "image": None if image is None else data_url(image)}, b"".join(planes)
 
 
 def _common_shape(name: str, run: Sequence[Tensor | None]) -> tuple[int, ...]:
@@ -194,7 +204,8 @@ def _deflate(planes: bytes) -> bytes:
     return packer.compress(planes) + packer.flush()
 
 
-def _data_url(image) -> str:
+def data_url(image) -> str:
+    """An image as a JPEG inside its own address, of at most `IMAGE_SIZE` px."""
     picture = to_picture(image)
     scale = IMAGE_SIZE / max(picture.shape[:2])
     if scale < 1:
@@ -263,7 +274,7 @@ h1 { font-size: 20px; margin: 0 } p { margin: 2px 0 10px } figure { margin: 12px
 <script type="text/plain" id="planes">[[planes]]</script>
 <script type="module">
 [[viewer]]
-openPage().catch((error) => {
+[[opening]].catch((error) => {
   document.getElementById("note").textContent =
     `The viewer could not start (${error.message}); below is the static view.`;
 });

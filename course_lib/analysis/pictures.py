@@ -7,7 +7,7 @@ with or without eyes, in a light or a dark theme, and without JavaScript.
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -22,7 +22,7 @@ from ..data.video import Clip, FaceTrack
 from ..shapes import Bool, Float, UInt8
 
 __all__ = ["Animation", "Picture", "attention_on_clip", "blank_axes", "contact_sheet", "flow_arrows", "flow_colours",
-           "open_axis", "overlay", "plot_flow", "plot_pipeline", "plot_track", "plot_traits"]
+           "open_axis", "overlay", "plot_flow", "plot_pipeline", "plot_stages", "plot_track", "plot_traits"]
 
 INK, PAPER, HIGHLIGHT, BLUE, GREY = "#222222", "#ffffff", "#d1495b", "#345995", "#777777"
 
@@ -262,21 +262,26 @@ _ARROWS = [("face image", "ResNet-50"), ("ResNet-50", "face tokens"), ("optical 
 
 def plot_pipeline(*here: str) -> Picture:
     """The course's pipeline with the stages named in `here` picked out: where a lesson is."""
-    unknown = [stage for stage in here if stage not in _STAGES]
+    return plot_stages(_STAGES, _ARROWS, here, "The pipeline: a face image becomes face tokens, optical flow becomes "
+                       "motion tokens, cross-attention lets the face ask the motion, a head predicts five traits.")
+
+
+def plot_stages(stages: Mapping[str, tuple[float, float, float, str]], arrows: Sequence[tuple[str, str]],
+                here: Sequence[str], description: str) -> Picture:
+    """Boxes with arrows; a stage is a column, a row, a width and what it is, and those in `here` are picked out."""
+    unknown = [stage for stage in here if stage not in stages]
     if unknown:
-        raise ValueError(f"no stage {unknown[0]!r} in the pipeline; the stages are {', '.join(_STAGES)}")
+        raise ValueError(f"no stage {unknown[0]!r} in the pipeline; the stages are {', '.join(stages)}")
     figure, axes = blank_axes(1, 1, 10.5, 1.9)
     axis = axes[0, 0]
-    for stage, (x, y, width, note) in _STAGES.items():
+    for stage, (x, y, width, note) in stages.items():
         chosen = stage in here
         axis.text(x + width / 2, y, f"{stage}\n{note}", ha="center", va="center", fontsize=8.5,
                   color=PAPER if chosen else INK, fontweight="bold" if chosen else "normal",
                   bbox={"boxstyle": "round,pad=0.45", "facecolor": BLUE if chosen else "#eef1f6",
                         "edgecolor": BLUE})
-    for start, end in _ARROWS:
-        (x, y, width, _), (to_x, to_y, _, _) = _STAGES[start], _STAGES[end]
+    for start, end in arrows:
+        (x, y, width, _), (to_x, to_y, _, _) = stages[start], stages[end]
         axis.annotate("", (to_x, to_y), (x + width, y), arrowprops={"arrowstyle": "->", "color": GREY})
     axis.set(xlim=(-0.2, 11.5), ylim=(-0.55, 1.55))
-    chosen = f" Here: {', '.join(here)}." if here else ""
-    return Picture(figure, "The pipeline: a face image becomes face tokens, optical flow becomes motion tokens, "
-                           f"cross-attention lets the face ask the motion, a head predicts five traits.{chosen}")
+    return Picture(figure, description + (f" Here: {', '.join(here)}." if here else ""))

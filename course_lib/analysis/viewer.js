@@ -36,6 +36,9 @@ const inkOn = (level) => (level > 125 ? "#000" : "#fff");
 const scaleOf = (levels, top) => ({ levels, top,
   weights: Float32Array.from({ length: levels + 1 }, (_, level) => top * (level / levels) ** 2) });
 
+export const asBytes = (data) => (ArrayBuffer.isView(data)
+  ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : new Uint8Array(data));
+
 export class Recording {
   constructor(meta, planes) {
     this.meta = meta;
@@ -43,8 +46,7 @@ export class Recording {
       const [queries, keys] = [layer.queries, layer.keys].map((side) => ({ ...side, names: meta.names[side.names] }));
       return { ...layer, queries, keys, shape: JSON.stringify([layer.queries, layer.keys, layer.self]) };
     });
-    this.bytes = ArrayBuffer.isView(planes) ? new Uint8Array(planes.buffer, planes.byteOffset, planes.byteLength)
-      : new Uint8Array(planes);
+    this.bytes = asBytes(planes);
     this.means = new Map();
   }
 
@@ -96,6 +98,12 @@ const say = (value) => (value >= 0.0995 || value === 0 ? value.toFixed(2) : valu
 const sayNumber = (value) => value.toFixed(Math.abs(value) >= 10 ? 1 : Math.abs(value) >= 0.1 ? 2 : 3);
 const headName = (head) => (head < 0 ? "the mean of the heads" : `head ${head}`);
 
+/** In nats, of weights that need not sum to 1. */
+export function entropyOf(weights) {
+  const total = weights.reduce((a, b) => a + b, 0);
+  return weights.reduce((sum, w) => (w > 0 ? sum - (w / total) * Math.log(w / total) : sum), 0);
+}
+
 export function tokenName(side, index) {
   if (side.names) return `“${side.names[index]}” (${index})`;
   if (!side.place) return `token ${index}`;
@@ -115,10 +123,8 @@ export function sentence(recording, state) {
   const most = order.slice(0, 3).map((i) => `${tokenName(to, i)} ${say(weights[i])}`).join(", ");
   if (!most) return `${start}: ${token} ${state.reverse ? "is looked at by nobody" : "looks nowhere"}.`;
   if (state.reverse) return `${start}: ${token} is looked at most by ${most}.`;
-  const total = weights.reduce((a, b) => a + b, 0);
-  const entropy = weights.reduce((sum, w) => (w > 0 ? sum - (w / total) * Math.log(w / total) : sum), 0);
   return `${start}: ${token} looks most at ${most}; as widely as if evenly at ` +
-    `${Math.exp(entropy).toFixed(1)} of ${weights.length} keys.`;
+    `${Math.exp(entropyOf(weights)).toFixed(1)} of ${weights.length} keys.`;
 }
 
 // ---------------------------------------------------------------- small helpers of the page
@@ -154,8 +160,9 @@ export function within({ layers, meta }, wanted) {
 }
 
 // ---------------------------------------------------------------- tokens: a strip of words, or patches of the image
-/** One side's tokens; `paint` lights them, `pick(index, event)` is called when one is pointed at or chosen by key. */
-function tokenView(side, image, label, pick) {
+/** One side's tokens; `paint` lights them, `pick(index, event)` is called when one is pointed at or chosen by key; `veil`
+ * is how opaque a level lies over the image. */
+function tokenView(side, image, label, pick, veil = () => (image ? VEIL : 1)) {
   const { place, names, count } = side, loose = place ? place.prefix : count;
   const chips = Array.from({ length: loose }, (_, i) => make("span", { class: "chip", "data-i": i },
     names ? names[i] : loose > WORDLESS ? "" : String(i)));
@@ -214,7 +221,7 @@ function tokenView(side, image, label, pick) {
       for (let i = 0; weights && i < count - loose; i++) {
         const level = toLevel(weights[loose + i] / top, lift);
         pixels.data.set(CIVIDIS[level], 4 * i);
-        pixels.data[4 * i + 3] = image ? 255 * VEIL : 255;
+        pixels.data[4 * i + 3] = 255 * veil(level);
       }
       brush.putImageData(pixels, 0, 0);
       const patch = chosen - loose;
@@ -362,14 +369,14 @@ function mapCanvas(map, layer, lift, canvas = make("canvas")) {
 }
 
 /** The colour of each level of a map, as the bytes of a pixel. */
-const packed = (levels, lift) => Uint32Array.from({ length: levels + 1 }, (_, level) => {
+const palettes = {};
+const packed = (levels, lift) => (palettes[`${levels} ${lift}`] ||= Uint32Array.from({ length: levels + 1 }, (_, level) => {
   const [r, g, b] = CIVIDIS[toLevel((level / levels) ** 2, lift)];
   return (255 << 24) | (b << 16) | (g << 8) | r;
-});
+}));
 
 /** All layers × (mean and heads), each reduced to `size` pixels by the largest weight of each block. */
 function paintOverview(words, width, recording, state, size, pitch) {
-  const palettes = {};
   recording.layers.forEach((layer, l) => {
     const { count: queries } = layer.queries, { count: keys } = layer.keys;
     const edges = (count) => Array.from({ length: size + 1 }, (_, i) => Math.floor((i * count) / size));
@@ -377,7 +384,7 @@ function paintOverview(words, width, recording, state, size, pitch) {
     for (let head = -1; head < layer.heads; head++) {
       const map = recording.map(l, head, state.step), corner = l * pitch * width + (head + 1) * pitch;
       if (!map) continue;
-      const palette = (palettes[map.levels] ||= packed(map.levels, state.lift)), { values } = map;
+      const palette = packed(map.levels, state.lift), { values } = map;
       for (let y = 0; y < size; y++) {
         for (let x = 0; x < size; x++) {
           let most = 0;
@@ -734,7 +741,7 @@ async function inflate(base64) {
 }
 
 /** Read the data that the page carries and show it; where that fails, the static part stays and says why. */
-export async function openPage() {
+export async function openPage(show = render, initial = STATE) {
   const note = document.getElementById("note");
   if (typeof DecompressionStream === "undefined") {
     note.textContent = "This browser cannot unpack the maps (it lacks DecompressionStream, which every browser of " +
@@ -743,17 +750,17 @@ export async function openPage() {
   }
   const meta = JSON.parse(document.getElementById("meta").textContent);
   const planes = await inflate(document.getElementById("planes").textContent.trim());
-  const model = new PageModel({ ...STATE, ...readAddress(), meta, planes });
+  const model = new PageModel({ ...initial, ...meta.state, ...readAddress(), meta, planes });
   let writing = 0;
   model.on("change", () => {
     clearTimeout(writing);
     writing = setTimeout(() => {
-      const state = Object.fromEntries(Object.entries(STATE).filter(([k, v]) => model.get(k) !== v && k !== "pinned")
+      const state = Object.fromEntries(Object.entries(initial).filter(([k, v]) => model.get(k) !== v && k !== "pinned")
         .map(([k]) => [k, model.get(k)]));
       history.replaceState(null, "", `#${encodeURIComponent(JSON.stringify(state))}`);
     }, 300);
   });
-  render({ model, el: document.getElementById("viewer") });
+  show({ model, el: document.getElementById("viewer") });
   document.getElementById("static").hidden = true;
   window.attention = model;
 }
@@ -827,4 +834,5 @@ const STYLE = `
 @media (forced-colors: active) { .attention canvas, .attention .chip { forced-color-adjust: none } }
 `;
 
+export { CIVIDIS, CSS_COLOURS, STYLE, clamp, download, make, mapCanvas, say, scaleBar, scaleOf, tokenView };
 export default { render };

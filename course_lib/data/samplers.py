@@ -56,20 +56,21 @@ def rarest_weights(targets: Tensor) -> Float[Tensor, " images"]:
 
 
 class BalancedSampler(torch.utils.data.Sampler[int]):
-    """As many draws an epoch as there are images, with replacement, in proportion to the weights of the images.
+    """Images in proportion to their weights, with replacement: `draws` an epoch, by default as many as there are.
 
     The same image comes again and again where its weight is large: with few positives a model can learn them by heart.
     Raises ValueError for weights that are negative, not finite, or all 0. Derived in lesson 07.
     """
 
-    def __init__(self, weights: Tensor, seed: int = 0):
+    def __init__(self, weights: Tensor, draws: int | None = None, seed: int = 0):
         if weights.ndim != 1 or not (weights.isfinite() & (weights >= 0)).all() or not weights.any():
             raise ValueError(f"weights of shape {tuple(weights.shape)}; expected one finite number from 0 on for each "
                              "image, not all 0: see share_weights and rarest_weights")
         self.weights, self.seed, self.epoch = weights.double() / weights.double().sum(), seed, 0
+        self.draws = len(weights) if draws is None else draws
 
     def __len__(self) -> int:
-        return len(self.weights)
+        return self.draws
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch begins, counted from 0."""
@@ -91,8 +92,8 @@ class CurriculumSampler(BalancedSampler):
     "Curriculum learning" (2009). Derived in lesson 07.
     """
 
-    def __init__(self, weights: Tensor, epochs: int, seed: int = 0):
-        super().__init__(weights, seed)
+    def __init__(self, weights: Tensor, epochs: int, draws: int | None = None, seed: int = 0):
+        super().__init__(weights, draws, seed)
         if epochs < 2:
             raise ValueError(f"epochs is {epochs}; expected at least 2, one to begin with and one to end with")
         self.epochs = epochs

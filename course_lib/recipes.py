@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
+from torch.utils.data import Dataset
 
 from . import files, runtime
 from .ablation import SEEDS, clip_tokens, predict, train_arm, write_lesson_tokens
 from .analysis.pictures import flow_colours, plot_pipeline, to_picture
+from .data.arrays import gather
 from .data.clips import ClipDataset, draw_still, render_clip
 from .data.faces import FaceDataset, to_image
 from .data.population import ATTRIBUTES
@@ -27,6 +27,7 @@ from .data.stories import DIRECTIONS, MOVEMENTS, TRAITS, make_speaker
 from .models.backbones import save_weights
 from .models.dynamic import DynamicFeatureExtractor
 from .models.static import StaticFeatureExtractor
+from .pointing import write_attributes
 from .training.checkpoints import Checkpoints
 from .training.fit import fit_steps
 from .training.metrics import concordance, floor_prediction, mean_accuracy
@@ -71,17 +72,6 @@ def make(name: str, folder: str | Path | None = None) -> dict:
 
 def _checkpoint(name: str) -> Path:
     return runtime.cache_dir("recipes") / f"{name}.pt"
-
-
-def draw(dataset: Dataset, *keys: str, small: dict[str, torch.dtype] | None = None) -> dict[str, Tensor]:
-    """All items of a data set as one tensor a key, drawn by two workers; `small` keeps a key in a narrower type."""
-    small = small or {}
-    chunks: dict[str, list] = {key: [] for key in keys}
-    for batch in tqdm(DataLoader(dataset, 32, num_workers=2), f"drawing {len(dataset)}", mininterval=20):
-        for key in keys:
-            value = batch[key] * 255 if small.get(key) is torch.uint8 else batch[key]
-            chunks[key].append(value.to(small.get(key, value.dtype)))
-    return {key: torch.cat(chunks[key]) for key in keys}
 
 
 # ---- static: a face image, its attributes and what the face is doing -----------------------------------------------
@@ -130,7 +120,7 @@ def write_static(path: Path, faces: int = 16_000, stills: int = 8_000, steps: in
     extractor = StaticFeatureExtractor(weights=None, width_per_group=16)
     head = nn.Linear(2048, len(ATTRIBUTES) + 7)
     model = nn.ModuleList([extractor, head]).to(memory_format=torch.channels_last)
-    data = draw(Stills(faces, stills, SEED), "image", "target", "known", "doing", small={"image": torch.uint8})
+    data = gather(Stills(faces, stills, SEED), "image", "target", "known", "doing", small={"image": torch.uint8})
 
     def loss_at(step: int, weights: Tensor = EVENLY, first: int = 0) -> Tensor:
         model.train()
@@ -149,7 +139,7 @@ def write_static(path: Path, faces: int = 16_000, stills: int = 8_000, steps: in
     fit_steps(model, lambda step: loss_at(step, GAZE_FIRST, first=faces // 2), polish, 1e-3,
               _checkpoint("static_polish"), SEED + steps)
     model.eval()
-    unseen = draw(Stills(2_000, 1_000, SEED + 1), "image", "target", "known", "doing")
+    unseen = gather(Stills(2_000, 1_000, SEED + 1), "image", "target", "known", "doing")
     with torch.no_grad():
         logits, guess = head(extractor(unseen["image"], chunk=64)).split((len(ATTRIBUTES), 7), 1)
     extractor.save(path)
@@ -198,7 +188,7 @@ def write_dynamic(path: Path, clips: int = 1_600, steps: int = 800, batch: int =
     extractor = DynamicFeatureExtractor(weights=None)
     head = nn.Linear(1024, len(DIRECTIONS) + 5)
     model = nn.ModuleList([extractor, head]).to(memory_format=torch.channels_last_3d)
-    data = draw(Moments(clips, SEED), "flow", "dart", "size")
+    data = gather(Moments(clips, SEED), "flow", "dart", "size")
 
     def loss_at(step: int) -> Tensor:
         model.train()
@@ -218,7 +208,7 @@ def write_dynamic(path: Path, clips: int = 1_600, steps: int = 800, batch: int =
 
     fit_steps(model, loss_at, steps, 2e-3, _checkpoint("dynamic"), SEED)
     model.eval()
-    unseen = draw(Moments(200, SEED + 1), "flow", "dart", "size")
+    unseen = gather(Moments(200, SEED + 1), "flow", "dart", "size")
     with torch.no_grad():
         logits, size = head(extractor.tokens(unseen["flow"].float(), chunk=8)).split((len(DIRECTIONS), 5), -1)
     extractor.save(path)
@@ -279,4 +269,5 @@ def write_pictures(folder: Path) -> None:
 
 RECIPES = {"static": Recipe(write_static, 50), "dynamic": Recipe(write_dynamic, 45),
            "personality": Recipe(write_personality, 20, needs=("static", "dynamic")),
-           "lesson_tokens": Recipe(write_lesson_tokens, 20, needs=("static", "dynamic"))}
+           "lesson_tokens": Recipe(write_lesson_tokens, 20, needs=("static", "dynamic")),
+           "attributes": Recipe(write_attributes, 12)}

@@ -6,9 +6,11 @@
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise, product
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,10 @@ from . import files, runtime
 from .ablation import ARMS, BASELINES, run_arm
 from .data.faces import DIFFICULTIES, FaceDataset
 from .data.population import ATTRIBUTES, CELEBA_RATES
+from .evolution import REMEDIES, run_remedy
+from .evolution import SEEDS as REMEDY_SEEDS
+from .pointing import SEEDS as POINTING_SEEDS
+from .pointing import run_decoder
 from .shapes import Float
 from .training.attribute_metrics import best_thresholds, score_attributes, threshold_scores
 from .training.fit import fit_steps
@@ -38,6 +44,7 @@ class Study:
     run: Callable[..., list[dict]]
     settings: tuple[dict, ...]
     minutes: int                                        # of all settings on two cores
+    processes: int = 1                                  # of one thread each, where a run is too small for more
 
 
 def run_study(name: str, folder: str | Path | None = None) -> dict:
@@ -48,21 +55,33 @@ def run_study(name: str, folder: str | Path | None = None) -> dict:
     if name not in STUDIES:
         raise ValueError(f"no study {name!r}; the studies are {', '.join(STUDIES)}")
     study, workplace = STUDIES[name], runtime.cache_dir(f"studies/{name}")
-    kept = workplace / "rows.json"
-    runtime.setup(SEED, quiet=True)
-    done = files.read_json(kept) if kept.exists() else []
-    for number, setting in enumerate(study.settings[len(done):], start=len(done) + 1):
-        started = time.time()
-        rows = [setting | row for row in study.run(**setting)]
-        done.append({"rows": rows, "seconds": time.time() - started})
-        files.write_json(kept, done)
-        print(f"{name}: {number} of {len(study.settings)} settings", flush=True)
+    kept = [workplace / f"setting_{number}.json" for number in range(len(study.settings))]
+    missing = [(study.run, setting, path) for setting, path in zip(study.settings, kept, strict=True)
+               if not path.exists()]
+    if study.processes == 1:
+        for number, part in enumerate(missing, start=len(kept) - len(missing) + 1):
+            _run_setting(*part)
+            print(f"{name}: {number} of {len(kept)} settings", flush=True)
+    else:
+        with ProcessPoolExecutor(study.processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+            for part in as_completed([pool.submit(_run_setting, *part) for part in missing]):
+                part.result()                           # raises what the process raised
+                print(f"{name}: {sum(path.exists() for path in kept)} of {len(kept)} settings", flush=True)
+    done = [files.read_json(path) for path in kept]
     result = {"study": name, "seed": SEED, "torch": torch.__version__,
-              "minutes": round(sum(part["seconds"] for part in done) / 60, 1),
+              "minutes": round(sum(part["seconds"] for part in done) / 60 / study.processes, 1),
               "rows": [row for part in done for row in part["rows"]]}
     files.write_json((Path(folder) if folder else runtime.assets("results")) / f"{name}.json", result)
     shutil.rmtree(workplace)
     return result
+
+
+def _run_setting(run: Callable[..., list[dict]], setting: dict, kept: Path) -> None:
+    """Run one setting and keep its rows, so that a study that is cut off does not run it again."""
+    runtime.setup(SEED, quiet=True)
+    started = time.time()
+    rows = [setting | row for row in run(**setting)]
+    files.write_json(kept, {"rows": rows, "seconds": time.time() - started})
 
 
 # ---- difficulty: how hard the drawn faces are, for a network that learns from them alone -----------------------------
@@ -165,4 +184,8 @@ STUDIES = {
     "difficulty": Study(learn_faces, tuple({"difficulty": difficulty, "faces": faces, "seed": seed}
                         for difficulty, seed, faces in product(DIFFICULTIES, SEEDS, SIZES)), 45),
     "ablation": Study(run_arm, tuple({"arm": arm} for arm in (*reversed(ARMS), *BASELINES)), 30),
+    "evolution": Study(run_remedy, tuple({"remedy": remedy, "seed": seed}
+                       for seed, remedy in product(REMEDY_SEEDS, REMEDIES)), 60, processes=2),
+    "pointing": Study(run_decoder, tuple({"decoder": decoder, "seed": seed}
+                      for decoder, seeds in POINTING_SEEDS.items() for seed in range(seeds)), 25, processes=2),
 }

@@ -45,26 +45,11 @@ from course_lib.models import (
 from course_lib.models.dynamic import I3D
 from course_lib.studies import difficulty_table, transfer_table
 from course_lib.training import fit
+from tests.bench_attributes import bench_attributes, bench_losses
+from tests.bench_explorer import bench_explorer
+from tests.bench_tools import row, seconds
 
 VIDEO_FPS = 25
-
-
-def seconds(*actions: Callable[[], object], rounds: int = 5, clock: Callable[[], float] = time.perf_counter,
-            ) -> list[float]:
-    """The median time of each action, all run in turns after one warm-up."""
-    for action in actions:
-        action()
-    times = [[] for _ in actions]
-    for _ in range(rounds):
-        for action, kept in zip(actions, times, strict=True):
-            started = clock()
-            action()
-            kept.append(clock() - started)
-    return [float(np.median(kept)) for kept in times]
-
-
-def row(what: str, value: str, peer: str, ratio: float, asked: str = "") -> None:
-    print(f"| {what} | {value} | {peer} | {ratio:.2f} | {asked} |")
 
 
 def videos(folder: str) -> list[Path]:
@@ -463,7 +448,7 @@ import time, torch
 from torch.utils.data import DataLoader, TensorDataset
 from course_lib.models import TokenPersonalityModel
 from course_lib.training import fit
-from {bench} import random_tokens
+from tests.bench import random_tokens
 
 class Clock:
     seconds = []
@@ -484,12 +469,12 @@ if run.accelerator.is_main_process:
 def clips_per_second(folder: Path, processes: int) -> float:
     """How fast so many processes learn together, each with one thread: its best epoch."""
     program = folder / "launched.py"
-    program.write_text(LAUNCHED.format(bench=Path(__file__).stem))
+    program.write_text(LAUNCHED)
     output = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--standalone",
          str(program)], capture_output=True, text=True, check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
-             "PYTHONPATH": str(Path(__file__).parent)}).stdout
+             "PYTHONPATH": str(Path(__file__).parent.parent)}).stdout
     return float(output.split("clips/s")[1].split()[0])
 
 
@@ -519,7 +504,8 @@ def bench_preprocess(folder: str, clips: int = 36) -> None:
 BENCHES = {"pipeline": bench_pipeline, "memory": bench_memory, "extractors": bench_extractors, "probe": bench_probe,
            "world": bench_world, "flow": bench_flow, "rates": bench_rates, "difficulty": bench_difficulty,
            "attention": bench_attention, "viewer": bench_viewer, "training": bench_training,
-           "preprocess": bench_preprocess}
+           "preprocess": bench_preprocess, "attributes": bench_attributes, "losses": bench_losses,
+           "explorer": lambda: bench_explorer(row)}
 
 
 def main() -> None:
@@ -530,7 +516,7 @@ def main() -> None:
     print("| what | measured | beside | ratio | asked |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen:
-            BENCHES[name](folder) if name in ("pipeline", "viewer", "preprocess") else BENCHES[name]()
+            BENCHES[name](folder) if name in ("pipeline", "viewer", "preprocess", "attributes") else BENCHES[name]()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from course_lib.training.attribute_metrics import (
     best_thresholds,
+    blind_accuracies,
     calibration_error,
     score_attributes,
     score_table,
@@ -151,3 +152,13 @@ def test_an_attribute_of_one_kind_cannot_be_judged(score, targets, sentence):
 def test_the_attribute_is_named_where_names_are_given():
     with pytest.raises(ValueError, match="attribute 'Bald' has no positive"):
         score_attributes(HALF, torch.tensor([[0.0, 0], [1, 0]]), names=["Young", "Bald"])
+
+
+def test_blind_models_score_what_frequencies_say():
+    targets = (torch.rand(3_000, 5, generator=torch.Generator().manual_seed(0)) < torch.linspace(0.02, 0.9, 5)).float()
+    no, usual = blind_accuracies(targets.mean(0))
+    assert no == pytest.approx(float(threshold_scores(torch.zeros_like(targets), targets)["accuracy"].mean()), abs=1e-6)
+    says = (targets.mean(0) > 0.5).float().expand_as(targets)
+    scores = threshold_scores(says, targets)
+    assert usual == pytest.approx(float(scores["accuracy"].mean()), abs=1e-6)
+    assert float(scores["balanced_accuracy"].mean()) == pytest.approx(0.5)

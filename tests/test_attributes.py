@@ -14,6 +14,7 @@ from course_lib.analysis.recorder import AttentionRecorder
 from course_lib.models.attributes import (
     AttributeDecoder,
     AttributeModel,
+    MixedTokenExtractor,
     PointingDecoder,
     TokenExtractor,
     pool_over_tokens,
@@ -265,3 +266,15 @@ def test_attention_learns_to_point():
 def test_bad_input_gets_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         call()
+
+
+def test_tokens_hear_each_other_only_when_they_are_mixed():
+    torch.manual_seed(0)
+    images = torch.rand(1, 3, 56, 56)
+    changed = images.clone()
+    changed[..., :18, :18] = torch.rand(1, 3, 18, 18)   # a corner
+    for extractor, reaches in ((TokenExtractor(16), False), (MixedTokenExtractor(16), True)):
+        extractor = awake(extractor)
+        moved = (extractor(images) - extractor(changed)).abs().amax(-1)[0].reshape(7, 7)
+        assert moved[0, 0] > 1e-4
+        assert bool(moved[6, 6] > 1e-4) == reaches

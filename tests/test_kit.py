@@ -24,8 +24,8 @@ ROOT = Path(__file__).parent.parent
 VENV = os.path.relpath(sys.prefix, ROOT)  # relative, because make knows no spaces in names
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LIBRARY = sorted((ROOT / "course_lib").rglob("*.py"))
-LAYERS = ("data", "models", "training", "analysis", "lessons", "ablation", "recipes", "studies", "commands",
-          "__main__")                                   # imports run one way
+LAYERS = ("data", "models", "training", "analysis", "lessons", "ablation", "evolution", "pointing", "parts_recipe",
+          "recipes", "studies", "commands", "__main__")     # imports run one way
 GROUND_FLOOR = ("runtime", "shapes", "files")
 NAMED = re.compile(r"github(?:\.com)?/([\w-]+/[\w.-]*[\w-])")  # owner/name in addresses of GitHub and of Colab
 
@@ -352,8 +352,8 @@ def test_a_dead_link_is_found():
 def test_the_library_stays_thin():
     lines = {path.relative_to(ROOT / "course_lib").as_posix(): len(path.read_text().splitlines()) for path in LIBRARY}
     assert {name: count for name, count in lines.items() if count > 320} == {}
-    assert sum(count for name, count in lines.items() if name.startswith(("models/", "training/"))) <= 3200
-    assert sum(count for name, count in lines.items() if not name.startswith("lessons/")) <= 13500
+    assert sum(count for name, count in lines.items() if name.startswith(("models/", "training/"))) <= 3700
+    assert sum(count for name, count in lines.items() if not name.startswith("lessons/")) <= 16500
 
 
 def test_imports_run_one_way():

@@ -21,6 +21,7 @@ from course_lib.training.losses import (
     LogitAdjustedLoss,
     WeightedBCELoss,
     calculate_aggressive_pos_weights,
+    focal_terms,
     head_diversity_penalty,
     prediction_diversity_penalty,
 )
@@ -327,3 +328,14 @@ def test_frequencies_that_teach_nothing_are_refused(make, frequencies, sentence)
 def test_settings_out_of_range_get_one_sentence(make, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         make()
+
+
+@given(seeds)
+def test_focal_loss_is_the_mean_of_its_terms(seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    targets = (torch.rand(4, 3, generator=generator) < 0.5).double()
+    terms = focal_terms(logits, targets, 2.0, torch.tensor(WEIGHTS, dtype=torch.float64))
+    expected = [[slow_focal(z, y, a) for a, (z, y) in enumerate(zip(*row, strict=True))]
+                for row in zip(logits.tolist(), targets.tolist(), strict=True)]
+    np.testing.assert_allclose(terms, expected, rtol=1e-9)

@@ -8,6 +8,8 @@ import torch
 
 from course_lib import files, recipes, runtime
 from course_lib.ablation import CLIPS, LESSON_CLIPS, ablation_table, principal_axes
+from course_lib.evolution import SUMMARY, evolution_table
+from course_lib.pointing import pointing_table
 from course_lib.training.metrics import concordance
 from course_lib.training.tokens import lesson_tokens
 
@@ -86,7 +88,11 @@ def test_the_readme_shows_the_scores_of_the_shipped_weights():
     assert recipes.score_table(weights) in (weights.parent.parent / "README.md").read_text()
 
 
-def test_the_readme_shows_the_stored_ablation():
+@pytest.mark.parametrize(("study", "table"), [
+    ("ablation", ablation_table), ("evolution", lambda rows: evolution_table(rows, SUMMARY)),
+    ("pointing", pointing_table),
+])
+def test_the_readme_shows_the_stored_results(study, table):
     results = runtime.assets("results")
-    table = ablation_table(files.read_json(results / "ablation.json")["rows"])
-    assert table in (results.parent.parent / "README.md").read_text()
+    shown = table(files.read_json(results / f"{study}.json")["rows"])
+    assert shown in (results.parent.parent / "README.md").read_text()

@@ -44,8 +44,28 @@ def test_a_cut_off_study_goes_on(tmp_path, monkeypatch):
     assert not (tmp_path / "cache" / "studies" / "squares").exists()    # the next run begins anew
 
 
+def cube(number):
+    """What another process runs; it says how many threads it has."""
+    if number < 0:
+        raise ValueError(f"{number} is negative")
+    return [{"cube": number**3, "threads": torch.get_num_threads()}]
+
+
+def test_settings_run_in_two_processes_and_what_one_raises_is_raised(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    broken = studies.Study(cube, ({"number": 2}, {"number": -1}, {"number": 3}), 1, processes=2)
+    monkeypatch.setitem(studies.STUDIES, "cubes", broken)
+    with pytest.raises(ValueError, match="-1 is negative"):
+        studies.run_study("cubes", tmp_path)
+    mended = studies.Study(cube, ({"number": 2}, {"number": 4}, {"number": 3}), 1, processes=2)
+    monkeypatch.setitem(studies.STUDIES, "cubes", mended)
+    result = studies.run_study("cubes", tmp_path)
+    assert [(row["number"], row["cube"]) for row in result["rows"]] == [(2, 8), (4, 64), (3, 27)]
+    assert {row["threads"] for row in result["rows"]} == {1}
+
+
 def test_an_unknown_study_is_refused():
-    with pytest.raises(ValueError, match="no study 'squares'; the studies are difficulty, ablation"):
+    with pytest.raises(ValueError, match="no study 'squares'; the studies are difficulty, ablation, evolution"):
         studies.run_study("squares")
 
 

@@ -13,7 +13,8 @@ from .attention import VisualizableCrossAttention, check_width
 from .backbones import in_chunks
 from .static import StaticFeatureExtractor, check_images, to_tokens
 
-__all__ = ["AttributeDecoder", "AttributeModel", "PointingDecoder", "TokenExtractor", "pool_over_tokens"]
+__all__ = ["AttributeDecoder", "AttributeModel", "MixedTokenExtractor", "PointingDecoder", "TokenExtractor",
+           "pool_over_tokens"]
 
 Logits = Float[Tensor, "batch attributes"]
 
@@ -64,6 +65,23 @@ class TokenExtractor(nn.Module):
         if images.shape[-2:] != (56, 56):
             images = F.interpolate(images, (56, 56), mode="bilinear", antialias=True)
         return to_tokens(self.layers((2 * images - 1).contiguous(memory_format=torch.channels_last)))
+
+
+class MixedTokenExtractor(TokenExtractor):
+    """The same tokens, which then hear each other in `layers` of self-attention, as in a vision transformer.
+
+    After that a token may hold what was seen anywhere, and attention to it is a place no more. Derived in lesson 07.
+    """
+
+    def __init__(self, token_dim: int = 96, layers: int = 2, heads: int = 4):
+        super().__init__(token_dim)
+        self.positions = nn.Parameter(0.02 * torch.randn(49, token_dim))
+        layer = nn.TransformerEncoderLayer(token_dim, heads, 2 * token_dim, dropout=0.0, activation="gelu",
+                                           batch_first=True, norm_first=True)
+        self.mix = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+    def forward(self, images: Tensor) -> Float[Tensor, "batch 49 channels"]:
+        return self.mix(super().forward(images) + self.positions)
 
 
 class AttributeHead(nn.Module):
@@ -212,12 +230,13 @@ class AttributeModel(nn.Module):
         """What the decoder makes of images `batch 3 height width` in [0, 1]."""
         return self.decoder(self.backbone.tokens(images), record)
 
-    def attention_maps(self, images: Tensor, chunk: int = 100) -> Float[Tensor, "batch attributes 7 7"]:
+    def attention_maps(self, images: Tensor, chunk: int = 100) -> Float[Tensor, "batch attributes rows columns"]:
         """Where each attribute's query looks, the mean over the last layer's heads, `chunk` images at a time."""
         def look(part: Tensor) -> Tensor:
             self(part, record=True)
-            return rearrange(self.decoder.last_attn_weights, "batch attributes (height width) -> batch attributes "
-                             "height width", height=7)
+            weights = self.decoder.last_attn_weights
+            return rearrange(weights, "batch attributes (rows columns) -> batch attributes rows columns",
+                             rows=math.isqrt(weights.shape[-1]))
         return in_chunks(self, look, images, chunk)
 
     def example_inputs(self, batch: int = 1) -> tuple[Float[Tensor, "batch 3 112 112"]]:

@@ -12,7 +12,17 @@ from torch import Tensor
 
 from ..shapes import Float
 
-__all__ = ["best_thresholds", "calibration_error", "score_attributes", "score_table", "threshold_scores"]
+__all__ = ["best_thresholds", "blind_accuracies", "calibration_error", "score_attributes", "score_table",
+           "threshold_scores"]
+
+
+def blind_accuracies(frequencies: Float[Tensor, " attributes"]) -> tuple[float, float]:
+    """What two models score that never look: one that always says no, and one that says what is usual.
+
+    Mean accuracies over attributes of which `frequencies` are the share of images that have them. Both have a balanced
+    accuracy of one half. Derived in lesson 07.
+    """
+    return float((1 - frequencies).mean()), float(torch.maximum(frequencies, 1 - frequencies).mean())
 
 
 def threshold_scores(probabilities: Tensor, targets: Tensor,

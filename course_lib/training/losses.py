@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ..shapes import Float
 
 __all__ = ["AsymmetricLoss", "ClassBalancedLoss", "FocalLoss", "LDAMLoss", "LogitAdjustedLoss", "TokenLoss",
-           "WeightedBCELoss", "calculate_aggressive_pos_weights", "head_diversity_penalty", "inverse_frequencies",
-           "prediction_diversity_penalty"]
+           "WeightedBCELoss", "calculate_aggressive_pos_weights", "focal_terms", "head_diversity_penalty",
+           "inverse_frequencies", "prediction_diversity_penalty"]
 
 PerAttribute = Tensor | np.ndarray | Sequence[float]    # frequencies are the share of images that have the attribute
 CRITICAL = 0.05
@@ -52,9 +52,14 @@ class FocalLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Float[Tensor, ""]:
         logits, targets = _pair(logits, targets, self.pos_weight)
-        right = _right(logits, targets)
-        focus = _power(torch.sigmoid(-right), self.gamma)
-        return _mean(_weight(targets, self.pos_weight) * focus * -F.logsigmoid(right), logits)
+        return _mean(focal_terms(logits, targets, self.gamma, self.pos_weight), logits)
+
+
+def focal_terms(logits: Float[Tensor, "batch attributes"], targets: Float[Tensor, "batch attributes"], gamma: float,
+                pos_weight: Tensor | None = None) -> Float[Tensor, "batch attributes"]:
+    """w (1 − p_t)^γ · −log p_t of every image and attribute: `FocalLoss` before its mean. Derived in lesson 07."""
+    right = _right(logits, targets)                     # its sigmoid is p_t
+    return _weight(targets, pos_weight) * _power(torch.sigmoid(-right), gamma) * -F.logsigmoid(right)
 
 
 class ClassBalancedLoss(nn.Module):

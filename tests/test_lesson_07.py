@@ -1,0 +1,153 @@
+"""The exercises of lesson 07: right answers pass however they are written, wrong ones read their mistake."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+def literal_blind(frequencies):
+    shares = frequencies.tolist()
+    return sum(1 - f for f in shares) / len(shares), sum(max(f, 1 - f) for f in shares) / len(shares)
+
+
+def literal_f1(probability, target, threshold):
+    hits = sum(p >= threshold and t == 1 for p, t in zip(probability, target, strict=True))
+    found, present = sum(p >= threshold for p in probability), sum(target)
+    return 2 * hits / (found + present)
+
+
+def literal_thresholds(probabilities, targets, score=literal_f1):
+    columns = zip(probabilities.T.tolist(), targets.T.tolist(), strict=True)
+    return torch.tensor([max(sorted(p), key=lambda threshold, p=p, t=t: score(p, t, threshold)) for p, t in columns])
+
+
+def accuracy(probability, target, threshold):
+    return np.mean([(p >= threshold) == (t == 1) for p, t in zip(probability, target, strict=True)])
+
+
+def first_of_the_sorted(probabilities, targets):
+    """Forgets that equal probabilities stand on the same side of every threshold."""
+    ordered, order = probabilities.sort(0, descending=True, stable=True)
+    hits = targets.gather(0, order).cumsum(0)
+    f1 = 2 * hits / (torch.arange(1, len(targets) + 1)[:, None] + targets.sum(0))
+    return ordered.gather(0, f1.argmax(0, keepdim=True))[0]
+
+
+def one_for_all(probabilities, targets):
+    best = literal_thresholds(probabilities.reshape(-1, 1), targets.reshape(-1, 1))
+    return best.expand(targets.shape[1]).clone()
+
+
+def capped(frequencies, cap, low=1.0, high=None, offset=0.001):
+    return torch.tensor([min(high or cap, max(low, 1 / (f + offset))) for f in frequencies.tolist()])
+
+
+def focal(logits, targets, gamma, pos_weight=None, weigh_first=False, factor=lambda right, gamma: (1 - right) ** gamma):
+    plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    weighted = F.binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=pos_weight)
+    return factor(torch.exp(-(weighted if weigh_first else plain)), gamma) * weighted
+
+
+def literal_focal(logits, targets, gamma, pos_weight=None):
+    out = torch.zeros_like(logits)
+    for i, row in enumerate(logits):
+        for a, z in enumerate(row):
+            sign = 1 if targets[i, a] else -1
+            weight = pos_weight[a] if pos_weight is not None and targets[i, a] else 1
+            out[i, a] = weight * torch.sigmoid(-sign * z) ** gamma * F.softplus(-sign * z)
+    return out
+
+
+def unstable_focal(logits, targets, gamma, pos_weight=None):
+    p = torch.sigmoid(logits)
+    right = targets * p + (1 - targets) * (1 - p)
+    weight = 1 if pos_weight is None else targets * pos_weight + 1 - targets
+    return weight * (1 - right) ** gamma * -torch.log(right)
+
+
+def rarest(targets, of=max, nothing=1.0, divide=True, frequency=lambda column: column.mean()):
+    share = [float(frequency(column)) for column in targets.T]
+    weights = torch.tensor([of([1 / f for f, t in zip(share, row, strict=True) if t] or [nothing])
+                            for row in targets.tolist()], dtype=targets.dtype)
+    return weights / weights.sum() if divide else weights
+
+
+def literal_calibration(probabilities, targets, bins=15, reduce=None):
+    out = []
+    for p, t in zip(probabilities.T.numpy().astype(float), targets.T.numpy(), strict=True):
+        which = np.minimum((p.astype(np.float32) * bins).astype(int), bins - 1)
+        parts = [(np.mean(which == k), abs(p[which == k].mean() - t[which == k].mean()))
+                 for k in range(bins) if (which == k).any()]
+        out.append(reduce(parts) if reduce else sum(share * gap for share, gap in parts))
+    return torch.tensor(out, dtype=torch.float32)
+
+
+def pooled(logits, sharpness, axis=1, log=True, divide=True):
+    total = torch.exp(sharpness * logits).mean(axis) if log else torch.exp(sharpness * logits).sum(axis)
+    return torch.log(total) / (sharpness if divide else 1)
+
+
+def stable_pooled(logits, sharpness):
+    top = logits.amax(1, keepdim=True)
+    return top[:, 0] + torch.log(torch.exp(sharpness * (logits - top)).mean(1)) / sharpness
+
+
+RIGHT = [
+    ("blind_accuracies", literal_blind),
+    ("blind_accuracies", lambda f: [1 - f.mean(), 0.5 + (f - 0.5).abs().mean()]),
+    ("best_thresholds", literal_thresholds),
+    ("best_thresholds", lambda p, t: torch.stack([column[int(torch.tensor([literal_f1(column, truth, x) for x in
+                                                                           column]).argmax())]
+                                                  for column, truth in zip(p.T, t.T, strict=True)])),
+    ("inverse_frequencies", capped),
+    ("inverse_frequencies", lambda f, cap: torch.minimum(torch.maximum((f + 0.001).reciprocal(), torch.ones(())),
+                                                         torch.tensor(cap))),
+    ("focal_terms", focal),
+    ("focal_terms", literal_focal),
+    ("rarest_weights", rarest),
+    ("rarest_weights", lambda t: F.normalize((t / t.mean(0)).amax(1).clamp(min=1), p=1, dim=0)),
+    ("calibration_error", literal_calibration),
+    ("pool_over_tokens", stable_pooled),
+    ("pool_over_tokens", lambda z, s: torch.logsumexp(s * z - math.log(z.shape[1]), 1) / s),
+]
+WRONG = [
+    ("blind_accuracies", lambda f: (float(f.mean()), literal_blind(f)[1]), "how often *yes*"),
+    ("blind_accuracies", lambda f: literal_blind(f)[::-1], "saying no to everything"),
+    ("blind_accuracies", lambda f: (literal_blind(f)[0],) * 2, "two different models"),
+    ("blind_accuracies", lambda f: (literal_blind(f)[0], max(float(f.mean()), 1 - float(f.mean()))), "average after"),
+    ("blind_accuracies", lambda f: literal_blind(f)[0], "return two numbers"),
+    ("best_thresholds", lambda p, t: literal_thresholds(p, t, accuracy), "best accuracy"),
+    ("best_thresholds", one_for_all, "each attribute has its own"),
+    ("best_thresholds", lambda p, t: torch.full(t.shape[1:], 0.5), "at least"),
+    ("best_thresholds", first_of_the_sorted, "no threshold lies between"),
+    ("best_thresholds", lambda p, t: 0.5, "one threshold an attribute"),
+    ("inverse_frequencies", lambda f, cap: capped(f, 1e9), "forget the cap"),
+    ("inverse_frequencies", lambda f, cap: capped(f, cap, offset=0), "0.001"),
+    ("inverse_frequencies", lambda f, cap: ((1 - f) / f).clamp(1, cap), "negatives over positives"),
+    ("inverse_frequencies", lambda f, cap: capped(f, cap, low=0), "count less than a negative"),
+    ("focal_terms", lambda *a: focal(*a, weigh_first=True), "this is the bug"),
+    ("focal_terms", lambda z, t, g, w=None: focal(z, t, g) * (1 if w is None else w), "positives only"),
+    ("focal_terms", lambda z, t, g, w=None: focal(z, t, g), "leave the weight out"),
+    ("focal_terms", lambda z, t, g, w=None: focal(z, t, 0, w), "leave the focusing out"),
+    ("focal_terms", lambda *a: focal(*a, factor=lambda right, gamma: right ** gamma), "p_t^γ"),
+    ("focal_terms", lambda *a: focal(*a).mean(), "the mean comes later"),
+    ("focal_terms", unstable_focal, "not finite"),
+    ("rarest_weights", lambda t: rarest(t, of=sum), "add up"),
+    ("rarest_weights", lambda t: rarest(t, nothing=0.0), "never be drawn"),
+    ("rarest_weights", lambda t: rarest(t, divide=False), "divide by the sum"),
+    ("rarest_weights", lambda t: rarest(t, frequency=lambda column: column.sum()), "you count images"),
+    ("calibration_error", lambda p, t, b=15: literal_calibration(p, t, b, lambda parts: np.mean([g for _, g in parts])),
+     "weigh each by its share"),
+    ("calibration_error", lambda p, t, b=15: (p - t).abs().mean(0), "every single image"),
+    ("calibration_error", lambda p, t, b=15: (p.mean(0) - t.mean(0)).abs(), "would cancel"),
+    ("calibration_error", lambda p, t, b=15: literal_calibration(p, t, b, lambda parts: sum(s * g * g for s, g in
+                                                                                           parts)), "square"),
+    ("pool_over_tokens", lambda z, s: pooled(z, s, log=False), "forget to subtract"),
+    ("pool_over_tokens", lambda z, s: pooled(z, s, divide=False), "forget to divide"),
+    ("pool_over_tokens", lambda z, s: pooled(z, s, axis=2), "axis 1 holds the tokens"),
+    ("pool_over_tokens", lambda z, s: z.mean(1), "this is the mean"),
+    ("pool_over_tokens", lambda z, s: z.amax(1), "this is the maximum"),
+    ("pool_over_tokens", pooled, "infinite"),
+]

@@ -148,11 +148,16 @@ def _attempt(function: Callable) -> Callable:
         result = function(*inputs, **named_inputs)
         if result is None:
             raise Mistake("your function returns None; end it with `return` and the result")
-        if not all(map(torch.equal, tensors, before)):
+        if not all(map(_same, tensors, before)):
             raise Mistake("your function changes its input in place; the caller still needs it, so make a new tensor")
         return result
 
     return attempt
+
+
+def _same(tensor: Tensor, before: Tensor) -> bool:
+    """Equal everywhere, where NaN equals NaN."""
+    return tensor.shape == before.shape and bool(((tensor == before) | (tensor.isnan() & before.isnan())).all())
 
 
 def _raised(error: Exception, function: Callable) -> str:

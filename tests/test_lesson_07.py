@@ -29,7 +29,7 @@ def accuracy(probability, target, threshold):
 
 def first_of_the_sorted(probabilities, targets):
     """Forgets that equal probabilities stand on the same side of every threshold."""
-    ordered, order = probabilities.sort(0, descending=True, stable=True)
+    ordered, order = torch.sort(probabilities, dim=0, descending=True, stable=True)
     hits = targets.gather(0, order).cumsum(0)
     f1 = 2 * hits / (torch.arange(1, len(targets) + 1)[:, None] + targets.sum(0))
     return ordered.gather(0, f1.argmax(0, keepdim=True))[0]

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from . import files, runtime
+from . import files, parts_recipe, runtime
 from .ablation import SEEDS, clip_tokens, predict, train_arm, write_lesson_tokens
 from .analysis.pictures import flow_colours, plot_pipeline, to_picture
 from .data.arrays import gather
@@ -27,6 +27,7 @@ from .data.stories import DIRECTIONS, MOVEMENTS, TRAITS, make_speaker
 from .models.backbones import save_weights
 from .models.dynamic import DynamicFeatureExtractor
 from .models.static import StaticFeatureExtractor
+from .parts_recipe import write_parts
 from .pointing import write_attributes
 from .training.checkpoints import Checkpoints
 from .training.fit import fit_steps
@@ -34,7 +35,7 @@ from .training.metrics import concordance, floor_prediction, mean_accuracy
 
 __all__ = ["RECIPES", "Recipe", "make", "score_table", "write_pictures"]
 
-SEED = 20_000                                           # of everything drawn here, in the split "assets"
+SEED = 20_000                                           # of what is drawn here, in the split "assets"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Recipe:
     write: Callable[[Path], dict]
     minutes: int                                        # on two cores
     needs: tuple[str, ...] = ()                         # recipes whose weights this one starts from
+    seed: int = SEED                                    # of what it draws, in the split "assets"
 
 
 def make(name: str, folder: str | Path | None = None) -> dict:
@@ -56,11 +58,11 @@ def make(name: str, folder: str | Path | None = None) -> dict:
     folder = Path(folder) if folder else runtime.assets("weights")
     for needed in RECIPES[name].needs:
         runtime.assets(f"weights/{needed}.safetensors")
-    runtime.setup(SEED, quiet=True)
+    runtime.setup(RECIPES[name].seed, quiet=True)
     started, path = time.time(), folder / f"{name}.safetensors"
     scores = RECIPES[name].write(path)
     entry = {"file": path.name, "sha256": files.sha256(path), "bytes": path.stat().st_size, "recipe": name,
-             "seed": SEED, "minutes": round((time.time() - started) / 60, 1), "torch": torch.__version__,
+             "seed": RECIPES[name].seed, "minutes": round((time.time() - started) / 60, 1), "torch": torch.__version__,
              "scores": {key: round(float(value), 4) for key, value in scores.items()}}
     manifest = folder / "manifest.json"
     entries = files.read_json(manifest) if manifest.exists() else {}
@@ -270,4 +272,5 @@ def write_pictures(folder: Path) -> None:
 RECIPES = {"static": Recipe(write_static, 50), "dynamic": Recipe(write_dynamic, 45),
            "personality": Recipe(write_personality, 20, needs=("static", "dynamic")),
            "lesson_tokens": Recipe(write_lesson_tokens, 20, needs=("static", "dynamic")),
-           "attributes": Recipe(write_attributes, 12)}
+           "attributes": Recipe(write_attributes, 12),
+           "parts": Recipe(write_parts, 55, seed=parts_recipe.SEED)}

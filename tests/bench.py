@@ -47,6 +47,7 @@ from course_lib.studies import difficulty_table, transfer_table
 from course_lib.training import fit
 from tests.bench_attributes import bench_attributes, bench_losses
 from tests.bench_explorer import bench_explorer
+from tests.bench_parts import bench_parts
 from tests.bench_tools import row, seconds
 
 VIDEO_FPS = 25
@@ -505,7 +506,7 @@ BENCHES = {"pipeline": bench_pipeline, "memory": bench_memory, "extractors": ben
            "world": bench_world, "flow": bench_flow, "rates": bench_rates, "difficulty": bench_difficulty,
            "attention": bench_attention, "viewer": bench_viewer, "training": bench_training,
            "preprocess": bench_preprocess, "attributes": bench_attributes, "losses": bench_losses,
-           "explorer": lambda: bench_explorer(row)}
+           "explorer": lambda: bench_explorer(row), "parts": bench_parts}
 
 
 def main() -> None:

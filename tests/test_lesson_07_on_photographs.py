@@ -7,7 +7,7 @@ import nbformat
 import numpy as np
 import pytest
 from nbclient import NotebookClient
-from test_answered import NOTEBOOKS
+from test_notebooks import NOTEBOOKS
 from test_celeba import CELEBA_ORDER
 
 from course_lib.analysis.pictures import to_picture

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from course_lib import files, recipes, runtime
+from course_lib import files, parts_recipe, recipes, runtime
 from course_lib.ablation import CLIPS, LESSON_CLIPS, ablation_table, principal_axes
 from course_lib.evolution import SUMMARY, evolution_table
 from course_lib.pointing import pointing_table
@@ -85,7 +85,9 @@ def test_the_command_line(arguments, code, words):
 
 def test_the_readme_shows_the_scores_of_the_shipped_weights():
     weights = runtime.assets("weights")
-    assert recipes.score_table(weights) in (weights.parent.parent / "README.md").read_text()
+    readme = (weights.parent.parent / "README.md").read_text()
+    assert recipes.score_table(weights) in readme
+    assert parts_recipe.parts_table(files.read_json(weights / "manifest.json")["parts"]["scores"]) in readme
 
 
 @pytest.mark.parametrize(("study", "table"), [

@@ -5,10 +5,12 @@ the one that COURSE_ZOO names), where this file runs as a script; the tests read
 """
 
 import copy
+import functools
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -207,6 +209,44 @@ def report(library, name):
     return found
 
 
+def pipeline_of(name):
+    """A diffusers pipeline with a tiny random model, and that model; words come as embeddings, so nobody reads them."""
+    import diffusers
+
+    autoencoder = diffusers.AutoencoderKL(block_out_channels=(4,), norm_num_groups=2, layers_per_block=1,
+                                          down_block_types=("DownEncoderBlock2D",),
+                                          up_block_types=("UpDecoderBlock2D",), latent_channels=4)
+    (model, _), = diffusers_models(name)[0]
+    words = {"prompt_embeds": torch.randn(1, 8, 8), "negative_prompt_embeds": torch.randn(1, 8, 8)}
+    if name == "UNet":
+        pipeline = diffusers.StableDiffusionPipeline(
+            vae=autoencoder, text_encoder=None, tokenizer=None, unet=model, scheduler=diffusers.DDIMScheduler(),
+            safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+        options = words | {"height": 16, "width": 16}
+    else:
+        pipeline = diffusers.PixArtAlphaPipeline(vae=autoencoder, text_encoder=None, tokenizer=None, transformer=model,
+                                                 scheduler=diffusers.DDIMScheduler())
+        seen = torch.ones(1, 8)
+        options = words | {"height": 8, "width": 8, "negative_prompt": None, "prompt_attention_mask": seen,
+                           "negative_prompt_attention_mask": seen, "use_resolution_binning": False}
+    pipeline.set_progress_bar_config(disable=True)
+    return functools.partial(pipeline, **options), model
+
+
+def watch(name, steps=3):
+    """Watch a pipeline at work with `visualize_during_inference`: what came back, and which pictures there are."""
+    from course_lib.analysis.visualizer import visualize_during_inference
+
+    torch.manual_seed(0)
+    pipeline, model = pipeline_of(name)
+    with tempfile.TemporaryDirectory() as folder:
+        sequence = visualize_during_inference(pipeline, model, None, folder, num_inference_steps=steps)
+        pictures = sorted(path.name for path in Path(folder).iterdir())
+    worst = max(float((weights.sum(-1) - 1).abs().max()) for step in sequence for weights in step.values())
+    return {"steps": len(sequence), "layers": [len(step) for step in sequence], "pictures": pictures, "worst": worst,
+            "expected": sum(type(module).__name__ == "Attention" for module in model.modules())}
+
+
 def tuple_of(output):
     return output.to_tuple() if hasattr(output, "to_tuple") else output
 
@@ -214,7 +254,8 @@ def tuple_of(output):
 def main(library, *names):
     for name in names:
         try:
-            print(json.dumps({"name": name, "found": report(library, name)}), flush=True)
+            found = watch(name) if library == "pipelines" else report(library, name)
+            print(json.dumps({"name": name, "found": found}), flush=True)
         except Exception as error:
             print(json.dumps({"name": name, "failed": f"{type(error).__name__}: {error}"}), flush=True)
 
@@ -282,3 +323,16 @@ def test_the_wider_zoo(library, name, reports):
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["UNet", "PixArt"])
+def test_a_diffusers_pipeline_is_watched_step_by_step(name, reports):
+    told = reports("pipelines", ["UNet", "PixArt"])
+    assert name in told, told["stderr"]
+    assert "failed" not in told[name], told[name]["failed"]
+    found = told[name]["found"]
+    assert found["steps"] == 3
+    assert found["layers"] == [found["expected"]] * 3
+    assert len(found["pictures"]) == 3 * found["expected"]
+    assert found["worst"] < 1e-4

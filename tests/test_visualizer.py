@@ -139,6 +139,15 @@ def test_a_pipeline_is_watched_step_by_step(tmp_path, kind):
     assert torch.allclose(sequence[2]["layers.1.self_attn"], expected["layers.1.self_attn"], atol=1e-6)
 
 
+def test_pictures_of_two_runs_never_mix(tmp_path):
+    model = encoder()
+    visualize_during_inference(Pipeline(model), model, torch.randn(1, 5, 16), tmp_path, 2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"holds the pictures of another run.*give an empty folder"):
+        visualize_during_inference(Pipeline(model), model, torch.randn(1, 5, 16), tmp_path, 2)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 @pytest.mark.filterwarnings("ignore:not recorded")
 def test_a_pipeline_that_cannot_be_watched_says_why(tmp_path):
     model = encoder()

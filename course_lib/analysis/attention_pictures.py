@@ -1,4 +1,4 @@
-"""Attention drawn: one map, a grid of heads, parts of a model, a run over its steps."""
+"""Attention drawn: one map, a grid of heads, a run over its steps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 from ..shapes import Float
 from .pictures import BLUE, HIGHLIGHT, INK, Animation, Picture, blank_axes, open_axis
 
-__all__ = ["animate_attention", "draw_map", "plot_attention_map", "plot_evidence", "plot_heads", "plot_part_attention"]
+__all__ = ["animate_attention", "draw_map", "first_item", "plot_attention_map", "plot_evidence", "plot_heads"]
 
 CELL = 0.34                                             # inches; where cells are wider, each shows its weight
 
@@ -103,31 +103,6 @@ def plot_heads(weights, title: str = "Attention", columns: int = 4, names: Seque
     sharpest, widest = int(support.argmin()), int(support.argmax())
     return Picture(figure, f"{title}: {count} maps on one scale; {names[sharpest]} looks effectively at "
                            f"{support[sharpest]:.1f} of {keys} keys, {names[widest]} at {support[widest]:.1f}.")
-
-
-def plot_part_attention(weights, num_parts: int, title: str = "Attention between parts") -> Picture:
-    """The map of tokens that come in `num_parts` equal parts, and beside it how much each part asks each other part.
-
-    A cell of the right map is the attention a token of one part spends on all tokens of another: rows sum to 1.
-    Derived in lesson 10.
-    """
-    values = first_item(weights).mean(0)
-    queries, keys = values.shape
-    if num_parts < 1 or queries % num_parts or keys % num_parts:
-        raise ValueError(f"{queries} queries and {keys} keys do not divide into {num_parts} equal parts; give the "
-                         "number of parts that the model was built with")
-    parts = values.reshape(num_parts, queries // num_parts, num_parts, keys // num_parts).sum(3).mean(1)
-    figure, axes = blank_axes(1, 2, 8.6, 3.9)
-    draw_map(axes[0, 0], values.numpy(), 3)
-    for part in range(1, num_parts):
-        axes[0, 0].axhline(part * queries / num_parts - 0.5, color="white", linewidth=0.7)
-        axes[0, 0].axvline(part * keys / num_parts - 0.5, color="white", linewidth=0.7)
-    axes[0, 0].set(xlabel="key token", ylabel="query token")
-    figure.colorbar(draw_map(axes[0, 1], parts.numpy(), 3), ax=axes[0, 1], label="share of attention", fraction=0.05)
-    axes[0, 1].set(xlabel="part that is looked at", ylabel="part that looks")
-    figure.suptitle(title, fontsize=10, color=INK)
-    return Picture(figure, f"{title}: the tokens of {num_parts} parts spend {parts.diagonal().mean():.0%} of their "
-                           f"attention within their own part (uniform would be {1 / num_parts:.0%}).")
 
 
 def plot_evidence(values: Float[np.ndarray, "queries keys"], measured: Float[np.ndarray, " items"], reference: float,

@@ -12,8 +12,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 from ..shapes import Float
-from .attention_pictures import animate_attention, plot_attention_map, plot_heads, plot_part_attention
+from .attention_pictures import animate_attention, plot_attention_map, plot_heads
 from .page import layer_name
+from .part_pictures import plot_part_attention
 from .pictures import Animation, Picture
 from .recorder import AttentionRecorder
 from .records import Record
@@ -125,11 +126,15 @@ def visualize_during_inference(pipeline: Callable, model: nn.Module, image: Any,
 
     The pipeline calls `callback(step, timestep, latents)` every `callback_steps`, or diffusers' `callback_on_step_end`.
     Where it calls the model several times a step, the last call is shown. Derived in lesson 10.
-    Raises ``ValueError`` if the pipeline takes neither callback or never ran the model.
+    Raises ``ValueError`` if the pipeline takes neither callback or never ran the model, and if the folder holds
+    pictures of another run.
     """
     accepted = inspect.signature(pipeline).parameters
     any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     sequence, folder, seen = [], Path(output_dir), 0
+    if any(folder.glob("step_*.png")):
+        raise ValueError(f"{folder} holds the pictures of another run, and the two would mix; give an empty folder, or "
+                         "delete its step_*.png")
 
     def keep(step: int) -> None:
         nonlocal seen

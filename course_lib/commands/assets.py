@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from .. import runtime
+from .. import files, runtime
+from ..parts_recipe import parts_table
 from ..recipes import RECIPES, make, score_table, write_pictures
 from ..studies import STUDIES, run_study
 from .settings import Assets
@@ -14,7 +15,9 @@ def assets(settings: Assets) -> None:
     """Run one recipe or study, or all of them; without a name, list them."""
     name, folder, jobs = settings.name, settings.folder or None, RECIPES | STUDIES
     if name == "scores":
-        return print(score_table(runtime.assets("weights")))
+        shipped = runtime.assets("weights")
+        print(score_table(shipped))
+        return print(f"\n{parts_table(files.read_json(shipped / 'manifest.json')['parts']['scores'])}")
     if name == "pictures":
         return write_pictures(Path(folder) if folder else runtime.assets("pictures"))
     if not name and not settings.all:

@@ -26,7 +26,7 @@ from .population import ATTRIBUTES, check_attributes, sample_attributes, sample_
 from .stored import StoredItems, source_version
 
 __all__ = ["DIFFICULTIES", "SPLITS", "Difficulty", "FaceDataset", "Portrait", "Pose", "draw_face", "item_seed",
-           "pose_points", "to_image", "whole_number"]
+           "pose_points", "pose_shapes", "sketch", "to_image", "whole_number"]
 
 Seed = int | float                      # a whole number; a float is refused in a sentence
 
@@ -81,13 +81,9 @@ def draw_face(attributes: Iterable[str], seed: Seed, size: int = 112, difficulty
     random_pose, random_expression = _random_pose(rng, difficulty), _random_expression(rng, attributes)
     pose, expression = pose or random_pose, expression or random_expression
 
-    under = [*wardrobe.back_hair(person), *wardrobe.body(person), *anatomy.head(person)]
-    over = [*anatomy.features(person), *anatomy.eyes(person, expression), *anatomy.mouth(person, expression),
-            *wardrobe.front(person)]
+    under, over = sketch(person, expression)
     shapes = under + over + (list(wardrobe.places(person)) if regions else [])
-    counts = [len(shape.points) for shape in shapes]
-    depth = np.repeat([shape.depth for shape in shapes], counts)
-    points = pose_points(np.concatenate([shape.points for shape in shapes]), depth, pose, expression)
+    points, counts = pose_shapes(shapes, pose, expression)
 
     canvas = background(rng, 2 * size)
     strokes = list(zip(shapes, split(to_fixed(points * (2 * size)), counts), strict=True))
@@ -99,6 +95,21 @@ def draw_face(attributes: Iterable[str], seed: Seed, size: int = 112, difficulty
     image = photograph(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA), difficulty, rng)
     corners = split(to_fixed(points * size), counts) if regions else []
     return Portrait(image, _regions(shapes, corners, size if regions else 0), expression, pose)
+
+
+def sketch(person: anatomy.Person, expression: Expression) -> tuple[list[Shape], list[Shape]]:
+    """All that is painted of a person, from back to front: what shadows fall on, and what lies above them."""
+    return ([*wardrobe.back_hair(person), *wardrobe.body(person), *anatomy.head(person)],
+            [*anatomy.features(person), *anatomy.eyes(person, expression), *anatomy.mouth(person, expression),
+             *wardrobe.front(person)])
+
+
+def pose_shapes(shapes: list[Shape], pose: Pose,
+                expression: Expression) -> tuple[Float[np.ndarray, "points 2"], list[int]]:
+    """The points of all shapes as shares of the image, and how many each shape has."""
+    counts = [len(shape.points) for shape in shapes]
+    depth = np.repeat([shape.depth for shape in shapes], counts)
+    return pose_points(np.concatenate([shape.points for shape in shapes]), depth, pose, expression), counts
 
 
 def whole_number(seed: Seed) -> int:

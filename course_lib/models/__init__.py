@@ -1,8 +1,9 @@
-"""The two extractors, the attention that fuses them, and the personality models."""
+"""The two extractors, the attention that fuses them, and the models of personality, attributes and parts."""
 
 from .attention import CrossAttention, TokenCrossAttention, VisualizableCrossAttention, attend
 from .attributes import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor
 from .dynamic import I3D, DynamicFeatureExtractor, inflate
+from .parts import PartPipeline, PartTransformer, course_part_transformer
 from .personality import (
     CompletePersonalityModel,
     EndToEndPersonalityModel,
@@ -24,6 +25,8 @@ __all__ = [
     "DynamicFeatureExtractor",
     "EndToEndPersonalityModel",
     "FeatureFusionModule",
+    "PartPipeline",
+    "PartTransformer",
     "PersonalityPredictionHead",
     "PointingDecoder",
     "ProjectedPersonalityModel",
@@ -35,6 +38,7 @@ __all__ = [
     "attend",
     "attention_per_trait",
     "attribute_head",
+    "course_part_transformer",
     "course_personality_model",
     "freeze_first",
     "global_average",

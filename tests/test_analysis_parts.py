@@ -1,0 +1,98 @@
+"""Attention between parts and over steps, against loops and against cases whose answer is known."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from course_lib.analysis.part_pictures import animate_sampling, plot_layers, plot_over_steps, plot_part_looks
+from course_lib.analysis.parts import part_looks, part_matrix, part_separation, step_stability
+from course_lib.analysis.recorder import AttentionRecorder
+from course_lib.data.parts import PARTS, PartDataset
+from course_lib.models.parts import PartPipeline, PartTransformer, part_attention
+
+pytestmark = pytest.mark.filterwarnings("ignore:image . shows no face")
+
+
+def attention(*shape, seed=0):
+    return (2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))).softmax(-1)
+
+
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(0, 99))
+def test_the_part_matrix_is_that_of_a_loop(parts, asking, asked, seed):
+    weights = attention(2, 3, parts * asking, parts * asked, seed=seed)
+    matrix = part_matrix(weights, parts)
+    assert matrix.shape == (2, 3, parts, parts)
+    for one in range(parts):
+        for other in range(parts):
+            block = weights[..., one * asking:(one + 1) * asking, other * asked:(other + 1) * asked]
+            torch.testing.assert_close(matrix[..., one, other], block.sum((-2, -1)) / asking)
+    torch.testing.assert_close(matrix.sum(-1), torch.ones(2, 3, parts))
+
+
+def test_tokens_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="12 queries and 12 keys do not divide into 5 equal parts"):
+        part_matrix(attention(12, 12), 5)
+
+
+def test_stability_is_one_where_nothing_moves_and_zero_where_all_does():
+    still = attention(1, 2, 6).expand(4, 2, 6)
+    torch.testing.assert_close(step_stability(still), torch.ones(3, 2))
+    walking = torch.eye(5)[:, None]                                     # each step another key
+    assert (step_stability(walking) == 0).all()
+    half = torch.tensor([[0.5, 0.5, 0], [0, 0.5, 0.5]])
+    assert step_stability(half).tolist() == [0.5]
+    with pytest.raises(ValueError, match="there is 1; record at least two"):
+        step_stability(half[:1])
+
+
+def test_separation_of_known_maps():
+    assert part_separation(torch.eye(4)) == 1
+    assert part_separation(attention(1, 9).expand(4, 9)) == pytest.approx(0, abs=1e-6)
+    maps = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0], [0, 0, 1]])
+    assert part_separation(maps) == pytest.approx((0.5 + 1 + 1) / 3)
+
+
+def test_separation_leaves_absent_parts_out():
+    maps = attention(3, 4, 9)
+    maps[1, 2] = 0
+    maps[2, 1:] = 0
+    separation = part_separation(maps)
+    assert separation[1] == pytest.approx(float(part_separation(maps[1, [0, 1, 3]])))
+    assert separation[2].isnan()
+
+
+def test_a_recorded_sampling_becomes_one_map_for_each_step_block_and_part():
+    model, images = PartTransformer(size=32, grid=2, dim=32, blocks=3, heads=2).eval(), torch.rand(2, 3, 32, 32)
+    with AttentionRecorder(model) as recording:
+        layers = PartPipeline(model)(images, 4).layers
+    looks = part_looks(recording, layers)
+    assert looks.shape == (4, 3, 2, len(PARTS), 4, 4)
+    record = next(record for record in recording.records if record.step == 2 and
+                  record.name == "blocks.1.cross_attention")
+    assert torch.equal(looks[2, 1], part_attention(record.weights, layers))
+
+
+def test_pictures_say_what_they_show():
+    face = PartDataset(1, "test")[0]
+    present = [part for part, there in zip(PARTS, face["present"], strict=True) if there]
+    picture = plot_layers(face["image"], {"true": face["layers"], "nothing": torch.zeros_like(face["layers"])})
+    assert f"true: {', '.join(present)}; nothing: ." in picture.description
+    looks = torch.full((len(PARTS), 8, 8), 1 / 64)
+    picture = plot_part_looks(face["image"], {"flat": looks}, face["layers"])
+    assert f"Where {len(present)} parts look" in picture.description
+    area = (face["layers"][face["present"]] > 0.5).float().mean()      # a flat map holds as much as the area
+    assert f"flat {area:.0%}" in picture.description
+    assert len(picture.figure.axes) == len(present)
+    curve = plot_over_steps({"eyes": torch.tensor([0.25, 0.5])}, "support", ("all", 0.75))
+    assert curve.description == "Support over the steps: eyes from 0.25 to 0.50; all is 0.75."
+
+
+def test_the_film_has_one_frame_a_step_and_moves():
+    face = PartDataset(1, "test")[0]
+    states, looks = torch.rand(3, len(PARTS), 64, 64), attention(3, len(PARTS), 64).unflatten(2, (8, 8))
+    film = animate_sampling(face["image"], states, looks)
+    assert len(film.frames) == 3
+    assert not np.array_equal(film.frames[0], film.frames[1])
+    assert "in 3 steps" in film.description

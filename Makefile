@@ -2,12 +2,16 @@
 #   make lab              open JupyterLab at lesson 00         (PORT=8888, ARGS="…" go to JupyterLab)
 #   make test             units, properties, every notebook, the browser        (ARGS="…" go to pytest)
 #   make test-all         also what is marked slow
+#   make colab            run the notebooks in an environment like Colab's      (ARGS="00 04" for some of them)
+#   make site             run the lessons and write them as pages to site/      (ARGS="--lessons 04" for some)
+#   make answers          write the notebooks with every exercise answered, for teachers, to answers/
 #   make bench            the table of speeds and sizes
 #   make retarget         let badges and clone lines name your copy   (REPO=owner/name, else `origin`)
-#   make clean            remove .venv and what can be made again
+#   make clean            remove the environments and what can be made again
 # With CPU=1 the set-up takes PyTorch's small CPU build, which on Linux is not the default one.
 
 VENV   ?= .venv
+COLAB  ?= .venv-colab
 FIND_PYTHON = for python in python3 python3.13 python3.12 python3.11; do $$python -c \
     'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
     && echo $$python && break; done
@@ -18,7 +22,7 @@ READY  := $(VENV)/.ready
 
 export COURSE_STARTED := $(shell date +%s)
 
-.PHONY: lab test test-all bench retarget clean
+.PHONY: lab test test-all colab site answers bench retarget clean
 
 lab: $(READY)
 	$(RUN) -m jupyter lab --port=$(PORT) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
@@ -31,8 +35,18 @@ PYTEST = $(RUN) -m pytest tests notebooks --numprocesses=auto --maxprocesses=4 -
 test: $(READY)
 	$(PYTEST) -m "not slow"
 
+ifneq ($(wildcard $(COLAB)/bin/python),)
+export COURSE_CLASSIC_PYTHON ?= $(abspath $(COLAB)/bin/python)# the old Jupyter, for the explorer's slow test
+endif
+
 test-all: $(READY)
 	$(PYTEST)
+
+colab: $(COLAB)/.ready
+	$(COLAB)/bin/python tests/colab/run.py $(ARGS)
+
+site answers: $(READY)
+	$(RUN) -m course_lib $@ $(ARGS)
 
 bench: $(READY)
 	$(RUN) -m tests.bench $(ARGS)
@@ -42,7 +56,7 @@ retarget:
 	@$(PYTHON) retarget.py $(REPO)
 
 clean:
-	rm -rf $(VENV) build results site *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -rf $(VENV) $(COLAB) answers build results site *.egg-info .pytest_cache .hypothesis .ruff_cache
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 define need_python
@@ -58,4 +72,14 @@ ifdef CPU
 	@$(RUN) -m pip install --quiet --index-url https://download.pytorch.org/whl/cpu "torch>=2.9,<3" torchvision
 endif
 	@$(RUN) -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+$(COLAB)/.ready: tests/colab/requirements.txt
+	$(need_python)
+	@echo "setting up $(COLAB) with $(PYTHON): some minutes the first time"
+	@test -x $(COLAB)/bin/python || $(PYTHON) -m venv $(COLAB)
+ifdef CPU
+	@$(COLAB)/bin/python -m pip install --quiet --index-url https://download.pytorch.org/whl/cpu $$(grep '^torch' $<)
+endif
+	@$(COLAB)/bin/python -m pip install --quiet --requirement $<
 	@touch $@

@@ -1,4 +1,4 @@
-"""The command line: `python -m course_lib preprocess | train | evaluate | visualize | assets`.
+"""The command line: `python -m course_lib preprocess | train | evaluate | visualize | assets | answers | site`.
 
 Exit codes: 0 done, 2 bad input (one sentence on stderr), 130 stopped with Ctrl-C.
 """
@@ -12,11 +12,12 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from .commands.settings import Assets, Evaluate, Preprocess, Train, Visualize, is_positional
+from .commands.settings import Answers, Assets, Evaluate, Preprocess, Site, Train, Visualize, is_positional
 
 __all__ = ["main", "parse"]
 
-COMMANDS = {"preprocess": Preprocess, "train": Train, "evaluate": Evaluate, "visualize": Visualize, "assets": Assets}
+COMMANDS = {"preprocess": Preprocess, "train": Train, "evaluate": Evaluate, "visualize": Visualize, "assets": Assets,
+            "answers": Answers, "site": Site}
 METAVARS = {str: "TEXT", int: "N", float: "X"}
 LARGEST_CONFIG, DEEPEST_CONFIG = 2**14, 4               # bytes, levels
 EPILOG = "A YAML file given with --config holds the same options; flags after it win. --print_config writes one."

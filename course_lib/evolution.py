@@ -201,8 +201,8 @@ def run_remedy(remedy: str, seed: int) -> list[dict]:
 # ---- what came out ---------------------------------------------------------------------------------------------------
 
 COLUMNS = {"positive rate": "positive_rate_all", "rare": "positive_rate_rare", "F1": "f1_all", "F1*": "f1_tuned_all",
-           "F1 rare": "f1_rare", "F1 rare*": "f1_tuned_rare", "AP rare": "average_precision_rare", "ROC-AUC": "roc_auc_all",
-           "balanced acc.": "balanced_accuracy_all", "ECE": "calibration_error_all",
+           "F1 rare": "f1_rare", "F1 rare*": "f1_tuned_rare", "AP rare": "average_precision_rare",
+           "ROC-AUC": "roc_auc_all", "balanced acc.": "balanced_accuracy_all", "ECE": "calibration_error_all",
            "ECE*": "calibration_error_after_all"}
 
 SUMMARY = {"F1 rare": "f1_rare", "F1 rare*": "f1_tuned_rare", "AP rare": "average_precision_rare",

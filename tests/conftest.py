@@ -18,6 +18,7 @@ TEMPORARY_CACHE = None
 if "COURSE_CACHE" not in os.environ:
     TEMPORARY_CACHE = os.environ["COURSE_CACHE"] = tempfile.mkdtemp(prefix="course-cache-")
 
+NOTEBOOK_SECONDS: dict[str, float] = {}
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
                   "--no-first-run"]
 
@@ -34,7 +35,30 @@ def pytest_unconfigure(config):
         shutil.rmtree(TEMPORARY_CACHE, ignore_errors=True)
 
 
+def pytest_runtest_logreport(report):
+    """Add up what each notebook takes: its cells, and the start of its kernel."""
+    path = report.nodeid.split("::")[0]
+    if path.endswith(".ipynb"):
+        NOTEBOOK_SECONDS[Path(path).stem] = NOTEBOOK_SECONDS.get(Path(path).stem, 0) + report.duration
+
+
+def over_budget(seconds: dict[str, float], each: float = 2 * 120, together: float = 2 * 900) -> list[str]:
+    """Notebooks over budget: two minutes each and fifteen together, doubled, because tests share the two cores."""
+    slow = [f"{name} took {taken:.0f} s" for name, taken in seconds.items() if taken > each]
+    return slow + [f"all took {sum(seconds.values()):.0f} s"] * (sum(seconds.values()) > together)
+
+
+def pytest_sessionfinish(session):
+    if not IS_WORKER and over_budget(NOTEBOOK_SECONDS) and session.exitstatus == 0:
+        session.exitstatus = 1
+
+
 def pytest_terminal_summary(terminalreporter):
+    if NOTEBOOK_SECONDS:
+        times = ", ".join(f"{name[:2]} {taken:.0f} s" for name, taken in sorted(NOTEBOOK_SECONDS.items()))
+        terminalreporter.write_line(f"notebooks: {times}; together {sum(NOTEBOOK_SECONDS.values()) / 60:.1f} min")
+    for problem in over_budget(NOTEBOOK_SECONDS):
+        terminalreporter.write_line(f"OVER BUDGET: {problem}")
     if started := os.environ.get("COURSE_STARTED"):
         minutes, seconds = divmod(round(time.time() - int(started)), 60)
         terminalreporter.write_line(f"setting up and testing took {minutes} min {seconds} s")

@@ -1,12 +1,22 @@
-"""A small seeded model and data set that the explorer's tests and benches share."""
+"""Small seeded models and data sets that the explorer's tests and benches share."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from course_lib.analysis.explorer import AttentionExplorer, ImbalanceAwareAttentionExplorer
-from course_lib.data import FaceDataset
+from course_lib.analysis.explorer_clips import PersonalityExplorer
+from course_lib.data import ClipDataset, FaceDataset
 from course_lib.data.population import CELEBA_RATES
-from course_lib.models import AttributeDecoder, AttributeModel, TokenExtractor
+from course_lib.models import (
+    AttributeDecoder,
+    AttributeModel,
+    DynamicFeatureExtractor,
+    EndToEndPersonalityModel,
+    StaticFeatureExtractor,
+    TokenExtractor,
+    TokenPersonalityModel,
+)
 
 
 class Patches(TokenExtractor):
@@ -34,3 +44,38 @@ def small_explorer(n=24, aware=True, **options):
     model, faces = small_model(), FaceDataset(n, "test", size=56)
     return ImbalanceAwareAttentionExplorer(model, faces, CELEBA_RATES, **options) if aware \
         else AttentionExplorer(model, faces, **options)
+
+
+class Faces(StaticFeatureExtractor):
+    """49 places of a face, each a token of its colours."""
+
+    def __init__(self):
+        nn.Module.__init__(self)
+        self.frozen = ()
+
+    def tokens(self, images):
+        return F.adaptive_avg_pool2d(images, 14).unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).flatten(3) \
+            .flatten(1, 2)
+
+
+class Motions(DynamicFeatureExtractor):
+    """A token for each four frames of flow."""
+
+    def __init__(self):
+        nn.Module.__init__(self)
+
+    def tokens(self, flow):
+        return F.adaptive_avg_pool3d(flow.permute(0, 4, 1, 2, 3), (flow.shape[1] // 4, 4, 4)).permute(0, 2, 1, 3, 4) \
+            .flatten(2)
+
+
+def small_personality_model(seed=0):
+    torch.manual_seed(seed)
+    model = EndToEndPersonalityModel(Faces(), Motions(), TokenPersonalityModel(12, 32, 16, 2))
+    with torch.no_grad():
+        model.model.cross_attention.attention.to_query.weight *= 20
+    return model.eval()
+
+
+def small_clips(n=4, **options):
+    return PersonalityExplorer(small_personality_model(), ClipDataset(n, "test", size=48, method="true", **options))

@@ -61,7 +61,7 @@ def test_help_explains_every_option(name, capsys):
     assert stop.value.code == 0
     assert "--config" in text
     wanted = {"preprocess": "--shard", "train": "--static_features", "evaluate": "--against", "visualize": "--format",
-              "assets": "--folder"}
+              "assets": "--folder", "answers": "--output", "site": "--lessons"}
     assert wanted[name] in text
 
 

@@ -148,7 +148,9 @@ def test_outcomes_are_the_four_fates(explorer):
     assert set(codes & 7) == {1, 2, 3, 4}
     for code, present, found in ((1, True, True), (2, True, False), (3, False, True), (4, False, False)):
         assert (((codes & 7) == code) == ((truth == present) & (predicted == found))).all()
-    assert ((codes >= 8) == (predictions.pointing[:, index] < 0.5).numpy()).all()
+    off = (predictions.pointing[:, index] < 0.5).numpy()
+    assert ((codes >= 8) == (off & truth)).all()            # where it should look is a question for those who have it
+    assert (off & ~truth).any()
 
 
 def test_find_looks_for_what_is_there_and_what_is_not(explorer):

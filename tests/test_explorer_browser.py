@@ -1,38 +1,46 @@
 """The explorer's page and widget in Chromium: what is drawn, every control, and the state on both sides of a kernel."""
 
-import base64
-import contextlib
 import io
 import json
-import os
 import re
-import signal
-import socket
 import struct
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
-from pathlib import Path
 
+import explorer_driver
 import numpy as np
 import pytest
 import torch
+from explorer_driver import (
+    ATTRIBUTE_CONTROLS,
+    CLIP_CONTROLS,
+    PATIENCE,
+    drive,
+    eventually,
+    of_kernel,
+    of_page,
+    opened,
+    pixels,
+    put,
+    python_sets,
+    sentence,
+    settle,
+    state,
+    wait,
+)
 from explorer_model import small_explorer, small_model
 from matplotlib import colormaps
 from PIL import Image
 from test_explorer import Photos
 from test_page import contrast, luminance
 
-from course_lib.analysis.explorer import AttentionExplorer, explorer_script
+from course_lib.analysis.explorer import AttentionExplorer
 from course_lib.analysis.explorer_data import look
 from course_lib.analysis.localisation import energy, pointing_game
 from course_lib.data import ATTRIBUTES
 from course_lib.data.population import CELEBA_RATES
 
 pytestmark = pytest.mark.browser
-ROOT = Path(__file__).parent.parent
+open_page, open_widget = explorer_driver.open_page, explorer_driver.open_widget     # fixtures
 
 
 @pytest.fixture(scope="module")
@@ -44,61 +52,6 @@ def explorer():
 def saved(explorer, tmp_path_factory):
     """One page that several tests open: eight samples of the explorer."""
     return explorer.to_html(tmp_path_factory.mktemp("page") / "page.html", 8)
-
-
-@pytest.fixture
-def open_page(browser):
-    """Open a saved page with the network cut; any word on the console fails the test."""
-    opened, said = [], []
-
-    def opener(path, scheme="light", width=1300, script=True):
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True,
-                                      java_script_enabled=script, accept_downloads=True, reduced_motion="reduce")
-        page = context.new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: said.append(request.url)
-                if not request.url.startswith(("file:", "data:", "blob:")) else None)
-        page.goto(f"file://{path}")
-        if script:
-            wait(page, "window.attention !== undefined")
-        opened.append(context)
-        return page
-
-    yield opener
-    for context in opened:
-        context.close()
-    assert said == []
-
-
-def wait(page, expression, seconds=20):
-    """Until it is true; evaluated from outside, because the page's own policy forbids eval."""
-    eventually(lambda: page.evaluate(expression), seconds)
-
-
-def settle(page):
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-
-def state(page, name):
-    return page.evaluate(f"attention.get({name!r})")
-
-
-def put(page, **values):
-    page.evaluate("values => { for (const k in values) attention.set(k, values[k]); attention.save_changes() }", values)
-    settle(page)
-    settle(page)
-
-
-def pixels(page, selector, index=0):
-    """The pixels that a canvas holds, `height width 4`."""
-    size, data = page.evaluate("""([selector, index]) => {
-        const canvas = document.querySelectorAll(selector)[index], { width, height } = canvas;
-        const copy = Object.assign(document.createElement("canvas"), { width, height });
-        const brush = copy.getContext("2d", { willReadFrequently: true });
-        brush.drawImage(canvas, 0, 0);
-        return [[height, width], Array.from(brush.getImageData(0, 0, width, height).data)] }""", [selector, index])
-    return np.array(data, np.uint8).reshape(*size, 4)
 
 
 def exact(explorer, sample, layer, head, attribute, checkpoint=None):
@@ -157,7 +110,7 @@ def test_the_list_is_filtered_sorted_and_true(open_page, saved, explorer):
     for index, name in enumerate(ATTRIBUTES):
         text = page.locator(f"[role=option][data-index='{index}']").get_attribute("aria-label")
         fact, found = header["truth"][index], probability[name] >= 0.5
-        fate = (("rightly absent", "false alarm"), ("missed", "found"))[fact][found]
+        fate = (("rightly refused", "false alarm"), ("missed", "found"))[fact][found]
         assert text.endswith(f"predicted {probability[name]:.2f}, threshold 0.50, "
                              f"{'present' if fact else 'absent'}, {fate}")
 
@@ -257,7 +210,7 @@ def test_samples_are_stepped_found_and_filtered(open_page, saved, explorer):
             fact, found = header["truth"][index], header["probabilities"][index] >= 0.5
             fate = {(1, True): "found", (1, False): "missed", (0, True): "false alarm"}.get((fact, found))
             off = pointing_game(torch.from_numpy(maps), explorer.read(i)["regions"][index]) < 0.5
-            if fate == value or (value == "off region" and off):
+            if fate == value or (value == "off region" and off and fact):
                 expected.append(i)
         page.get_by_label("Show").select_option(value)
         eventually(lambda: "match" in page.locator(".bar output.number").inner_text())
@@ -324,6 +277,15 @@ def test_every_control_is_reached_and_works_by_keyboard(open_page, saved):
     assert state(page, "patch") == -1
     page.wait_for_timeout(700)
     assert sentence(page) == page.locator("[aria-live=polite]").inner_text()
+
+
+def test_every_control_does_the_same_on_a_page_and_in_a_widget(open_page, open_widget, saved, explorer):
+    page = open_page(saved)
+    put(page, sample=2, attribute="Smiling", layer=0, head=-1, sort="rarity")
+    drive(page.locator(".explorer"), ATTRIBUTE_CONTROLS, [of_page(page)])
+    widget = explorer.create_interactive_viewer(sample=2, attribute="Smiling", layer=0)
+    page = open_widget(widget)
+    drive(page.locator(".explorer"), ATTRIBUTE_CONTROLS, [of_page(page), lambda name: getattr(widget, name)])
 
 
 def test_pins_compare_attributes_samples_and_heads(open_page, saved, explorer):
@@ -426,85 +388,6 @@ def test_a_page_says_what_is_unknown_and_what_failed(open_page, tmp_path):
 
 
 # ---------------------------------------------------------------- the widget, with this process as its kernel
-
-STUB = """
-const values = VALUES, listeners = {};
-const decode = (text) => text && new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-const encode = (buffer) => btoa(Array.from(new Uint8Array(buffer), (byte) => String.fromCharCode(byte)).join(""));
-values.planes = decode(values.planes);
-const announce = (name, ...rest) => (listeners[name] || []).slice().forEach((listener) => listener(...rest));
-const put = (changed) => { for (const [name, value] of Object.entries(changed)) {
-  if (JSON.stringify(values[name]) === JSON.stringify(value)) continue;
-  values[name] = value;
-  announce(`change:${name}`);
-  announce("change");
-} };
-let dirty = {};
-const tell = async (kind, content, buffers = []) => {
-  const reply = await window.toKernel(kind, content, buffers);
-  put(reply.state);
-  for (const [message, planes] of reply.messages) announce("msg:custom", message, planes.map(decode));
-};
-window.attention = { get: (name) => values[name],
-  set: (name, value) => { dirty[name] = value; put({ [name]: value }); },
-  on: (name, listener) => (listeners[name] ||= []).push(listener),
-  off: (name, listener) => { listeners[name] = (listeners[name] || []).filter((other) => other !== listener); },
-  save_changes: () => { const changed = dirty; dirty = {}; tell("state", changed); },
-  send: (content, callbacks, buffers) => {
-    if (window.dead) throw new Error("no comm");
-    tell("custom", content, (buffers || []).map(encode));
-  } };
-window.hear = put;
-window.close_view = renderExplorer({ model: window.attention, el: document.body });
-window.listening = () => Object.values(listeners).flat().length;
-"""
-
-
-@pytest.fixture
-def open_widget(browser):
-    """The widget's own module in a page whose kernel is this process: returns the page and what sets traits."""
-    opened, said = [], []
-
-    def opener(widget, slow=()):
-        asked, messages = [], []
-        widget.send = lambda content, buffers=None: messages.append(
-            [content, [base64.b64encode(bytes(buffer)).decode() for buffer in buffers or []]])
-
-        def to_kernel(kind, content, buffers):
-            messages.clear()
-            asked.append(content)
-            if kind == "state":
-                widget.set_state(content)
-            elif content["kind"] not in slow:
-                widget._receive(widget, content, [base64.b64decode(buffer) for buffer in buffers])
-            state = {name: getattr(widget, name) for name in (*widget.state_names(), "own")}
-            return {"messages": list(messages), "state": state}
-
-        values = {name: getattr(widget, name) for name in (*widget.state_names(), "own", "meta", "first")}
-        values["planes"] = base64.b64encode(widget.planes).decode()
-        page = browser.new_page(viewport={"width": 1300, "height": 900})
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.expose_function("toKernel", to_kernel)
-        script = f"{explorer_script()}\n{STUB.replace('VALUES', json.dumps(values))}"
-        page.set_content(f'<!doctype html><script type="module">{script}</script>')
-        wait(page, "window.close_view !== undefined")
-        opened.append(page)
-        page.asked = asked
-        return page
-
-    yield opener
-    for page in opened:
-        page.close()
-    assert said == []
-
-
-def python_sets(page, widget, **changed):
-    """What happens when a cell sets traits: the widget's, and then the page's."""
-    for name, value in changed.items():
-        setattr(widget, name, value)
-    page.evaluate("values => hear(values)", changed)
-
 
 def shown(page, sample, checkpoint=0):
     wait(page, f"document.querySelector('.explorer').dataset.sample === '{sample} {checkpoint}'")
@@ -647,7 +530,7 @@ def test_the_page_is_saved_and_the_view_lets_go(open_widget, open_page, explorer
     assert page.evaluate("[listening(), document.querySelectorAll('.explorer').length]") == [0, 0]
 
 
-# ---------------------------------------------------------------- the widget in real notebooks
+# ---------------------------------------------------------------- the widgets in real notebooks
 
 CELLS = ["""\
 import sys
@@ -656,161 +539,43 @@ import torch
 torch.set_num_threads(1)
 from explorer_model import small_explorer
 explorer = small_explorer()
-viewer = explorer.create_interactive_viewer(sample=2)
-viewer"""]
-
-
-def notebook(path, cells=CELLS):
-    """Write a notebook with these code cells."""
-    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": {
-        "name": "python3", "display_name": "Python 3", "language": "python"}}, "cells": [
-        {"cell_type": "code", "id": f"cell-{index}", "metadata": {}, "outputs": [], "execution_count": None,
-         "source": source.replace("ROOT", str(ROOT))} for index, source in enumerate(cells)]}))
-    return path
-
-
-PATIENCE = 300_000                      # ms: a busy machine takes minutes to start a notebook program
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-@contextlib.contextmanager
-def serving(command, folder, address):
-    """Run a server in a session of its own until its address answers; end it and its kernels afterwards."""
-    own = {name: str(folder / name.lower()) for name in (
-        "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR",
-        "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")}
-    Path(own["JUPYTER_RUNTIME_DIR"]).mkdir(parents=True, exist_ok=True)
-    with open(folder / "log", "w") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True,
-                                  env=os.environ | own | {"OMP_NUM_THREADS": "1"})
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(address, timeout=200).close()
-                break
-            except urllib.error.HTTPError:
-                break                                       # it answers
-            except OSError:
-                assert server.poll() is None, (folder / "log").read_text()
-                time.sleep(0.5)
-        yield Path(own["JUPYTER_RUNTIME_DIR"])
-    finally:
-        for attempt in range(50):
-            try:
-                os.killpg(server.pid, signal.SIGKILL if attempt == 40 else signal.SIGTERM if attempt == 0 else 0)
-            except ProcessLookupError:
-                break
-            server.poll()
-            time.sleep(0.1)
-
-
-class Kernel:
-    """The kernel of the notebook on screen, asked from outside."""
-
-    def __init__(self, runtime):
-        from jupyter_client import BlockingKernelClient
-
-        newest = max(runtime.rglob("kernel-*.json"), key=lambda path: path.stat().st_mtime)
-        self.client = BlockingKernelClient(connection_file=str(newest))
-        self.client.load_connection_file()
-        self.client.start_channels()
-        self.client.wait_for_ready(timeout=200)
-
-    def __call__(self, code):
-        said = []
-        reply = self.client.execute_interactive(code, timeout=200, output_hook=lambda message: said.append(
-            message["content"].get("text", "") if message["msg_type"] == "stream" else ""))
-        text = "".join(said).strip()
-        assert reply["content"]["status"] == "ok", reply["content"].get("evalue")
-        return text
-
-    def close(self):
-        self.client.stop_channels()
-
-
-def eventually(check, seconds=60):
-    end = time.monotonic() + seconds
-    while True:
-        found = check()
-        if found or time.monotonic() > end:
-            assert found
-            return found
-        time.sleep(0.05)
-
-
-def watch(page, said):
-    """Errors of the page, apart from what the notebook programs themselves say."""
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("console", lambda message: said.append(message.text) if message.type == "error"
-            and re.search("explorer|anywidget|widget", message.text, re.IGNORECASE) else None)
-
-
-def sentence(page):
-    return page.locator(".explorer .sentence").inner_text()
-
-
-def drive(page, kernel):
-    """The core path: both sides see what the other does."""
-    eventually(lambda: page.locator(".explorer").get_attribute("data-sample") == "2 0")
-    kernel("viewer.sample = 5; viewer.attribute = 'Smiling'; viewer.head = 1")
-    eventually(lambda: page.locator(".explorer").get_attribute("data-sample") == "5 0")
-    eventually(lambda: sentence(page).startswith("Smiling") and "head 1" in sentence(page))
-    page.locator(".explorer").get_by_role("button", name="next sample").click()
-    eventually(lambda: kernel("print(viewer.sample)") == "6")
-    eventually(lambda: page.locator(".explorer").get_attribute("data-sample") == "6 0")
-    page.locator(".explorer [role=listbox]").press("ArrowDown")
-    eventually(lambda: kernel("print(viewer.attribute)") != "Smiling")
-    eventually(lambda: sentence(page).startswith(kernel("print(viewer.attribute)")))
-
-
-def program(name, notebook_name, port):
-    """The command that serves a notebook, an address that answers when it is up, and the notebook's own."""
-    root = f"http://localhost:{port}"
-    if name == "voila":
-        return ([sys.executable, "-m", "voila", notebook_name, "--no-browser", f"--port={port}",
-                 "--Voila.connection_dir_root=jupyter_runtime_dir"], f"{root}/nothing", f"{root}/")
-    if name == "lab":
-        return ([sys.executable, "-m", "jupyter", "lab", "--no-browser", f"--port={port}", "--allow-root",
-                 "--IdentityProvider.token=", "--ServerApp.password="], f"{root}/api",
-                f"{root}/lab/tree/{notebook_name}")
-    old = os.environ.get("COURSE_CLASSIC_PYTHON")
-    if old is None:
-        pytest.skip("COURSE_CLASSIC_PYTHON names no python with notebook 6 and ipywidgets 7 (see make colab)")
-    return ([old, "-m", "notebook", "--no-browser", f"--port={port}", "--allow-root", "--NotebookApp.token=",
-             "--NotebookApp.password="], f"{root}/api", f"{root}/notebooks/{notebook_name}")
+viewer = explorer.create_interactive_viewer(sample=5)
+viewer""", """\
+from explorer_model import small_clips
+personality = small_clips()
+clips = personality.create_interactive_viewer(playing=False)
+clips"""]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lab", "voila", "classic"])
-def test_the_widget_and_python_see_the_same_state(browser, tmp_path, name):
-    path, port, said = notebook(tmp_path / "explorer.ipynb"), free_port(), []
-    command, ready, address = program(name, path.name, port)
-    with serving(command, tmp_path, ready) as runtime:
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        watch(page, said)
-        page.goto(address, timeout=PATIENCE)                # Voilà runs the notebook first
-        if name != "voila":
-            cell, idle = {"lab": (".jp-Notebook .jp-Cell", "text=| Idle"),
-                          "classic": ("#notebook-container .cell", "#kernel_indicator_icon.kernel_idle_icon")}[name]
-            page.locator(idle).wait_for(timeout=PATIENCE)   # what runs before is dropped
-            page.locator(cell).first.click()
-            page.keyboard.press("Shift+Enter")
-        drawn = page.locator(".explorer").or_(page.get_by_text("Error displaying widget")).first
-        try:
-            drawn.wait_for(timeout=PATIENCE)
-            if name == "voila" and not page.locator(".explorer").count():
-                page.reload(timeout=PATIENCE)               # it gives a busy machine four seconds to send its widgets
-            page.locator(".explorer").wait_for(timeout=PATIENCE)
-            kernel = Kernel(runtime)
-            drive(page, kernel)
-            kernel.close()
-        finally:
-            if os.environ.get("SHOTS"):
-                page.screenshot(path=f"{os.environ['SHOTS']}/{name}.png")
-            page.close()
-    assert said == []
+def test_the_widgets_and_python_see_the_same_state(browser, tmp_path, name):
+    with opened(browser, tmp_path, name, CELLS) as (page, kernel):
+        first, second = page.locator(".explorer:not(.clips)"), page.locator(".explorer.clips")
+        second.wait_for(timeout=PATIENCE)
+        eventually(lambda: first.get_attribute("data-sample") == "5 0")
+        kernel("viewer.sample = 2; viewer.attribute = 'Smiling'; viewer.layer = 0; viewer.head = 1")
+        eventually(lambda: first.get_attribute("data-sample") == "2 0")
+        eventually(lambda: "Smiling" in sentence(first) and "head 1" in sentence(first))
+        kernel("viewer.head = -1; clips.playing = False; clips.step = 0")
+        drive(first, ATTRIBUTE_CONTROLS, [of_kernel(kernel, "viewer")])
+        drive(second, CLIP_CONTROLS, [of_kernel(kernel, "clips")])
+        kernel("clips.sample = 2; clips.trait = 'Extraversion'; clips.token = 7")
+        said = kernel("print(personality.describe(2, 'Extraversion', token=7))")
+        eventually(lambda: sentence(second) == said)
+        if name == "lab":
+            restart(page, kernel)
+            first.get_by_role("searchbox").fill("20")
+            first.get_by_role("searchbox").press("Enter")
+            eventually(lambda: "does not answer" in first.locator(".notice").inner_text(), 30)
+            first.get_by_role("searchbox").fill("2")        # what the page holds is still there
+            first.get_by_role("searchbox").press("Enter")
+            eventually(lambda: first.get_attribute("data-sample") == "2 0")
+
+
+def restart(page, kernel):
+    """As the notebook program's own button does it."""
+    found = json.loads(urllib.request.urlopen(f"{page.root}/api/kernels", timeout=60).read())
+    request = urllib.request.Request(f"{page.root}/api/kernels/{found[0]['id']}/restart", method="POST")
+    urllib.request.urlopen(request, timeout=120).close()
+    kernel.client.wait_for_ready(timeout=200)

@@ -7,8 +7,8 @@ import nbformat
 import numpy as np
 import pytest
 from nbclient import NotebookClient
-from test_notebooks import NOTEBOOKS
 from test_celeba import CELEBA_ORDER
+from test_notebooks import NOTEBOOKS
 
 from course_lib.analysis.pictures import to_picture
 from course_lib.data.faces import FaceDataset

@@ -3,6 +3,7 @@
 import importlib
 import json
 import random
+import re
 import time
 from pathlib import Path
 
@@ -64,6 +65,11 @@ def test_an_exercise_is_well_declared(name):
     assert all(len(text) > 20 for text in exercise.hints)
     assert len(exercise.properties) >= 2
     assert exercise.load_solution().__doc__
+
+
+def test_the_readme_counts_the_exercises():
+    said = re.search(r"All (\d+) exercises grade themselves", (Path(__file__).parent.parent / "README.md").read_text())
+    assert int(said[1]) == len(all_exercises()) >= 40
 
 
 def test_every_name_is_used_once():

@@ -118,7 +118,7 @@ def test_a_recording_writes_its_page(tmp_path):
     text = path.read_text()
     assert text == attention_page(**from_records(recording.records), title="Four words",
                                   query_names=["one", "two", "three", "four"])
-    framed = re.search('srcdoc="([^"]*)" title="page"', show_page(path).data)[1]
+    framed = re.search('srcdoc="([^"]*)" title="The page page.html, shown in a frame"', show_page(path).data)[1]
     assert html.unescape(framed) == text
     with pytest.raises(ValueError, match="the recording is empty"):
         type(recording)().to_html(tmp_path / "none.html")

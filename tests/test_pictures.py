@@ -67,4 +67,4 @@ def test_an_unknown_stage_or_no_image_is_refused():
     with pytest.raises(ValueError, match="no stage 'I4D'"):
         pictures.plot_pipeline("I4D")
     with pytest.raises(ValueError, match="at least one image"):
-        pictures.contact_sheet([])
+        pictures.contact_sheet([], description="Nothing.")

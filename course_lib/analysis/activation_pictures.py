@@ -45,8 +45,9 @@ def visualize_feature_maps(model: nn.Module, layer_name: str, input_data: Tensor
     row_length = len(chosen) + bool(images)
     silent = int((per_channel.amax(1) == per_channel.amin(1)).sum())
     picture = contact_sheet(tiles, captions, row_length if len(maps) > 1 else min(row_length, 9),
-                            f"The {len(chosen)} channels of {layer_name} that vary most, of {maps.shape[1]}, each "
-                            f"{maps.shape[2]} × {maps.shape[3]} places; {silent} channels say the same everywhere.")
+                            description=f"The {len(chosen)} channels of {layer_name} that vary most, of "
+                            f"{maps.shape[1]}, each {maps.shape[2]} × {maps.shape[3]} places; {silent} channels say "
+                            "the same everywhere.")
     if save_dir is not None:
         picture.save(Path(save_dir) / f"feature_maps_{layer_name}.png")
     return picture

@@ -64,7 +64,7 @@ def plot_watch(history: Sequence[Mapping], names: Sequence[str], watched: Sequen
               {"mean of all": mean, **f1},
               {"predicted": columns["positive_rate"], "true": columns["true_rate"]})
     for axis, title, curves in zip(axes[0], ("accuracy", "F1 at 0.5", "positive rate"), panels, strict=True):
-        colours = colormaps["viridis"](np.linspace(0, 0.8, len(curves)))
+        colours = colormaps["viridis"](np.linspace(0, 0.6, len(curves)))
         for (name, values), colour, mark, line in zip(curves.items(), colours, MARKS, cycle(("-", "--", ":", "-.")),
                                                      strict=False):
             axis.plot(epochs, values, line, color=colour, marker=mark, markersize=4, label=name.replace("_", " "))
@@ -122,7 +122,7 @@ def plot_reliability(answers: Mapping[str, tuple[Tensor, Tensor]], bins: int = 1
     """Mean probability against the share of positives, all attributes together; answers are probabilities, targets."""
     figure, axes = blank_axes(1, 1, 4.4, 3.4)
     axes[0, 0].plot((0, 1), (0, 1), color=GREY, linewidth=0.8)
-    colours, said = colormaps["viridis"](np.linspace(0, 0.8, len(answers))), []
+    colours, said = colormaps["viridis"](np.linspace(0, 0.6, len(answers))), []
     for (name, (probabilities, targets)), colour, mark in zip(answers.items(), colours, MARKS, strict=False):
         p, y = probabilities.flatten().double(), targets.flatten().double()
         which = (p * bins).long().clamp(max=bins - 1)

@@ -1,12 +1,12 @@
 /* The attention explorer: one sample at a time, what each attribute's query looks at.
  *
- * What is drawn is a function of the state (`EXPLORER_STATE`, the widget's traits) and of where the pointer is. A sample's
- * maps come once, from the kernel or out of the page, and everything else happens here. Python joins this module to the
- * viewer's, so the import below is for readers and editors.
+ * What is drawn is a function of the state (`EXPLORER_STATE`, the widget's traits) and of where the pointer is. A
+ * sample's maps come once, from the kernel or out of the page, and everything else happens here. Python joins this
+ * module to the viewer's and the shared one, so the imports below are for readers and editors.
  */
+import { KEPT, Kernel, Pages, SHARED_STYLE, button, keepKeys, noticeBoard, percent } from "./shared.js";
 import {
-  CIVIDIS, CSS_COLOURS, STYLE, asBytes, clamp, download, entropyOf, make, mapCanvas, say, scaleBar, scaleOf, tokenName,
-  tokenView,
+  STYLE, asBytes, clamp, download, entropyOf, make, mapCanvas, say, scaleBar, scaleOf, tokenName, tokenView,
 } from "./viewer.js";
 
 // ---------------------------------------------------------------- the state
@@ -20,13 +20,12 @@ export const EXPLORER_STATE = {
   mask: 0,                          // so many of the most attended patches are painted over
   lift: false, outlined: true, strength: 0.7,
 };
-const OWN = -1, MOST_PINS = 3, KEPT = 64, PATIENCE = 6000;
+const OWN = -1, MOST_PINS = 3;
 const PIN = ["sample", "checkpoint", "layer", "head", "attribute"];
 const UNIT = scaleOf(255, 1).weights;
 const OUTCOMES = { any: "all samples", found: "found", missed: "missed", "false alarm": "false alarms",
-  "off region": "attention off the region" };
+  "off region": "present, attention off its region" };
 const CODES = { found: 1, missed: 2, "false alarm": 3 };
-const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}\u00a0%`;
 const veilOf = (level) => 0.35 + (0.65 * level) / 255;      // dark parts of a map let the image through
 
 // ---------------------------------------------------------------- one sample
@@ -38,7 +37,10 @@ export class Sample {
     this.meta = meta;
     this.means = new Map();
     this.starts = [];
-    const count = layers.reduce((sum, layer) => { this.starts.push(sum); return sum + layer.heads * attributes.length; }, 0);
+    const count = layers.reduce((sum, layer) => {
+      this.starts.push(sum);
+      return sum + layer.heads * attributes.length;
+    }, 0);
     this.tops = new Float32Array(bytes.slice(0, 4 * count).buffer);
     this.levels = bytes.subarray(4 * count, (4 + tokens) * count);
     this.cover = header.outlines ? bytes.subarray((4 + tokens) * count) : null;
@@ -60,8 +62,8 @@ export class Sample {
         for (let i = 0; i < sums.length; i++) sums[i] += (UNIT[values[i]] * top) / heads;
       }
       const top = sums.reduce((a, b) => Math.max(a, b), 0);
-      this.means.set(name, { values: Uint8Array.from(sums, (w) => Math.round(255 * Math.sqrt(w / (top || 1)))), levels: 255,
-        top, sums });
+      const values = Uint8Array.from(sums, (w) => Math.round(255 * Math.sqrt(w / (top || 1))));
+      this.means.set(name, { values, levels: 255, top, sums });
     }
     return this.means.get(name);
   }
@@ -76,7 +78,7 @@ export class Sample {
   outcome(attribute) {
     if (!this.truth) return "unknown";
     return this.truth[attribute] ? (this.predicted(attribute) ? "found" : "missed")
-      : this.predicted(attribute) ? "false alarm" : "rightly absent";
+      : this.predicted(attribute) ? "false alarm" : "rightly refused";
   }
 
   error(attribute) { return this.truth ? Math.abs(this.truth[attribute] - this.probabilities[attribute]) : 0; }
@@ -88,7 +90,10 @@ export class Sample {
     let inside = 0, total = 0, area = 0, strongest = 0, hits = 0, touched = 0;
     const most = weights.reduce((a, b) => Math.max(a, b), 0);
     weights.forEach((weight, i) => {
-      inside += (weight * cover[i]) / 255; total += weight; area += cover[i] / 255 / tokens; touched += (cover[i] > 0) / tokens;
+      inside += (weight * cover[i]) / 255;
+      total += weight;
+      area += cover[i] / 255 / tokens;
+      touched += (cover[i] > 0) / tokens;
       if (weight === most) { strongest += 1; hits += cover[i] > 0; }
     });
     return { energy: inside / (total || 1), area, pointing: hits / strongest, chance: touched };
@@ -96,119 +101,32 @@ export class Sample {
 }
 
 // ---------------------------------------------------------------- where samples come from
-/** Keeps the last `KEPT` samples; `fetch` is asked for the others, once each. */
-class Store {
-  constructor(fetch) { this.fetch = fetch; this.held = new Map(); this.asked = new Map(); }
-  get(sample, checkpoint) {
-    const name = `${sample} ${checkpoint}`, found = this.held.get(name);
-    if (found) { this.held.delete(name); this.held.set(name, found); }
-    return found;
-  }
-  /** Resolves when the sample is there, or rejects with the reason. */
-  ask(sample, checkpoint) {
-    const name = `${sample} ${checkpoint}`;
-    if (this.held.has(name)) return Promise.resolve();
-    if (!this.asked.has(name)) {
-      this.asked.set(name, this.fetch(sample, checkpoint).then((found) => this.keep(found))
-        .finally(() => this.asked.delete(name)));
-    }
-    return this.asked.get(name);
-  }
-  keep(found) {
-    this.held.set(`${found.sample} ${found.checkpoint}`, found);
-    if (this.held.size > KEPT) this.held.delete(this.held.keys().next().value);
-  }
-  forget(sample) { for (const [name, found] of this.held) if (found.sample === sample) this.held.delete(name); }
-}
-
-/** Samples from the kernel: each question has a number, and its answer comes as a message with the same one. */
-class Kernel {
-  constructor(model, noted) {
-    Object.assign(this, { model, noted, asked: new Map(), me: Math.random().toString(36).slice(2), number: 0 });
-    this.meta = model.get("meta");
-    this.receive = (message, buffers) => {
-      const question = this.asked.get(message.ask);
-      if (!question) return;
-      if (message.kind === "progress") { this.wait(question); noted({ done: message.done, of: message.of }); return; }
-      clearTimeout(question.timer);
-      this.asked.delete(message.ask);
-      noted(this.asked.size ? {} : { silent: false });
-      if (message.failed) question.reject(new Error(message.failed));
-      else question.resolve({ ...message, bytes: buffers?.[0] && asBytes(buffers[0]) });
-    };
-    model.on("msg:custom", this.receive);
-    this.store = new Store(async (sample, checkpoint) => {
-      const { header, bytes } = await this.ask({ kind: "item", sample, checkpoint });
-      return new Sample(this.meta, header, bytes);
-    });
-    const first = model.get("first");
-    if (first && first.image) this.store.keep(new Sample(this.meta, first, model.get("planes")));
-  }
-  get count() { return this.meta.count; }
-  number_of(position) { return position; }
-  wait(question) {
-    clearTimeout(question.timer);
-    question.timer = setTimeout(() => this.noted({ silent: true }), PATIENCE);
-  }
-  ask(content, buffers) {
-    return new Promise((resolve, reject) => {
-      const ask = `${this.me} ${this.number++}`, question = { resolve, reject };
-      this.asked.set(ask, question);
-      this.wait(question);
-      try { this.model.send({ ...content, ask }, undefined, buffers); } catch {
-        this.asked.delete(ask);
-        clearTimeout(question.timer);
-        this.noted({ silent: true });
-        reject(new Error("the kernel is gone"));
-      }
-    });
-  }
+/** What only the model knows of many samples, asked from the kernel. */
+class AttributeKernel extends Kernel {
   async outcomes(attribute, checkpoint, predict) {
     const { missing, bytes } = await this.ask({ kind: "outcomes", attribute, checkpoint, predict });
     return missing ? { missing } : { codes: bytes };
   }
   async find(words, start) { return (await this.ask({ kind: "find", words, start })).sample; }
-  close() {
-    this.model.off("msg:custom", this.receive);
-    for (const { timer } of this.asked.values()) clearTimeout(timer);
-  }
 }
 
-/** Samples out of a saved page. */
-class Pages {
-  constructor(model) {
-    this.meta = model.get("meta");
-    const planes = asBytes(model.get("planes")), byName = new Map(), whole = new Map();
-    for (const item of this.meta.items) {
-      if (item.checkpoint === 0) whole.set(item.sample, item);
-      byName.set(`${item.sample} ${item.checkpoint}`, item);
-    }
-    this.samples = [...whole.keys()].sort((a, b) => a - b);
-    this.read = (sample, checkpoint) => {
-      const item = byName.get(`${sample} ${checkpoint}`);
-      if (!item) throw new Error(`sample ${sample} is not in this page; it holds ${this.samples.length} samples`);
-      if (item.failed) throw new Error(item.failed);
-      const { image, outlines } = whole.get(sample);
-      return new Sample(this.meta, { ...item, image, outlines }, planes.subarray(item.at, item.at + item.bytes));
-    };
-    this.store = new Store(async (sample, checkpoint) => this.read(sample, checkpoint));
-  }
-  get count() { return this.samples.length; }
-  number_of(position) { return this.samples[position]; }
-  readable(sample, checkpoint) { try { return this.read(sample, checkpoint); } catch { return null; } }
+/** The same, worked out from the samples of a saved page. */
+class AttributePages extends Pages {
   async outcomes(attribute, checkpoint) {
     const index = this.meta.attributes.findIndex(({ name }) => name === attribute), { layers } = this.meta;
     return { codes: this.samples.map((number) => {
       const sample = this.readable(number, checkpoint);
       if (!sample) return 0;
       const score = sample.score(sample.weights(layers.length - 1, -1, index), index);
-      return (CODES[sample.outcome(index)] || 0) + (score && score.pointing < 0.5 ? 8 : 0);
+      const off = sample.truth?.[index] && score && score.pointing < 0.5;
+      return (CODES[sample.outcome(index)] || 0) + (off ? 8 : 0);
     }) };
   }
   async find(words, start) {
     const wanted = words.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
       const name = word.replace(/^-+/, "");
-      const indices = this.meta.attributes.map((a, i) => (a.name.toLowerCase().includes(name) ? i : -1)).filter((i) => i >= 0);
+      const indices = [...this.meta.attributes.keys()].filter((i) =>
+        this.meta.attributes[i].name.toLowerCase().includes(name));
       if (!indices.length) throw new Error(`no attribute has '${name}' in its name`);
       return [word.startsWith("-"), indices];
     });
@@ -221,7 +139,6 @@ class Pages {
     }
     return null;
   }
-  close() {}
 }
 
 // ---------------------------------------------------------------- words
@@ -235,16 +152,18 @@ function spread(weights) {
 }
 
 export function explain(sample, { layer, head, attribute }) {
-  const { name, frequency, threshold } = sample.meta.attributes[attribute], weights = sample.weights(layer, head, attribute);
+  const { name, frequency, threshold } = sample.meta.attributes[attribute];
+  const weights = sample.weights(layer, head, attribute);
   const side = gridOf(sample.meta), best = weights.indexOf(weights.reduce((a, b) => Math.max(a, b), 0));
   const score = sample.score(weights, attribute), outcome = sample.outcome(attribute);
   const said = sample.truth ? `${sample.truth[attribute] ? "present" : "absent"}, so ${outcome}` : "truth unknown";
   return `${name}${frequency === null ? "" : ` (in ${percent(frequency)} of the images)`}: predicted ` +
     `${sample.probabilities[attribute].toFixed(2)} against a threshold of ${threshold.toFixed(2)}; ${said}. ` +
-    `Layer ${layer}, ${headWords(head)}: looks most at ${tokenName(side, best)} with ${say(weights[best])}, as widely ` +
-    `as if evenly at ${Math.exp(entropyOf(weights)).toFixed(1)} of ${weights.length} patches` +
-    (score ? `; ${percent(score.energy)} of its attention is in the true region, which covers ${percent(score.area)} of ` +
-      `the image, and its strongest patch ${score.pointing > 0.5 ? "hits" : "misses"} it.` : "; where it should look is unknown.");
+    `Layer ${layer}, ${headWords(head)}: looks most at ${tokenName(side, best)} with ${say(weights[best])}, as ` +
+    `widely as if evenly at ${Math.exp(entropyOf(weights)).toFixed(1)} of ${weights.length} patches` +
+    (!score ? "; where it should look is unknown."
+      : `; ${percent(score.energy)} of its attention is in the true region, which covers ${percent(score.area)} ` +
+        `of the image, and its strongest patch ${score.pointing > 0.5 ? "hits" : "misses"} it.`);
 }
 
 export function onlookers(sample, { layer, head, patch }) {
@@ -309,8 +228,8 @@ function lookView(sample, pick) {
     const { rows, columns } = side.place;
     masked.replaceChildren(...patches.map((patch) => {
       const square = make("i");
-      square.style.cssText = `left:${(100 * (patch % columns)) / columns}%;top:${(100 * Math.floor(patch / columns)) / rows}%;` +
-        `width:${100 / columns}%;height:${100 / rows}%`;
+      square.style.cssText = `left:${(100 * (patch % columns)) / columns}%;width:${100 / columns}%;` +
+        `top:${(100 * Math.floor(patch / columns)) / rows}%;height:${100 / rows}%`;
       return square;
     }));
   }
@@ -361,17 +280,15 @@ function picturePng(shots) {
 // ---------------------------------------------------------------- the view
 export function renderExplorer({ model, el }) {
   const meta = model.get("meta"), tokens = gridOf(meta), names = meta.attributes.map(({ name }) => name);
-  const notes = { kernel: "", sample: "", filter: "", image: "", find: "" };
+  const { root: notice, notes, note } = noticeBoard();
   let frame = 0, spoken = 0, playing = 0, ahead = 0, asking = false, shown = null, view = null, masking = "";
   let pointed = { attribute: -1, patch: -1 }, direction = 1;
   const codes = new Map(), failures = new Map(), removals = new Map();
-  const source = meta.kernel ? new Kernel(model, ({ silent, done, of }) => {
-    if (silent !== undefined) {
-      note("kernel", silent && "The kernel does not answer: it is busy, or it was restarted or shut down. What is on screen " +
-        "still works; after a restart, run the cells again to get a new explorer.");
-    }
+  const unpack = (...parts) => new Sample(...parts);
+  const source = meta.kernel ? new AttributeKernel(model, unpack, ({ silence, done, of }) => {
+    if (silence !== undefined) note("kernel", silence);
     if (done !== undefined) note("filter", progressOf(done, of));
-  }) : new Pages(model);
+  }) : new AttributePages(model, unpack);
 
   const state = () => {
     const s = bounded(meta, Object.fromEntries(Object.keys(EXPLORER_STATE).map((k) => [k, model.get(k)])));
@@ -386,13 +303,14 @@ export function renderExplorer({ model, el }) {
   const indexed = (s) => ({ ...s, attribute: names.indexOf(s.attribute) });
 
   // ---- the controls
-  const button = (text, title, onclick, more = {}) => make("button", { type: "button", title, onclick, ...more }, text);
-  const sampleRange = make("input", { type: "range", min: 0, oninput: () => change({ sample: at(Number(sampleRange.value)) }) });
+  const sampleRange = make("input", { type: "range", min: 0,
+    oninput: () => change({ sample: at(Number(sampleRange.value)) }) });
   const sampleNumber = make("output", { class: "number" });
   const findInput = make("input", { type: "search", placeholder: "12, or bald -male", "aria-label":
     "Find a sample by its number, or by attributes it has (a minus before those it has not)" });
-  const find = make("form", { class: "field", role: "search", onsubmit: (event) => { event.preventDefault(); search(); } },
-    findInput, make("button", { type: "submit" }, "Find"));
+  const find = make("form", { class: "field", role: "search",
+    onsubmit: (event) => { event.preventDefault(); search(); } }, findInput,
+      make("button", { type: "submit" }, "Find"));
   const outcomeSelect = make("select", { onchange: () => filter(outcomeSelect.value) },
     ...Object.entries(OUTCOMES).map(([value, text]) => make("option", { value }, text)));
   const fileInput = make("input", { type: "file", accept: "image/png,image/jpeg", class: "unseen", onchange: () => {
@@ -402,15 +320,17 @@ export function renderExplorer({ model, el }) {
   const file = make("label", { class: "file", title: "a PNG or JPEG; you can also drop it on the picture" }, fileInput,
     make("span", {}, "Your image…"));
   const bar = make("div", { class: "bar", role: "group", "aria-label": "which sample" },
-    make("span", { class: "field grows" }, button("‹", "the sample before", () => go(-1), { "aria-label": "sample before" }),
+    make("span", { class: "field grows" }, button("‹", "the sample before", () => go(-1),
+      { "aria-label": "sample before" }),
       make("label", { class: "grows" }, make("span", {}, "Sample "), sampleRange),
       button("›", "the next sample", () => go(1), { "aria-label": "next sample" }), sampleNumber),
-    find, make("label", { title: "steps only through samples where the chosen attribute came out so" }, "Show ", outcomeSelect),
+    find, make("label", { title: "only samples where the chosen attribute came out so" }, "Show ", outcomeSelect),
     meta.kernel ? file : "");
 
   const checkpointRange = make("input", { type: "range", min: 0, max: Math.max(0, meta.checkpoints.length - 1),
     oninput: () => change({ checkpoint: Number(checkpointRange.value) }) });
-  const checkpointName = make("output"), play = button("Play", "walk through the checkpoints", () => setPlaying(!playing));
+  const checkpointName = make("output");
+  const play = button("Play", "walk through the checkpoints", () => setPlaying(!playing));
   const checkpoints = make("div", { class: "bar", role: "group", "aria-label": "which checkpoint" },
     make("label", { class: "grows" }, "Checkpoint ", checkpointRange), checkpointName, play);
   checkpoints.hidden = meta.checkpoints.length < 2;
@@ -420,25 +340,28 @@ export function renderExplorer({ model, el }) {
   const lift = make("input", { type: "checkbox", onchange: () => change({ lift: lift.checked }) });
   const outlined = make("input", { type: "checkbox", onchange: () => change({ outlined: outlined.checked }) });
   const place = make("div"), scale = make("div"), readout = make("dl", { class: "readout" });
-  const looking = make("section", { "aria-label": "Where it looks", class: "looking" }, make("h2", {}, "Where it looks"), place,
+  const looking = make("section", { "aria-label": "Where it looks", class: "looking" },
+    make("h2", {}, "Where it looks"), place,
     scale, make("div", { class: "options" }, make("label", {}, "Map ", strength),
       make("label", { title: "colours follow the square root of the weight" }, lift, " lift faint weights"),
       make("label", {}, outlined, " outline the true region")));
 
   const rarities = ["all", "rare", "common"].map((value) => make("button", { type: "button", "data-value": value,
-    onclick: () => change({ rarity: value }), title: { all: "all attributes", rare: `positive in less than ${percent(meta.rare)}`,
+    onclick: () => change({ rarity: value }), title: { all: "all attributes",
+      rare: `positive in less than ${percent(meta.rare)}`,
       common: `positive in more than ${percent(meta.common)}` }[value] }, value[0].toUpperCase() + value.slice(1)));
   const known = meta.attributes[0].frequency !== null;
   const sortSelect = make("select", { onchange: () => change({ sort: sortSelect.value }) },
     ...[["probability", "probability"], ...(known ? [["rarity", "rarity"]] : []), ["error", "error"]]
       .map(([value, text]) => make("option", { value }, text)));
   const listed = make("p", { class: "note" }), rows = names.map(makeRow);
-  const list = make("div", { class: "list", role: "listbox", tabindex: 0, "aria-label": "Attributes: up and down choose one, " +
-    "left and right step through the samples" });
+  const list = make("div", { class: "list", role: "listbox", tabindex: 0,
+    "aria-label": "Attributes: up and down choose one, left and right step through the samples" });
   const choosing = make("section", { "aria-label": "Attributes", class: "choosing" }, make("h2", {}, "Attributes"),
-    make("div", { class: "options" }, known ? make("span", { class: "field", role: "group", "aria-label": "how frequent" },
-      ...rarities) : make("span", { class: "soft" }, "frequencies unknown"), make("label", {}, "Sort by ", sortSelect)), list,
-    listed);
+    make("div", { class: "options" },
+      known ? make("span", { class: "field", role: "group", "aria-label": "how frequent" }, ...rarities)
+        : make("span", { class: "soft" }, "frequencies unknown"),
+      make("label", {}, "Sort by ", sortSelect)), list, listed);
 
   const layerSelect = make("select", { onchange: () => change({ layer: Number(layerSelect.value) }) },
     ...meta.layers.map((layer, l) => make("option", { value: l, title: layer.name }, `${l}`)));
@@ -459,21 +382,25 @@ export function renderExplorer({ model, el }) {
 
   const numbers = make("section", { "aria-label": "In numbers" }, make("h2", {}, "In numbers"), readout);
   const maskRange = make("input", { type: "range", min: 0, max: Math.min(25, meta.tokens),
-    onchange: () => change({ mask: Number(maskRange.value) }), oninput: () => { maskNumber.textContent = maskRange.value; } });
+    onchange: () => change({ mask: Number(maskRange.value) }),
+    oninput: () => { maskNumber.textContent = maskRange.value; } });
   const maskNumber = make("output", { class: "number" }), effect = make("div", { class: "effect" });
-  const removing = make("section", { "aria-label": "Take patches away", class: "removing" }, make("h2", {}, "Does it need them?"),
+  const removing = make("section", { "aria-label": "Take patches away", class: "removing" },
+    make("h2", {}, "Does it need them?"),
     meta.kernel ? make("label", { class: "options" }, "Paint over the most attended patches: ", maskRange, maskNumber)
-      : make("p", { class: "note" }, "Painting over patches, other samples and images of your own need the model: open the " +
-        "explorer in a notebook."), effect);
+      : make("p", { class: "note" }, "Painting over patches, other samples and images of your own need the model: " +
+        "open the explorer in a notebook."), effect);
 
   const text = make("p", { class: "sentence" }), live = make("p", { class: "unseen", "aria-live": "polite" });
-  const notice = make("div", { class: "notice", role: "status" }), pins = make("div", { class: "pins" });
+  const pins = make("div", { class: "pins" });
   const actions = make("span", { class: "field" }, button("Pin", "keep this view for comparison (key P)", pin),
     button("PNG", "save what is seen as a picture", savePng),
     meta.kernel ? button("Page", "save an offline page of the samples seen last", savePage) : "");
-  const panels = make("div", { class: "sights" }, looking, choosing, make("div", { class: "side" }, heading, numbers, removing));
-  const root = make("div", { class: "attention explorer", "data-lm-suppress-shortcuts": true },  // JupyterLab's arrow keys
-    make("style", {}, STYLE + EXPLORER_STYLE), bar, checkpoints, notice, make("div", { class: "saying" }, text, actions),
+  const panels = make("div", { class: "sights" }, looking, choosing,
+    make("div", { class: "side" }, heading, numbers, removing));
+  const root = make("div", { class: "attention explorer", "data-lm-suppress-shortcuts": true },     // JupyterLab's keys
+    make("style", {}, STYLE + SHARED_STYLE + EXPLORER_STYLE), bar, checkpoints, notice,
+      make("div", { class: "saying" }, text, actions),
     live, panels, pins);
   el.append(root);
 
@@ -520,7 +447,8 @@ export function renderExplorer({ model, el }) {
       return;
     }
     try {
-      const { samples, count } = source, after = samples ? samples[(samples.indexOf(s.sample) + 1) % count] : s.sample + 1;
+      const { samples, count } = source;
+      const after = samples ? samples[(samples.indexOf(s.sample) + 1) % count] : s.sample + 1;
       const found = await source.find(words, after);
       if (found === null) note("find", `No sample has ${words}.`);
       else change({ sample: found });
@@ -553,18 +481,23 @@ export function renderExplorer({ model, el }) {
     return path(state());
   }
   const needsPredictions = (count) => make("span", {},
-    `To filter, the model has to predict all ${count.toLocaleString("en")} samples once. `, button("Predict", "predict all samples", async () => {
+    `To filter, the model has to predict all ${count.toLocaleString("en")} samples once. `,
+    button("Predict", "predict all samples", async () => {
       note("filter", progressOf(0, count));
       codes.delete(key(state()));
       const matches = await outcomes(true);
       if (matches?.length && !matches.includes(state().sample)) go(1);
     }));
-  const progressOf = (done, of) => make("label", {}, `Predicting, ${done.toLocaleString("en")} of ${of.toLocaleString("en")} `,
-    make("progress", { max: of, value: done }));
+  const progressOf = (done, of) => make("label", {},
+    `Predicting, ${done.toLocaleString("en")} of ${of.toLocaleString("en")} `,
+      make("progress", { max: of, value: done }));
 
   async function take(chosen) {
     note("image", "");
-    if (!meta.kernel) { note("image", "An image of your own needs the model: open the explorer in a notebook."); return; }
+    if (!meta.kernel) {
+      note("image", "An image of your own needs the model: open the explorer in a notebook.");
+      return;
+    }
     const say_no = (why) => note("image", `“${chosen.name}” ${why}; choose a PNG or JPEG of at least 32 px.`);
     const start = new Uint8Array(await chosen.slice(0, 4).arrayBuffer());
     if (![[0x89, 0x50, 0x4e, 0x47], [0xff, 0xd8, 0xff]].some((magic) => magic.every((byte, i) => start[i] === byte))) {
@@ -574,8 +507,12 @@ export function renderExplorer({ model, el }) {
     let bitmap;
     try { bitmap = await createImageBitmap(chosen); } catch { say_no("is damaged"); return; }
     const shrink = Math.min(1, 1024 / Math.max(bitmap.width, bitmap.height));
-    if (Math.min(bitmap.width, bitmap.height) < 32) { say_no(`has only ${bitmap.width} × ${bitmap.height} px`); return; }
-    const canvas = make("canvas", { width: Math.round(bitmap.width * shrink), height: Math.round(bitmap.height * shrink) });
+    if (Math.min(bitmap.width, bitmap.height) < 32) {
+      say_no(`has only ${bitmap.width} × ${bitmap.height} px`);
+      return;
+    }
+    const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.round(side * shrink));
+    const canvas = make("canvas", { width, height });
     canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
     try { await source.ask({ kind: "image", name: chosen.name }, [await blob.arrayBuffer()]); } catch (error) {
@@ -594,7 +531,7 @@ export function renderExplorer({ model, el }) {
     const s = state();
     if (event.type === "pointermove") point({ patch });
     else if (event.type === "click") change({ patch: s.patch === patch ? -1 : patch });
-    else change({ patch: s.patch < 0 ? 0 : patch });
+    else { point({ patch: -1 }); change({ patch: s.patch < 0 ? 0 : patch }); }     // a key: the pointer counts no more
   }
   function point(what) {
     const next = { ...pointed, ...what };
@@ -615,16 +552,20 @@ export function renderExplorer({ model, el }) {
   list.addEventListener("keydown", (event) => {
     const order = [...list.children].map((row) => Number(row.dataset.index)), s = state();
     const now = order.indexOf(names.indexOf(s.attribute)), last = order.length - 1;
-    const next = { ArrowDown: now + 1, ArrowUp: now - 1, Home: 0, End: last, PageDown: now + 8, PageUp: now - 8 }[event.key];
+    const next = { ArrowDown: now + 1, ArrowUp: now - 1, PageDown: now + 8, PageUp: now - 8, Home: 0,
+      End: last }[event.key];
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "ArrowLeft" || event.key === "ArrowRight") go(event.key === "ArrowLeft" ? -1 : 1);
-    else if (next !== undefined && order.length) { point({ attribute: -1 }); change({ attribute: names[order[clamp(next, 0, last)]] }); }
-    else return;
+    else if (next !== undefined && order.length) {
+      point({ attribute: -1 });
+      change({ attribute: names[order[clamp(next, 0, last)]] });
+    } else return;
     event.preventDefault();
     event.stopPropagation();
   });
   grid.addEventListener("keydown", (event) => {
-    const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] || [];
+    const arrows = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    const [down, right] = arrows[event.key] || [];
     if (down === undefined) return;
     event.preventDefault();
     const s = state();
@@ -638,6 +579,7 @@ export function renderExplorer({ model, el }) {
       "]": () => change({ checkpoint: s.checkpoint + 1 }), Escape: () => change({ patch: -1 }) }[event.key];
     if (action) { event.preventDefault(); event.stopPropagation(); action(); }
   });
+  keepKeys(root);
   function pin() {
     const s = state(), mine = Object.fromEntries(PIN.map((name) => [name, s[name]]));
     const others = s.pinned.filter((other) => PIN.some((name) => other[name] !== mine[name]));
@@ -673,14 +615,11 @@ export function renderExplorer({ model, el }) {
   }
 
   // ---- what is drawn
-  function note(kind, content) {
-    notes[kind] = content || "";
-    notice.replaceChildren(...Object.values(notes).filter(Boolean).map((each) => make("p", {}, each)));
-  }
   function makeRow(name, index) {
     const { frequency } = meta.attributes[index], canvas = make("canvas", { "aria-hidden": "true" });
     const [number, fate, meter] = ["number", "fate", "meter"].map((name) => make("span", { class: name }));
-    const rare = frequency === null ? "" : frequency < meta.rare ? " · rare" : frequency > meta.common ? " · common" : "";
+    const rare = frequency === null ? "" : frequency < meta.rare ? " · rare"
+      : frequency > meta.common ? " · common" : "";
     const id = `row-${Math.random().toString(36).slice(2)}`;
     const row = make("div", { role: "option", id, "data-index": index, class: "entry" }, canvas,
       make("b", {}, name.replaceAll("_", " ")), number, fate,
@@ -697,8 +636,8 @@ export function renderExplorer({ model, el }) {
     return cell;
   }
   const square = { keys: { count: tokens.place.columns }, queries: { count: tokens.place.rows } };
-  const MARKS = { found: "✓ found", missed: "✗ missed", "false alarm": "! false alarm", "rightly absent": "– absent",
-    unknown: "? unknown" };
+  const MARKS = { found: "✓ found", missed: "✗ missed", "false alarm": "! false alarm",
+    "rightly refused": "– absent", unknown: "? unknown" };
 
   function drawControls(s) {
     const matches = path(s), length = matches ? matches.length : source.count;
@@ -756,8 +695,8 @@ export function renderExplorer({ model, el }) {
       const { name, frequency, threshold } = meta.attributes[i];
       const often = frequency === null ? "frequency unknown" : `in ${percent(frequency)} of the images`;
       const truth = sample.truth ? (sample.truth[i] ? "present" : "absent") : "truth unknown";
-      row.setAttribute("aria-label", `${name}, ${often}, predicted ${p.toFixed(2)}, threshold ${threshold.toFixed(2)}, ` +
-        `${truth}, ${outcome}`);
+      row.setAttribute("aria-label", `${name}, ${often}, predicted ${p.toFixed(2)}, ` +
+        `threshold ${threshold.toFixed(2)}, ${truth}, ${outcome}`);
       row.title = `threshold ${threshold.toFixed(2)}; ${truth}`;
     }
     if (order.length !== list.children.length || order.some((i, k) => list.children[k] !== rows[i].row)) {
@@ -775,15 +714,18 @@ export function renderExplorer({ model, el }) {
   }
   function drawReadout(sample, weights, attribute) {
     const { entropy, focus } = spread(weights), score = sample.score(weights, attribute);
-    const entry = (term, value, chance, title) => make("div", { title }, make("dt", {}, term), make("dd", {}, value, " ",
-      make("small", {}, chance)));
+    const entry = (term, value, chance, title) => make("div", { title }, make("dt", {}, term),
+      make("dd", {}, value, " ", make("small", {}, chance)));
     const chance = (share) => `chance ${percent(share)}`;
     readout.replaceChildren(
-      entry("Entropy", `${entropy.toFixed(2)} nats`, `even: ${Math.log(weights.length).toFixed(2)}`, "how spread the map is"),
-      entry("Focus", focus.toFixed(2), "even: 0", "1 − entropy / ln(patches): 0 for even attention, 1 for a single patch"),
+      entry("Entropy", `${entropy.toFixed(2)} nats`, `even: ${Math.log(weights.length).toFixed(2)}`,
+        "how spread the map is"),
+      entry("Focus", focus.toFixed(2), "even: 0",
+        "1 − entropy / ln(patches): 0 for even attention, 1 for a single patch"),
       entry("Energy in the region", score ? percent(score.energy) : "unknown", score ? chance(score.area) : "",
         "the share of the attention inside the true region; chance is the region's share of the image"),
-      entry("Strongest patch", score ? (score.pointing > 0.5 ? "hits" : "misses") : "unknown", score ? chance(score.chance) : "",
+      entry("Strongest patch", score ? (score.pointing > 0.5 ? "hits" : "misses") : "unknown",
+        score ? chance(score.chance) : "",
         "pointing game: whether the strongest patch touches the true region; chance is that of any patch"));
   }
   function drawRemoval(sample, s) {
@@ -795,8 +737,9 @@ export function renderExplorer({ model, el }) {
       masking = name;
       const { attribute } = state();
       const { sample: number, checkpoint, layer, head, mask: count } = s;
-      source.ask({ kind: "mask", sample: number, checkpoint, layer, head, attribute, count }).then((answer) => { if (removals.size > 200) removals.clear(); removals.set(name, answer); },
-          (error) => removals.set(name, { failed: error.message }))
+      if (removals.size > 200) removals.clear();
+      source.ask({ kind: "mask", sample: number, checkpoint, layer, head, attribute, count })
+        .then((answer) => removals.set(name, answer), (error) => removals.set(name, { failed: error.message }))
         .finally(() => { masking = ""; shown = null; request(); });
       return [];
     }
@@ -806,9 +749,10 @@ export function renderExplorer({ model, el }) {
     const line = (label, value, range = "") => make("div", { class: "line" }, make("span", {}, label),
       make("span", { class: "meter predicted", style: `--share: ${100 * value}%; ${threshold}` }),
       make("span", { class: "number" }, value.toFixed(2)), make("small", {}, range));
-    effect.replaceChildren(make("p", { class: "note" }, `Predicted ${names[s.attribute]}:`), line("whole image", found.whole),
-      line(`without the ${s.mask} most attended`, found.attended), line(`without ${s.mask} at random`, mean,
-        `${Math.min(...found.random).toFixed(2)} to ${Math.max(...found.random).toFixed(2)} in ${found.random.length} draws`));
+    const [low, high] = [Math.min, Math.max].map((most) => most(...found.random).toFixed(2));
+    effect.replaceChildren(make("p", { class: "note" }, `Predicted ${names[s.attribute]}:`),
+      line("whole image", found.whole), line(`without the ${s.mask} most attended`, found.attended),
+      line(`without ${s.mask} at random`, mean, `${low} to ${high} in ${found.random.length} draws`));
     return found.patches;
   }
   function drawPins(s, weights) {
@@ -819,7 +763,8 @@ export function renderExplorer({ model, el }) {
       if (!sample) {
         const failed = failures.get(`${other.sample} ${other.checkpoint}`);
         if (!failed) load(other);
-        return make("figure", {}, make("p", { class: "note" }, failed || `Loading ${sampleName(other.sample)} …`), buttons);
+        const words = failed || `Loading ${sampleName(other.sample)} …`;
+        return make("figure", {}, make("p", { class: "note" }, words), buttons);
       }
       const look = lookView(sample), theirs = sample.weights(other.layer, other.head, other.attribute);
       look.paint(sample, other, theirs);
@@ -835,8 +780,9 @@ export function renderExplorer({ model, el }) {
     const name = `${s.sample} ${s.checkpoint}`;
     if (asking) return;
     asking = true;
-    source.store.ask(s.sample, s.checkpoint).then(() => failures.delete(name),
-      (error) => { failures.set(name, error.message); if (failures.size > KEPT) failures.delete(failures.keys().next().value); })
+    if (failures.size > KEPT) failures.clear();
+    source.store.ask(s.sample, s.checkpoint)
+      .then(() => failures.delete(name), (error) => failures.set(name, error.message))
       .finally(() => { asking = false; shown = { ...shown, sample: null, pinned: null }; request(); });
   }
 
@@ -855,7 +801,8 @@ export function renderExplorer({ model, el }) {
       root.classList.toggle("waiting", !failed);
       root.classList.toggle("failing", Boolean(failed));
       note("sample", failed && `${failed[0].toUpperCase()}${failed.slice(1)}.`);
-      if (failed || !view) text.textContent = failed ? "This sample cannot be shown." : `Loading ${sampleName(s.sample)} …`;
+      if (failed) text.textContent = "This sample cannot be shown.";
+      else if (!view) text.textContent = `Loading ${sampleName(s.sample)} …`;
       shown = null;
       return;
     }
@@ -928,72 +875,58 @@ export function renderExplorer({ model, el }) {
 }
 
 const EXPLORER_STYLE = `
-.explorer { --found: #1b7a43; --wrong: #b3261e; --alarm: #8a5a00; padding: 2px; max-width: 1500px }
-@media (prefers-color-scheme: dark) { .explorer { --found: #6ee7a0; --wrong: #ff8f86; --alarm: #ffcb66 } }
-.explorer .bar { margin-bottom: 8px }
-.explorer label, .explorer dt { margin: 0; font-weight: 400; line-height: inherit }              /* not the notebook's own */
-.explorer output { padding: 0; color: inherit; font-size: inherit; line-height: inherit }
 .explorer .removing label { white-space: normal }
-.explorer input[type=range] { min-width: 60px; flex: 1 }
-.explorer input[type=search] { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--line);
+.explorer input[type=search] { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--soft);
   border-radius: 6px; padding: 3px 8px; width: 11em; min-width: 0 }
-.explorer .grows { flex: 1 1 300px; display: inline-flex; align-items: center; gap: 6px; min-width: 0 }
-.explorer .number { font-variant-numeric: tabular-nums }
-.explorer .soft { color: var(--soft); font-size: 12px }
-.explorer .file span { border: 1px solid var(--line); border-radius: 6px; padding: 3px 9px; background: var(--paper); cursor: pointer }
+.explorer .file span { border: 1px solid var(--soft); border-radius: 6px; padding: 3px 9px; background: var(--paper);
+  cursor: pointer }
 .explorer .file :focus-visible + span { outline: 3px solid var(--accent); outline-offset: 2px }
 .explorer .file span:hover { border-color: var(--accent) }
-.explorer .notice p { margin: 0 0 8px; padding: 8px 12px; border: 1px solid var(--line); border-left: 4px solid var(--mark);
-  border-radius: 6px; background: var(--panel) }
-.explorer .saying { display: flex; gap: 0 12px; margin-bottom: 8px; align-items: flex-start; flex-wrap: wrap }
-.explorer .saying .sentence { flex: 1 1 320px; min-height: 4.4em }
-.explorer .saying .field { margin-top: 10px }
-.explorer .sights { display: grid; gap: 12px; align-items: stretch; grid-template-columns: minmax(260px, 1.15fr) minmax(300px, 1.25fr) minmax(220px, 1fr) }
+.explorer .sights { display: grid; gap: 12px; align-items: stretch;
+  grid-template-columns: minmax(260px, 1.15fr) minmax(300px, 1.25fr) minmax(220px, 1fr) }
 .explorer .side { display: flex; flex-direction: column; gap: 12px; min-width: 0 }
 .explorer .side .removing { flex: 1 }
-@container (max-width: 960px) { .explorer .sights { grid-template-columns: 1fr 1fr } .explorer .side { grid-column: 1 / -1; flex-direction: row }
+@container (max-width: 960px) { .explorer .sights { grid-template-columns: 1fr 1fr }
+  .explorer .side { grid-column: 1 / -1; flex-direction: row }
   .explorer .side > * { flex: 1; min-width: 0 } }
-@container (max-width: 640px) { .explorer .sights { grid-template-columns: 100% } .explorer .side { flex-direction: column } }
-.explorer section { min-width: 0 }
+@container (max-width: 640px) { .explorer .sights { grid-template-columns: 100% }
+  .explorer .side { flex-direction: column } }
 .explorer.waiting .sights { opacity: 0.55 } .explorer.failing .sights { opacity: 0.25 }
 .explorer .dropping { outline: 3px dashed var(--accent); outline-offset: -3px }
-.explorer .options { display: flex; flex-wrap: wrap; gap: 6px 14px; align-items: center; margin: 6px 0 8px }
-.explorer .picture img { filter: grayscale(calc(var(--strength) * 1.5)) }
-.explorer .picture canvas { opacity: var(--strength) }
-.explorer .picture { max-width: 460px; margin: 0 auto; overflow: hidden; border-radius: 4px }
-.explorer .picture .mark { outline-width: 3px; z-index: 2; padding: 0; background: none }
 .explorer .region, .explorer .masked { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none }
-.explorer .region path { fill: none; vector-effect: non-scaling-stroke; stroke: #000; stroke-width: 4px; stroke-linejoin: round }
+.explorer .region path { fill: none; vector-effect: non-scaling-stroke; stroke: #000; stroke-width: 4px;
+  stroke-linejoin: round }
 .explorer .region .over { stroke: #ffdc3c; stroke-width: 2px }
-.explorer .masked i { position: absolute; background: repeating-linear-gradient(45deg, #fff 0 2px, #444 2px 7px); outline: 1px solid #fff }
-.explorer .readout { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 8px 12px; margin: 0 }
-.explorer dd small { color: var(--soft); font-weight: 400; white-space: nowrap }
-.explorer .readout dt, .explorer .readout dd { float: none; width: auto; margin: 0; padding: 0; text-align: left }
-.explorer dt { font-size: 12px; color: var(--soft) } .explorer dd { font-variant-numeric: tabular-nums; font-weight: 600 }
+.explorer .masked i { position: absolute; background: repeating-linear-gradient(45deg, #fff 0 2px, #444 2px 7px);
+  outline: 1px solid #fff }
 .explorer .choosing { display: flex; flex-direction: column }
-.explorer .list { position: relative; flex: 1 1 360px; height: 360px; min-height: 300px; overflow-y: auto; border: 1px solid var(--line);
+.explorer .list { position: relative; flex: 1 1 360px; height: 360px; min-height: 300px; overflow-y: auto;
+  border: 1px solid var(--line);
   border-radius: 6px; background: var(--paper) }
-.explorer .entry { display: grid; grid-template-columns: 32px minmax(0, 1fr) 2.2em 6.4em; gap: 0 8px; align-items: center;
+.explorer .entry { display: grid; grid-template-columns: 32px minmax(0, 1fr) 2.2em 6.4em; gap: 0 8px;
+  align-items: center;
   padding: 3px 8px; cursor: pointer; border-left: 4px solid transparent; border-bottom: 1px solid var(--panel);
-  background: linear-gradient(90deg, color-mix(in srgb, var(--accent) 24%, transparent) var(--look, 0%), transparent var(--look, 0%)) }
+  background: linear-gradient(90deg, color-mix(in srgb, var(--accent) 12%, transparent) var(--look, 0%),
+  transparent var(--look, 0%)) }
 .explorer .entry.seen { background-color: var(--panel) }
 .explorer .entry[aria-selected=true] { border-left-color: var(--mark); background-color: var(--panel) }
 .explorer .entry canvas { grid-row: 1 / 3; width: 32px; height: 32px; image-rendering: pixelated; border-radius: 3px }
-.explorer .entry b { font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; line-height: 1.25 }
+.explorer .entry b { font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+  line-height: 1.25 }
 .explorer .entry .meter { grid-column: 3 / 5 }
 .explorer .entry small, .explorer .line small { color: var(--soft); font-size: 11.5px; white-space: nowrap }
-.explorer .meter { position: relative; height: 9px; border-radius: 3px; background: linear-gradient(90deg, var(--soft) var(--share),
-  color-mix(in srgb, var(--soft) 25%, transparent) var(--share)) }
-.explorer .meter.predicted { background: linear-gradient(90deg, var(--accent) var(--share), color-mix(in srgb, var(--soft) 25%, transparent) var(--share)) }
-.explorer .meter::after { content: ""; position: absolute; left: calc(var(--threshold) - 1px); top: -3px; bottom: -3px; width: 2px; background: var(--ink) }
 .explorer .fate { font-size: 12px; white-space: nowrap; color: var(--soft) }
-.explorer .fate[data-outcome=found] { color: var(--found); font-weight: 600 } .explorer .fate[data-outcome=missed] { color: var(--wrong); font-weight: 600 }
+.explorer .fate[data-outcome=found] { color: var(--found); font-weight: 600 }
+.explorer .fate[data-outcome=missed] { color: var(--wrong); font-weight: 600 }
 .explorer .fate[data-outcome="false alarm"] { color: var(--alarm); font-weight: 600 }
-.explorer .heads { display: grid; grid-template-columns: 16px repeat(var(--columns), minmax(0, 64px)); gap: 3px; text-align: center; align-items: center }
-.explorer .heads button { padding: 0; border: 2px solid transparent; border-radius: 4px; line-height: 0; max-width: none; background: none }
+.explorer .heads { display: grid; grid-template-columns: 16px repeat(var(--columns), minmax(0, 64px)); gap: 3px;
+  text-align: center; align-items: center }
+.explorer .heads button { padding: 0; border: 2px solid transparent; border-radius: 4px; line-height: 0;
+  max-width: none; background: none }
 .explorer .heads button[aria-checked=true] { border-color: var(--mark) }
 .explorer .heads canvas { width: 100%; aspect-ratio: 1; image-rendering: pixelated; border-radius: 2px }
-.explorer .effect .line { display: grid; grid-template-columns: minmax(0, 1.4fr) minmax(40px, 1fr) 2.4em; gap: 2px 8px; align-items: center; margin: 5px 0 }
+.explorer .effect .line { display: grid; grid-template-columns: minmax(0, 1.4fr) minmax(40px, 1fr) 2.4em; gap: 2px 8px;
+  align-items: center; margin: 5px 0 }
 .explorer .line small { grid-column: 2 / -1; white-space: normal }
 .explorer .line small:empty { display: none }
 .explorer .pins { margin-top: 0; grid-template-columns: repeat(auto-fill, minmax(min(100%, 220px), 300px)) }

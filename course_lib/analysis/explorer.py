@@ -287,11 +287,11 @@ class ImbalanceAwareAttentionExplorer(AttentionExplorer):
         self.frequencies = one_each("frequencies", frequencies, self.names)
 
 
-def explorer_script() -> str:
-    """One module: the viewer's source, and after it the explorer's, whose import of it is left out.
+def explorer_script(view: str = "explorer.js") -> str:
+    """One module: the viewer's source, what the explorers share, and one explorer's view, without their imports.
 
     It exports its default only: a widget would take another export called ``render``, the viewer's, for its own.
     """
-    own = script("explorer.js")
-    joined = script("viewer.js").replace("\nexport default { render };", "") + own[own.index("// ---"):]
+    shared, own = (text[text.index("// ---"):] for text in (script("shared.js"), script(view)))
+    joined = script("viewer.js").replace("\nexport default { render };", "") + shared + own
     return re.sub(r"^export (\{[^}]*\};|(?!default))", "", joined, flags=re.MULTILINE)

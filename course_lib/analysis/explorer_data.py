@@ -24,8 +24,8 @@ from .recorder import AttentionRecorder
 __all__ = ["Item", "Look", "Predictions", "Removal", "fitting_names", "look", "one_each", "outline", "pack_item",
            "predict_all", "read_image", "remove_patches", "unpack"]
 
-OUTCOMES = ("unknown", "found", "missed", "false alarm", "rightly absent")
-OFF_REGION = 8                          # added to an outcome's number where the strongest patch misses the region
+OUTCOMES = ("unknown", "found", "missed", "false alarm", "rightly refused")
+OFF_REGION = 8                          # added to an outcome's number: present, but the strongest patch misses it
 SMALLEST, LARGEST = 32, 20_000_000      # pixels of a side, and bytes of a file, that an image of one's own may have
 DRAWS = 16                              # how often random patches are masked, to compare with
 
@@ -187,11 +187,12 @@ class Predictions:
     failures: dict[int, str]
 
     def outcomes(self, attribute: int, threshold: float) -> UInt8[np.ndarray, " samples"]:
-        """How each sample came out for an attribute: an index of `OUTCOMES`, and `OFF_REGION` if it looks elsewhere."""
+        """How each sample came out: an index of `OUTCOMES`, and `OFF_REGION` if it is present and not looked at."""
         predicted, truth = self.probabilities[:, attribute] >= threshold, self.truth[:, attribute]
         outcome = torch.where(truth == 1, torch.where(predicted, 1, 2), torch.where(predicted, 3, 4))
         outcome[truth.isnan()] = 0
-        return (outcome + OFF_REGION * (self.pointing[:, attribute] < 0.5)).to(torch.uint8).numpy()
+        off = (truth == 1) & (self.pointing[:, attribute] < 0.5)
+        return (outcome + OFF_REGION * off).to(torch.uint8).numpy()
 
 
 def predict_all(model: nn.Module, read: Callable[[int], dict], count: int, batch_size: int,

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..shapes import Float
+from .explorer_steps import attribute_map
 from .localisation import area_share, energy, pointing_game
 from .pictures import overlay, to_picture
 
@@ -34,7 +35,7 @@ def describe(explorer: "AttentionExplorer", sample: int, attribute: int, layer: 
     known = header["truth"]
     truth = "truth unknown" if known is None else (
         f"{'present' if known[attribute] else 'absent'}, so "
-        f"{(('rightly absent', 'false alarm'), ('missed', 'found'))[known[attribute]][probability >= threshold]}")
+        f"{(('rightly refused', 'false alarm'), ('missed', 'found'))[known[attribute]][probability >= threshold]}")
     share = weights[weights > 0] / weights.sum()
     row, column = divmod(int(weights.argmax()), round(weights.size**0.5))
     region = explorer.read(sample).get("regions")
@@ -147,8 +148,8 @@ def static_part(explorer: "AttentionExplorer", samples: Sequence[int]) -> str:
 
 def _map(explorer: "AttentionExplorer", sample: int, attribute: int, layer: int, head: int,
          checkpoint: int | None) -> Float[np.ndarray, " tokens"]:
-    weights = explorer.weights(sample, checkpoint)[layer]
-    return (weights.mean(0) if head < 0 else weights[head])[attribute]
+    weights = torch.from_numpy(explorer.weights(sample, checkpoint)[layer])
+    return attribute_map(weights, attribute, head).flatten().numpy()
 
 
 def _percent(share: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""The explorer as an anywidget: its state is traits; the page asks the kernel only for what needs the model."""
+"""The explorers as anywidgets: their state is traits; the page asks the kernel only for what needs the model."""
 
 import math
 from typing import Any
@@ -7,13 +7,62 @@ import anywidget
 from traitlets import Bool, Bytes, Dict, Enum, Float, Int, List, TraitError, Unicode, observe, validate
 
 from .explorer import OWN, AttentionExplorer, explorer_script
+from .explorer_clips import ATTENTION, PersonalityExplorer
 
-__all__ = ["ExplorerWidget"]
+__all__ = ["ExplorerWidget", "PersonalityWidget"]
 
 PIN = ("sample", "checkpoint", "layer", "head", "attribute")
 
 
-class ExplorerWidget(anywidget.AnyWidget):
+class _Viewer(anywidget.AnyWidget):
+    """What the widgets share: the sample they open with, bounds of their state, and answers to the page."""
+
+    meta = Dict(read_only=True).tag(sync=True)
+    first = Dict(read_only=True).tag(sync=True)             # the sample it opens with, so that it paints at once
+    planes = Bytes(read_only=True).tag(sync=True)
+
+    def __init__(self, explorer: Any, state: dict[str, Any], **defaults: Any):
+        unknown = [name for name in state if name not in self.state_names()]
+        if unknown:
+            raise TraitError(f"the explorer has no state {unknown[0]!r}; it has {', '.join(self.state_names())}")
+        self.explorer = explorer
+        super().__init__(**(defaults | state))
+        self.set_trait("meta", explorer.meta())
+        self.on_msg(self._receive)
+
+    @classmethod
+    def state_names(cls) -> tuple[str, ...]:
+        """The traits that are the explorer's state."""
+        raise NotImplementedError
+
+    def _open(self, item: Any, **which: int) -> None:
+        """Take along the sample that it opens with, or why there is none."""
+        try:
+            header, planes = item(*which.values())
+            self.set_trait("first", header)
+            self.set_trait("planes", planes)
+        except ValueError as error:
+            self.set_trait("first", which | {"failed": str(error)})
+
+    def _within(self, proposal: Any, low: int, high: int, what: str = "") -> int | float:
+        if not low <= proposal["value"] <= high:
+            raise TraitError(f"{proposal['trait'].name} is {proposal['value']}, expected {low} to {high}{what}")
+        return proposal["value"]
+
+    def _receive(self, _, content: dict, buffers: list) -> None:
+        """Answer a question of the page, whatever goes wrong."""
+        try:
+            answer, planes = self._answer(content, buffers)
+        except Exception as error:                          # an exception here would be lost in the kernel's log
+            answer, planes = {"failed": str(error) or type(error).__name__}, b""
+        self.send({"kind": "answer", "ask": content.get("ask"), **answer}, [planes] if planes else [])
+
+    def _answer(self, content: dict, buffers: list) -> tuple[dict, bytes]:
+        raise ValueError(f"the kernel does not know the question {content['kind']!r}; save the notebook and open it "
+                         "again")
+
+
+class ExplorerWidget(_Viewer):
     """The explorer in a notebook; Python reads, sets, observes and links its traits, and the view follows them.
 
     `sample` (-1 is an image of one's own), `checkpoint`, `layer`, `head` (-1 is the mean), `attribute` (a name),
@@ -40,30 +89,12 @@ class ExplorerWidget(anywidget.AnyWidget):
     strength = Float(0.7).tag(sync=True)
     own = Unicode("", help="the name of the image of one's own; set by show_image").tag(sync=True)
 
-    meta = Dict(read_only=True).tag(sync=True)
-    first = Dict(read_only=True).tag(sync=True)             # the sample it opens with, so that it paints at once
-    planes = Bytes(read_only=True).tag(sync=True)
-
     def __init__(self, explorer: AttentionExplorer, **state: Any):
-        unknown = [name for name in state if name not in self.state_names()]
-        if unknown:
-            raise TraitError(f"the explorer has no state {unknown[0]!r}; it has {', '.join(self.state_names())}")
-        self.explorer = explorer
-        known = explorer.frequencies is not None
         sample = state.get("sample", 0)
-        defaults = {"attribute": explorer.surest(sample if isinstance(sample, int) else 0),
-                    "checkpoint": max(0, len(explorer.checkpoints) - 1),
-                    "layer": len(explorer.layers) - 1, "sort": "rarity" if known else "probability",
-                    "own": explorer.own_name}
-        super().__init__(**(defaults | state))
-        self.set_trait("meta", explorer.meta())
-        try:
-            item = explorer.item(self.sample, self.checkpoint)
-            self.set_trait("first", item.header)
-            self.set_trait("planes", item.planes)
-        except ValueError as error:
-            self.set_trait("first", {"sample": self.sample, "checkpoint": self.checkpoint, "failed": str(error)})
-        self.on_msg(self._receive)
+        super().__init__(explorer, state, attribute=explorer.surest(sample if isinstance(sample, int) else 0),
+                         checkpoint=max(0, len(explorer.checkpoints) - 1), layer=len(explorer.layers) - 1,
+                         sort="probability" if explorer.frequencies is None else "rarity", own=explorer.own_name)
+        self._open(explorer.item, sample=self.sample, checkpoint=self.checkpoint)
 
     @classmethod
     def state_names(cls) -> tuple[str, ...]:
@@ -77,11 +108,6 @@ class ExplorerWidget(anywidget.AnyWidget):
         self.own, self.sample = self.explorer.own_name, OWN
 
     # ---------------------------------------------------------------- what can be
-
-    def _within(self, proposal: Any, low: int, high: int, what: str = "") -> int:
-        if not low <= proposal["value"] <= high:
-            raise TraitError(f"{proposal['trait'].name} is {proposal['value']}, expected {low} to {high}{what}")
-        return proposal["value"]
 
     @validate("sample")
     def _valid_sample(self, proposal):
@@ -148,14 +174,6 @@ class ExplorerWidget(anywidget.AnyWidget):
 
     # ---------------------------------------------------------------- what the page asks for
 
-    def _receive(self, _, content: dict, buffers: list) -> None:
-        """Answer a question of the page, whatever goes wrong."""
-        try:
-            answer, planes = self._answer(content, buffers)
-        except Exception as error:                          # an exception here would be lost in the kernel's log
-            answer, planes = {"failed": str(error) or type(error).__name__}, b""
-        self.send({"kind": "answer", "ask": content.get("ask"), **answer}, [planes] if planes else [])
-
     def _answer(self, content: dict, buffers: list) -> tuple[dict, bytes]:
         explorer, kind = self.explorer, content["kind"]
         if kind == "item":
@@ -182,4 +200,55 @@ class ExplorerWidget(anywidget.AnyWidget):
             return {}, explorer.page(content["samples"], **{name: getattr(self, name) for name in (
                 "attribute", "layer", "head", "checkpoint", "sample") if not (name == "sample" and self.sample == OWN)
                 }).encode()
-        raise ValueError(f"the kernel does not know the question {kind!r}; save the notebook and open it again")
+        return super()._answer(content, buffers)
+
+
+class PersonalityWidget(_Viewer):
+    """The personality explorer in a notebook; Python reads, sets, observes and links its traits.
+
+    `sample` is the clip, `trait` a trait's name or "attention", `head` that of the attention (-1 is the mean), `token`
+    the face token whose listening is shown (-1 is the whole face), `step` the time step, and `playing` says whether
+    the clip plays, which moves `step`. What cannot be raises ``TraitError``.
+    """
+
+    _esm = explorer_script("explorer_clips.js")
+
+    sample = Int(0).tag(sync=True)
+    trait = Unicode(ATTENTION).tag(sync=True)
+    head = Int(-1).tag(sync=True)
+    token = Int(-1).tag(sync=True)
+    step = Int(0).tag(sync=True)
+    playing = Bool(True).tag(sync=True)
+
+    def __init__(self, explorer: PersonalityExplorer, **state: Any):
+        super().__init__(explorer, state)
+        self._open(explorer.item, sample=self.sample)
+
+    @classmethod
+    def state_names(cls) -> tuple[str, ...]:
+        """The traits that are the explorer's state."""
+        return "sample", "trait", "head", "token", "step", "playing"
+
+    @validate("sample", "head", "token", "step")
+    def _valid_place(self, proposal):
+        name, explorer = proposal["trait"].name, self.explorer
+        counts = {"sample": len(explorer.dataset), "head": explorer.heads, "token": explorer.tokens,
+                  "step": explorer.steps}
+        return self._within(proposal, -1 if name in ("head", "token") else 0, counts[name] - 1,
+                            {"head": "; -1 is their mean", "token": "; -1 is the whole face"}.get(name, ""))
+
+    @validate("trait")
+    def _valid_trait(self, proposal):
+        known = (ATTENTION, *self.explorer.names)
+        if proposal["value"] not in known:
+            raise TraitError(f"trait is {proposal['value']!r}, expected one of {', '.join(known)}")
+        return proposal["value"]
+
+    def _answer(self, content: dict, buffers: list) -> tuple[dict, bytes]:
+        if content["kind"] == "item":
+            header, planes = self.explorer.item(content["sample"])
+            return {"header": header}, planes
+        if content["kind"] == "page":
+            names = ("sample", "trait", "head", "token", "step")
+            return {}, self.explorer.page(content["samples"], **{name: getattr(self, name) for name in names}).encode()
+        return super()._answer(content, buffers)

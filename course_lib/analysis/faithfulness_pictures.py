@@ -64,7 +64,7 @@ def plot_iou(curves: Mapping[str, Float[Tensor, " thresholds"]]) -> Picture:
 def plot_faithfulness(scores: FaithfulnessScores) -> Picture:
     """Deletion and insertion curves, each kind of map beside the mean map and a random order. Derived in lesson 09."""
     kinds = [name for name in scores.curves["deletion"] if name not in BASELINES]
-    colours = dict(zip(kinds, colormaps["viridis"](np.linspace(0.2, 0.75, len(kinds))), strict=True))
+    colours = dict(zip(kinds, colormaps["viridis"](np.linspace(0, 0.6, len(kinds))), strict=True))
     styles = {name: (colour, "-") for name, colour in colours.items()} | BASELINES
     figure, axes = blank_axes(1, 2, 9.6, 3.2)
     share = np.array(scores.removed) / scores.tokens
@@ -125,7 +125,7 @@ def plot_subgroups(scores: SubgroupScores, measure: str = "recall", shown: int =
     rows = ["mean", *(gap.column for gap in gaps[:shown])]
     figure, axes = blank_axes(1, 1, 7.4, 1.1 + 0.34 * len(rows))
     axis, intervals = axes[0, 0], scores.interval(measure)
-    colours = colormaps["viridis"](np.linspace(0.1, 0.8, len(scores.groups)))
+    colours = colormaps["viridis"](np.linspace(0, 0.6, len(scores.groups)))
     for index, (group, size) in enumerate(zip(scores.groups, scores.sizes, strict=True)):
         columns = [scores.columns.index(row) for row in rows]
         value = scores.value[measure][index, columns].numpy()

@@ -76,7 +76,8 @@ def show_page(path: str | Path, height: int = 860):
     from IPython.display import HTML
 
     page = html.escape(Path(path).read_text(encoding="utf-8"))
-    return HTML(f'<div><iframe srcdoc="{page}" title="{html.escape(Path(path).stem)}" width="100%" height="{height}" '
+    title = f"The page {html.escape(Path(path).name)}, shown in a frame"
+    return HTML(f'<div><iframe srcdoc="{page}" title="{title}" width="100%" height="{height}" '
                 'style="border: 1px solid #8888; border-radius: 6px"></iframe></div>')
 
 

@@ -102,7 +102,7 @@ def plot_over_steps(curves: Mapping[str, Tensor], label: str, reference: tuple[s
                     limits: tuple[float, float] | None = None) -> Picture:
     """One curve over the steps of sampling for each name; a reference, (name, value), is a dashed line."""
     figure, axes = blank_axes(1, 1, 6.4, 2.8)
-    colours = colormaps["viridis"](np.linspace(0, 0.85, len(curves)))
+    colours = colormaps["viridis"](np.linspace(0, 0.6, len(curves)))
     for (name, values), colour, mark in zip(curves.items(), colours, cycle("os^Dvx"), strict=False):
         axes[0, 0].plot(range(len(values)), values.tolist(), color=colour, marker=mark, markersize=4, label=name)
     if reference is not None:

@@ -67,17 +67,26 @@ class Animation:
         return Path(path)
 
     def _repr_html_(self) -> str:
-        return _as_html(self._gif(), "gif", self.description)
+        still = io.BytesIO()
+        Image.fromarray(self.frames[-1]).save(still, "PNG")
+        return _as_html(self._gif(), "gif", self.description, still.getvalue())
 
     def __repr__(self) -> str:
         return self.description
 
 
-def _as_html(data: bytes, kind: str, description: str) -> str:
+def _as_html(data: bytes, kind: str, description: str, still: bytes | None = None) -> str:
+    """An image with its description; who asked their system for less motion sees the `still` instead."""
     text = html.escape(description, quote=True)
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return (f'<figure style="margin:0"><img alt="{text}" src="{source}" style="max-width:100%">'
-            f"<figcaption>{text}</figcaption></figure>")
+    image = f'<img alt="{text}" src="{_data_url(data, kind)}" style="max-width:100%">'
+    if still is not None:
+        image = (f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{_data_url(still, "png")}">'
+                 f"{image}</picture>")
+    return f'<figure style="margin:0">{image}<figcaption>{text}</figcaption></figure>'
+
+
+def _data_url(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def blank_axes(rows: int, columns: int, width: float, height: float):
@@ -105,8 +114,8 @@ def to_picture(image) -> UInt8[np.ndarray, "height width 3"]:
     return image
 
 
-def contact_sheet(images: Sequence, captions: Sequence[str] | None = None, columns: int = 8,
-                  description: str = "A sheet of images.") -> Picture:
+def contact_sheet(images: Sequence, captions: Sequence[str] | None = None, columns: int = 8, *,
+                  description: str) -> Picture:
     """Images (tensors `3 height width` or RGB arrays) side by side, each with an optional caption."""
     if not len(images):
         raise ValueError("a contact sheet needs at least one image, but the list is empty; pass images")
@@ -131,8 +140,8 @@ def plot_track(clip: Clip, track: FaceTrack, shown: int = 6) -> Picture:
             left, top, right, bottom = track.boxes[t].round().astype(int).tolist()
             pictures.append(cv2.rectangle(frame.copy(), (left, top), (right, bottom), (255, 220, 60), 3))
             captions.append(f"{t / clip.fps:.1f} s, " + ("detected" if track.confidence[t] else "followed"))
-    return contact_sheet(pictures, captions, shown, f"The tracked face in {shown} frames of {clip.path.name}; a box "
-                         "between two detections is followed by the motion of the picture.")
+    return contact_sheet(pictures, captions, shown, description=f"The tracked face in {shown} frames of "
+                         f"{clip.path.name}; a box between two detections is followed by the motion of the picture.")
 
 
 def overlay(image, region: Bool[np.ndarray, "height width"] | None = None,

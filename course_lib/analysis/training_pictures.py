@@ -54,7 +54,7 @@ def _dots(epochs: Sequence[float]) -> str | None:
 def plot_losses(curves: Mapping[str, Sequence[float]], xlabel: str = "step") -> Picture:
     """Several runs' losses in one picture, on a logarithmic axis. Used in lesson 06."""
     figure, axes = blank_axes(1, 1, 6.4, 2.8)
-    colours = colormaps["viridis"](np.linspace(0, 0.85, len(curves)))
+    colours = colormaps["viridis"](np.linspace(0, 0.6, len(curves)))
     for (name, values), colour, line in zip(curves.items(), colours, cycle(("-", "--", "-.", ":"))):
         axes[0, 0].plot(range(1, len(values) + 1), values, line, color=colour, label=name, linewidth=1.6)
     open_axis(axes[0, 0], "loss", xlabel=xlabel, yscale="log")

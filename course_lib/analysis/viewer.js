@@ -160,8 +160,8 @@ export function within({ layers, meta }, wanted) {
 }
 
 // ---------------------------------------------------------------- tokens: a strip of words, or patches of the image
-/** One side's tokens; `paint` lights them, `pick(index, event)` is called when one is pointed at or chosen by key; `veil`
- * is how opaque a level lies over the image. */
+/** One side's tokens; `paint` lights them, `pick(index, event)` is called when one is pointed at or chosen by key;
+ * `veil` is how opaque a level lies over the image. */
 function tokenView(side, image, label, pick, veil = () => (image ? VEIL : 1)) {
   const { place, names, count } = side, loose = place ? place.prefix : count;
   const chips = Array.from({ length: loose }, (_, i) => make("span", { class: "chip", "data-i": i },
@@ -315,7 +315,8 @@ export function exportPng(recording, state, image) {
   brush.drawImage(mapCanvas(map, layer, state.lift), 40, 30, side, side);
   brush.strokeStyle = "#d1495b";
   brush.lineWidth = 3;
-  const { count } = state.reverse ? layer.keys : layer.queries, at = 40 + (side * (state.reverse ? state.key : 0)) / count;
+  const { count } = state.reverse ? layer.keys : layer.queries;
+  const at = 40 + (side * (state.reverse ? state.key : 0)) / count;
   if (state.reverse) brush.strokeRect(at, 30, side / count, side);
   else brush.strokeRect(40, 30 + (side * state.query) / count, side, side / count);
   brush.textBaseline = "middle";
@@ -370,7 +371,8 @@ function mapCanvas(map, layer, lift, canvas = make("canvas")) {
 
 /** The colour of each level of a map, as the bytes of a pixel. */
 const palettes = {};
-const packed = (levels, lift) => (palettes[`${levels} ${lift}`] ||= Uint32Array.from({ length: levels + 1 }, (_, level) => {
+const packed = (levels, lift) => (palettes[`${levels} ${lift}`] ||=
+  Uint32Array.from({ length: levels + 1 }, (_, level) => {
   const [r, g, b] = CIVIDIS[toLevel((level / levels) ** 2, lift)];
   return (255 << 24) | (b << 16) | (g << 8) | r;
 }));
@@ -506,7 +508,8 @@ export function render({ model, el }) {
   overviewBox.addEventListener("pointerleave", () => { under.textContent = overviewNote; });
   overviewBox.addEventListener("pointerdown", (event) => { const p = overviewAt(event); if (p) change(p); });
   overviewBox.addEventListener("keydown", (event) => {
-    const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] || [];
+    const arrows = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    const [down, right] = arrows[event.key] || [];
     if (down === undefined) return;
     event.preventDefault();
     const s = state();
@@ -535,7 +538,8 @@ export function render({ model, el }) {
   matrixBox.addEventListener("pointermove", overMatrix);
   matrixBox.addEventListener("click", overMatrix);
   matrixBox.addEventListener("pointerleave", () => { matrixNote.textContent = matrixHint; });
-  const matrixHint = "Rows look at columns. Point at a token, a patch or a row; click to hold it, click again to let go.";
+  const matrixHint = "Rows look at columns. Point at a token, a patch or a row; click to hold it, click again to " +
+    "let go.";
 
   root.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input")) return;
@@ -608,7 +612,8 @@ export function render({ model, el }) {
         const share = (100 * (value - low)) / (high - low || 1);
         return make("td", { style: `--share:${share.toFixed(1)}%` }, sayNumber(value));
       })));
-    table.replaceChildren(make("caption", {}, `Layer ${s.layer}, ${layer.name}` + (layer.note ? `: ${layer.note}` : "")),
+    table.replaceChildren(make("caption", {}, `Layer ${s.layer}, ${layer.name}` +
+      (layer.note ? `: ${layer.note}` : "")),
       make("thead", {}, head), make("tbody", {}, ...rows));
   }
   function buildViews(layer) {
@@ -632,7 +637,8 @@ export function render({ model, el }) {
       const view = tokenView(kept.reverse ? layer.queries : layer.keys, recording.meta.image);
       const token = kept.reverse ? kept.key : kept.query;
       view.paint(recording.lit(kept), layer.self ? token : -1, s.lift);
-      return make("figure", {}, make("figcaption", {}, sentence(recording, kept)), view.root, make("p", { class: "note" }),
+      return make("figure", {}, make("figcaption", {}, sentence(recording, kept)), view.root,
+        make("p", { class: "note" }),
         make("div", {}, button("Show", "go back to this", () => change(wanted)),
           button("Remove", "unpin", () => change({ pinned: state().pinned.filter((_, i) => i !== index) }))));
     }));
@@ -642,8 +648,8 @@ export function render({ model, el }) {
       const kept = within(recording, s.pinned[index]), other = recording.lit(kept);
       const comparable = other.length === weights.length && kept.reverse === s.reverse && !s.reverse;
       card.querySelector(".note").textContent = !comparable ? ""
-        : `${Math.round(100 * weights.reduce((sum, w, i) => sum + Math.min(w, other[i]), 0))} % of its attention is where ` +
-          "the view above also looks.";
+        : `${Math.round(100 * weights.reduce((sum, w, i) => sum + Math.min(w, other[i]), 0))} % of its attention is ` +
+          "where the view above also looks.";
     });
   }
 
@@ -775,7 +781,8 @@ const STYLE = `
   background: var(--panel); border: 1px solid var(--line); border-radius: 8px }
 .attention label, .attention .field { display: inline-flex; align-items: center; gap: 6px; white-space: nowrap }
 .attention [hidden] { display: none }
-.attention select, .attention button { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--line);
+.attention select, .attention button { font: inherit; color: inherit; background: var(--paper);
+  border: 1px solid var(--soft);
   border-radius: 6px; padding: 3px 9px; max-width: 15em }
 .attention button:hover, .attention select:hover { border-color: var(--accent) }
 .attention button { cursor: pointer }
@@ -788,7 +795,8 @@ const STYLE = `
 .attention .panels { display: grid; gap: 14px; align-items: start; grid-template: "overview map right" auto
   "table table right" 1fr / 1fr 1fr 1fr }
 .attention .panels > :nth-child(3) { grid-area: right } .attention details { grid-area: table }
-@container (max-width: 980px) { .attention .panels { grid-template: "overview map" "right right" "table table" / 1fr 1fr } }
+@container (max-width: 980px) { .attention .panels {
+  grid-template: "overview map" "right right" "table table" / 1fr 1fr } }
 @container (max-width: 620px) { .attention .panels { grid-template: "overview" "map" "right" "table" / 100% } }
 .attention .panels > :nth-child(1) { grid-area: overview } .attention .panels > :nth-child(2) { grid-area: map }
 .attention .panels > * { min-width: 0 }
@@ -800,7 +808,8 @@ const STYLE = `
 .attention canvas { display: block }
 .attention .mark { position: absolute; pointer-events: none; outline: 2px solid var(--mark); border-radius: 1px }
 .attention .picture .mark { box-shadow: 0 0 0 3px #fff9 }
-.attention .matrix { position: relative; width: 100%; max-height: 68vh; cursor: crosshair; border: 1px solid var(--line) }
+.attention .matrix { position: relative; width: 100%; max-height: 68vh; cursor: crosshair;
+  border: 1px solid var(--line) }
 .attention .matrix canvas { width: 100%; height: 100%; image-rendering: pixelated }
 .attention .matrix canvas.fine { image-rendering: auto }
 .attention .picture { position: relative; cursor: crosshair; touch-action: pan-y; background: #000; max-width: 520px }
@@ -811,7 +820,8 @@ const STYLE = `
 .attention .chip { padding: 2px 6px; border: 1px solid var(--line); border-radius: 4px; background: var(--paper);
   cursor: crosshair; white-space: pre; min-width: 2.2em; text-align: center }
 .attention .chip.on { outline: 2px solid var(--mark); outline-offset: 1px }
-.attention .wordless { gap: 1px } .attention .wordless .chip { min-width: 0; width: 7px; height: 12px; padding: 0; border: 0;
+.attention .wordless { gap: 1px } .attention .wordless .chip { min-width: 0; width: 7px; height: 12px; padding: 0;
+  border: 0;
   border-radius: 1px }
 .attention .scale { display: flex; align-items: center; gap: 8px; margin-top: 8px; font-size: 12px; color: var(--soft) }
 .attention .ramp { flex: 1; height: 9px; border-radius: 2px; background: linear-gradient(90deg, ${CSS_COLOURS

@@ -3,8 +3,8 @@
 from dataclasses import Field, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Assets", "Data", "Evaluate", "Files", "Logging", "Model", "Preprocess", "Train", "Training", "Visualize",
-           "is_positional"]
+__all__ = ["Answers", "Assets", "Data", "Evaluate", "Files", "Logging", "Model", "Preprocess", "Site", "Train",
+           "Training", "Visualize", "is_positional"]
 
 
 def option(default: Any, help: str, positional: bool = False) -> Any:
@@ -130,6 +130,24 @@ class Assets:
     name: str = option("", "a recipe, a study, `pictures` or `scores`; else all are listed", positional=True)
     all: bool = option(False, "make every weight and result, in order")
     folder: str = option("", "where to write instead of assets/")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Write the notebooks with every exercise answered by the library's own source, for who teaches."""
+
+    output: str = option("answers", "the folder to write to")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Run the lessons and write them as pages that need no server and no network; a lesson unchanged is not run again.
+
+    Stopped at any moment, the same command goes on with the lesson it was at.
+    """
+
+    output: str = option("site", "the folder to write to")
+    lessons: str = option("", "which to write, such as 04,08; default: all")
 
 
 def is_positional(setting: Field) -> bool:

@@ -4,5 +4,6 @@ The exercises of lesson NN are declared in ``lesson_NN.py``, each beside its che
 """
 
 from .exercises import check, hint, progress, reveal
+from .glossary import glossary
 
-__all__ = ["check", "hint", "progress", "reveal"]
+__all__ = ["check", "glossary", "hint", "progress", "reveal"]

@@ -1,0 +1,135 @@
+"""The words of the course, each with one meaning; the lessons and the README repeat these, and a test compares."""
+
+import difflib
+
+__all__ = ["GLOSSARY", "glossary"]
+
+GLOSSARY = {                                            # by the lesson that introduces a word
+    "00": {
+        "Token": "one item of the list that attention reads",
+        "Attention": "for each asker, weights over what it listens to, which sum to 1",
+        "Cue": "the direction in which the still looks",
+        "Region": "the pixels that decide an attribute",
+        "Floor": "what a constant scores",
+        "Ceiling": "what the best possible answer scores, the mean label given all that happens on screen",
+        "Chance": "what a random map scores",
+        "CCC": "concordance, 1 for predictions on the diagonal and 0 for a constant",
+    },
+    "01": {
+        "Feature map": "activations that have places",
+        "Frozen": "neither weights nor statistics change",
+        "Effective receptive field": "the pixels that really move an activation",
+        "Linear head": "the linear layer that turns a feature into answers",
+        "Logit": "a score before softmax or sigmoid",
+        "Class map": "what each place adds to one output",
+        "Energy": "the share of a map that lies inside the region",
+        "Mean map": "one map for all images, a baseline",
+        "Consistency": "how alike two images of one person are",
+    },
+    "02": {
+        "Optical flow": "for each pixel, its step to the next frame",
+        "Forward flow": "flow defined on the pixels of the first frame",
+        "End-point error": "the distance between the tips of the estimated and the true vector",
+        "Occluded": "hidden or out of view in the next frame",
+        "Linear probe": "a linear model that shows what can be read from frozen features",
+        "Window": "the frames that make one item of a longer clip",
+    },
+    "03": {
+        "Inflation": "making a 2-D kernel 3-D by repeating it in time",
+        "Boring video": "one frame, repeated",
+        "Motion token": "what the network says about one stretch of time",
+        "Dead dimension": "one that never changes",
+        "Redundant dimension": "one that copies another",
+    },
+    "04": {
+        "Cross-attention": "attention in which the queries come from one list of tokens, keys and values from another",
+        "Query": "what asks",
+        "Key": "what a query is compared with",
+        "Value": "what a query hears",
+        "Head": "one of several attentions side by side",
+        "Mask": "where a query may look",
+        "Sink": "a key that everybody looks at",
+        "Effective support": "at how many keys a query effectively looks",
+        "Agreement": "the share of attention that two maps put at the same place",
+        "Untrained": "the same model before it has learned, a baseline",
+    },
+    "05": {
+        "Fusion": "making one vector of two streams",
+        "Running statistics": "what batch norm remembers of all batches",
+        "Dead weight": "parameters that no gradient ever reaches",
+        "FLOPs": "floating-point operations, 2 for each product in a matrix product",
+        "Latency": "the time of one forward pass",
+        "Attention × gradient": "what a look contributed to one output, to first order",
+    },
+    "06": {
+        "Epoch": "once through the training items",
+        "Validation": "items to choose on",
+        "Test": "items to report on, once",
+        "Leak": "knowledge of the test set that reaches training",
+        "Overfitting": "learning the training items by heart, at the cost of all others",
+        "Callback": "a function that is called when something happens: an epoch ends, a slider moves",
+        "Checkpoint": "the state of a model at a moment of its training",
+        "Bootstrap": "drawing the test again, with replacement, to see how much a score moves",
+        "Ablation": "the same training with one thing changed",
+    },
+    "07": {
+        "Prior": "how common something is before one looks",
+        "Positive rate": "the share of *yes*",
+        "Precision": "of those found, how many are right",
+        "Recall": "of those who have it, how many are found",
+        "F1": "the harmonic mean of precision and recall",
+        "AP": "average precision, the quality of a ranking",
+        "p_t": "the probability given to the true answer",
+        "Margin": "by how much the right answer must win",
+        "Calibration": "making probabilities mean what they say",
+        "Pointing game": "does the brightest place hit the region?",
+        "Follows": "whether the map moves with the region",
+    },
+    "08": {
+        "Widget": "a control that lives in the page and in the kernel at once",
+        "Trait of a widget": "a value of it that can be read, set, watched and linked",
+        "Blind spot": "a kind of mistake that you find by rule",
+        "Drift": "the share of attention that moves from one layer, or epoch, to another",
+        "Rollout": "attention multiplied up through the layers",
+        "Head importance": "how much the output depends on a head",
+    },
+    "09": {
+        "Luckiest place": "the fixed token that hits most, chosen with the answers in hand",
+        "IoU": "how well the part of a map above a cut covers the region, overlap over union",
+        "Deletion": "hiding, step by step, what a map marks",
+        "Insertion": "showing, step by step, what a map marks",
+        "Habit": "what maps of different images share",
+        "Gap": "the best group minus the worst",
+    },
+    "10": {
+        "Part token": "one patch of what a model draws of one part",
+        "Rectified flow": "a generative model that goes from noise to an answer on a straight line",
+        "Euler step": "following the velocity for a short while, before the model is asked again",
+        "Stability": "how little a map moves from one step to the next",
+        "Separation": "how little the maps of different parts overlap",
+    },
+    "11": {
+        "Baseline": "the run that your change is held to",
+        "Paired": "compared seed by seed",
+        "Interval": "where the mean gain lies, at 95 %, if the seeds are all that varies",
+        "Effective number": "what n similar images are worth",
+        "Curriculum": "an order in which examples are shown",
+        "Regularisation": "a charge on what the model does inside",
+    },
+}
+
+
+def glossary(*words: str) -> None:
+    """Print the meaning of some words, or of all, each with the lesson that introduces it.
+
+    Capitals do not matter. Raises ValueError for a word that the course does not explain.
+    """
+    known = {word.lower(): (lesson, word, meaning) for lesson, meanings in GLOSSARY.items()
+             for word, meaning in meanings.items()}
+    for word in map(str.lower, words or known):
+        if word not in known:
+            nearest = difflib.get_close_matches(word, known, n=1)
+            raise ValueError(f"the glossary has no {word!r}; " + (f"did you mean {nearest[0]!r}?" if nearest else
+                             "glossary() prints all of its words"))
+        lesson, written, meaning = known[word]
+        print(f"{written} (lesson {lesson}): {meaning}")

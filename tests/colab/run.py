@@ -1,0 +1,90 @@
+"""Run the notebooks as Colab does: from their repository's address, in an environment that has no course_lib.
+
+    python tests/colab/run.py [00 04 …]
+
+What is run is the last commit of this repository: each notebook starts in an empty folder, and its first cell clones
+the library, from here instead of from the network. That cell must take less than ten seconds and install nothing.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellControlSignal, DeadKernelError
+
+ROOT = Path(__file__).resolve().parents[2]
+FIRST_CELL, PATIENCE = 10, 600          # seconds: what the first cell may take, and when any cell is given up
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def cloning_from(repository: Path, address: str) -> dict[str, str]:
+    """The environment in which git takes `repository` for what lies at `address`."""
+    return {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{repository.as_uri()}.insteadOf",
+            "GIT_CONFIG_VALUE_0": address}
+
+
+def run_notebook(path: Path, folder: Path, environment: dict[str, str]) -> tuple[float, float, str]:
+    """Seconds of the first code cell and of all, and what failed, with its cell; or nothing."""
+    notebook, started, took = nbformat.read(path, 4), {}, {}
+    client = NotebookClient(
+        notebook, timeout=PATIENCE, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
+        on_cell_execute=lambda cell, cell_index: started.update({cell.id: time.perf_counter()}),
+        on_cell_executed=lambda cell, cell_index, execute_reply: took.update(
+            {cell.id: time.perf_counter() - started[cell.id]}))
+    failure = ""
+    try:
+        client.execute(env={**os.environ, **environment})
+    except (CellControlSignal, DeadKernelError) as error:
+        said = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
+        failure = f"cell {list(started)[-1]}: {said[0]}: {said[1]}"
+    first = next(cell.id for cell in notebook.cells if cell.cell_type == "code")
+    return took.get(first, 0.0), sum(took.values()), failure
+
+
+def installed() -> str:
+    return subprocess.run([sys.executable, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
+
+
+def main(wanted: list[str]) -> int:
+    if importlib.util.find_spec("course_lib"):
+        sys.exit("course_lib can be imported here, so nothing would be cloned; run this with `make colab`")
+    if changed := git("status", "--porcelain").splitlines():
+        print(f"this runs the last commit, without the {len(changed)} files that have changed since")
+    sys.path.insert(0, str(ROOT))
+    from retarget import configured
+
+    sys.path.remove(str(ROOT))
+    before, failures = installed(), 0
+    with tempfile.TemporaryDirectory() as temporary:
+        environment = cloning_from(ROOT, f"https://github.com/{configured()}") | {"COURSE_CACHE": f"{temporary}/cache"}
+        subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"https://github.com/{configured()}", "commit"],
+                       cwd=temporary, env={**os.environ, **environment}, check=True)
+        notebooks = [path for path in sorted(Path(temporary, "commit", "notebooks").glob("*.ipynb"))
+                     if not wanted or path.name[:2] in wanted]
+        for path in notebooks:
+            (folder := Path(temporary, path.stem)).mkdir()
+            first, total, failure = run_notebook(path, folder, environment)
+            if not failure and not (folder / "course").is_dir():
+                failure = "the first cell has cloned nothing"
+            if not failure and first > FIRST_CELL:
+                failure = f"the first cell takes more than {FIRST_CELL} s"
+            failures += bool(failure)
+            print(f"{path.stem:26} first cell {first:5.1f} s   all {total:6.1f} s   {failure or 'passed'}", flush=True)
+    if installed() != before:
+        failures += 1
+        print("a notebook has installed or changed a package; all that a lesson needs must be there before")
+    print(f"{len(notebooks)} notebooks, {failures} failures")
+    return min(failures, 1) if notebooks else "no notebook has these numbers"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

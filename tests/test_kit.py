@@ -13,6 +13,7 @@ import sys
 import time
 import tomllib
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -373,6 +374,34 @@ def test_the_library_stays_thin():
 
 def test_imports_run_one_way():
     assert backward_imports(library_modules()) == []
+
+
+def unused_names(modules: dict[str, str], shown: str) -> list[tuple[str, str]]:
+    """Public names that no other module uses, nor their own more than once, nor what people read and run."""
+    words = {name: Counter(re.findall(r"\w+", source)) for name, source in modules.items()}
+    people = Counter(re.findall(r"\w+", shown))
+    return [(module, name) for module, source in modules.items() for name in exported(source)
+            if not people[name] and words[module][name] <= 2
+            and not any(words[other][name] for other in modules if other != module)]
+
+
+def exported(source: str) -> list[str]:
+    """What ``__all__`` lists."""
+    return next((ast.literal_eval(node.value) for node in ast.parse(source).body
+                 if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"), [])
+
+
+def test_each_public_name_is_used_by_a_lesson_or_a_command():
+    modules = {name: source for name, (is_package, source) in library_modules().items() if not is_package}
+    shown = "\n".join(path.read_text() for path in (*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("*.md"),
+                                                    *ROOT.glob("tests/bench*.py"), ROOT / "tests/test_recipes.py"))
+    assert unused_names(modules, shown) == []
+
+
+def test_an_unused_name_is_found():
+    modules = {"a": '__all__ = ["used", "shown", "idle"]\ndef used(): ...\ndef shown(): ...\ndef idle(): ...',
+               "b": "from .a import used"}
+    assert unused_names(modules, "from a import shown") == [("a", "idle")]
 
 
 @pytest.mark.parametrize("module", [name for name in library_modules() if not name.endswith("__main__")])

@@ -279,6 +279,16 @@ def test_every_control_is_reached_and_works_by_keyboard(open_page, saved):
     assert sentence(page) == page.locator("[aria-live=polite]").inner_text()
 
 
+def test_keys_that_come_faster_than_pictures_all_count(open_page, saved):
+    page = open_page(saved)
+    put(page, patch=0)
+    page.evaluate("""() => { const tokens = document.querySelector(".explorer .tokens");
+      for (const key of ["ArrowRight", "ArrowDown", "ArrowRight", "ArrowDown", "ArrowLeft"])
+        tokens.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true })); }""")
+    settle(page)
+    assert state(page, "patch") == 2 * 7 + 1
+
+
 def test_every_control_does_the_same_on_a_page_and_in_a_widget(open_page, open_widget, saved, explorer):
     page = open_page(saved)
     put(page, sample=2, attribute="Smiling", layer=0, head=-1, sort="rarity")

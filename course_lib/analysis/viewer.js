@@ -169,7 +169,7 @@ function tokenView(side, image, label, pick, veil = () => (image ? VEIL : 1)) {
   const strip = make("div", { class: loose > WORDLESS && !names ? "strip wordless" : "strip" }, ...chips);
   const levels = new Int16Array(loose).fill(-1);
   const heat = make("canvas"), mark = make("div", { class: "mark" });
-  let selected = -1, picture = null;
+  let selected = -1, lit = -1, picture = null;            // what the next key moves from, and what is drawn
   const root = make("div", pick ? { class: "tokens", tabindex: 0, role: "slider", "aria-label": label,
     "aria-valuemin": 0, "aria-valuemax": count - 1 } : { class: "tokens" });
   if (place) {
@@ -200,7 +200,8 @@ function tokenView(side, image, label, pick, veil = () => (image ? VEIL : 1)) {
         Enter: 0, " ": 0 }[event.key];
       if (move === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
-      pick(clamp(selected + move, 0, count - 1), event);
+      selected = clamp(selected + move, 0, count - 1);         // the next key may come before the next picture
+      pick(selected, event);
     });
   }
 
@@ -214,7 +215,7 @@ function tokenView(side, image, label, pick, veil = () => (image ? VEIL : 1)) {
       chips[i].style.background = level < 0 ? "" : CSS_COLOURS[level];
       chips[i].style.color = level < 0 ? "" : inkOn(level);
     }
-    if (selected >= 0 && selected < loose) chips[selected].classList.remove("on");
+    if (lit >= 0 && lit < loose) chips[lit].classList.remove("on");
     if (chosen >= 0 && chosen < loose) chips[chosen].classList.add("on");
     if (place) {
       const brush = heat.getContext("2d"), pixels = brush.createImageData(place.columns, place.rows);
@@ -229,7 +230,7 @@ function tokenView(side, image, label, pick, veil = () => (image ? VEIL : 1)) {
       mark.style.cssText = `left:${(100 * (patch % place.columns)) / place.columns}%;width:${100 / place.columns}%;` +
         `top:${(100 * Math.floor(patch / place.columns)) / place.rows}%;height:${100 / place.rows}%`;
     }
-    selected = chosen;
+    selected = lit = chosen;
     if (pick && chosen >= 0) {
       root.setAttribute("aria-valuenow", chosen);
       root.setAttribute("aria-valuetext", text || tokenName(side, chosen));

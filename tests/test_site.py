@@ -12,13 +12,15 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
 from course_lib.__main__ import main
-from course_lib.commands import site
+from course_lib.analysis.pictures import Animation
+from course_lib.commands import site, site_pages
 from course_lib.commands.site_check import site_problems
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +43,8 @@ FIRST = [
     new_code_cell(f"""\
 from IPython.display import HTML, display
 HTML('<figure><img alt="a red square" src="{embedded("png")}" onerror="alert(1)"></figure>'
-     '<img alt="red, then blue" src="{embedded("gif")}"><script>alert(2)</script>'
+     '<picture><source media="(prefers-reduced-motion: reduce)" srcset="{embedded("png")}">'
+     '<img alt="red, then blue" src="{embedded("gif")}"></picture><script>alert(2)</script>'
      '<iframe title="a frame" srcdoc="&lt;html lang=en&gt;&lt;title&gt;In a frame&lt;/title&gt;"></iframe>')""",
                   id="pictures"),
     new_code_cell("""\
@@ -163,6 +166,23 @@ def test_what_moves_has_a_still_for_who_wants_no_motion(pages, course):
         assert not getattr(picture, "is_animated", False)
 
 
+def test_an_animation_of_the_library_stays_a_picture(tmp_path):
+    """It brings a still of its own, which must not end up on the page as text."""
+    film = Animation([np.full((8, 8, 3), value, np.uint8) for value in (0, 255)], 2, "A tile that turns white.")
+    output = {"output_type": "display_data", "data": {"text/html": film._repr_html_(), "text/plain": "film"}}
+    shown = site_pages._output(output, tmp_path)
+    assert shown.count("<picture>") == shown.count("<img") == 1
+    assert "base64" not in shown
+    assert "&lt;" not in shown
+
+
+def test_a_progress_bar_that_comes_in_pieces_is_one_line():
+    pieces = [{"output_type": "stream", "name": "stderr", "text": [f"\r{share} %"]} for share in (0, 50, 100)]
+    (joined,) = site_pages._joined(pieces)
+    assert "".join(joined["text"]) == "\r0 %\r50 %\r100 %"
+    assert len(site_pages._joined([pieces[0], {**pieces[1], "name": "stdout"}, pieces[2]])) == 3
+
+
 def test_pages_that_a_lesson_saves_come_along_and_no_path_of_the_machine(pages, course):
     assert '<a href="00_first/own.html">own</a>' in pages["00_first.html"]
     assert (course / "site" / "00_first" / "own.html").read_text().endswith("<h1>Own</h1>")
@@ -246,6 +266,7 @@ GOOD = '<!doctype html><html lang="en"><head><title>A</title></head><body><h1 id
     ('<a href="#b">x</a>', "leads nowhere"), ('<img src="gone.png" alt="a">', "leads nowhere"),
     ('<iframe title="a" srcdoc="&lt;script src=https://a.org/a.js&gt;"></iframe>', "from the network"),
     ('<div style="background: url(https://a.org/a)"></div>', "from the network"),
+    (f"<p>{'iVBORw0KGgo' * 50}</p>", "shows data as if it were text"),
 ])
 def test_a_planted_fault_on_a_page_is_found(planted, words, tmp_path):
     (tmp_path / "a.png").touch()

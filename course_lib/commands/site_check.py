@@ -33,7 +33,7 @@ class _Reader(HTMLParser):
         self.problems: list[str] = []
         self.links: list[str] = []
         self.ids: set[str] = set()
-        self.level, self.has_title, self.in_style = 0, False, False
+        self.level, self.has_title, self.in_style, self.in_script = 0, False, False, False
         self.feed(text)
         if not self.has_title:
             self.problems.append("has no title")
@@ -41,7 +41,7 @@ class _Reader(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = dict(attributes)
         self.has_title |= tag == "title"
-        self.in_style = tag == "style"
+        self.in_style, self.in_script = tag == "style", tag == "script"
         if tag == "html" and not given.get("lang"):
             self.problems.append("names no language")
         if tag == "img" and not (given.get("alt") or "").strip():
@@ -68,9 +68,11 @@ class _Reader(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.in_style:
             self._refuse_remote(re.findall(r"(?:@import|url\()\s*['\"]?([^)'\";]+)", data))
+        elif not self.in_script and re.search(r"\S{400}", data):
+            self.problems.append("shows data as if it were text")
 
     def handle_endtag(self, tag: str) -> None:
-        self.in_style = False
+        self.in_style = self.in_script = False
 
     def _refuse_remote(self, addresses: list[str]) -> None:
         self.problems += [f"loads {address} from the network" for address in addresses if REMOTE.match(address)]

@@ -94,7 +94,7 @@ def lesson_page(notebook: Mapping[str, Any], path: Path, places: Places, saved: 
         if cell["cell_type"] == "markdown":
             parts.append(_markdown(source, path, places, path.stem))
         elif source.strip():
-            outputs = "\n".join(_output(output, own) for output in cell["outputs"])
+            outputs = "\n".join(_output(output, own) for output in _joined(cell["outputs"]))
             parts.append(f'<div class="cell" id="cell-{html.escape(cell["id"])}">\n{_code(source)}\n{outputs}</div>')
     for file in saved:
         shutil.copy(file, own)
@@ -156,6 +156,17 @@ def _code(source: str) -> str:
     return f'<pre class="code" tabindex="0"><code>{coloured}</code></pre>'
 
 
+def _joined(outputs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What a cell printed piece by piece as one piece, so that a progress bar can write over itself."""
+    joined: list[Mapping[str, Any]] = []
+    for output in outputs:
+        if joined and output["output_type"] == "stream" and joined[-1].get("name") == output["name"]:
+            joined[-1] = {**joined[-1], "text": [*joined[-1]["text"], *output["text"]]}
+        else:
+            joined.append(output)
+    return joined
+
+
 def _output(output: Mapping[str, Any], own: Path) -> str:
     """One output of a cell: a figure to explore, HTML, a picture, or text."""
     if output["output_type"] == "stream":
@@ -200,6 +211,7 @@ def _filed(text: str, own: Path) -> str:
             Image.open(io.BytesIO(content)).convert("RGB").save(file.with_suffix(".png"))
         return f"{own.name}/{file.name}"
 
+    text = re.sub(r"</?picture>|<source [^>]*>", "", text)                      # `_calm` makes its own stills
     text = re.sub(r'src="data:image/(png|gif|jpeg);base64,([^"]+)"',
                   lambda found: f'src="{name(base64.b64decode(found[2]), found[1])}"', text)
     return re.sub(r'srcdoc="([^"]*)"', lambda found: f'src="{name(html.unescape(found[1]).encode(), "html")}"', text)

@@ -266,7 +266,8 @@ GOOD = '<!doctype html><html lang="en"><head><title>A</title></head><body><h1 id
     ('<a href="#b">x</a>', "leads nowhere"), ('<img src="gone.png" alt="a">', "leads nowhere"),
     ('<iframe title="a" srcdoc="&lt;script src=https://a.org/a.js&gt;"></iframe>', "from the network"),
     ('<div style="background: url(https://a.org/a)"></div>', "from the network"),
-    (f"<p>{'iVBORw0KGgo' * 50}</p>", "shows data as if it were text"),
+    (f"<p>{'iVBORw0KGgo' * 50}</p>", "shows data or markup as if it were text"),
+    ("<p>&lt;caption>A table</p>", "shows data or markup as if it were text"),
 ])
 def test_a_planted_fault_on_a_page_is_found(planted, words, tmp_path):
     (tmp_path / "a.png").touch()

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 __all__ = ["site_problems"]
 
+LITERAL = ("pre", "code", "script", "style")
 REMOTE = re.compile(r"\s*(https?:)?//", re.IGNORECASE)
 
 
@@ -33,7 +34,7 @@ class _Reader(HTMLParser):
         self.problems: list[str] = []
         self.links: list[str] = []
         self.ids: set[str] = set()
-        self.level, self.has_title, self.in_style, self.in_script = 0, False, False, False
+        self.level, self.has_title, self.literal = 0, False, []
         self.feed(text)
         if not self.has_title:
             self.problems.append("has no title")
@@ -41,7 +42,8 @@ class _Reader(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = dict(attributes)
         self.has_title |= tag == "title"
-        self.in_style, self.in_script = tag == "style", tag == "script"
+        if tag in LITERAL:
+            self.literal.append(tag)
         if tag == "html" and not given.get("lang"):
             self.problems.append("names no language")
         if tag == "img" and not (given.get("alt") or "").strip():
@@ -66,13 +68,15 @@ class _Reader(HTMLParser):
             self.problems += _Reader(html.unescape(given["srcdoc"] or "")).problems
 
     def handle_data(self, data: str) -> None:
-        if self.in_style:
+        if "style" in self.literal:
             self._refuse_remote(re.findall(r"(?:@import|url\()\s*['\"]?([^)'\";]+)", data))
-        elif not self.in_script and re.search(r"\S{400}", data):
-            self.problems.append("shows data as if it were text")
+        elif not self.literal and re.search(r"\S{400}|</?(?!script)[a-z]+( [^<>]*)?>", data):
+            # (a script in prose is shown on purpose, not run)
+            self.problems.append(f"shows data or markup as if it were text: {data.strip()[:40]}")
 
     def handle_endtag(self, tag: str) -> None:
-        self.in_style = self.in_script = False
+        if self.literal and tag == self.literal[-1]:
+            self.literal.pop()
 
     def _refuse_remote(self, addresses: list[str]) -> None:
         self.problems += [f"loads {address} from the network" for address in addresses if REMOTE.match(address)]

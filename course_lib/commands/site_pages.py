@@ -18,9 +18,9 @@ from PIL import Image
 __all__ = ["Places", "lesson_page", "page", "text_page"]
 
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
-TAGS = {"a", "blockquote", "br", "code", "del", "details", "div", "em", "figcaption", "figure", "h1", "h2", "h3", "h4",
-        "hr", "iframe", "img", "kbd", "li", "ol", "p", "pre", "span", "strong", "sub", "summary", "sup", "table",
-        "tbody", "td", "th", "thead", "tr", "ul"}
+TAGS = {"a", "blockquote", "br", "caption", "code", "del", "details", "div", "em", "figcaption", "figure", "h1", "h2",
+        "h3", "h4", "hr", "iframe", "img", "kbd", "li", "ol", "p", "pre", "span", "strong", "sub", "summary", "sup",
+        "table", "tbody", "td", "th", "thead", "tr", "ul"}
 ATTRIBUTES = {"a": ["href", "title"], "img": ["src", "alt", "width"], "iframe": ["src", "title", "height"],
               "ol": ["start"], "details": ["open"]}
 PAGE = """<!doctype html>

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data.balancing import effective_numbers
 from ..shapes import Float
 
 __all__ = ["AsymmetricLoss", "ClassBalancedLoss", "FocalLoss", "LDAMLoss", "LogitAdjustedLoss", "TokenLoss",
@@ -76,7 +77,7 @@ class ClassBalancedLoss(nn.Module):
             raise ValueError(f"beta is {beta} and images {images}; expected 0 ≤ beta < 1, such as 0.9999, and the "
                              "number of training images")
         positive = _frequencies(frequencies)
-        worth = 1 - beta ** (images * torch.stack([positive, 1 - positive]).double())
+        worth = effective_numbers(images * torch.stack([positive, 1 - positive]), beta)
         weights = (2 / worth / (1 / worth).sum(0)).float()
         self.register_buffer("positive_weight", weights[0])
         self.register_buffer("negative_weight", weights[1])

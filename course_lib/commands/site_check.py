@@ -68,10 +68,10 @@ class _Reader(HTMLParser):
             self.problems += _Reader(html.unescape(given["srcdoc"] or "")).problems
 
     def handle_data(self, data: str) -> None:
+        """What is to be read; only a script that somebody wrote into prose is shown on purpose, instead of run."""
         if "style" in self.literal:
             self._refuse_remote(re.findall(r"(?:@import|url\()\s*['\"]?([^)'\";]+)", data))
         elif not self.literal and re.search(r"\S{400}|</?(?!script)[a-z]+( [^<>]*)?>", data):
-            # (a script in prose is shown on purpose, not run)
             self.problems.append(f"shows data or markup as if it were text: {data.strip()[:40]}")
 
     def handle_endtag(self, tag: str) -> None:

@@ -1,6 +1,5 @@
 """The personality explorer: which moments of a clip a face asks about, and what each of them does to a trait."""
 
-import base64
 import html
 import io
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ from ..models.personality import EndToEndPersonalityModel, TokenPersonalityModel
 from ..shapes import Float, UInt8
 from .explorer import explorer_script
 from .explorer_data import Item
-from .page import data_url, fill_page
-from .pictures import Picture, attention_on_clip, flow_colours
+from .page import fill_page, jpeg_url
+from .pictures import Picture, attention_on_clip, data_url, flow_colours
 
 if TYPE_CHECKING:
     from .explorer_widget import PersonalityWidget
@@ -114,7 +113,7 @@ class PersonalityExplorer:
         flows = clip["flow"].numpy()
         fastest = float(np.quantile(np.hypot(flows[..., 0], flows[..., 1]), 0.995))
         coloured = np.stack([flow_colours(flow, max(fastest, 1e-6)) for flow in flows])
-        header = {"sample": sample, "face": data_url(clip["face"]), "count": len(flows), "fastest": round(fastest, 2),
+        header = {"sample": sample, "face": jpeg_url(clip["face"]), "count": len(flows), "fastest": round(fastest, 2),
                   "frames": None if frames is None else film(frames[:len(flows)]), "flow": film(coloured),
                   "moment": self.moment(sample), "truth": clip["traits"].tolist() if "traits" in clip else None,
                   "traits": [float(f"{value:.6g}") for value in seen.traits.tolist()],
@@ -263,8 +262,7 @@ def film(frames: UInt8[np.ndarray, "frames height width 3"]) -> dict[str, Any]:
     sheet = np.vstack([np.hstack(small[first:first + COLUMNS]) for first in range(0, len(small), COLUMNS)])
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, "JPEG", quality=75)
-    return {"source": f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}", "width": size[0],
-            "height": size[1], "columns": COLUMNS}
+    return {"source": data_url(buffer.getvalue(), "jpeg"), "width": size[0], "height": size[1], "columns": COLUMNS}
 
 
 def _percent(share: Any) -> str:

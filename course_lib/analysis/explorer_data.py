@@ -18,7 +18,7 @@ from ..data.faces import to_image
 from ..data.population import ATTRIBUTES
 from ..shapes import Float, UInt8
 from .localisation import covered, pointing_game
-from .page import FINE, data_url, layer_name
+from .page import FINE, jpeg_url, layer_name
 from .recorder import AttentionRecorder
 
 __all__ = ["Item", "Look", "Predictions", "Removal", "fitting_names", "look", "one_each", "outline", "pack_item",
@@ -93,7 +93,7 @@ def pack_item(image: Float[Tensor, "3 height width"], weights: Sequence[Float[Te
         levels = torch.where(share > 1e-9, (255 * share).round().clamp(1, 255), 0).to(torch.uint8)
         planes.append(levels.numpy().tobytes())
         outlines = [outline(mask) for mask in regions.numpy().astype(np.uint8)]
-    header = {"image": data_url(image), "size": list(image.shape[1:]), "outlines": outlines,
+    header = {"image": jpeg_url(image), "size": list(image.shape[1:]), "outlines": outlines,
               "truth": None if truth is None else truth.int().tolist(),
               "probabilities": [float(f"{value:.6g}") for value in probabilities.tolist()]}
     return Item(header | known, b"".join(planes))

@@ -1,6 +1,5 @@
 """What the explorer shows, without the explorer: a plotly figure of any state, and the still part of a saved page."""
 
-import base64
 import html
 import io
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from torch import Tensor
 from ..shapes import Float
 from .explorer_steps import attribute_map
 from .localisation import area_share, energy, pointing_game
-from .pictures import overlay, to_picture
+from .pictures import data_url, overlay, to_picture
 
 if TYPE_CHECKING:
     from .explorer import AttentionExplorer
@@ -140,8 +139,8 @@ def static_part(explorer: "AttentionExplorer", samples: Sequence[int]) -> str:
                    f"<td>{('absent', 'present')[fact] if isinstance(fact, int) else fact}</td></tr>"
                    for name, share, threshold, probability, fact in zip(
                        explorer.names, often, explorer.thresholds.tolist(), first["probabilities"], truth, strict=True))
-    source = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return (f'<figure><img alt="{sentence}" src="{source}"><figcaption>{sentence}</figcaption></figure>'
+    return (f'<figure><img alt="{sentence}" src="{data_url(buffer.getvalue(), "jpeg")}">'
+            f"<figcaption>{sentence}</figcaption></figure>"
             "<table><caption>The first sample</caption><tr><th>attribute</th><th>frequency</th><th>threshold</th>"
             f"<th>probability</th><th>truth</th></tr>{rows}</table>")
 

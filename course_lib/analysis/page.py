@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from .. import files
-from .pictures import to_picture
+from .pictures import data_url, to_picture
 from .records import Record
 from .statistics import STATISTICS, attention_statistics
 
@@ -160,7 +160,7 @@ def pack(maps: Maps, *, sample: int = 0, query_names: Sequence[str] | None = Non
                          "pass the rows and columns of the patches")
     measures = [{"name": name, "says": STATISTICS[name]} for name in SHOWN]
     return {"layers": layers, "steps": steps, "levels": fineness, "names": names, "measures": measures,
-            "image": None if image is None else data_url(image)}, b"".join(planes)
+            "image": None if image is None else jpeg_url(image)}, b"".join(planes)
 
 
 def _common_shape(name: str, run: Sequence[Tensor | None]) -> tuple[int, ...]:
@@ -205,7 +205,7 @@ def _deflate(planes: bytes) -> bytes:
     return packer.compress(planes) + packer.flush()
 
 
-def data_url(image) -> str:
+def jpeg_url(image) -> str:
     """An image as a JPEG inside its own address, of at most `IMAGE_SIZE` px."""
     picture = to_picture(image)
     scale = IMAGE_SIZE / max(picture.shape[:2])
@@ -213,7 +213,7 @@ def data_url(image) -> str:
         picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_url(buffer.getvalue(), "jpeg")
 
 
 def _static_part(meta: dict[str, Any], planes: bytes) -> str:
@@ -241,7 +241,7 @@ def _static_part(meta: dict[str, Any], planes: bytes) -> str:
                 "columns, dark is 0, yellow the brightest of that map.")
     head = "".join(f"<th>{name}</th>" for name in ("", "layer", "heads", "queries", "keys", *SHOWN))
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return (f'<figure><img alt="{sentence}" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}" '
+    return (f'<figure><img alt="{sentence}" src="{data_url(buffer.getvalue(), "png")}" '
             f'style="width:{64 * columns}px"><figcaption>{sentence}</figcaption></figure>'
             f"<table><caption>Statistics, averaged over the heads</caption><tr>{head}</tr>{body}</table>")
 

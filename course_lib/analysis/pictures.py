@@ -21,8 +21,9 @@ from ..data.stories import TRAITS
 from ..data.video import Clip, FaceTrack
 from ..shapes import Bool, Float, UInt8
 
-__all__ = ["Animation", "Picture", "attention_on_clip", "blank_axes", "contact_sheet", "flow_arrows", "flow_colours",
-           "open_axis", "overlay", "plot_flow", "plot_pipeline", "plot_stages", "plot_track", "plot_traits"]
+__all__ = ["Animation", "Picture", "attention_on_clip", "blank_axes", "contact_sheet", "data_url", "flow_arrows",
+           "flow_colours", "open_axis", "overlay", "plot_flow", "plot_pipeline", "plot_stages",
+           "plot_track", "plot_traits"]
 
 INK, PAPER, HIGHLIGHT, BLUE, GREY = "#222222", "#ffffff", "#d1495b", "#345995", "#777777"
 
@@ -78,14 +79,15 @@ class Animation:
 def _as_html(data: bytes, kind: str, description: str, still: bytes | None = None) -> str:
     """An image with its description; who asked their system for less motion sees the `still` instead."""
     text = html.escape(description, quote=True)
-    image = f'<img alt="{text}" src="{_data_url(data, kind)}" style="max-width:100%">'
+    image = f'<img alt="{text}" src="{data_url(data, kind)}" style="max-width:100%">'
     if still is not None:
-        image = (f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{_data_url(still, "png")}">'
+        image = (f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{data_url(still, "png")}">'
                  f"{image}</picture>")
     return f'<figure style="margin:0">{image}<figcaption>{text}</figcaption></figure>'
 
 
-def _data_url(data: bytes, kind: str) -> str:
+def data_url(data: bytes, kind: str) -> str:
+    """A picture's bytes as an address that holds them; `kind` is png, gif or jpeg."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 

@@ -9,9 +9,11 @@ import time
 import zlib
 from importlib.resources import files
 
+import explorer_driver
 import numpy as np
 import pytest
 import torch
+from explorer_driver import settle, wait
 from matplotlib import colormaps
 from torch import nn
 
@@ -128,42 +130,17 @@ def test_a_recording_writes_its_page(tmp_path):
 # ---------------------------------------------------------------- the browser
 
 
-@pytest.fixture
-def open_page(browser, tmp_path):
-    """Open a page of these maps from disk, with the network cut; any word on the console fails the test."""
-    opened, said = [], []
+open_saved = explorer_driver.open_page              # a fixture
 
+
+@pytest.fixture
+def open_page(open_saved, tmp_path):
+    """Open a page of these maps from disk, with the network cut; any word on the console fails the test."""
     def opener(maps, scheme="light", width=1300, script=True, address="", **options):
         path = save_page(tmp_path / "page.html", maps, **options)
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900},
-                                      java_script_enabled=script, offline=True, accept_downloads=True)
-        page = context.new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: said.append(request.url)
-                if not request.url.startswith(("file:", "data:", "blob:")) else None)
-        page.goto(f"file://{path}{address}")
-        if script:
-            eventually(page, "window.attention !== undefined")
-        opened.append(context)
-        return page
+        return open_saved(f"{path}{address}", scheme, width, script, "no-preference")
 
-    yield opener
-    for context in opened:
-        context.close()
-    assert said == []
-
-
-def eventually(page, expression, seconds=8):
-    """Wait until it is true; evaluated from outside, because the page's own policy forbids eval."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(expression):
-        assert time.monotonic() < end, expression
-        page.wait_for_timeout(30)
-
-
-def settle(page):
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return opener
 
 
 def state(page, name):
@@ -341,7 +318,7 @@ def test_the_slider_and_play_walk_through_the_steps(open_page):
     put(page, layer=1, step=1)
     assert "did not run at this step" in sentence(page)
     page.get_by_role("button", name="Play").click()
-    eventually(page, "attention.get('step') === 2")
+    wait(page, "attention.get('step') === 2")
     page.get_by_role("button", name="Pause").click()
 
 
@@ -435,7 +412,7 @@ def test_the_address_remembers_and_an_impossible_state_is_brought_within_bounds(
     page = open_page(random_maps(), address="#" + json.dumps({"layer": 99, "head": 2, "query": -4, "measure": "x"}))
     assert "Layer 1 (blocks.1.attn), head 2" in sentence(page)
     put(page, query=5)
-    eventually(page, "decodeURIComponent(location.hash).includes('\"query\":5')")
+    wait(page, "decodeURIComponent(location.hash).includes('\"query\":5')")
 
 
 def test_without_javascript_or_inflation_the_static_part_stays(open_page, browser):
@@ -447,7 +424,7 @@ def test_without_javascript_or_inflation_the_static_part_stays(open_page, browse
     assert page.locator("#static").is_hidden()
     page.add_init_script("delete window.DecompressionStream")
     page.reload()
-    eventually(page, "document.getElementById('note').textContent.includes('cannot unpack')")
+    wait(page, "document.getElementById('note').textContent.includes('cannot unpack')")
     assert page.locator("#static").is_visible()
 
 
@@ -515,7 +492,7 @@ def test_render_takes_a_widgets_model_and_lets_go_of_it(browser):
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.set_content(f'<script type="module">{viewer}\n{script}</script>')
-    eventually(page, "window.close_view !== undefined")
+    wait(page, "window.close_view !== undefined")
     page.get_by_role("combobox", name="Head").select_option("1")
     settle(page)
     assert (state(page, "head"), page.evaluate("saved")) == (1, 1)

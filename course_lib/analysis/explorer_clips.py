@@ -86,7 +86,7 @@ class PersonalityExplorer:
     `traits`, the deciding `moment` and `frames` (a data set of drawn clips has them, too). Nothing is computed before
     it is looked at.
 
-    Raises ``ValueError`` for a model without face and motion tokens, and for an empty data set. Used in lesson 05.
+    Raises ``ValueError`` for a model without face and motion tokens, and for an empty data set. Used in lesson 08.
     """
 
     def __init__(self, model: nn.Module, dataset: Any):

@@ -2,7 +2,10 @@
 #   make lab              open JupyterLab at lesson 00         (PORT=8888, ARGS="…" go to JupyterLab)
 #   make test             units, properties, every notebook, the browser        (ARGS="…" go to pytest)
 #   make test-all         also what is marked slow
-#   make colab            run the notebooks in an environment like Colab's      (ARGS="00 04" for some of them)
+#   make device           the notebooks, and the tests of tests/device, on a device that is not the CPU: a GPU, else a
+#                         pretend one, built with g++                           (ARGS="00 04" for some, "tests")
+#   make colab            run the notebooks in an environment like Colab's, with Python 3.13 where there is one
+#                                                                               (ARGS="00 04" for some of them)
 #   make site             run the lessons and write them as pages to site/      (ARGS="--lessons 04" for some)
 #   make answers          write the notebooks with every exercise answered, for teachers, to answers/
 #   make bench            the table of speeds and sizes
@@ -16,13 +19,17 @@ FIND_PYTHON = for python in python3 python3.13 python3.12 python3.11; do $$pytho
     'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
     && echo $$python && break; done
 PYTHON ?= $(eval PYTHON := $(shell $(FIND_PYTHON)))$(PYTHON)# looked for once, and only when it is needed
+# Colab has Python 3.13. `python3.13` may be a shim that does not run, so each candidate is tried.
+FIND_COLAB_PYTHON = for python in python3.13 $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.13.*[0-9]/bin/python; do \
+    $$python -c 'import venv, ensurepip' 2>/dev/null && echo $$python && break; done
+COLAB_PYTHON ?= $(eval COLAB_PYTHON := $(or $(shell $(FIND_COLAB_PYTHON)),$(PYTHON)))$(COLAB_PYTHON)
 PORT   ?= 8888
 RUN    := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 export COURSE_STARTED := $(shell date +%s)
 
-.PHONY: lab test test-all colab site answers bench retarget clean
+.PHONY: lab test test-all device colab site answers bench retarget clean
 
 lab: $(READY)
 	$(RUN) -m jupyter lab --port=$(PORT) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
@@ -30,7 +37,7 @@ lab: $(READY)
 	    $$([ "$$(uname)$$DISPLAY$$WAYLAND_DISPLAY" = Linux ] && echo --no-browser) $(ARGS)
 
 PYTEST = $(RUN) -m pytest tests notebooks --numprocesses=auto --maxprocesses=4 --dist=loadscope \
-    --nbval-lax --nbval-current-env --nbval-cell-timeout=60 --durations=5 $(ARGS)
+    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --durations=5 $(ARGS)
 
 test: $(READY)
 	$(PYTEST) -m "not slow"
@@ -42,6 +49,9 @@ endif
 test-all: $(READY)
 	$(PYTEST)
 
+device: $(READY)
+	$(RUN) tests/device/run_device.py $(ARGS)
+
 colab: $(COLAB)/.ready
 	$(COLAB)/bin/python tests/colab/run.py $(ARGS)
 
@@ -49,10 +59,10 @@ site answers: $(READY)
 	$(RUN) -m course_lib $@ $(ARGS)
 
 bench: $(READY)
-	$(RUN) -m tests.bench $(ARGS)
+	$(RUN) tests/bench.py $(ARGS)
 
 retarget:
-	$(need_python)
+	$(call need_python,$(PYTHON))
 	@$(PYTHON) retarget.py $(REPO)
 
 clean:
@@ -60,12 +70,12 @@ clean:
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 define need_python
-@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv was found; install one (on Debian or Ubuntu:" \
+@test -n "$(1)" || { echo "no Python 3.11, 3.12 or 3.13 with venv was found; install one (on Debian or Ubuntu:" \
     "apt install python3 python3-venv) or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 endef
 
 $(READY): pyproject.toml
-	$(need_python)
+	$(call need_python,$(PYTHON))
 	@echo "setting up $(VENV) with $(PYTHON): a few minutes the first time"
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 ifdef CPU
@@ -75,9 +85,9 @@ endif
 	@touch $@
 
 $(COLAB)/.ready: tests/colab/requirements.txt
-	$(need_python)
-	@echo "setting up $(COLAB) with $(PYTHON): some minutes the first time"
-	@test -x $(COLAB)/bin/python || $(PYTHON) -m venv $(COLAB)
+	$(call need_python,$(COLAB_PYTHON))
+	@echo "setting up $(COLAB) with $(COLAB_PYTHON): some minutes the first time"
+	@test "$$($(COLAB)/bin/python -V 2>&1)" = "$$($(COLAB_PYTHON) -V)" || $(COLAB_PYTHON) -m venv --clear $(COLAB)
 ifdef CPU
 	@$(COLAB)/bin/python -m pip install --quiet --index-url https://download.pytorch.org/whl/cpu $$(grep '^torch' $<)
 endif

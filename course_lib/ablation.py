@@ -20,6 +20,7 @@ from .analysis.localisation import score_localisation
 from .data.clips import ClipDataset
 from .data.stories import TRAITS
 from .models.dynamic import DynamicFeatureExtractor
+from .models.inference import to_model
 from .models.personality import (
     CompletePersonalityModel,
     FeatureFusionModule,
@@ -152,7 +153,7 @@ def train_arm(name: str, seed: int, train: dict[str, Tensor], valid: dict[str, T
     """Train one arm on `face_tokens`, `motion_tokens` and `traits`; the model, and its validation loss by epoch."""
     arm, curve = ARMS[name], _Curve()
     torch.manual_seed(seed)
-    model = arm.build()
+    model = arm.build().to(runtime.default_device())
     seen, unseen = (TokenDataset(*arm.inputs(data["face_tokens"], data["motion_tokens"]), traits=data["traits"],
                                  shuffle=data is train) for data in (train, valid))
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -175,13 +176,13 @@ def predict(name: str, model: nn.Module, data: dict[str, Tensor]) -> dict[str, T
         inputs = ARMS[name].inputs(data["face_tokens"][chosen], data["motion_tokens"][chosen])
         if tokens:
             attend.record = True
-        answer = {"prediction": model(*(features.float() for features in inputs))}
+        answer = {"prediction": model(*to_model(model, *inputs))}
         if tokens:
             cross, deciding = model.cross_attention, data["moment"][chosen]
             listening = attend.last_attn_weights.mean(dim=1)[torch.arange(len(chosen)), :, deciding]
             answer |= {"moments": cross.last_pooled_weights.mean(dim=1), "places": cross.last_importance * listening}
         for key, value in answer.items():
-            parts.setdefault(key, []).append(value)
+            parts.setdefault(key, []).append(value.cpu())
     return {key: torch.cat(values) for key, values in parts.items()}
 
 

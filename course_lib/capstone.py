@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler, Sampler
 from tqdm import tqdm
 
+from . import runtime
 from .analysis.localisation import score_localisation
 from .analysis.statistics import effective_support
 from .data.arrays import TokenArrays
 from .evolution import LDAM_SCALE, predict
 from .models.attention import attention_weights, split_heads
 from .models.attributes import AttributeDecoder
+from .models.inference import evaluating, to_model
 from .shapes import Float
 from .training.attribute_metrics import best_thresholds, score_attributes, threshold_scores
 from .training.callbacks import ClipGradients, WarmupCosine
@@ -100,6 +102,7 @@ def _train(train: TokenArrays, seed: int, loss: Callable, penalty: Callable | No
     decoder = AttributeDecoder(train.tokens.shape[-1], count, WIDTH, HEADS, cosine=cosine)
     if not cosine:
         decoder.head.bias.data = torch.logit(frequencies, eps=1e-3)         # begin at the prior
+    decoder.to(runtime.default_device())
     drawn = sampler(seed) if sampler else RandomSampler(train, num_samples=DRAWS)
     model, charged = (_WithAttention(decoder), _WithPenalty(loss, penalty)) if penalty else (decoder, loss)
     fit(model, DataLoader(train, BATCH, sampler=drawn), epochs=EPOCHS, loss_function=charged, seed=seed,
@@ -167,7 +170,8 @@ def _score(model: nn.Module, faces: FaceSplits, cosine: bool) -> dict[str, Score
 @torch.no_grad()
 def attention_maps(model: nn.Module, arrays: TokenArrays, first: int) -> Float[Tensor, "n attributes rows columns"]:
     """Where each attribute's query looks in the first images, the mean over heads."""
-    model(arrays.tokens[:first].to(next(model.parameters())), record=True)
+    with evaluating(model):
+        model(*to_model(model, arrays.tokens[:first]), record=True)
     maps = model.last_attn_weights.cpu()
     side = math.isqrt(maps.shape[-1])
     return maps.unflatten(-1, (side, side))

@@ -23,6 +23,7 @@ from .data.faces import FaceDataset
 from .data.population import ATTRIBUTES, CELEBA_RATES
 from .data.samplers import BalancedSampler, CurriculumSampler, EnrichedFaces, rarest_weights
 from .models.attributes import AttributeModel, PointingDecoder, TokenExtractor
+from .models.inference import evaluating, to_model
 from .shapes import Float
 from .training.attribute_metrics import best_thresholds, calibration_error, score_attributes, threshold_scores
 from .training.calibration import calibrate
@@ -149,7 +150,8 @@ def train_remedy(name: str, train: Faces, valid: Faces, seed: int = 0, epochs: i
     loss = remedy.loss(frequencies, len(train))
     if not (remedy.cosine or isinstance(loss, LogitAdjustedLoss)):
         head = getattr(model, "decoder", model).head
-        head.bias.data = torch.logit(frequencies)       # begin at the prior instead of learning it
+        head.bias.data = torch.logit(frequencies).to(head.bias.device)  # begin at the prior instead of learning it
+    model.to(runtime.default_device())
     sampler = (remedy.sampler(train.targets, epochs, steps * BATCH, seed) if remedy.sampler
                else RandomSampler(train, num_samples=steps * BATCH))
     detector = StuckDetector(ATTRIBUTES)
@@ -163,8 +165,8 @@ def train_remedy(name: str, train: Faces, valid: Faces, seed: int = 0, epochs: i
 @torch.no_grad()
 def predict(model: nn.Module, faces: Faces, remedy: str = "naive BCE") -> Float[Tensor, "n attributes"]:
     """The logits of all images in memory; cosines are stretched as they were for the loss."""
-    device = next(model.parameters()).device
-    logits = torch.cat([model(inputs.to(device)).cpu() for inputs in faces.batches()]).double()
+    with evaluating(model):
+        logits = torch.cat([model(*to_model(model, inputs)).cpu() for inputs in faces.batches()]).double()
     return logits * (LDAM_SCALE if REMEDIES[remedy].cosine else 1)
 
 

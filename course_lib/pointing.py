@@ -70,6 +70,7 @@ def _train(decoder: str, seed: int) -> AttributeModel:
     torch.manual_seed(seed)
     model = DECODERS[decoder]()
     model.decoder.head.bias.data = torch.logit(train.targets.mean(0))
+    model.to(runtime.default_device())
     folder = runtime.cache_dir("studies/pointing") / f"{decoder} {seed}"
     fit(model, DataLoader(train, BATCH, shuffle=True, drop_last=True), DataLoader(valid, 250), epochs=EPOCHS, seed=seed,
         loss_function=TokenLoss(WeightedBCELoss()), metrics={},

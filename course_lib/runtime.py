@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Runtime", "assets", "cache_dir", "chosen_cache", "scale", "setup"]
+__all__ = ["Runtime", "assets", "cache_dir", "chosen_cache", "default_device", "scale", "setup", "synchronize"]
 
 T = TypeVar("T")
 
@@ -41,35 +41,81 @@ def _precision(device: "torch.device") -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
+def default_device() -> "torch.device":
+    """Where models go: the device that ``COURSE_DEVICE`` names, else an NVIDIA GPU, else the CPU.
+
+    Raises ``ValueError`` if ``COURSE_DEVICE`` names no device of this machine.
+    """
+    import torch
+
+    name = os.environ.get("COURSE_DEVICE")
+    if not name:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:     # AssertionError: torch was built without that kind of device
+        raise ValueError(f"COURSE_DEVICE={name} is no device of this machine ({str(error).splitlines()[0]}); set it to "
+                         "cpu, or unset it and the course chooses") from error
+
+
+def synchronize() -> None:
+    """Wait until a GPU has done what it was given; without one there is nothing to wait for."""
+    import torch
+
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
 def setup(seed: int = 0, quiet: bool = False) -> Runtime:
-    """Seed Python, NumPy and torch, choose device and precision, and print them; safe to call again."""
+    """Seed Python, NumPy and torch, choose device and precision, and print them; safe to call again.
+
+    Models and batches go to ``rt.device``: ``model(image.to(rt.device))``.
+    """
     import numpy as np
     import torch
 
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     runtime = Runtime(device, _precision(device), seed)
     if not quiet:
-        name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-        print(f"device     {name}\nprecision  {runtime.precision}\nseed       {seed}\ntorch      {torch.__version__}")
+        print(f"device     {_described(device)}\nprecision  {runtime.precision}\nseed       {seed}\n"
+              f"torch      {torch.__version__}")
     return runtime
 
 
-def scale(cpu: T, gpu: T) -> T:
-    """The course's one knob for size: ``steps = scale(cpu=200, gpu=2000)``."""
+def _described(device: "torch.device") -> str:
     import torch
 
-    return gpu if torch.cuda.is_available() else cpu
+    if device.type == "cpu":
+        return f"CPU, {torch.get_num_threads()} threads"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def scale(cpu: T, gpu: T) -> T:
+    """The course's one knob for size: ``steps = scale(cpu=200, gpu=2000)``.
+
+    Only for work that the GPU does: drawing faces and reading videos take as long beside a GPU as without one.
+    ``COURSE_SCALE`` (``cpu`` or ``gpu``) chooses; otherwise the device does.
+    """
+    chosen = os.environ.get("COURSE_SCALE") or ("cpu" if default_device().type == "cpu" else "gpu")
+    if chosen not in ("cpu", "gpu"):
+        raise ValueError(f"COURSE_SCALE={chosen} is no size of the lessons; set it to cpu or gpu, or unset it")
+    return gpu if chosen == "gpu" else cpu
 
 
 def assets(name: str = "") -> Path:
     """The path of a shipped asset, for example ``assets("weights/static.safetensors")``.
 
-    Raises ``FileNotFoundError`` if there is none of that name, ``ValueError`` if the name leaves the folder.
+    They lie beside the package in a clone of the course and are in no wheel. Raises ``FileNotFoundError`` if they are
+    not there or none has that name, ``ValueError`` if the name leaves the folder.
     """
-    root = Path(__file__).resolve().parent.parent / "assets"
+    package = Path(__file__).resolve().parent
+    root = package.parent / "assets"
+    if not root.is_dir():
+        raise FileNotFoundError(f"{package} has no assets beside it, because the course works from its clone; install "
+                                "it there with `pip install -e .`")
     path = (root / name).resolve()
     if not path.is_relative_to(root):
         raise ValueError(f"{name!r} leads out of the assets folder; give a name inside {root}")

@@ -16,19 +16,28 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import imageio.v2 as imageio
 import numpy as np
 import torch
 import torch.nn.functional as F
+from bench_attributes import bench_attributes, bench_losses
+from bench_explorer import bench_explorer
+from bench_parts import bench_parts
+from bench_tools import row, seconds
+from chromium import CHROMIUM_FLAGS, find_chromium
 from einops import reduce
+from playwright.sync_api import sync_playwright
+from test_page import random_maps
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet50, vit_b_16
 
 from course_lib import files, runtime
 from course_lib.analysis import AttentionRecorder
+from course_lib.analysis import page as pages
 from course_lib.analysis.measures import linear_probe
 from course_lib.data import ClipDataset, FaceDataset, draw_face, render_clip
 from course_lib.data.clips import PARTS, RenderedClip
@@ -36,6 +45,7 @@ from course_lib.data.faces import to_image
 from course_lib.data.flow import OpticalFlowComputer, end_point_error, flow_windows, warp
 from course_lib.data.population import ATTRIBUTES, CELEBA_RATES
 from course_lib.data.video import face_windows, read_clip, track_face
+from course_lib.lessons.exercises import all_exercises, check
 from course_lib.models import (
     DynamicFeatureExtractor,
     StaticFeatureExtractor,
@@ -45,10 +55,6 @@ from course_lib.models import (
 from course_lib.models.dynamic import I3D
 from course_lib.studies import difficulty_table, transfer_table
 from course_lib.training import fit
-from tests.bench_attributes import bench_attributes, bench_losses
-from tests.bench_explorer import bench_explorer
-from tests.bench_parts import bench_parts
-from tests.bench_tools import row, seconds
 
 VIDEO_FPS = 25
 
@@ -300,6 +306,20 @@ def bench_difficulty() -> None:
     print(f"\n{transfer_table(rows)}")
 
 
+def bench_checks() -> None:
+    """The slowest checks of exercises, on the library's own answers, beside the time that a check may take."""
+    spent = {}
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, COURSE_CACHE=folder):     # own progress
+        for name, (_, exercise) in all_exercises().items():
+            answer = exercise.load_solution()
+            started = time.process_time()
+            with contextlib.redirect_stdout(io.StringIO()):
+                check(name, answer)
+            spent[name] = time.process_time() - started
+    for name in sorted(spent, key=spent.get, reverse=True)[:3]:
+        row(f"check of {name}", f"{spent[name]:.2f} s", "2 s allowed", spent[name] / 2, "≤ 1")
+
+
 class BareAttention(nn.Module):
     """Four projections around PyTorch's fused attention: what the course's layer is measured against."""
 
@@ -353,14 +373,31 @@ def bench_attention() -> None:
     torch.set_num_threads(threads)
 
 
+def repaint_times(page, rounds=40):
+    """Milliseconds of script, style and layout that a hover, and a change of layer and head, take."""
+    return page.evaluate("""async rounds => {
+        const frames = [], real = window.requestAnimationFrame;
+        window.requestAnimationFrame = (paint) => frames.push(paint);
+        const measure = (act) => {
+          const start = performance.now();
+          act();
+          while (frames.length) frames.shift()(start);
+          document.body.offsetHeight;
+          return performance.now() - start;
+        };
+        const picture = document.querySelector(".picture"), box = picture.getBoundingClientRect(), times = [[], []];
+        for (let i = 0; i < rounds; i++) {
+          times[0].push(measure(() => picture.dispatchEvent(new PointerEvent("pointermove", { bubbles: true,
+            clientX: box.left + box.width * ((i * 0.37) % 1), clientY: box.top + box.height * ((i * 0.73) % 1) }))));
+          times[1].push(measure(() => { attention.set("layer", i % 12); attention.set("head", (5 * i) % 12);
+            attention.save_changes(); }));
+        }
+        window.requestAnimationFrame = real;
+        return times; }""", rounds)
+
+
 def bench_viewer(folder: str) -> None:
     """The page of 12 layers × 12 heads beside BertViz's model view, and its repaints beside a frame of 60 Hz."""
-    from playwright.sync_api import sync_playwright
-
-    from course_lib.analysis import page as pages
-    from tests.conftest import CHROMIUM_FLAGS, find_chromium
-    from tests.test_page import random_maps, repaint_times
-
     maps, words = random_maps(12, 12, 64, 64, sharp=1.0), [f"word{i}" for i in range(64)]
     viewer = len(Path(pages.__file__).with_name("viewer.js").read_bytes())
     actions = [lambda: pages.attention_page(maps, query_names=words)]
@@ -449,7 +486,7 @@ import time, torch
 from torch.utils.data import DataLoader, TensorDataset
 from course_lib.models import TokenPersonalityModel
 from course_lib.training import fit
-from tests.bench import random_tokens
+from bench import random_tokens
 
 class Clock:
     seconds = []
@@ -475,7 +512,7 @@ def clips_per_second(folder: Path, processes: int) -> float:
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--standalone",
          str(program)], capture_output=True, text=True, check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
-             "PYTHONPATH": str(Path(__file__).parent.parent)}).stdout
+             "PYTHONPATH": str(Path(__file__).parent)}).stdout
     return float(output.split("clips/s")[1].split()[0])
 
 
@@ -504,7 +541,7 @@ def bench_preprocess(folder: str, clips: int = 36) -> None:
 
 BENCHES = {"pipeline": bench_pipeline, "memory": bench_memory, "extractors": bench_extractors, "probe": bench_probe,
            "world": bench_world, "flow": bench_flow, "rates": bench_rates, "difficulty": bench_difficulty,
-           "attention": bench_attention, "viewer": bench_viewer, "training": bench_training,
+           "checks": bench_checks, "attention": bench_attention, "viewer": bench_viewer, "training": bench_training,
            "preprocess": bench_preprocess, "attributes": bench_attributes, "losses": bench_losses,
            "explorer": lambda: bench_explorer(row), "parts": bench_parts}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from bench_tools import row, seconds
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -18,7 +19,6 @@ from course_lib.models import AttributeDecoder, AttributeModel, PointingDecoder,
 from course_lib.training import AsymmetricLoss, ClassBalancedLoss, FocalLoss, LDAMLoss, LogitAdjustedLoss
 from course_lib.training.losses import TokenLoss, WeightedBCELoss
 from course_lib.training.stuck import AggressiveLoss
-from tests.bench_tools import row, seconds
 
 BATCH = 64
 

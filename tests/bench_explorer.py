@@ -1,6 +1,6 @@
 """What a change of the explorer's view costs in a browser: attribute, layer, head and sample, first paint, memory.
 
-Run by `python -m tests.bench explorer`; measured with 40 attributes × 4 layers × 8 heads × 196 patches.
+Run by `make bench ARGS=explorer`; measured with 40 attributes × 4 layers × 8 heads × 196 patches.
 """
 
 import json
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from chromium import CHROMIUM_FLAGS, find_chromium
+from explorer_model import small_model
 from playwright.sync_api import sync_playwright
 
 from course_lib.analysis.explorer import AttentionExplorer
-from tests.conftest import CHROMIUM_FLAGS, find_chromium
-from tests.explorer_model import small_model
 
 MEASURE = """async ([changes, rounds]) => {
     const frames = [], real = window.requestAnimationFrame, times = {};

@@ -1,11 +1,11 @@
 """The rows of lesson 10: a face taken apart in twenty steps, and what recording all of its attention costs."""
 
 import torch
+from bench_tools import row, seconds
 
 from course_lib.analysis import AttentionRecorder
 from course_lib.data.parts import PartDataset
 from course_lib.models import PartPipeline, VisualizableCrossAttention, course_part_transformer
-from tests.bench_tools import row, seconds
 
 ALLOWED = 0.5                                           # seconds for a face
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,6 +29,7 @@ def open_page(browser):
     def opener(path, scheme="light", width=1300, script=True, motion="reduce"):
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True,
                                       java_script_enabled=script, accept_downloads=True, reduced_motion=motion)
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
@@ -45,9 +47,9 @@ def open_page(browser):
     assert said == [], said
 
 
-def wait(page, expression, seconds=20):
+def wait(page, expression):
     """Until it is true; evaluated from outside, because the page's own policy forbids eval."""
-    eventually(lambda: page.evaluate(expression), seconds)
+    eventually(lambda: page.evaluate(expression))
 
 
 def settle(page):
@@ -149,6 +151,7 @@ def open_widget(browser):
 
     def opener(widget, slow=()):
         page = browser.new_page(viewport={"width": 1300, "height": 900})
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         opened.append(page)
@@ -177,9 +180,6 @@ def notebook(path, cells):
         {"cell_type": "code", "id": f"cell-{index}", "metadata": {}, "outputs": [], "execution_count": None,
          "source": source.replace("ROOT", str(ROOT))} for index, source in enumerate(cells)]}))
     return path
-
-
-PATIENCE = 300_000                      # ms: a busy machine takes minutes to start a notebook program
 
 
 def free_port():
@@ -243,8 +243,8 @@ class Kernel:
         self.client.stop_channels()
 
 
-def eventually(check, seconds=60):
-    end = time.monotonic() + seconds
+def eventually(check):
+    end = time.monotonic() + PATIENCE / 1000
     while True:
         found = check()
         if found or time.monotonic() > end:
@@ -341,7 +341,7 @@ def drive(root, controls, read):
         for name, value in expected.items():
             for side in read:
                 try:
-                    eventually(lambda side=side, name=name, value=value: side(name) == value, 30)
+                    eventually(lambda side=side, name=name, value=value: side(name) == value)
                 except AssertionError:
                     raise AssertionError(f"control {number}: {name} is {side(name)!r}, not {value!r}") from None
 

@@ -1,14 +1,15 @@
-"""A film of the attention explorer for the README, taken from the real thing: `python -m tests.film_explorer`.
+"""A film of the attention explorer for the README, taken from the real thing: `python tests/film_explorer.py`.
 
 The shipped predictor, drawn faces and the widget's own view in Chromium, with this process as its kernel; only the
 pointer is drawn. Writes assets/pictures/explorer.gif.
 """
 
 import io
-import sys
 from pathlib import Path
 
 import torch
+from chromium import CHROMIUM_FLAGS, find_chromium
+from explorer_driver import connect, settle
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
@@ -18,10 +19,6 @@ from course_lib.analysis import ImbalanceAwareAttentionExplorer
 from course_lib.data.population import ATTRIBUTES, CELEBA_RATES
 from course_lib.pointing import hard_faces
 from course_lib.training.calibration import course_attribute_predictor
-
-sys.path.insert(0, str(Path(__file__).parent))              # the tests import each other by their bare names
-from conftest import CHROMIUM_FLAGS, find_chromium
-from explorer_driver import connect, settle
 
 GIF = Path(__file__).parent.parent / "assets" / "pictures" / "explorer.gif"
 SIZE, SCALE = (1060, 852), 0.75          # px of the page, and how large it is filmed

@@ -82,7 +82,7 @@ def executed():
     cells += [new_code_cell(source, id=name) for name, source in DESCRIBED.items()]
     cells += [new_code_cell(source, id=name) for name, (source, _) in BARE.items()]
     notebook = new_notebook(cells=cells)
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
     return notebook
 
 

@@ -17,7 +17,7 @@ def test_a_notebook_runs_with_every_exercise_answered(name, tmp_path, monkeypatc
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))         # nobody's own progress
     answers(Answers(output=str(tmp_path)))
     notebook = nbformat.read(tmp_path / name, 4)
-    NotebookClient(notebook, timeout=120, kernel_name="python3",
+    NotebookClient(notebook, timeout=600, kernel_name="python3",
                    resources={"metadata": {"path": str(tmp_path)}}).execute()
     exercises = [cell for cell in notebook.cells if cell.cell_type == "code" and CHECKED.search(cell.source)]
     assert exercises

@@ -1,11 +1,14 @@
 """The cheat sheet: every line of its code runs, its numbers are what comes out, and it fits one printed page."""
 
 import ast
+import math
 import re
 from pathlib import Path
 
+import matplotlib
 import pytest
 import torch
+from PIL import ImageFont
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib import models
@@ -79,24 +82,49 @@ def test_every_word_in_code_marks_is_a_shape_a_formula_or_runs(sheet, capsys):
     assert "floor" in capsys.readouterr().out.lower()           # glossary() printed its words
 
 
-@pytest.mark.browser
-def test_it_fits_one_a4_page(browser):
-    from nbconvert.filters.markdown_mistune import markdown2html_mistune
+WIDTH, HEIGHT = 190 / 25.4 * 72, 277 / 25.4 * 72               # points of an A4 page with margins of 10 mm
+BODY, CODE, LEADING, CELL = 8, 7, 1.3, 2.2                      # points of a letter, a cell's padding and border
+LETTER, LETTER_OF_CODE = 0.6, 0.61                              # em: common fonts are narrower on average
 
-    style = """@page { size: A4; margin: 10mm } body { font: 8.5pt/1.3 sans-serif; margin: 0 } h1 { margin: 0 }
-      h1 { font-size: 12pt } table { border-collapse: collapse; width: 100%; margin: 1.5mm 0 }
-      td, th { border: 1px solid #bbb; padding: 0.3mm 1mm; text-align: left }
-      pre, code { font: 7pt/1.3 monospace } pre { margin: 1.5mm 0 }
-      .anchor-link { display: none }"""
 
-    def pages(text):
-        page = browser.new_page()
-        page.set_content(f"<!doctype html><style>{style}</style>{markdown2html_mistune(text)}")
-        page.set_viewport_size({"width": 718, "height": 1047})             # what the margins leave, at 96 dots an inch
-        clipped = page.evaluate("document.documentElement.scrollWidth > 718")
-        pdf = page.pdf(prefer_css_page_size=True)
-        page.close()
-        return len(re.findall(rb"/Type\s*/Page\b", pdf)), clipped
+def printed_height(text):
+    """Points of height that the sheet takes, whatever the font: lines filled with letters of a generous width."""
+    height = 0
+    for block in re.split(r"(```.*?```)|\n\n", text, flags=re.DOTALL):
+        lines = (block or "").strip("\n").splitlines()
+        if lines and lines[0].startswith("```"):
+            height += (len(lines) - 2) * LEADING * CODE
+        elif lines and lines[0].startswith("|"):
+            height += sum(lines_of(row) * LEADING * BODY + CELL for row in lines if not row.startswith("|---"))
+        elif lines:
+            height += (lines_of(" ".join(lines)) + 1) * LEADING * BODY          # and the space after a paragraph
+    return height
 
-    assert pages(TEXT) == (1, False)
-    assert pages(TEXT * 2)[0] == 2                              # the count can say otherwise
+
+def lines_of(text):
+    return math.ceil(len(text) * LETTER * BODY / WIDTH)
+
+
+def widest_code(text):
+    """Points of width that the longest line of code takes: it is not broken."""
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    return max(map(len, code.splitlines())) * LETTER_OF_CODE * CODE
+
+
+def test_it_fits_one_a4_page():
+    assert printed_height(TEXT) <= HEIGHT
+    assert widest_code(TEXT) <= WIDTH
+
+
+def test_a_sheet_that_is_too_long_or_too_wide_is_found():
+    assert printed_height(TEXT + "\nOne more line of advice.\n" * 2) > HEIGHT
+    assert widest_code("```python\n" + "x" * 127 + "\n```") > WIDTH
+
+
+def test_the_widths_are_generous():
+    """The widest of the common fonts, which matplotlib brings along, is narrower."""
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    prose = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL).replace("---|", "").replace("\n", " ")
+    for name, text, letter in (("DejaVuSans", prose, LETTER), ("DejaVuSansMono", "x", LETTER_OF_CODE)):
+        width = ImageFont.truetype(folder / f"{name}.ttf", 1000).getlength(text) / 1000
+        assert width / len(text) < letter

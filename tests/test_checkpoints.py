@@ -282,15 +282,15 @@ def lock_of(folder, **changes) -> None:
 def wait_for_ever(folder, ready):
     FolderLock(folder).take()
     ready.set()
-    time.sleep(60)
+    time.sleep(600)
 
 
 def test_a_folder_in_use_is_refused_until_that_process_is_dead(tmp_path):
     context = multiprocessing.get_context("fork")
     ready = context.Event()
-    process = context.Process(target=wait_for_ever, args=(tmp_path, ready))
+    process = context.Process(target=wait_for_ever, args=(tmp_path, ready), daemon=True)
     process.start()
-    assert ready.wait(30)
+    assert ready.wait(300)
     with pytest.raises(ValueError, match=rf"is in use: running.json names process {process.pid} on .*; wait for its "
                                          "end or choose another folder") as caught:
         train(tmp_path)
@@ -308,11 +308,12 @@ def test_a_number_given_to_a_later_process_is_not_the_run(tmp_path):
     train(tmp_path)
 
 
-def test_another_machine_counts_as_gone_after_its_silence(tmp_path):
-    lock_of(tmp_path, host="elsewhere", signed=time.time() - SILENT + 20)
+def test_another_machine_counts_as_gone_after_its_silence(tmp_path, monkeypatch):
+    monkeypatch.setattr("course_lib.training.lock.time.time", lambda: 1000.0)
+    lock_of(tmp_path, host="elsewhere", signed=1000.0 - SILENT + 1)
     with pytest.raises(ValueError, match="on elsewhere; wait 300 s, or delete that file if that machine is gone, or"):
         train(tmp_path)
-    lock_of(tmp_path, host="elsewhere", signed=time.time() - SILENT - 1)
+    lock_of(tmp_path, host="elsewhere", signed=1000.0 - SILENT - 1)
     train(tmp_path)
 
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from chromium import PATIENCE
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, auc, average_precision_score, f1_score, recall_score, roc_auc_score
 
@@ -245,7 +246,7 @@ def test_the_page_draws_every_panel_offline(browser, two, tmp_path):
     page.on("pageerror", lambda error: errors.append(error))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(two[2].save(tmp_path / "dashboard.html").as_uri(), wait_until="commit")
-    page.wait_for_selector(".js-plotly-plot .annotation-text", timeout=90_000)      # all is drawn in one go
+    page.wait_for_selector(".js-plotly-plot .annotation-text", timeout=PATIENCE)      # all is drawn in one go
     assert page.locator(".js-plotly-plot .cartesianlayer .subplot").count() == 10
     assert page.locator(".js-plotly-plot .scatterlayer .trace").count() == len(two[2].figure.data)
     assert page.locator(".annotation-text").first.text_content().startswith("ROC, plain")

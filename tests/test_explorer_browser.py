@@ -10,10 +10,10 @@ import explorer_driver
 import numpy as np
 import pytest
 import torch
+from chromium import PATIENCE
 from explorer_driver import (
     ATTRIBUTE_CONTROLS,
     CLIP_CONTROLS,
-    PATIENCE,
     drive,
     eventually,
     of_kernel,
@@ -275,8 +275,7 @@ def test_every_control_is_reached_and_works_by_keyboard(open_page, saved):
     patches.press("Escape")
     settle(page)
     assert state(page, "patch") == -1
-    page.wait_for_timeout(700)
-    assert sentence(page) == page.locator("[aria-live=polite]").inner_text()
+    eventually(lambda: sentence(page) == page.locator("[aria-live=polite]").inner_text())
 
 
 def test_keys_that_come_faster_than_pictures_all_count(open_page, saved):
@@ -577,7 +576,7 @@ def test_the_widgets_and_python_see_the_same_state(browser, tmp_path, name):
             restart(page, kernel)
             first.get_by_role("searchbox").fill("20")
             first.get_by_role("searchbox").press("Enter")
-            eventually(lambda: "does not answer" in first.locator(".notice").inner_text(), 30)
+            eventually(lambda: "does not answer" in first.locator(".notice").inner_text())
             first.get_by_role("searchbox").fill("2")        # what the page holds is still there
             first.get_by_role("searchbox").press("Enter")
             eventually(lambda: first.get_attribute("data-sample") == "2 0")

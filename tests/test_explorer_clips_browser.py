@@ -148,7 +148,8 @@ def test_the_clip_plays_with_its_playhead_and_stands_still_for_those_who_want_th
     step = state(page, "step")
     settle(page)
     assert film_frame(page) // 4 == step
-    page.wait_for_timeout(700)
+    for _ in range(20):
+        settle(page)                                          # time for forty frames
     assert state(page, "step") == step
     left = page.evaluate("document.querySelector('.playhead').style.left")
     assert float(left.rstrip("%")) == 100 * step / 8
@@ -177,8 +178,7 @@ def test_pointing_previews_and_clicking_holds(open_page, saved, explorer):
     settle(page)
     assert (state(page, "token"), state(page, "step")) == (30, 6)
     assert sentence(page) == explorer.describe(1, "Openness", token=30)
-    page.wait_for_timeout(700)
-    assert page.locator("[aria-live=polite]").inner_text() == sentence(page)
+    eventually(lambda: page.locator("[aria-live=polite]").inner_text() == sentence(page))
 
 
 def test_all_is_reached_by_tab_with_a_visible_focus(open_page, saved):

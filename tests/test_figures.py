@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from chromium import PATIENCE
 from IPython.core.formatters import DisplayFormatter
 
 from course_lib.analysis.figures import ExplorableFigure, space_time_figure
@@ -120,8 +121,8 @@ def test_the_saved_figure_draws_offline_and_its_menu_works(browser, volumes, tmp
     errors, asked = [], []
     page.on("pageerror", lambda error: errors.append(error))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(space_time_figure(volumes).save(tmp_path / "figure.html").as_uri())
-    page.wait_for_selector(".js-plotly-plot .updatemenu-header")
+    page.goto(space_time_figure(volumes).save(tmp_path / "figure.html").as_uri(), timeout=PATIENCE)
+    page.wait_for_selector(".js-plotly-plot .updatemenu-header", timeout=PATIENCE)
     assert page.evaluate("document.querySelector('.js-plotly-plot').data.map(trace => trace.visible)") == [True, False]
     page.locator(".updatemenu-header").click()
     page.locator(".updatemenu-dropdown-button", has_text="busy").click()

@@ -120,6 +120,21 @@ def test_scale_chooses_by_the_machine(monkeypatch):
     assert runtime.scale(cpu=2, gpu=20) == 2
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert runtime.scale(cpu=2, gpu=20) == 20
+    monkeypatch.setenv("COURSE_SCALE", "cpu")
+    assert runtime.scale(cpu=2, gpu=20) == 2
+    monkeypatch.setenv("COURSE_SCALE", "large")
+    with pytest.raises(ValueError, match="set it to cpu or gpu"):
+        runtime.scale(cpu=2, gpu=20)
+
+
+def test_the_device_is_the_one_that_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert runtime.default_device() == torch.device("cuda")
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+    assert runtime.setup(quiet=True).device == torch.device("cpu")
+    monkeypatch.setenv("COURSE_DEVICE", "toaster")
+    with pytest.raises(ValueError, match="COURSE_DEVICE=toaster is no device"):
+        runtime.default_device()
 
 
 def test_assets_stay_inside_their_folder():
@@ -128,6 +143,13 @@ def test_assets_stay_inside_their_folder():
         runtime.assets("../pyproject.toml")
     with pytest.raises(FileNotFoundError, match="no asset"):
         runtime.assets("weights/none")
+
+
+def test_a_copy_without_assets_says_that_the_course_works_from_its_clone(monkeypatch, tmp_path):
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "course_lib" / "runtime.py"))
+    for name in ("", "weights/static_head.safetensors"):
+        with pytest.raises(FileNotFoundError, match=r"works from its clone; install it there with `pip install"):
+            runtime.assets(name)
 
 
 def test_a_cache_that_cannot_be_written_moves_and_says_so_once(monkeypatch, tmp_path, capsys):

@@ -24,7 +24,7 @@ def test_the_finished_model_runs_on_a_real_video():
     form = next(cell for cell in notebook.cells if cell.id == "source")
     video = Path(os.environ["COURSE_REAL_CLIPS"]) / "swiz3n.mpg"
     form.source = f'SOURCE, VIDEO, CLIP = "my video", {str(video)!r}, 7'
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
     assert "The tracked face in 6 frames of swiz3n.mpg" in shown(notebook, "track")
     assert "Optical flow between two frames" in shown(notebook, "flow")
     assert "Predicted impressions: Openness" in shown(notebook, "traits")

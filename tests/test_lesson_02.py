@@ -157,7 +157,7 @@ def run(video, *cells):
     notebook = nbformat.read(LESSON, as_version=4)
     next(cell for cell in notebook.cells if cell.id == "form").source = f"VIDEO = {str(video)!r}"
     notebook.cells = [cell for cell in notebook.cells if cell.id in ("setup", "form", "read", *cells)]
-    return NotebookClient(notebook, timeout=120, kernel_name="python3", allow_errors=True).execute()
+    return NotebookClient(notebook, timeout=600, kernel_name="python3", allow_errors=True).execute()
 
 
 @pytest.mark.skipif(not REAL, reason="COURSE_REAL_CLIPS names no folder of real clips")

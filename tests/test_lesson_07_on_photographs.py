@@ -54,7 +54,7 @@ def test_the_lesson_runs_on_photographs(learn_tokens, tmp_path, monkeypatch):
             cell.source, found = re.subn(before, after, cell.source, flags=re.MULTILINE)
             changed += found
         assert changed == 1, before
-    NotebookClient(notebook, timeout=120, kernel_name="python3",
+    NotebookClient(notebook, timeout=600, kernel_name="python3",
                    resources={"metadata": {"path": str(path.parent)}}).execute()
     said = {cell.id: "".join(output.get("text", "") for output in cell.outputs if output.get("name") == "stdout")
             for cell in notebook.cells if cell.cell_type == "code"}

@@ -234,13 +234,14 @@ def test_attention_per_trait_is_the_gradient_of_hand_written_attention():
         torch.testing.assert_close(maps[:, trait], expected, atol=1e-7, rtol=1e-4)
 
 
-def test_attention_per_trait_works_frozen_and_without_gradients_but_not_in_training():
+def test_attention_per_trait_works_frozen_without_gradients_and_leaves_the_mode():
     model = TokenPersonalityModel(static_dim=10, dynamic_dim=6, fusion_dim=16, num_heads=2).requires_grad_(False)
     face, motion = torch.randn(3, 7, 10), torch.randn(3, 4, 6)
-    with pytest.raises(ValueError, match=r"model.eval\(\)"):
-        attention_per_trait(model, face, motion)
     with torch.no_grad():
-        assert attention_per_trait(model.eval(), face, motion).abs().max() > 0
+        in_training = attention_per_trait(model.train(), face, motion)
+        assert in_training.abs().max() > 0
+        assert model.training
+        torch.testing.assert_close(in_training, attention_per_trait(model.eval(), face, motion))
 
 
 def drawn_world(count, seed):

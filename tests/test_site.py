@@ -235,12 +235,12 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing_half(tmp_path):
             "try: site.executed(Path('00_long.ipynb'), Path('kept'))\nexcept KeyboardInterrupt: sys.exit(130)")
     run = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
                            env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True)
-    for _ in range(1200):
+    for _ in range(3000):
         if (tmp_path / "begun").exists():
             break
         time.sleep(0.1)
     run.send_signal(signal.SIGINT)
-    said = run.communicate(timeout=60)[1]
+    said = run.communicate(timeout=300)[1]
     assert run.returncode == 130, said
     assert list((tmp_path / "kept").glob("*.ipynb")) == []
 

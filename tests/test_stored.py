@@ -96,7 +96,7 @@ def test_processes_that_start_at_once_share_one_file(tmp_path, no_drawing):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(600)
         assert process.exitcode == 0
     assert len(list(tmp_path.iterdir())) == 1
     plain = list(faces(False))
@@ -106,11 +106,18 @@ def test_processes_that_start_at_once_share_one_file(tmp_path, no_drawing):
 
 def test_a_killed_process_loses_nothing_and_leaves_nothing_half(tmp_path, monkeypatch, no_drawing):
     n = 80
+
+    def draw_all_but_the_last():
+        drawn = faces(tmp_path, n)
+        for index in range(n - 1):
+            drawn[index]
+        time.sleep(600)
+
     fork = multiprocessing.get_context("fork")
-    process = fork.Process(target=lambda: list(faces(tmp_path, n)))
+    process = fork.Process(target=draw_all_but_the_last)
     dataset = faces(tmp_path, n)
     process.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not dataset.stored.holds(8) and time.monotonic() < deadline:
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)

@@ -139,7 +139,7 @@ def test_leaving_the_loop_stops_ffmpeg(tmp_path, monkeypatch):
     gc.collect()
     assert len(started) == 2  # one to read the description, one for the frames
     for process in started:
-        process.wait(timeout=5)
+        process.wait(timeout=300)
 
 
 def test_missing_empty_text_sound_and_playlist_files(tmp_path):

@@ -25,7 +25,7 @@ def visualize_feature_maps(model: nn.Module, layer_name: str, input_data: Tensor
     ``feature_maps_<layer>.png`` in it. Raises ``ValueError`` for a layer that does not exist or has no maps.
     Derived in lesson 01.
     """
-    maps = record_activations(model, layer_name, input_data)[layer_name].float().cpu()
+    maps = record_activations(model, layer_name, input_data)[layer_name].float()
     if maps.ndim not in (4, 5) or max_maps < 1:
         raise ValueError(f"{max_maps} maps were asked for of layer {layer_name!r}, which puts out {tuple(maps.shape)}; "
                          "choose one or more, and a layer with maps, batch channels height width")

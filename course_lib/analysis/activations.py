@@ -8,26 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models.inference import evaluating, to_model
 from ..shapes import Float
 
 __all__ = ["activation_correlations", "record_activations", "watch"]
 
 
 def record_activations(model: nn.Module, layer_names: Iterable[str] | str, *inputs: Any) -> dict[str, Tensor]:
-    """Run ``model(*inputs)`` once without gradients and return what the named layers put out, by name.
+    """Run ``model(*inputs)`` once, in evaluation mode, and return what the named layers put out, by name, on the CPU.
 
-    Names are those of ``model.named_modules()``. The model's mode is left as it is, so put it into evaluation mode
-    first. A layer used several times keeps its last output; of several outputs the first tensor is kept.
-    Raises ``ValueError`` for a layer that does not exist or does not run. Derived in lesson 01.
+    Names are those of ``model.named_modules()``. A layer used several times keeps its last output; of several outputs
+    the first tensor is kept. Raises ``ValueError`` for a layer that does not exist or does not run.
+    Derived in lesson 01.
     """
     names = [layer_names] if isinstance(layer_names, str) else list(layer_names)
-    with torch.no_grad(), watch(model, names) as activations:
-        model(*inputs)
+    with evaluating(model), torch.no_grad(), watch(model, names) as activations:
+        model(*to_model(model, *inputs))
     silent = [name for name in names if name not in activations]
     if silent:
         raise ValueError(f"layer {silent[0]!r} exists but did not run for this input; choose a layer that the forward "
                          "pass calls (a container such as ModuleList never is)")
-    return {name: activations[name] for name in names}
+    return {name: activations[name].cpu() for name in names}
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from ..models.inference import evaluating, to_model
 from ..shapes import Float
 from ..training.fit import Run
 from .attention_pictures import draw_map
@@ -44,9 +45,9 @@ class AttentionMonitor:
         run.log["attention_entropy"] = self.rows[-1]["entropy"]
 
     def _look(self, run: Run) -> None:
-        model = run.accelerator.unwrap_model(run.model).eval()
-        with torch.no_grad(), AttentionRecorder(model) as recording:
-            model(*(values.to(run.accelerator.device) for values in self.inputs))
+        model = run.accelerator.unwrap_model(run.model)
+        with evaluating(model), torch.no_grad(), AttentionRecorder(model) as recording:
+            model(*to_model(model, *self.inputs))
         names = [record.name for record in recording.records]
         if not names or self.layer not in (None, *names):
             raise ValueError(f"no attention {self.layer or ''!r} in {type(model).__name__}; "
@@ -55,7 +56,7 @@ class AttentionMonitor:
         statistics = attention_statistics(weights)
         self.rows.append({name: statistics[name].mean().item() for name in ("entropy", "support", "sink")}
                          | {"found": [finding.name for finding in diagnose(weights)]})
-        mean = weights.mean((0, 1))[None].cpu()
+        mean = weights.mean((0, 1))[None]
         self.maps = torch.cat([self.maps, mean]) if len(self.rows) > 1 else mean
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import torch
 from einops import einsum
 from torch import Tensor, nn
 
+from ..models.inference import evaluating, to_model
 from ..shapes import Float
 from .activations import watch
 
@@ -29,7 +30,8 @@ def grad_cam(model: nn.Module, layer_name: str, output: int, *inputs: Any) -> Fl
 
     Signed; the paper keeps the positive part. Where only a mean over places and a linear head follow the layer, it is
     the class activation map divided by the number of places.
-    Raises ``ValueError`` for a model in training mode, a layer that does not exist or has no places (``batch channels
+    In evaluation mode, because in training mode batch norm mixes the images.
+    Raises ``ValueError`` for a layer that does not exist or has no places (``batch channels
     height width``, or with time in front), and an output that the model does not have or that the layer cannot reach.
     Source: Selvaraju et al., arXiv 1610.02391. Derived in lesson 01.
     """
@@ -49,12 +51,10 @@ def hires_cam(model: nn.Module, layer_name: str, output: int, *inputs: Any) -> F
 
 
 def _activation_and_gradient(model: nn.Module, layer_name: str, output: int, inputs: tuple) -> tuple[Tensor, Tensor]:
-    if model.training:
-        raise ValueError("the model is in training mode, where batch norm mixes the images; call model.eval() first")
     # The inputs ask for a gradient so that frozen layers get one too.
     inputs = tuple(value.detach().requires_grad_() if isinstance(value, Tensor) and value.is_floating_point() else value
-                   for value in inputs)
-    with torch.enable_grad(), watch(model, [layer_name]) as activations:
+                   for value in to_model(model, *inputs))
+    with evaluating(model), torch.enable_grad(), watch(model, [layer_name]) as activations:
         outputs = model(*inputs)
         if outputs.ndim != 2 or not 0 <= output < outputs.shape[1]:
             raise ValueError(f"output {output} does not exist in a model output of shape {tuple(outputs.shape)}; "
@@ -68,4 +68,4 @@ def _activation_and_gradient(model: nn.Module, layer_name: str, output: int, inp
     gradient, = torch.autograd.grad(chosen, activation, allow_unused=True)
     if gradient is None:
         raise ValueError(f"output {output} does not depend on layer {layer_name!r}; choose a layer on the way to it")
-    return activation.detach(), gradient
+    return activation.detach().cpu(), gradient.cpu()

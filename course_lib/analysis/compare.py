@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from ..models.inference import evaluating, to_model
 from ..shapes import Float
 from .profiling import (
     blocks,
     count_flops,
     data_flow,
-    evaluating,
     layer_milliseconds,
     milliseconds,
     named_shapes,
@@ -151,12 +152,12 @@ def _inputs(model: nn.Module, inputs: Tensor | Sequence[Tensor] | None, argument
         raise ValueError(f"nobody knows what a {type(model).__name__} takes; give {argument}=(tensor, …), the tensors "
                          "of one forward pass, or give the model a method example_inputs()")
     inputs = model.example_inputs() if inputs is None else inputs
-    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    return to_model(model, *((inputs,) if isinstance(inputs, Tensor) else inputs))
 
 
 def _profiles(models: Sequence[nn.Module], inputs: Sequence[tuple[Tensor, ...]], rounds: int) -> list[ModelProfile]:
     pairs = list(zip(models, inputs, strict=True))
-    with evaluating(*models):
+    with evaluating(*models), torch.no_grad():
         latencies = milliseconds([lambda model=model, given=given: model(*given) for model, given in pairs], rounds)
         return [_profile(*pair, latency, rounds) for pair, latency in zip(pairs, latencies, strict=True)]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .. import files
 from ..data.stories import FRAMES_PER_MOMENT, TRAITS
+from ..models.inference import evaluating, to_model
 from ..models.personality import EndToEndPersonalityModel, TokenPersonalityModel, attention_per_trait
 from ..shapes import Float, UInt8
 from .explorer import explorer_script
@@ -60,21 +61,18 @@ class ClipLook(NamedTuple):
 def listen(model: EndToEndPersonalityModel, face: Float[Tensor, "3 height width"],
            flow: Float[Tensor, "frames height width 2"]) -> ClipLook:
     """Run the model on one clip in evaluation mode, its weights recorded and differentiated for each trait."""
-    training, attention = model.training, model.model.cross_attention.attention
+    attention = model.model.cross_attention.attention
     record = attention.record
+    face, flow = to_model(model, face[None], flow[None])
     try:
-        model.eval()
-        device = next(model.parameters()).device
-        with torch.no_grad():
-            tokens = model.static.tokens(face[None].to(device)), model.dynamic.tokens(flow[None].to(device))
-        relevance = attention_per_trait(model.model, *tokens)
-        attention.record = True
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
+            tokens = model.static.tokens(face), model.dynamic.tokens(flow)
+            relevance = attention_per_trait(model.model, *tokens)
+            attention.record = True
             traits = model.model(*tokens)
         found = (traits, model.model.cross_attention.last_importance, attention.last_attn_weights, relevance)
     finally:
         attention.record = record
-        model.train(training)
     return ClipLook(*(tensor[0].float().cpu() for tensor in found))
 
 

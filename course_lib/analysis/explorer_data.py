@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..data.faces import to_image
 from ..data.population import ATTRIBUTES
+from ..models.inference import evaluating, to_model
 from ..shapes import Float, UInt8
 from .localisation import covered, pointing_game
 from .page import FINE, jpeg_url, layer_name
@@ -49,13 +50,8 @@ def look(model: nn.Module, images: Float[Tensor, "batch 3 height width"]) -> Loo
     Every attention of `attributes` queries to a square number of tokens counts as a layer.
     Raises ``ValueError`` if there is none.
     """
-    training = model.training
-    device = next((parameter.device for parameter in model.parameters()), images.device)
-    try:
-        with AttentionRecorder(model.eval()) as recording:
-            logits = model(images.to(device))
-    finally:
-        model.train(training)
+    with evaluating(model), AttentionRecorder(model) as recording:
+        logits = model(*to_model(model, images))
     weights = {layer_name(record): record.weights for record in recording.records if record.weights is not None
                and record.shape[2] == logits.shape[-1] and round(record.shape[3] ** 0.5) ** 2 == record.shape[3]}
     if not weights:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.backbones import in_chunks
+from ..models.inference import in_chunks
 from ..shapes import Float, Int
 from .map_agreement import mean_maps, resampled_means
 
@@ -54,6 +54,7 @@ def deletion_curve(model: nn.Module, images: Tensor, attributes: Tensor, maps: T
     Source: Petsiuk et al., arXiv 1806.07421. Derived in lesson 09.
     """
     removed = _check_items(images, attributes, maps, hidden, removed)
+    images, attributes, maps, hidden = (tensor.cpu() for tensor in (images, attributes, maps, hidden))
     turn, curve = removal_order(maps)[:, None], []
     for count in removed:
         gone = F.interpolate((turn < count).float(), images.shape[-2:]) > 0

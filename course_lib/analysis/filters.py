@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..models.inference import evaluating, to_model
 from ..shapes import Float, Int
 from .activations import record_activations, watch
 
@@ -35,14 +36,15 @@ def maximise_channels(model: nn.Module, layer_name: str, channels: Sequence[int]
     optimizer = torch.optim.Adam([spectrum], lr=0.1)
 
     def image() -> Tensor:
+        """On the CPU, because the random numbers are: they are the same wherever the model is."""
         return torch.sigmoid(torch.fft.irfft2(torch.view_as_complex(spectrum) * share, (size, size), norm="ortho"))
 
     for _ in range(steps):
         picture = image()
         shift = torch.randint(-jitter, jitter + 1, (2,), generator=generator).tolist()
-        with watch(model, [layer_name]) as activations:
-            model(picture.roll(shift, (2, 3)))
-        activation = _mean_over_places(activations[layer_name], layer_name, channels)
+        with evaluating(model), watch(model, [layer_name]) as activations:
+            model(*to_model(model, picture.roll(shift, (2, 3))))
+        activation = _mean_over_places(activations[layer_name].cpu(), layer_name, channels)
         variation = picture.diff(dim=2).abs().mean() + picture.diff(dim=3).abs().mean()
         loss = smoothness * len(channels) * variation - activation.diagonal().sum()
         spectrum.grad, = torch.autograd.grad(loss, spectrum)
@@ -73,13 +75,14 @@ def effective_receptive_field(model: nn.Module, layer_name: str, images: Float[T
 
     Source: Luo et al., arXiv 1701.04128. Derived in lesson 01.
     """
-    images = images.detach().requires_grad_()
-    with torch.enable_grad(), watch(model, [layer_name]) as activations:
+    (images,) = to_model(model, images.detach())
+    images = images.requires_grad_()
+    with evaluating(model), torch.enable_grad(), watch(model, [layer_name]) as activations:
         model(images)
         activation = activations[layer_name]
         row, column = (side // 2 for side in activation.shape[-2:])
         gradient, = torch.autograd.grad(activation[..., row, column].sum(), images)
-    influence = gradient.abs().sum((0, 1))
+    influence = gradient.abs().sum((0, 1)).cpu()
     return influence / influence.sum()
 
 

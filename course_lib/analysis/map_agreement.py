@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.attributes import AttributeModel
-from ..models.backbones import in_chunks
+from ..models.inference import in_chunks
 from ..shapes import Float, Int
 from .recorder import AttentionRecorder
 from .statistics import attention_relevance
@@ -141,7 +141,7 @@ def attention_per_attribute(model: AttributeModel, images: Tensor, chunk: int = 
         with torch.enable_grad(), AttentionRecorder(model, gradients=True) as recording:
             torch.autograd.grad(model(part).sum(), part)
         last = recording.records[-1]
-        return attention_relevance(last.weights, last.gradient).unflatten(-1, (7, 7)).to(part.device)
+        return attention_relevance(last.weights, last.gradient).unflatten(-1, (7, 7))
     return in_chunks(model, explain, images, chunk)
 
 

@@ -5,7 +5,6 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -15,24 +14,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .. import runtime
 from ..shapes import Float
 
-__all__ = ["attention_flops", "blocks", "count_flops", "data_flow", "evaluating", "layer_milliseconds", "milliseconds",
+__all__ = ["attention_flops", "blocks", "count_flops", "data_flow", "layer_milliseconds", "milliseconds",
            "named_shapes", "peak_memory"]
-
-
-@contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; every module's mode as before afterwards."""
-    modes = [(module, module.training) for model in models for module in model.modules()]
-    try:
-        for model in models:
-            model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def named_shapes(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, tuple[int, ...]]:
@@ -144,8 +130,7 @@ def milliseconds(actions: Sequence[Callable[[], object]], rounds: int) -> list[F
 
 
 def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()                                # kernels run behind the program's back
+    runtime.synchronize()                                       # kernels run behind the program's back
     return time.perf_counter()
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from ..models.inference import evaluating, to_model
 from .dispatch import ATTENDING, Attention, OperatorMode, call, in_backward, of_weights, role_of, unobserved
 from .keeping import BUDGET, KEEP, Plan
 from .records import Record, Recording
@@ -70,7 +71,8 @@ class AttentionRecorder:
 
     def plan(self, *inputs, **keywords) -> Plan:
         """Run the model once, keep only shapes, and return what a recording would cost: `print` it."""
-        with AttentionRecorder(self.model, "shapes") as recording, torch.no_grad():
+        inputs, keywords = to_model(self.root, inputs, keywords)
+        with evaluating(self.root), AttentionRecorder(self.model, "shapes") as recording, torch.no_grad():
             self.model(*inputs, **keywords)
         shapes = tuple(record.shape for record in recording.records)
         return Plan(shapes, self.keep, None if self.rows is None else tuple(self.rows), self.budget)

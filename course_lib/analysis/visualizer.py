@@ -11,6 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
+from ..models.inference import evaluating, to_model
 from ..shapes import Float
 from .attention_pictures import animate_attention, plot_attention_map, plot_heads
 from .page import layer_name
@@ -61,12 +62,13 @@ class AttentionVisualizer:
         return by_step(self._recording.records if self._recording is not None else [])
 
     def extract_attention_weights(self, model: nn.Module, *inputs, layer_idx: int | None = None, **kwargs) -> Weights:
-        """Run the model once, without gradients, and return name → weights, `batch heads queries keys`.
+        """Run the model once, in evaluation mode, and return name → weights, `batch heads queries keys`, on the CPU.
 
         `layer_idx` picks one layer in the order they ran; -1 is the last. Raises ``ValueError`` if the model has no
         attention, or no such layer.
         """
-        with torch.no_grad(), AttentionRecorder(model) as recording:
+        inputs, kwargs = to_model(model, inputs, kwargs)
+        with evaluating(model), torch.no_grad(), AttentionRecorder(model) as recording:
             model(*inputs, **kwargs)
         steps = by_step(recording.records)
         if not steps:
@@ -159,6 +161,7 @@ def visualize_during_inference(pipeline: Callable, model: nn.Module, image: Any,
     else:
         raise ValueError(f"the pipeline takes {', '.join(accepted)} but neither `callback` nor `callback_on_step_end`; "
                          "let it call callback(step, timestep, latents) after each step")
+    (image,) = to_model(model, image)
     with AttentionRecorder(model) as recording:
         pipeline(image, num_inference_steps=num_inference_steps, **callbacks)
     if not sequence:
@@ -186,8 +189,9 @@ def record_folder(model: nn.Module, folder: str | Path, output_dir: str | Path, 
             except (UnidentifiedImageError, OSError) as error:
                 print(f"{path.name} is passed over: it is no readable image ({error})")
                 continue
-            with torch.no_grad(), AttentionRecorder(model) as recording:
-                model(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+            batch = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+            with evaluating(model), torch.no_grad(), AttentionRecorder(model) as recording:
+                model(*to_model(model, batch))
             recording.save(target)
         written.append(target)
     return written

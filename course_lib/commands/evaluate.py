@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from .. import files
+from .. import files, runtime
 from ..data.stories import TRAITS
 from ..training.checkpoints import ModelSerializer
 from ..training.evaluation import (
@@ -103,6 +103,7 @@ def _answers(exam: Exam, attention: bool) -> Evaluation:
     if not serializer.versions("personality"):
         raise FileNotFoundError(f"{exam.folder} has no finished model yet; run its `train` command again to go on")
     model, _ = serializer.load(model_class, "personality")
+    model.to(runtime.default_device())
     if MODELS.get(exam.asked.static.ndim) is not model_class:
         raise ValueError(f"{exam.folder} holds a {model_class.__name__}, and the features have "
                          f"{exam.asked.static.ndim} axes; give tokens (3) or vectors (2) as it was trained on")

@@ -143,14 +143,13 @@ def _note_problem(item: dict, folder: Path, output: Path, progress: tqdm) -> boo
 
 
 def _extractors() -> tuple[StaticFeatureExtractor, DynamicFeatureExtractor]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = runtime.default_device()
     return StaticFeatureExtractor().eval().to(device), DynamicFeatureExtractor().eval().to(device)
 
 
 def _tokens(items: list[dict], extractors: tuple) -> list[dict[str, Tensor]]:
     """Face tokens `49 2048` and motion tokens `steps 1024` of each clip, in half precision."""
-    device = next(extractors[0].parameters()).device
-    made = [extractor.tokens(torch.stack([item[name] for item in items]).to(device), chunk=len(items)).half().cpu()
+    made = [extractor.tokens(torch.stack([item[name] for item in items]), chunk=len(items)).half()
             for extractor, name in zip(extractors, ("face", "flow"), strict=True)]
     return [dict(zip(TOKENS, pair, strict=True)) for pair in zip(*made, strict=True)]
 

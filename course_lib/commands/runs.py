@@ -12,10 +12,11 @@ import accelerate
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import patch_environment
 
 import course_lib
 
-from .. import files
+from .. import files, runtime
 from ..data.stored import source_version
 from ..training.lock import FolderLock
 
@@ -26,7 +27,10 @@ MANIFEST = "manifest.json"
 
 def processes() -> PartialState:
     """Which of how many processes this is; `accelerate` counts those of a machine without a GPU only if it is told."""
-    return PartialState(cpu="LOCAL_RANK" in os.environ and not torch.cuda.is_available())
+    if "LOCAL_RANK" in os.environ:                      # one of several: each has a device of its own
+        return PartialState(cpu=not torch.cuda.is_available())
+    with patch_environment(accelerate_torch_device=str(runtime.default_device())):
+        return PartialState()
 
 
 @contextmanager

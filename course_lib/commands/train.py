@@ -54,6 +54,7 @@ def train(settings: Train) -> Path:
     folder = Path(settings.logging.output or f"results/run-{_short_hash([hashes(arrays.sources), config])}")
     precision = runtime.setup(training.seed, quiet=True).precision.replace("fp32", "no")
     model, built_with = model_for(arrays, **config["model"])
+    model.to(state.device)
     manifest = described(model=type(model).__name__, config=config, sources=arrays.sources,
                          rows={"train": len(train_rows), "valid": len(valid_rows)})
     state.print(f"{folder}: {manifest['model']}, {len(train_rows)} rows to train on, {len(valid_rows)} to validate")

@@ -85,7 +85,7 @@ def _raft() -> torch.nn.Module:
                               f"method='farneback', which need none ({error})") from error
     model = raft_small()
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.eval().to(runtime.default_device())
 
 
 def _raft_flow(first: np.ndarray, second: np.ndarray) -> Float[np.ndarray, "height width 2"]:

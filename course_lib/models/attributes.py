@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..data.population import ATTRIBUTES
 from ..shapes import Float
 from .attention import VisualizableCrossAttention, check_width
-from .backbones import in_chunks
+from .inference import in_chunks
 from .static import StaticFeatureExtractor, check_images, to_tokens
 
 __all__ = ["AttributeDecoder", "AttributeModel", "MixedTokenExtractor", "PointingDecoder", "TokenExtractor",

@@ -1,7 +1,7 @@
-"""What both extractors share: where weights come from, how they are kept, inference piece by piece."""
+"""What both extractors share: where weights come from and how they are kept."""
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlparse
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import runtime
 from ..files import load_tensors, save_tensors, sha256
 
-__all__ = ["Weights", "fill", "imagenet_weights", "in_chunks", "read_weights", "save_weights"]
+__all__ = ["Weights", "fill", "imagenet_weights", "read_weights", "save_weights"]
 
 
 class Weights(NamedTuple):
@@ -70,16 +70,3 @@ def save_weights(network: nn.Module, path: str | Path, **metadata: Any) -> None:
     """Write the network's tensors and ``metadata``: kernels in half precision, vectors (batch norms) in full."""
     save_tensors(path, {name: tensor.half() if tensor.ndim > 1 else tensor
                         for name, tensor in network.state_dict().items()}, metadata)
-
-
-def in_chunks(model: nn.Module, compute: Callable[[Tensor], Tensor], batch: Tensor, chunk: int | None) -> Tensor:
-    """``compute(batch)``; with ``chunk``, that many items at a time, in evaluation mode and without gradients."""
-    if chunk is None:
-        return compute(batch)
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            return torch.cat([compute(part) for part in batch.split(chunk)])
-    finally:
-        model.train(training)

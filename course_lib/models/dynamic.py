@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..data.flow import clip_and_scale
 from ..shapes import Float
-from .backbones import fill, imagenet_weights, in_chunks, read_weights, save_weights
+from .backbones import fill, imagenet_weights, read_weights, save_weights
+from .inference import evaluating, in_chunks, to_model
 
 __all__ = ["I3D", "DynamicFeatureExtractor", "TimePaddedConv3d", "boring_video_errors", "inflate", "inflate_kernel",
            "time_tokens"]
@@ -119,10 +120,12 @@ def boring_video_errors(flat: nn.Module, inflated: nn.Module, image: Float[Tenso
     The largest difference, as a share of the largest value of the 2-D output; both in evaluation mode. A faithful
     inflation has zeros, to rounding. Derived in lesson 03.
     """
+    (image,) = to_model(flat, image)
     video = repeat(image, "batch channels height width -> batch channels frames height width", frames=frames)
-    expected = flat(image)
-    difference = (inflated(video) - expected.unsqueeze(2)).abs()
-    return reduce(difference, "batch channels steps height width -> steps", "max") / expected.abs().max()
+    with evaluating(flat, inflated), torch.no_grad():
+        expected = flat(image)
+        difference = (inflated(video) - expected.unsqueeze(2)).abs()
+    return (reduce(difference, "batch channels steps height width -> steps", "max") / expected.abs().max()).cpu()
 
 
 class I3D(nn.Sequential):
@@ -203,7 +206,10 @@ class DynamicFeatureExtractor(nn.Module):
         return self.backbone(scaled)
 
     def tokens(self, flow: Tensor, chunk: int | None = None) -> Float[Tensor, "batch steps 1024"]:
-        """One token per time step, the mean over places; ``chunk`` clips at a time (no gradients) if given."""
+        """One token per time step, the mean over places.
+
+        With ``chunk`` so many clips at a time, in evaluation mode and without gradients; the result is on the CPU.
+        """
         return in_chunks(self, lambda part: time_tokens(self.feature_map(part)), flow, chunk)
 
     def space_time_tokens(self, flow: Tensor, chunk: int | None = None) -> Float[Tensor, "batch tokens 1024"]:

@@ -19,6 +19,7 @@ from ..data.parts import PARTS, Layers, compose, part_index
 from ..shapes import Float
 from .attention import VisualizableCrossAttention
 from .backbones import fill, read_weights
+from .inference import evaluating, to_model
 from .static import check_images
 
 __all__ = ["AdaptiveNorm", "ImageEncoder", "PartBlock", "PartLayers", "PartPipeline", "PartTransformer",
@@ -37,8 +38,8 @@ def wave_positions(side: int, dim: int) -> Float[Tensor, "tokens dim"]:
 
 def wave_time(time: Float[Tensor, " batch"], dim: int = 64) -> Float[Tensor, "batch dim"]:
     """A number in [0, 1] as waves, from slow to fast."""
-    waves = torch.outer(time, torch.logspace(-1, 2, dim // 2, device=time.device))
-    return torch.cat([waves.sin(), waves.cos()], 1)
+    waves = torch.outer(time.float(), torch.logspace(-1, 2, dim // 2, device=time.device))
+    return torch.cat([waves.sin(), waves.cos()], 1).to(time.dtype)
 
 
 class AdaptiveNorm(nn.Module):
@@ -230,9 +231,8 @@ class PartPipeline(nn.Module):
             if not isinstance(count, int) or count < 1:
                 raise ValueError(f"{name} is {count!r}, expected a whole number from 1 on; try {name}=20")
         _check_callback(callback)
-        model, training = self.model, self.model.training
-        model.eval()
-        try:
+        model = self.model
+        with evaluating(model):
             tokens = model.encoder(image)
             layers = self._noise(len(image), seed).to(image)
             for step in range(num_inference_steps):
@@ -241,8 +241,6 @@ class PartPipeline(nn.Module):
                 layers = euler_step(layers, 2 * covered - 1, time, next_time)
                 if callback is not None and (step + 1) % callback_steps == 0:
                     callback(step, time, layers)
-        finally:
-            model.train(training)
         return self._finished(covered, image)
 
     def _noise(self, batch: int, seed: int) -> Layers:
@@ -257,7 +255,7 @@ class PartPipeline(nn.Module):
             if sure < 0.5:
                 warnings.warn(f"image {item} shows no face: the model is {sure:.0%} sure of skin in it; give a face "
                               "that fills most of the image", stacklevel=6)
-        return PartLayers(covered, confidence, compose(covered, image))
+        return PartLayers(*(result.cpu() for result in (covered, confidence, compose(covered, image))))
 
     def _checked(self, image: Tensor) -> Float[Tensor, "batch 3 height width"]:
         image = image[None] if image.ndim == 3 else image
@@ -267,7 +265,7 @@ class PartPipeline(nn.Module):
             raise ValueError(f"images are {height}×{width} px but the model was built for {self.model.size}×"
                              f"{self.model.size}; resize them with torch.nn.functional.interpolate(images, "
                              f"({self.model.size}, {self.model.size}), mode='bilinear', antialias=True)")
-        return image.to(next(self.model.parameters()))
+        return to_model(self.model, image)[0]
 
 
 def _check_callback(callback: Callable | None) -> None:

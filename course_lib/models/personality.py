@@ -8,6 +8,7 @@ from ..shapes import Float
 from .attention import CrossAttention, TokenCrossAttention
 from .backbones import fill, read_weights
 from .dynamic import DynamicFeatureExtractor
+from .inference import evaluating, to_model
 from .static import StaticFeatureExtractor
 
 __all__ = ["CompletePersonalityModel", "EndToEndPersonalityModel", "FeatureFusionModule", "PersonalityPredictionHead",
@@ -193,16 +194,15 @@ def attention_per_trait(model: TokenPersonalityModel, face_tokens: Float[Tensor,
                         ) -> Float[Tensor, "batch traits queries keys"]:
     """Attention × gradient of each trait, averaged over heads: positive where listening raises the prediction.
 
-    Raises ``ValueError`` in training mode, where batch norm mixes the batch. Derived in lesson 05.
+    In evaluation mode, because in training mode batch norm mixes the clips. Derived in lesson 05.
     """
-    if model.training:
-        raise ValueError("the model is in training mode, where batch norm mixes the clips; call model.eval() first")
+    face_tokens, motion_tokens = to_model(model, face_tokens, motion_tokens)
     attention, seen = model.cross_attention.attention, {}
     hooks = [attention.to_value.register_forward_hook(lambda _, inputs, output: seen.update(value=output.detach())),
              attention.to_output.register_forward_pre_hook(lambda _, inputs: seen.update(heard=inputs[0]))]
     record, attention.record = attention.record, True
     try:
-        with torch.enable_grad():
+        with evaluating(model), torch.enable_grad():
             traits = model(face_tokens.detach().requires_grad_(), motion_tokens).sum(dim=0)
     finally:
         attention.record = record
@@ -211,4 +211,4 @@ def attention_per_trait(model: TokenPersonalityModel, face_tokens: Float[Tensor,
     gradient, = torch.autograd.grad(traits, seen["heard"], torch.eye(len(traits)).to(traits), is_grads_batched=True)
     gradient, value = (rearrange(x, "... tokens (heads dim) -> ... heads tokens dim", heads=attention.heads)
                        for x in (gradient, seen["value"]))
-    return attention_times_gradient(attention.last_attn_weights, gradient, value)
+    return attention_times_gradient(attention.last_attn_weights, gradient, value).cpu()

@@ -10,7 +10,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..shapes import Float
-from .backbones import fill, imagenet_weights, in_chunks, read_weights, save_weights
+from .backbones import fill, imagenet_weights, read_weights, save_weights
+from .inference import in_chunks
 
 __all__ = ["StaticFeatureExtractor", "attribute_head", "check_images", "freeze_first", "global_average", "to_tokens"]
 
@@ -102,11 +103,16 @@ class StaticFeatureExtractor(nn.Module):
         """The last stage's activations for images ``batch 3 height width`` in [0, 1] of any size."""
         check_images(images)
         if images.shape[-2:] != (self.image_size, self.image_size):
-            images = F.interpolate(images, (self.image_size, self.image_size), mode="bilinear", antialias=True)
+            size = (self.image_size, self.image_size)
+            resized = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
+            images = resized.to(images.dtype)           # antialiasing in half precision is not on every device
         return self.backbone((images - self.mean) / self.std)
 
     def tokens(self, images: Tensor, chunk: int | None = None) -> Float[Tensor, "batch 49 channels"]:
-        """One token per place, row by row; ``chunk`` images at a time (evaluation mode, no gradients) if given."""
+        """One token per place, row by row.
+
+        With ``chunk`` so many images at a time, in evaluation mode and without gradients; the result is on the CPU.
+        """
         return in_chunks(self, lambda part: to_tokens(self.feature_map(part)), images, chunk)
 
     def forward(self, images: Tensor, chunk: int | None = None) -> Float[Tensor, "batch feature_dim"]:

@@ -90,7 +90,7 @@ class AttributePredictor(nn.Module):
                         isinstance(model.decoder, PointingDecoder))
         predictor.model, predictor.calibration = model, calibrate(logits, targets)
         predictor.thresholds = best_thresholds(predictor.calibration(logits).sigmoid(), targets).float()
-        return predictor.eval()
+        return predictor.to(next(model.parameters()).device).eval()
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch attributes"]:
         """Logits of images `batch 3 height width` in [0, 1], in evaluation mode: their sigmoid is calibrated."""

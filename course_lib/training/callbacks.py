@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from .. import files
+from .. import files, runtime
 from .fit import Run
 
 __all__ = ["ClipGradients", "EarlyStopping", "MetricLog", "Plateau", "Progress", "Timing", "WarmupCosine", "Watch",
@@ -134,8 +133,7 @@ class Timing:
         self.seconds, self.batches, self.last = defaultdict(float), 0, time.perf_counter()
 
     def _mark(self, name: str) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()                    # a GPU works behind Python's back
+        runtime.synchronize()                           # a GPU works behind Python's back
         now = time.perf_counter()
         self.seconds[name] += now - self.last
         self.last = now
@@ -162,7 +160,7 @@ class Timing:
     def after_epoch(self, run: Run) -> None:
         self._mark("validation")
         run.log |= {f"seconds_{name}": round(spent, 4) for name, spent in self.seconds.items()} | {
-            "batches": self.batches, "gpu": int(run.accelerator.device.type == "cuda"),
+            "batches": self.batches, "gpu": int(run.accelerator.device.type != "cpu"),
             "mixed_precision": int(run.accelerator.mixed_precision != "no")}
         self.seconds.clear()
         self.batches = 0

@@ -19,6 +19,7 @@ import course_lib
 
 from .. import files
 from ..models.backbones import fill
+from ..models.inference import to_model
 from .callbacks import Watch
 from .fit import Run
 from .lock import FolderLock
@@ -270,7 +271,7 @@ class ModelSerializer:
             raise ValueError("a batch of 1 would fix the program to batches of 1; give examples of at least 2 items")
         model, metadata = self.load(model_class, name, version)
         batch = torch.export.Dim("batch")
-        program = torch.export.export(model, tuple(inputs), dynamic_shapes=tuple({0: batch} for _ in inputs))
+        program = torch.export.export(model, to_model(model, *inputs), dynamic_shapes=tuple({0: batch} for _ in inputs))
         path = self._folder(name, metadata["version"]) / "model.pt2"
         with files.atomic(path) as temporary:
             torch.export.save(program, temporary)

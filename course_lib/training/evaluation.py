@@ -9,6 +9,7 @@ from einops import einsum
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler
 
+from ..models.inference import evaluating, to_model
 from ..shapes import Float, Int
 from .metrics import _pair
 
@@ -158,21 +159,18 @@ def evaluate(model: nn.Module, batches: Iterable, speakers: Speakers = None, att
     """
     if speakers is not None and isinstance(getattr(batches, "sampler", None), RandomSampler):
         raise ValueError("the loader shuffles, so the speakers would belong to other items; use shuffle=False")
-    device, training = next(model.parameters()).device, model.training
     layer = model.cross_attention.attention if attention else None
     answers, targets, maps = [], [], []
-    model.eval()
     if layer:
         layer.record = True
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             for *inputs, target in batches:
-                answers.append(model(*(features.to(device).float() for features in inputs)).cpu())
+                answers.append(model(*to_model(model, *inputs)).cpu())
                 targets.append(target.cpu().float())
                 if layer:
                     maps.append(layer.last_attn_weights.cpu())
     finally:
-        model.train(training)
         if layer:
             layer.record = False
     if not answers:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import patch_environment, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -64,13 +64,13 @@ def fit(model: nn.Module, train: DataLoader, valid: DataLoader | None = None, *,
         loss_function: Callable[[Tensor, Tensor], Tensor] = F.mse_loss, optimizer: torch.optim.Optimizer | None = None,
         metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] | None = None, callbacks: Iterable[Any] = (),
         accumulate: int = 1, precision: str | None = None, seed: int = 0) -> Run:
-    """Train `model` on batches `(*inputs, target)`; after each epoch measure it on `valid`.
+    """Train `model`, where it is, on batches `(*inputs, target)`; after each epoch measure it on `valid`.
 
     `optimizer` is Adam with a learning rate of 1e-3 unless given; `metrics` are functions of all predictions and
     targets, by default the mean absolute and squared errors. `precision` is accelerate's ("no", "bf16", "fp16").
-    Samplers and losses that have `set_epoch` are told the epoch. Batches, augmentation and dropout depend on `seed`
-    alone, so a run that goes on from a checkpoint ends with the same weights, on the CPU, as one that was never cut
-    off. (Augmentation in workers also depends on their number, and with `persistent_workers` on their past; without
+    Batches are moved to the model's device. Samplers and losses that have `set_epoch` are told the epoch. Batches,
+    augmentation and dropout depend on `seed` alone, so a run that goes on from a checkpoint ends with the same weights,
+    on the CPU, as one that was never cut off. (Augmentation in workers also depends on their number, and with `persistent_workers` on their past; without
     workers, nothing but the data set may draw from NumPy's or Python's generator.)
 
     Raises ValueError for a loader without a batch and for a loss that is not finite (naming the layer where it began),
@@ -81,8 +81,7 @@ def fit(model: nn.Module, train: DataLoader, valid: DataLoader | None = None, *,
         if loader is not None and not len(loader):
             raise ValueError(f"the {name} loader has no batch: it has {len(loader.dataset)} items in batches of "
                              f"{loader.batch_size}; check the split, and drop_last")
-    AcceleratorState._reset_state()                     # accelerate keeps the precision of the first run otherwise
-    accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_steps=accumulate)
+    accelerator = _accelerator(model, precision, accumulate)
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3)
     sampler = getattr(train.batch_sampler, "sampler", None)
     if getattr(sampler, "generator", ...) is None:
@@ -114,6 +113,15 @@ def fit(model: nn.Module, train: DataLoader, valid: DataLoader | None = None, *,
     finally:
         run.call("finish")
     return run
+
+
+def _accelerator(model: nn.Module, precision: str | None, accumulate: int) -> Accelerator:
+    """accelerate on the device of the model; of several processes each keeps the device that it was given."""
+    alone = PartialState().num_processes == 1
+    AcceleratorState._reset_state(reset_partial_state=alone)    # accelerate keeps what the first run chose otherwise
+    place = next((str(parameter.device) for parameter in model.parameters()), "cpu")
+    with patch_environment(**{"accelerate_torch_device": place} if alone else {}):
+        return Accelerator(mixed_precision=precision, gradient_accumulation_steps=accumulate)
 
 
 def _begin_epoch(run: Run, changing: list[Any]) -> None:

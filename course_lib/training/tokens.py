@@ -25,13 +25,13 @@ def cache_tokens(clips: Dataset, static: StaticFeatureExtractor, dynamic: Dynami
     kept: dict[str, list[Tensor]] = {name: [] for name in ("face_tokens", "motion_tokens", "traits", *also)}
     loader = DataLoader(clips, batch_size, num_workers=workers,
                         collate_fn=lambda items: [torch.stack([item[key] for item in items]) for key in keys])
-    device = next(static.parameters()).device
+    device = next(static.parameters()).device.type
     for face, flow, *rest in tqdm(loader, f"tokens of {len(clips)} clips", mininterval=5):
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            face_tokens = static.tokens(face.to(device), chunk=batch_size)
-            motion_tokens = dynamic.tokens(flow.to(device), chunk=batch_size)
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            face_tokens = static.tokens(face, chunk=batch_size)
+            motion_tokens = dynamic.tokens(flow, chunk=batch_size)
         for parts, values in zip(kept.values(), (face_tokens.half(), motion_tokens.half(), *rest), strict=True):
-            parts.append(values.cpu())
+            parts.append(values)
     return {name: torch.cat(parts) for name, parts in kept.items()}
 
 

@@ -3,7 +3,8 @@
     python tests/colab/run.py [00 04 …]
 
 What is run is the last commit of this repository: each notebook starts in an empty folder, and its first cell clones
-the library, from here instead of from the network. That cell must take less than ten seconds and install nothing.
+the library, from here instead of from the network. No cell may install anything. The seconds are there to be read:
+those of the first cell, and of all.
 """
 
 import importlib.util
@@ -19,7 +20,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST_CELL, PATIENCE = 10, 600          # seconds: what the first cell may take, and when any cell is given up
+COLABS_PYTHON = (3, 13)
+PATIENCE = 600                          # seconds after which a cell is taken to hang
 
 
 def git(*arguments: str) -> str:
@@ -54,9 +56,18 @@ def installed() -> str:
     return subprocess.run([sys.executable, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
 
 
+def which_python(version: tuple[int, ...] = sys.version_info[:3]) -> str:
+    """The Python that runs the notebooks, and what to do where it is not Colab's."""
+    name = "Python " + ".".join(map(str, version))
+    if version[:2] == COLABS_PYTHON:
+        return f"{name}, like Colab"
+    return f"{name}; Colab has 3.13: install that, delete this environment and run `make colab` again"
+
+
 def main(wanted: list[str]) -> int:
     if importlib.util.find_spec("course_lib"):
         sys.exit("course_lib can be imported here, so nothing would be cloned; run this with `make colab`")
+    print(which_python())
     if changed := git("status", "--porcelain").splitlines():
         print(f"this runs the last commit, without the {len(changed)} files that have changed since")
     sys.path.insert(0, str(ROOT))
@@ -73,10 +84,8 @@ def main(wanted: list[str]) -> int:
         for path in notebooks:
             (folder := Path(temporary, path.stem)).mkdir()
             first, total, failure = run_notebook(path, folder, environment)
-            if not failure and not (folder / "course").is_dir():
+            if not failure and not (folder / "course_lib").is_symlink():
                 failure = "the first cell has cloned nothing"
-            if not failure and first > FIRST_CELL:
-                failure = f"the first cell takes more than {FIRST_CELL} s"
             failures += bool(failure)
             print(f"{path.stem:26} first cell {first:5.1f} s   all {total:6.1f} s   {failure or 'passed'}", flush=True)
     if installed() != before:

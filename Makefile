@@ -9,6 +9,7 @@
 #   make site             run the lessons and write them as pages to site/      (ARGS="--lessons 04" for some)
 #   make answers          write the notebooks with every exercise answered, for teachers, to answers/
 #   make bench            the table of speeds and sizes
+#   make size             how large each room is, in formatted lines
 #   make retarget         let badges and clone lines name your copy   (REPO=owner/name, else `origin`)
 #   make clean            remove the environments and what can be made again
 # With CPU=1 the set-up takes PyTorch's small CPU build, which on Linux is not the default one.
@@ -29,7 +30,7 @@ READY  := $(VENV)/.ready
 
 export COURSE_STARTED := $(shell date +%s)
 
-.PHONY: lab test test-all device colab site answers bench retarget clean
+.PHONY: lab test test-all device colab site answers bench size retarget clean
 
 lab: $(READY)
 	$(RUN) -m jupyter lab --port=$(PORT) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
@@ -60,6 +61,9 @@ site answers: $(READY)
 
 bench: $(READY)
 	$(RUN) tests/bench.py $(ARGS)
+
+size: $(READY)
+	$(VENV)/bin/python tools/size.py
 
 retarget:
 	$(call need_python,$(PYTHON))

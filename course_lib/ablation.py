@@ -1,7 +1,8 @@
 """The ablation of lesson 06: what does each part of the personality model add?
 
-Six arms learn from the same tokens of the frozen extractors, with the same loop and the same number of epochs, and are
-tested on speakers whom none of them met. Beside them stand the floor, a speaker look-up and the ceiling.
+Six arms learn from the same tokens of the frozen extractors, with the same loop and the same number
+of epochs, and are tested on speakers whom none of them met. Beside them stand the floor, a speaker
+look-up and the ceiling.
 """
 
 import time
@@ -35,32 +36,50 @@ from .training.fit import Run, fit
 from .training.metrics import floor_prediction, speaker_lookup
 from .training.tokens import TokenDataset, stored_tokens
 
-__all__ = ["ARMS", "BASELINES", "SEEDS", "Arm", "SideBySideModel", "ablation_table", "clip_tokens", "predict",
-           "principal_axes", "run_arm", "train_arm", "write_lesson_tokens"]
+__all__ = [
+    "ARMS",
+    "BASELINES",
+    "SEEDS",
+    "Arm",
+    "SideBySideModel",
+    "ablation_table",
+    "clip_tokens",
+    "predict",
+    "principal_axes",
+    "run_arm",
+    "train_arm",
+    "write_lesson_tokens",
+]
 
-FACE, MOTION = 2048, 1024                               # widths of the extractors' tokens
+FACE, MOTION = 2048, 1024  # widths of the extractors' tokens
 SEEDS = (0, 1, 2, 3, 4)
-EPOCHS, BATCH = 16, 32                                  # these, chosen on the validation clips, serve all arms
+EPOCHS, BATCH = 16, 32  # these, chosen on the validation clips, serve all arms
 LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 3e-3, 0.5, 0.1
 
 
 class SideBySideModel(nn.Module):
     """Features side by side through a hidden layer to five traits: the arms without attention.
 
-    Where a feature has an axis `steps`, each step meets the other features on its own, and the answers are averaged.
+    Where a feature has an axis `steps`, each step meets the other features on its own, and the
+    answers are averaged.
     """
 
     def __init__(self, *feature_dims: int, fusion_dim: int = 128, dropout_rate: float = 0.3):
         super().__init__()
-        self.projections = nn.ModuleList(nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, fusion_dim))
-                                         for dim in feature_dims)
-        self.hidden = nn.Sequential(nn.ReLU(), nn.Linear(len(feature_dims) * fusion_dim, fusion_dim), nn.ReLU())
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, fusion_dim)) for dim in feature_dims
+        )
+        self.hidden = nn.Sequential(
+            nn.ReLU(), nn.Linear(len(feature_dims) * fusion_dim, fusion_dim), nn.ReLU()
+        )
         self.fusion = FeatureFusionModule(fusion_dim, dropout_rate)
         self.head = PersonalityPredictionHead(fusion_dim)
 
     def forward(self, *features: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch traits"]:
-        projected = [project(feature if feature.ndim == 3 else feature[:, None])
-                     for project, feature in zip(self.projections, features, strict=True)]
+        projected = [
+            project(feature if feature.ndim == 3 else feature[:, None])
+            for project, feature in zip(self.projections, features, strict=True)
+        ]
         moments = self.hidden(torch.cat(torch.broadcast_tensors(*projected), dim=-1))
         return self.head(self.fusion(moments.mean(dim=1)))
 
@@ -77,66 +96,98 @@ def _mean(tokens: Float[Tensor, "n tokens dim"]) -> Float[Tensor, "n dim"]:
 
 
 ARMS = {
-    "static only": Arm(lambda: SideBySideModel(FACE, dropout_rate=DROPOUT),
-                       lambda face, motion: (_mean(face),)),
-    "dynamic only": Arm(lambda: SideBySideModel(MOTION, dropout_rate=DROPOUT),
-                        lambda face, motion: (_mean(motion),)),
-    "concatenation": Arm(lambda: SideBySideModel(FACE, MOTION, dropout_rate=DROPOUT),
-                         lambda face, motion: (_mean(face), _mean(motion))),
-    "one-key attention": Arm(lambda: CompletePersonalityModel(FACE, MOTION, dropout_rate=DROPOUT),
-                             lambda face, motion: (_mean(face), _mean(motion))),
-    "per moment, then mean": Arm(lambda: SideBySideModel(FACE, MOTION, dropout_rate=DROPOUT),
-                                 lambda face, motion: (_mean(face), motion)),
-    "token attention": Arm(lambda: TokenPersonalityModel(dropout_rate=DROPOUT),
-                           lambda face, motion: (face, motion)),
+    "static only": Arm(
+        lambda: SideBySideModel(FACE, dropout_rate=DROPOUT), lambda face, motion: (_mean(face),)
+    ),
+    "dynamic only": Arm(
+        lambda: SideBySideModel(MOTION, dropout_rate=DROPOUT), lambda face, motion: (_mean(motion),)
+    ),
+    "concatenation": Arm(
+        lambda: SideBySideModel(FACE, MOTION, dropout_rate=DROPOUT),
+        lambda face, motion: (_mean(face), _mean(motion)),
+    ),
+    "one-key attention": Arm(
+        lambda: CompletePersonalityModel(FACE, MOTION, dropout_rate=DROPOUT),
+        lambda face, motion: (_mean(face), _mean(motion)),
+    ),
+    "per moment, then mean": Arm(
+        lambda: SideBySideModel(FACE, MOTION, dropout_rate=DROPOUT),
+        lambda face, motion: (_mean(face), motion),
+    ),
+    "token attention": Arm(
+        lambda: TokenPersonalityModel(dropout_rate=DROPOUT), lambda face, motion: (face, motion)
+    ),
 }
 
 
-# ---- the clips -------------------------------------------------------------------------------------------------------
+# ---- the clips -----------------------------------------------------------------------------------
 
-CLIPS = {"train": ClipDataset(2_800, "assets", 20_002), "valid": ClipDataset(400, "assets", 20_003),
-         "test": ClipDataset(600, "test", 0)}           # no speaker in two of them
+CLIPS = {
+    "train": ClipDataset(2_800, "assets", 20_002),
+    "valid": ClipDataset(400, "assets", 20_003),
+    "test": ClipDataset(600, "test", 0),
+}  # no speaker in two of them
 
 
 @cache
 def clip_tokens(part: str) -> dict[str, Tensor]:
-    """Tokens and truth of the training, validation or test clips; drawn once, kept in the cache folder."""
-    static = StaticFeatureExtractor().eval().to(memory_format=torch.channels_last)      # half the time in bf16
+    """Tokens and truth of the training, validation or test clips; drawn once, kept in the cache
+    folder.
+    """
+    # half the time in bf16
+    static = StaticFeatureExtractor().eval().to(memory_format=torch.channels_last)
     dynamic = DynamicFeatureExtractor().eval()
     also = ("region",) if part == "test" else ()
     return stored_tokens(CLIPS[part], static, dynamic, also) | CLIPS[part].labels()
 
 
-# ---- tokens small enough to ship, so that the models of lesson 06 train in seconds ----------------------------------
+# ---- tokens small enough to ship, so that the models of lesson 06 train in seconds ---------------
 
 LESSON_CLIPS = {"train": 1_600, "valid": 200, "test": 400}
 
 
 def write_lesson_tokens(path: Path, width: int = 64) -> dict:
-    """The mean face token and the motion tokens of some of these clips, on their first principal components."""
+    """The mean face token and the motion tokens of some of these clips, on their first principal
+    components.
+    """
     data, tensors, scores = {part: clip_tokens(part) for part in LESSON_CLIPS}, {}, {}
     for name in ("face_tokens", "motion_tokens"):
-        tokens = {part: values[name][:LESSON_CLIPS[part]].float() for part, values in data.items()}
+        tokens = {part: values[name][: LESSON_CLIPS[part]].float() for part, values in data.items()}
         if name == "face_tokens":
             tokens = {part: values.mean(dim=1, keepdim=True) for part, values in tokens.items()}
-        mean, axes, scores[f"{name}_variance"] = principal_axes(tokens["train"].flatten(0, 1), width)
-        tensors |= {f"{part}.{name}": ((values - mean) @ axes).half() for part, values in tokens.items()}
-    tensors |= {f"{part}.{name}": values[name][:LESSON_CLIPS[part]] for part, values in data.items()
-                for name in ("traits", "expected", "speaker", "moment")}
-    files.save_tensors(path, tensors, {"static": StaticFeatureExtractor().hash,
-                                       "dynamic": DynamicFeatureExtractor().hash})
+        mean, axes, scores[f"{name}_variance"] = principal_axes(
+            tokens["train"].flatten(0, 1), width
+        )
+        tensors |= {
+            f"{part}.{name}": ((values - mean) @ axes).half() for part, values in tokens.items()
+        }
+    tensors |= {
+        f"{part}.{name}": values[name][: LESSON_CLIPS[part]]
+        for part, values in data.items()
+        for name in ("traits", "expected", "speaker", "moment")
+    }
+    files.save_tensors(
+        path,
+        tensors,
+        {"static": StaticFeatureExtractor().hash, "dynamic": DynamicFeatureExtractor().hash},
+    )
     return scores
 
 
-def principal_axes(tokens: Float[Tensor, "n dim"], width: int,
-                   ) -> tuple[Float[Tensor, " dim"], Float[Tensor, "dim width"], float]:
-    """The mean, the `width` directions of most variance, and the share of the variance that they hold."""
+def principal_axes(
+    tokens: Float[Tensor, "n dim"],
+    width: int,
+) -> tuple[Float[Tensor, " dim"], Float[Tensor, "dim width"], float]:
+    """The mean, the `width` directions of most variance, and the share of the variance that they
+    hold.
+    """
     mean = tokens.mean(dim=0)
     variances, axes = torch.linalg.eigh((tokens - mean).T.cov())
     return mean, axes[:, -width:].flip(1), float(variances[-width:].sum() / variances.sum())
 
 
-# ---- one training run ------------------------------------------------------------------------------------------------
+# ---- one training run ----------------------------------------------------------------------------
+
 
 class _Curve:
     """The validation loss of every epoch."""
@@ -148,26 +199,48 @@ class _Curve:
         self.losses.append(run.log["valid_loss"])
 
 
-def train_arm(name: str, seed: int, train: dict[str, Tensor], valid: dict[str, Tensor], epochs: int = EPOCHS,
-              callbacks: tuple[Any, ...] = ()) -> tuple[nn.Module, list[float]]:
-    """Train one arm on `face_tokens`, `motion_tokens` and `traits`; the model, and its validation loss by epoch."""
+def train_arm(
+    name: str,
+    seed: int,
+    train: dict[str, Tensor],
+    valid: dict[str, Tensor],
+    epochs: int = EPOCHS,
+    callbacks: tuple[Any, ...] = (),
+) -> tuple[nn.Module, list[float]]:
+    """Train one arm on `face_tokens`, `motion_tokens` and `traits`; the model, and its validation
+    loss by epoch.
+    """
     arm, curve = ARMS[name], _Curve()
     torch.manual_seed(seed)
     model = arm.build().to(runtime.default_device())
-    seen, unseen = (TokenDataset(*arm.inputs(data["face_tokens"], data["motion_tokens"]), traits=data["traits"],
-                                 shuffle=data is train) for data in (train, valid))
+    seen, unseen = (
+        TokenDataset(
+            *arm.inputs(data["face_tokens"], data["motion_tokens"]),
+            traits=data["traits"],
+            shuffle=data is train,
+        )
+        for data in (train, valid)
+    )
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    fit(model, DataLoader(seen, BATCH, shuffle=True, drop_last=True), DataLoader(unseen, 100), epochs=epochs,
-        optimizer=optimizer, callbacks=[WarmupCosine(), curve, *callbacks], seed=1_000 * seed)
+    fit(
+        model,
+        DataLoader(seen, BATCH, shuffle=True, drop_last=True),
+        DataLoader(unseen, 100),
+        epochs=epochs,
+        optimizer=optimizer,
+        callbacks=[WarmupCosine(), curve, *callbacks],
+        seed=1_000 * seed,
+    )
     return model.eval(), curve.losses
 
 
 @torch.no_grad()
 def predict(name: str, model: nn.Module, data: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The `prediction` for every clip and, of the arm with tokens, where its attention lies in time and space.
+    """The `prediction` for every clip and, of the arm with tokens, where its attention lies in time
+    and space.
 
-    `moments` (`n 8`): the pooled attention, mean over heads. `places` (`n 49`): what each face token's answer counts,
-    times how much it listens to the deciding moment.
+    `moments` (`n 8`): the pooled attention, mean over heads. `places` (`n 49`): what each face
+    token's answer counts, times how much it listens to the deciding moment.
     """
     tokens = name == "token attention"
     attend = model.cross_attention.attention if tokens else None
@@ -180,48 +253,77 @@ def predict(name: str, model: nn.Module, data: dict[str, Tensor]) -> dict[str, T
         if tokens:
             cross, deciding = model.cross_attention, data["moment"][chosen]
             listening = attend.last_attn_weights.mean(dim=1)[torch.arange(len(chosen)), :, deciding]
-            answer |= {"moments": cross.last_pooled_weights.mean(dim=1), "places": cross.last_importance * listening}
+            answer |= {
+                "moments": cross.last_pooled_weights.mean(dim=1),
+                "places": cross.last_importance * listening,
+            }
         for key, value in answer.items():
             parts.setdefault(key, []).append(value.cpu())
     return {key: torch.cat(values) for key, values in parts.items()}
 
 
-# ---- the study -------------------------------------------------------------------------------------------------------
+# ---- the study -----------------------------------------------------------------------------------
+
 
 def _floor(train: dict[str, Tensor], test: dict[str, Tensor]) -> Tensor:
     return floor_prediction(train["traits"], len(test["traits"]))
 
 
 def _lookup(train: dict[str, Tensor], test: dict[str, Tensor]) -> Tensor:
-    known, asked = ([f"{part} {speaker}" for speaker in data["speaker"].tolist()]
-                    for part, data in (("train", train), ("test", test)))   # numbers begin at 0 in every part
+    known, asked = (
+        [f"{part} {speaker}" for speaker in data["speaker"].tolist()]
+        # numbers begin at 0 in every part
+        for part, data in (("train", train), ("test", test))
+    )
     return speaker_lookup(train["traits"], known, asked)
 
 
-BASELINES = {"floor": _floor, "speaker look-up": _lookup, "ceiling": lambda train, test: test["expected"]}
+BASELINES = {
+    "floor": _floor,
+    "speaker look-up": _lookup,
+    "ceiling": lambda train, test: test["expected"],
+}
 
 
 def run_arm(arm: str) -> list[dict]:
-    """A row for each seed of an arm and one for all of them, with intervals over speakers and seeds.
+    """A row for each seed of an arm and one for all of them, with intervals over speakers and
+    seeds.
 
     Every run is kept in the cache folder, so that one that is cut off costs no other.
     """
     test, seeds = clip_tokens("test"), (0,) if arm in BASELINES else SEEDS
     answers = [_answer(arm, seed) for seed in seeds]
-    scores = [score_traits(tensors["prediction"], test["traits"], test["speaker"]) for tensors, _ in answers]
-    rows = [{"seed": seed} | _by_trait(score) | facts | _looks(tensors, test)
-            for seed, score, (tensors, facts) in zip(seeds, scores, answers, strict=True)]
-    best = [score_traits(_answer("token attention", seed)[0]["prediction"], test["traits"], test["speaker"])
-            for seed in SEEDS]
+    scores = [
+        score_traits(tensors["prediction"], test["traits"], test["speaker"])
+        for tensors, _ in answers
+    ]
+    rows = [
+        {"seed": seed} | _by_trait(score) | facts | _looks(tensors, test)
+        for seed, score, (tensors, facts) in zip(seeds, scores, answers, strict=True)
+    ]
+    best = [
+        score_traits(
+            _answer("token attention", seed)[0]["prediction"], test["traits"], test["speaker"]
+        )
+        for seed in SEEDS
+    ]
     ours = scores * (len(SEEDS) // len(scores))
-    behind = [Scores(token.value - other.value, token.resampled - other.resampled)
-              for token, other in zip(best, ours, strict=True)]
-    overall = {"seeds": len(scores), "ccc": _over_seeds(scores), "token_minus_this": _over_seeds(behind)}
+    behind = [
+        Scores(token.value - other.value, token.resampled - other.resampled)
+        for token, other in zip(best, ours, strict=True)
+    ]
+    overall = {
+        "seeds": len(scores),
+        "ccc": _over_seeds(scores),
+        "token_minus_this": _over_seeds(behind),
+    }
     return [*rows, overall] if arm in ARMS else [rows[0] | overall]
 
 
 def _answer(arm: str, seed: int) -> tuple[dict[str, Tensor], dict]:
-    """What one run says about the test clips, with its cost; from the cache folder if it was done before."""
+    """What one run says about the test clips, with its cost; from the cache folder if it was done
+    before.
+    """
     train, test = clip_tokens("train"), clip_tokens("test")
     if arm in BASELINES:
         return {"prediction": BASELINES[arm](train, test)}, {}
@@ -229,7 +331,10 @@ def _answer(arm: str, seed: int) -> tuple[dict[str, Tensor], dict]:
     if not kept.exists():
         started = time.time()
         model, curve = train_arm(arm, seed, train, clip_tokens("valid"))
-        facts = {"seconds": round(time.time() - started, 1), "parameters": sum(p.numel() for p in model.parameters())}
+        facts = {
+            "seconds": round(time.time() - started, 1),
+            "parameters": sum(p.numel() for p in model.parameters()),
+        }
         if seed == SEEDS[0]:
             facts["valid_loss"] = [round(loss, 5) for loss in curve]
         answer = predict(arm, model, test)
@@ -242,51 +347,90 @@ def _answer(arm: str, seed: int) -> tuple[dict[str, Tensor], dict]:
 
 
 def _by_trait(scores: Scores) -> dict[str, dict[str, float]]:
-    return {name: {trait: round(float(value), 4) for trait, value in zip((*TRAITS, "mean"), row, strict=True)}
-            for name, row in (("accuracies", scores.value[0]), ("cccs", scores.value[1]))}
+    return {
+        name: {
+            trait: round(float(value), 4)
+            for trait, value in zip((*TRAITS, "mean"), row, strict=True)
+        }
+        for name, row in (("accuracies", scores.value[0]), ("cccs", scores.value[1]))
+    }
 
 
 def _over_seeds(scores: list[Scores], seed: int = 0) -> dict[str, float]:
-    """The mean CCC over seeds, with a 95 % interval in which speakers and seeds are both drawn again."""
+    """The mean CCC over seeds, with a 95 % interval in which speakers and seeds are both drawn
+    again.
+    """
     resampled = torch.stack([score.resampled[:, 1, -1] for score in scores])
     drawn = np.random.default_rng(seed).integers(len(scores), size=resampled.shape)
-    low, high = np.quantile(np.take_along_axis(resampled.numpy(), drawn, axis=0).mean(axis=0), (0.025, 0.975))
+    low, high = np.quantile(
+        np.take_along_axis(resampled.numpy(), drawn, axis=0).mean(axis=0), (0.025, 0.975)
+    )
     value = np.mean([float(score.value[1, -1]) for score in scores])
-    return {"mean": round(float(value), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+    return {
+        "mean": round(float(value), 4),
+        "low": round(float(low), 4),
+        "high": round(float(high), 4),
+    }
 
 
 def _looks(tensors: dict[str, Tensor], test: dict[str, Tensor]) -> dict[str, dict[str, float]]:
-    """Of the arm with tokens: does its attention peak on the deciding moment, and does it lie on the deciding region?
+    """Of the arm with tokens: does its attention peak on the deciding moment, and does it lie on
+    the deciding region?
 
     Each beside the mean map of all clips, an untrained model and chance.
     """
     if "moments" not in tensors:
         return {}
-    hits = {name: (moments.argmax(dim=1) == test["moment"]).float().mean().item()
-            for name, moments in (("map", tensors["moments"]),
-                                  ("mean map", tensors["moments"].mean(dim=0, keepdim=True)),
-                                  ("untrained", tensors["untrained_moments"]))}
-    maps, untrained = (tensors[name].unflatten(1, (7, 7))[:, None].expand(-1, len(TRAITS), -1, -1)
-                       for name in ("places", "untrained_places"))
+    hits = {
+        name: (moments.argmax(dim=1) == test["moment"]).float().mean().item()
+        for name, moments in (
+            ("map", tensors["moments"]),
+            ("mean map", tensors["moments"].mean(dim=0, keepdim=True)),
+            ("untrained", tensors["untrained_moments"]),
+        )
+    }
+    maps, untrained = (
+        tensors[name].unflatten(1, (7, 7))[:, None].expand(-1, len(TRAITS), -1, -1)
+        for name in ("places", "untrained_places")
+    )
     space = score_localisation(maps, test["region"], untrained)
-    looks = {"moment": hits | {"chance": 1 / tensors["moments"].shape[1]},
-             **{measure: {column: space.mean(measure, column) for column in space.table[measure]}
-                for measure in ("pointing", "energy")}}
-    return {name: {key: round(value, 4) for key, value in scores.items()} for name, scores in looks.items()}
+    looks = {
+        "moment": hits | {"chance": 1 / tensors["moments"].shape[1]},
+        **{
+            measure: {column: space.mean(measure, column) for column in space.table[measure]}
+            for measure in ("pointing", "energy")
+        },
+    }
+    return {
+        name: {key: round(value, 4) for key, value in scores.items()}
+        for name, scores in looks.items()
+    }
 
 
 def ablation_table(rows: list[dict]) -> str:
-    """All arms and baselines as a table in Markdown: mean CCC with its interval, share of the ceiling, lead, cost.
+    """All arms and baselines as a table in Markdown: mean CCC with its interval, share of the
+    ceiling, lead, cost.
 
     Other work on the machine only adds to seconds, so the fastest run tells them best.
     """
     overall = {row["arm"]: row for row in rows if "seeds" in row}
     ceiling = overall["ceiling"]["ccc"]["mean"]
-    columns = ("arm", "CCC [95 %]", "of the ceiling", "token attention leads by", "parameters", "seconds (fastest)")
+    columns = (
+        "arm",
+        "CCC [95 %]",
+        "of the ceiling",
+        "token attention leads by",
+        "parameters",
+        "seconds (fastest)",
+    )
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for arm in (*BASELINES, *ARMS):
         row, runs = overall[arm], [run for run in rows if run["arm"] == arm and "parameters" in run]
-        cost = [f"{runs[0]['parameters']:,}", f"{min(run['seconds'] for run in runs):.0f}"] if runs else ["", ""]
+        cost = (
+            [f"{runs[0]['parameters']:,}", f"{min(run['seconds'] for run in runs):.0f}"]
+            if runs
+            else ["", ""]
+        )
         lead = "" if arm in ("token attention", "ceiling") else _interval(row["token_minus_this"])
         cells = [arm, _interval(row["ccc"]), f"{row['ccc']['mean'] / ceiling:.0%}", lead, *cost]
         lines.append(f"| {' | '.join(cells)} |")

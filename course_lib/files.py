@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["atomic", "download", "load_tensors", "read_json", "save_tensors", "sha256", "write_json"]
+__all__ = [
+    "atomic",
+    "download",
+    "load_tensors",
+    "read_json",
+    "save_tensors",
+    "sha256",
+    "write_json",
+]
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; rename it onto ``path`` only if the block succeeds.
+    """Yield a temporary name beside `path`; rename it onto `path` only if the block succeeds.
 
     A killed process or a full disk leaves the old file, or none, never half a file.
     """
@@ -25,17 +33,21 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"cannot create the folder {path.parent} ({error.strerror}); choose a folder you may write to") \
-            from error
+        raise OSError(
+            f"cannot create the folder {path.parent} ({error.strerror}); choose a folder you may"
+            " write to"
+        ) from error
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno is None:                         # not the file system's: it has its own sentence
+        if error.errno is None:  # not the file system's: it has its own sentence
             raise
-        raise OSError(f"cannot write {path} ({error.strerror or error}); choose a folder you may write to "
-                      "with enough free space") from error
+        raise OSError(
+            f"cannot write {path} ({error.strerror or error}); choose a folder you may write to "
+            "with enough free space"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -47,7 +59,7 @@ def sha256(path: str | Path) -> str:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write ``content`` as indented JSON, atomically."""
+    """Write `content` as indented JSON, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -57,62 +69,84 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text())
     except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON ({error}); delete it or restore it from the repository") from error
+        raise ValueError(
+            f"{path} is no valid JSON ({error}); delete it or restore it from the repository"
+        ) from error
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, Any] | None = None) -> None:
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, Any] | None = None
+) -> None:
     """Save named tensors and JSON-able metadata as one safetensors file (never pickle), atomically."""
     from safetensors.torch import save
 
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-                   {"course_lib": json.dumps(dict(metadata or {}))})
+    content = save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+        {"course_lib": json.dumps(dict(metadata or {}))},
+    )
     with atomic(path) as temporary:
         temporary.write_bytes(content)
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Tensors and metadata of a file written by ``save_tensors``.
+    """Tensors and metadata of a file written by `save_tensors`.
 
-    Raises ``FileNotFoundError`` if it is missing, ``ValueError`` if it is truncated or no safetensors file.
+    Raises `FileNotFoundError` if it is missing, `ValueError` if it is truncated or no safetensors
+    file.
     """
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; check the path, or make it again with "
-                                "`python -m course_lib assets`")
+        raise FileNotFoundError(
+            f"no file {path}; check the path, or make it again with `python -m course_lib assets`"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("course_lib", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, metadata
     except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{path} is truncated or is no safetensors file ({error}); delete it and fetch or make "
-                         "it again") from error
+        raise ValueError(
+            f"{path} is truncated or is no safetensors file ({error}); delete it and fetch or make "
+            "it again"
+        ) from error
 
 
-def download(url: str, path: str | Path, expected_sha256: str | None = None, timeout: float = 30) -> Path:
-    """Fetch ``url`` into ``path`` unless it is there; an interrupted or altered download leaves nothing behind.
+def download(
+    url: str, path: str | Path, expected_sha256: str | None = None, timeout: float = 30
+) -> Path:
+    """Fetch `url` into `path` unless it is there; an interrupted or altered download leaves nothing
+    behind.
 
-    Raises ``ConnectionError`` when the network or the server fails or the transfer ends early, ``ValueError``
-    when the content does not have the expected hash.
+    Raises `ConnectionError` when the network or the server fails or the transfer ends early,
+    `ValueError` when the content does not have the expected hash.
     """
     path = Path(path)
     if path.is_file():
         return path
     with atomic(path) as temporary:
         try:
-            with urllib.request.urlopen(url, timeout=timeout) as response, open(temporary, "wb") as file:
+            with (
+                urllib.request.urlopen(url, timeout=timeout) as response,
+                open(temporary, "wb") as file,
+            ):
                 expected_bytes = response.headers.get("Content-Length")
                 while block := response.read(1 << 20):
                     file.write(block)
         except OSError as error:
-            raise ConnectionError(f"could not download {url} ({error}); try again when the network is there, or put "
-                                  f"the file at {path} yourself") from error
+            raise ConnectionError(
+                f"could not download {url} ({error}); try again when the network is there, or put "
+                f"the file at {path} yourself"
+            ) from error
         received = temporary.stat().st_size
         if expected_bytes is not None and received != int(expected_bytes):
-            raise ConnectionError(f"the download of {url} stopped after {received} of {expected_bytes} bytes; run the "
-                                  "cell again")
+            raise ConnectionError(
+                f"the download of {url} stopped after {received} of {expected_bytes} bytes; run the"
+                " cell again"
+            )
         if expected_sha256 and sha256(temporary) != expected_sha256:
-            raise ValueError(f"what {url} delivered is not the expected file (its SHA-256 differs); run the cell "
-                             "again, or take the file from its publisher's page")
+            raise ValueError(
+                f"what {url} delivered is not the expected file (its SHA-256 differs); run the cell"
+                " again, or take the file from its publisher's page"
+            )
     return path

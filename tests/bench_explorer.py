@@ -1,4 +1,5 @@
-"""What a change of the explorer's view costs in a browser: attribute, layer, head and sample, first paint, memory.
+"""What a change of the explorer's view costs in a browser: attribute, layer, head and sample, first
+paint, memory.
 
 Run by `make bench ARGS=explorer`; measured with 40 attributes × 4 layers × 8 heads × 196 patches.
 """
@@ -58,41 +59,70 @@ class Noise(torch.utils.data.Dataset):
     def __getitem__(self, index):
         generator = torch.Generator().manual_seed(index)
         squares = torch.rand(40, 14, 14, generator=generator) > 0.9
-        return {"image": torch.rand(3, 112, 112, generator=generator), "target": torch.ones(40),
-                "regions": squares.repeat_interleave(8, 1).repeat_interleave(8, 2)}
+        return {
+            "image": torch.rand(3, 112, 112, generator=generator),
+            "target": torch.ones(40),
+            "regions": squares.repeat_interleave(8, 1).repeat_interleave(8, 2),
+        }
 
 
 def bench_explorer(row: Callable[..., None]) -> None:
-    """A row for each change, with its 95th percentile, beside the budget; memory beside that of the start."""
+    """A row for each change, with its 95th percentile, beside the budget; memory beside that of the
+    start.
+    """
     explorer = AttentionExplorer(small_model(14, 40, 4, 8), Noise())
     names = explorer.names
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         few, many = (explorer.to_html(Path(folder) / f"{count}.html", count) for count in (4, 80))
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=[
-            *CHROMIUM_FLAGS, "--js-flags=--expose-gc", "--enable-precise-memory-info"])
+        browser = playwright.chromium.launch(
+            executable_path=find_chromium(),
+            args=[*CHROMIUM_FLAGS, "--js-flags=--expose-gc", "--enable-precise-memory-info"],
+        )
         page = browser.new_page(viewport={"width": 1300, "height": 900})
         page.add_init_script(FIRST)
         firsts = []
         for path in (few, few, few, many):
             page.goto(f"file://{path}")
-            while not page.evaluate("window.attention !== undefined && window.opened !== undefined"):
+            while not page.evaluate(
+                "window.attention !== undefined && window.opened !== undefined"
+            ):
                 time.sleep(0.02)
             firsts.append(page.evaluate("window.opened"))
         first = float(np.median(firsts[:3]))
-        changes = {"attribute": {"attribute": names[:20]}, "layer": {"layer": [0, 1, 2, 3]},
-                   "head": {"head": [-1, 0, 1, 2, 3, 4, 5, 6, 7]}, "sample": {"sample": list(range(0, 80))}}
-        page.evaluate(MEASURE, [changes, 10])                                        # warm up
+        changes = {
+            "attribute": {"attribute": names[:20]},
+            "layer": {"layer": [0, 1, 2, 3]},
+            "head": {"head": [-1, 0, 1, 2, 3, 4, 5, 6, 7]},
+            "sample": {"sample": list(range(0, 80))},
+        }
+        page.evaluate(MEASURE, [changes, 10])  # warm up
         times = page.evaluate(MEASURE, [changes, 100])
         for name, budget in (("attribute", 16), ("layer", 16), ("head", 16), ("sample", 100)):
             late = float(np.percentile(times[name], 95))
-            row(f"explorer, {name} change, 95th percentile", f"{late:.1f} ms",
-                f"{np.median(times[name]):.1f} ms median", late / budget, f"≤ {budget} ms")
-        row("explorer, first paint of a page of 4 samples", f"{first:.0f} ms", "1000 ms allowed", first / 1000, "≤ 1")
+            row(
+                f"explorer, {name} change, 95th percentile",
+                f"{late:.1f} ms",
+                f"{np.median(times[name]):.1f} ms median",
+                late / budget,
+                f"≤ {budget} ms",
+            )
+        row(
+            "explorer, first paint of a page of 4 samples",
+            f"{first:.0f} ms",
+            "1000 ms allowed",
+            first / 1000,
+            "≤ 1",
+        )
         before = page.evaluate(HEAP)
         page.evaluate(MEASURE, [{"sample": changes["sample"]}, 1000])
         after = page.evaluate(HEAP)
-        row("explorer, memory after 1,000 samples", f"{after:.1f} MB", f"{before:.1f} MB before", after / before,
-            "flat")
+        row(
+            "explorer, memory after 1,000 samples",
+            f"{after:.1f} MB",
+            f"{before:.1f} MB before",
+            after / before,
+            "flat",
+        )
         browser.close()
     spent = []
     for sample in range(80, 100):
@@ -101,5 +131,10 @@ def bench_explorer(row: Callable[..., None]) -> None:
         json.dumps(item.header)
         spent.append(1000 * (time.perf_counter() - started))
     late = float(np.percentile(spent, 95))
-    row("explorer, a new sample in the kernel, 95th percentile", f"{late:.0f} ms", f"{np.median(spent):.0f} ms median",
-        late / 100, "≤ 100 ms with the page's part")
+    row(
+        "explorer, a new sample in the kernel, 95th percentile",
+        f"{late:.0f} ms",
+        f"{np.median(spent):.0f} ms median",
+        late / 100,
+        "≤ 100 ms with the page's part",
+    )

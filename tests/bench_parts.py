@@ -1,4 +1,6 @@
-"""The rows of lesson 10: a face taken apart in twenty steps, and what recording all of its attention costs."""
+"""The rows of lesson 10: a face taken apart in twenty steps, and what recording all of its
+attention costs.
+"""
 
 import torch
 from bench_tools import row, seconds
@@ -7,13 +9,17 @@ from course_lib.analysis import AttentionRecorder
 from course_lib.data.parts import PartDataset
 from course_lib.models import PartPipeline, VisualizableCrossAttention, course_part_transformer
 
-ALLOWED = 0.5                                           # seconds for a face
+ALLOWED = 0.5  # seconds for a face
 
 
 def bench_parts() -> None:
-    """Sampling beside the time allowed; beside it, attention kept by the modules themselves and by the recorder."""
+    """Sampling beside the time allowed; beside it, attention kept by the modules themselves and by
+    the recorder.
+    """
     image, pipeline = PartDataset(1, "test")[0]["image"], PartPipeline(course_part_transformer())
-    own = [module for module in pipeline.modules() if isinstance(module, VisualizableCrossAttention)]
+    own = [
+        module for module in pipeline.modules() if isinstance(module, VisualizableCrossAttention)
+    ]
 
     def keep(step: int, time: float, latents: torch.Tensor) -> None:
         kept.append([module.last_attn_weights for module in own])
@@ -31,9 +37,26 @@ def bench_parts() -> None:
         bytes_held.append(sum(record.bytes for record in recording.records))
 
     kept, bytes_held = [], []
-    plain, by_modules, by_recorder = seconds(lambda: pipeline(image), kept_by_modules, recorded, rounds=7)
-    row("a face in twenty steps", f"{1000 * plain:.0f} ms", f"{1000 * ALLOWED:.0f} ms allowed", plain / ALLOWED, "≤ 1")
-    row(f"its attention, {bytes_held[-1] / 1e6:.0f} MB, kept by the modules", f"{1000 * by_modules:.0f} ms",
-        f"{1000 * plain:.0f} ms without", by_modules / plain, "≤ 1.5")
-    row("the same by the recorder, which sees every operator", f"{1000 * by_recorder:.0f} ms",
-        f"{1000 * plain:.0f} ms without", by_recorder / plain)
+    plain, by_modules, by_recorder = seconds(
+        lambda: pipeline(image), kept_by_modules, recorded, rounds=7
+    )
+    row(
+        "a face in twenty steps",
+        f"{1000 * plain:.0f} ms",
+        f"{1000 * ALLOWED:.0f} ms allowed",
+        plain / ALLOWED,
+        "≤ 1",
+    )
+    row(
+        f"its attention, {bytes_held[-1] / 1e6:.0f} MB, kept by the modules",
+        f"{1000 * by_modules:.0f} ms",
+        f"{1000 * plain:.0f} ms without",
+        by_modules / plain,
+        "≤ 1.5",
+    )
+    row(
+        "the same by the recorder, which sees every operator",
+        f"{1000 * by_recorder:.0f} ms",
+        f"{1000 * plain:.0f} ms without",
+        by_recorder / plain,
+    )

@@ -6,8 +6,11 @@ from collections.abc import Callable
 import numpy as np
 
 
-def seconds(*actions: Callable[[], object], rounds: int = 5, clock: Callable[[], float] = time.perf_counter,
-            ) -> list[float]:
+def seconds(
+    *actions: Callable[[], object],
+    rounds: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
     """The median time of each action, all run in turns after one warm-up."""
     for action in actions:
         action()

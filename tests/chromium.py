@@ -6,9 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-CHROMIUM_FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                  "--no-first-run"]
-PATIENCE = 300_000                      # ms after which a page is taken to hang: a busy machine takes a minute or two
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+PATIENCE = 300_000  # ms after which a page is taken to hang: a busy machine takes a minute or two
 
 
 def find_chromium() -> str | None:
@@ -24,11 +29,22 @@ def find_chromium() -> str | None:
 
 
 def install_chromium() -> None:
-    """Debian's package where we are root, Playwright's own build elsewhere; a failure shows in ``find_chromium``."""
+    """Debian's package where we are root, Playwright's own build elsewhere; a failure shows in
+    `find_chromium`.
+    """
     if shutil.which("apt-get") and os.geteuid() == 0:
-        commands = [["apt-get", "update", "-qq"], ["apt-get", "install", "-qq", "--no-install-recommends", "chromium"]]
+        commands = [
+            ["apt-get", "update", "-qq"],
+            ["apt-get", "install", "-qq", "--no-install-recommends", "chromium"],
+        ]
     else:
         commands = [[sys.executable, "-m", "playwright", "install", "chromium"]]
     for command in commands:
-        subprocess.run(command, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, stdin=subprocess.DEVNULL,
-                       capture_output=True, timeout=900, check=False)
+        subprocess.run(
+            command,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=900,
+            check=False,
+        )

@@ -36,19 +36,29 @@ def pytest_runtest_logreport(report):
     """Add up what each notebook takes: its cells, and the start of its kernel."""
     path = report.nodeid.split("::")[0]
     if path.endswith(".ipynb"):
-        NOTEBOOK_SECONDS[Path(path).stem] = NOTEBOOK_SECONDS.get(Path(path).stem, 0) + report.duration
+        NOTEBOOK_SECONDS[Path(path).stem] = (
+            NOTEBOOK_SECONDS.get(Path(path).stem, 0) + report.duration
+        )
 
 
-def over_budget(seconds: dict[str, float], each: float = 120, together: float = 18 * 60) -> list[str]:
-    """Notebooks over their budget: two minutes each, eighteen together; reported only: a busy machine is no fault."""
+def over_budget(
+    seconds: dict[str, float], each: float = 120, together: float = 18 * 60
+) -> list[str]:
+    """Notebooks over their budget: two minutes each, eighteen together; reported only: a busy
+    machine is no fault.
+    """
     slow = [f"{name} took {taken:.0f} s" for name, taken in seconds.items() if taken > each]
     return slow + [f"all took {sum(seconds.values()):.0f} s"] * (sum(seconds.values()) > together)
 
 
 def pytest_terminal_summary(terminalreporter):
     if NOTEBOOK_SECONDS:
-        times = ", ".join(f"{name[:2]} {taken:.0f} s" for name, taken in sorted(NOTEBOOK_SECONDS.items()))
-        terminalreporter.write_line(f"notebooks: {times}; together {sum(NOTEBOOK_SECONDS.values()) / 60:.1f} min")
+        times = ", ".join(
+            f"{name[:2]} {taken:.0f} s" for name, taken in sorted(NOTEBOOK_SECONDS.items())
+        )
+        terminalreporter.write_line(
+            f"notebooks: {times}; together {sum(NOTEBOOK_SECONDS.values()) / 60:.1f} min"
+        )
     for problem in over_budget(NOTEBOOK_SECONDS):
         terminalreporter.write_line(f"over the budget of 2 min each and 18 together: {problem}")
     if started := os.environ.get("COURSE_STARTED"):
@@ -69,7 +79,9 @@ def seeds():
 
 @pytest.fixture(scope="session")
 def browser():
-    """Chromium, driven by Playwright; installed if it is missing, the test skipped where that cannot be done."""
+    """Chromium, driven by Playwright; installed if it is missing, the test skipped where that
+    cannot be done.
+    """
     from filelock import FileLock
     from playwright.sync_api import sync_playwright
 

@@ -1,4 +1,6 @@
-"""What drives an explorer in Chromium: in a saved page, with this process as its kernel, in a real notebook program."""
+"""What drives an explorer in Chromium: in a saved page, with this process as its kernel, in a real
+notebook program.
+"""
 
 import base64
 import contextlib
@@ -27,14 +29,26 @@ def open_page(browser):
     opened, said = [], []
 
     def opener(path, scheme="light", width=1300, script=True, motion="reduce"):
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True,
-                                      java_script_enabled=script, accept_downloads=True, reduced_motion=motion)
+        context = browser.new_context(
+            color_scheme=scheme,
+            viewport={"width": width, "height": 900},
+            offline=True,
+            java_script_enabled=script,
+            accept_downloads=True,
+            reduced_motion=motion,
+        )
         context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: said.append(request.url)
-                if not request.url.startswith(("file:", "data:", "blob:")) else None)
+        page.on(
+            "request",
+            lambda request: (
+                said.append(request.url)
+                if not request.url.startswith(("file:", "data:", "blob:"))
+                else None
+            ),
+        )
         page.goto(f"file://{path}")
         if script:
             wait(page, "window.attention !== undefined")
@@ -53,7 +67,9 @@ def wait(page, expression):
 
 
 def settle(page):
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.evaluate(
+        "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )
 
 
 def state(page, name):
@@ -61,19 +77,26 @@ def state(page, name):
 
 
 def put(page, **values):
-    page.evaluate("values => { for (const k in values) attention.set(k, values[k]); attention.save_changes() }", values)
+    page.evaluate(
+        "values => { for (const k in values) attention.set(k, values[k]);"
+        " attention.save_changes() }",
+        values,
+    )
     settle(page)
     settle(page)
 
 
 def pixels(page, selector, index=0):
     """The pixels that a canvas holds, `height width 4`."""
-    size, data = page.evaluate("""([selector, index]) => {
+    size, data = page.evaluate(
+        """([selector, index]) => {
         const canvas = document.querySelectorAll(selector)[index], { width, height } = canvas;
         const copy = Object.assign(document.createElement("canvas"), { width, height });
         const brush = copy.getContext("2d", { willReadFrequently: true });
         brush.drawImage(canvas, 0, 0);
-        return [[height, width], Array.from(brush.getImageData(0, 0, width, height).data)] }""", [selector, index])
+        return [[height, width], Array.from(brush.getImageData(0, 0, width, height).data)] }""",
+        [selector, index],
+    )
     return np.array(data, np.uint8).reshape(*size, 4)
 
 
@@ -117,28 +140,37 @@ window.listening = () => Object.values(listeners).flat().length;
 
 
 def connect(page, widget, slow=()):
-    """Show a widget in an empty page, with this process as its kernel, deaf to `slow` questions; what it was asked."""
+    """Show a widget in an empty page, with this process as its kernel, deaf to `slow` questions;
+    what it was asked.
+    """
     asked, messages = [], []
     names = [*widget.state_names(), *(["own"] if widget.has_trait("own") else [])]
     widget.send = lambda content, buffers=None: messages.append(
-        [content, [base64.b64encode(bytes(buffer)).decode() for buffer in buffers or []]])
+        [content, [base64.b64encode(bytes(buffer)).decode() for buffer in buffers or []]]
+    )
 
     def to_kernel(kind, content, buffers):
         messages.clear()
         asked.append(content)
-        before = {name: getattr(widget, name) for name in names} | (content if kind == "state" else {})
+        before = {name: getattr(widget, name) for name in names} | (
+            content if kind == "state" else {}
+        )
         if kind == "state":
             widget.set_state(content)
         elif content["kind"] not in slow:
             widget._receive(widget, content, [base64.b64decode(buffer) for buffer in buffers])
-        changed = {name: getattr(widget, name) for name in names if getattr(widget, name) != before[name]}
-        return {"messages": list(messages), "state": changed}               # what Python did in answer, no more
+        changed = {
+            name: getattr(widget, name) for name in names if getattr(widget, name) != before[name]
+        }
+        return {"messages": list(messages), "state": changed}  # what Python did in answer, no more
 
     values = {name: getattr(widget, name) for name in (*names, "meta", "first")}
     values["planes"] = base64.b64encode(widget.planes).decode()
     page.expose_function("toKernel", to_kernel)
     render = re.search(r"export default { render: (\w+) };", widget._esm)[1]
-    script = f"{widget._esm}\n{STUB.replace('VALUES', json.dumps(values)).replace('RENDER', render)}"
+    script = (
+        f"{widget._esm}\n{STUB.replace('VALUES', json.dumps(values)).replace('RENDER', render)}"
+    )
     page.set_content(f'<!doctype html><script type="module">{script}</script>')
     wait(page, "window.close_view !== undefined")
     return asked
@@ -173,12 +205,35 @@ def python_sets(page, widget, **changed):
 
 # ---------------------------------------------------------------- the widget in real notebooks
 
+
 def notebook(path, cells):
     """Write a notebook with these code cells."""
-    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": {
-        "name": "python3", "display_name": "Python 3", "language": "python"}}, "cells": [
-        {"cell_type": "code", "id": f"cell-{index}", "metadata": {}, "outputs": [], "execution_count": None,
-         "source": source.replace("ROOT", str(ROOT))} for index, source in enumerate(cells)]}))
+    path.write_text(
+        json.dumps(
+            {
+                "nbformat": 4,
+                "nbformat_minor": 5,
+                "metadata": {
+                    "kernelspec": {
+                        "name": "python3",
+                        "display_name": "Python 3",
+                        "language": "python",
+                    }
+                },
+                "cells": [
+                    {
+                        "cell_type": "code",
+                        "id": f"cell-{index}",
+                        "metadata": {},
+                        "outputs": [],
+                        "execution_count": None,
+                        "source": source.replace("ROOT", str(ROOT)),
+                    }
+                    for index, source in enumerate(cells)
+                ],
+            }
+        )
+    )
     return path
 
 
@@ -190,21 +245,37 @@ def free_port():
 
 @contextlib.contextmanager
 def serving(command, folder, address):
-    """Run a server in a session of its own until its address answers; end it and its kernels afterwards."""
-    own = {name: str(folder / name.lower()) for name in (
-        "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR",
-        "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")}
+    """Run a server in a session of its own until its address answers; end it and its kernels
+    afterwards.
+    """
+    own = {
+        name: str(folder / name.lower())
+        for name in (
+            "JUPYTER_CONFIG_DIR",
+            "JUPYTER_DATA_DIR",
+            "JUPYTER_RUNTIME_DIR",
+            "JUPYTERLAB_SETTINGS_DIR",
+            "JUPYTERLAB_WORKSPACES_DIR",
+            "IPYTHONDIR",
+        )
+    }
     Path(own["JUPYTER_RUNTIME_DIR"]).mkdir(parents=True, exist_ok=True)
     with open(folder / "log", "w") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True,
-                                  env=os.environ | own | {"OMP_NUM_THREADS": "1"})
+        server = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=os.environ | own | {"OMP_NUM_THREADS": "1"},
+        )
     try:
         for _ in range(600):
             try:
                 urllib.request.urlopen(address, timeout=200).close()
                 break
             except urllib.error.HTTPError:
-                break                                       # it answers
+                break  # it answers
             except OSError:
                 assert server.poll() is None, (folder / "log").read_text()
                 time.sleep(0.5)
@@ -212,7 +283,10 @@ def serving(command, folder, address):
     finally:
         for attempt in range(50):
             try:
-                os.killpg(server.pid, signal.SIGKILL if attempt == 40 else signal.SIGTERM if attempt == 0 else 0)
+                os.killpg(
+                    server.pid,
+                    signal.SIGKILL if attempt == 40 else signal.SIGTERM if attempt == 0 else 0,
+                )
             except ProcessLookupError:
                 break
             server.poll()
@@ -233,8 +307,13 @@ class Kernel:
 
     def __call__(self, code):
         said = []
-        reply = self.client.execute_interactive(code, timeout=200, output_hook=lambda message: said.append(
-            message["content"].get("text", "") if message["msg_type"] == "stream" else ""))
+        reply = self.client.execute_interactive(
+            code,
+            timeout=200,
+            output_hook=lambda message: said.append(
+                message["content"].get("text", "") if message["msg_type"] == "stream" else ""
+            ),
+        )
         text = "".join(said).strip()
         assert reply["content"]["status"] == "ok", reply["content"].get("evalue")
         return text
@@ -256,41 +335,93 @@ def eventually(check):
 def watch(page, said):
     """Errors of the page, apart from what the notebook programs themselves say."""
     page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("console", lambda message: said.append(message.text) if message.type == "error"
-            and re.search("explorer|anywidget|widget", message.text, re.IGNORECASE) else None)
+    page.on(
+        "console",
+        lambda message: (
+            said.append(message.text)
+            if message.type == "error"
+            and re.search("explorer|anywidget|widget", message.text, re.IGNORECASE)
+            else None
+        ),
+    )
 
 
 def program(name, notebook_name, port):
-    """The command that serves a notebook, an address that answers when it is up, and the notebook's own."""
+    """The command that serves a notebook, an address that answers when it is up, and the notebook's
+    own.
+    """
     root = f"http://localhost:{port}"
     if name == "voila":
-        return ([sys.executable, "-m", "voila", notebook_name, "--no-browser", f"--port={port}",
-                 "--Voila.connection_dir_root=jupyter_runtime_dir"], f"{root}/nothing", f"{root}/")
+        return (
+            [
+                sys.executable,
+                "-m",
+                "voila",
+                notebook_name,
+                "--no-browser",
+                f"--port={port}",
+                "--Voila.connection_dir_root=jupyter_runtime_dir",
+            ],
+            f"{root}/nothing",
+            f"{root}/",
+        )
     if name == "lab":
-        return ([sys.executable, "-m", "jupyter", "lab", "--no-browser", f"--port={port}", "--allow-root",
-                 "--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True"],
-                f"{root}/api", f"{root}/lab/tree/{notebook_name}")
+        return (
+            [
+                sys.executable,
+                "-m",
+                "jupyter",
+                "lab",
+                "--no-browser",
+                f"--port={port}",
+                "--allow-root",
+                "--IdentityProvider.token=",
+                "--ServerApp.password=",
+                "--ServerApp.disable_check_xsrf=True",
+            ],
+            f"{root}/api",
+            f"{root}/lab/tree/{notebook_name}",
+        )
     old = os.environ.get("COURSE_CLASSIC_PYTHON")
     if old is None:
-        pytest.skip("COURSE_CLASSIC_PYTHON names no python with notebook 6 and ipywidgets 7 (see make colab)")
-    return ([old, "-m", "notebook", "--no-browser", f"--port={port}", "--allow-root", "--NotebookApp.token=",
-             "--NotebookApp.password="], f"{root}/api", f"{root}/notebooks/{notebook_name}")
+        pytest.skip(
+            "COURSE_CLASSIC_PYTHON names no python with notebook 6 and ipywidgets 7 (see make"
+            " colab)"
+        )
+    return (
+        [
+            old,
+            "-m",
+            "notebook",
+            "--no-browser",
+            f"--port={port}",
+            "--allow-root",
+            "--NotebookApp.token=",
+            "--NotebookApp.password=",
+        ],
+        f"{root}/api",
+        f"{root}/notebooks/{notebook_name}",
+    )
 
 
 @contextlib.contextmanager
 def opened(browser, folder, name, cells):
-    """The notebook of these cells, run in a program: its page and its kernel; a complaint of the page is an error."""
+    """The notebook of these cells, run in a program: its page and its kernel; a complaint of the
+    page is an error.
+    """
     path, port, said = notebook(folder / "explorer.ipynb", cells), free_port(), []
     command, ready, address = program(name, path.name, port)
     with serving(command, folder, ready) as runtime:
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         watch(page, said)
         page.root = f"http://localhost:{port}"
-        page.goto(address, timeout=PATIENCE)                # Voilà runs the notebook first
+        page.goto(address, timeout=PATIENCE)  # Voilà runs the notebook first
         if name != "voila":
-            cell, idle = {"lab": (".jp-Notebook .jp-Cell", "text=| Idle"),
-                          "classic": ("#notebook-container .cell", "#kernel_indicator_icon.kernel_idle_icon")}[name]
-            page.locator(idle).wait_for(timeout=PATIENCE)   # what runs before is dropped
+            cell, idle = {
+                "lab": (".jp-Notebook .jp-Cell", "text=| Idle"),
+                "classic": ("#notebook-container .cell", "#kernel_indicator_icon.kernel_idle_icon"),
+            }[name]
+            page.locator(idle).wait_for(timeout=PATIENCE)  # what runs before is dropped
             page.locator(cell).first.click()
             for _ in cells:
                 page.keyboard.press("Shift+Enter")
@@ -298,7 +429,8 @@ def opened(browser, folder, name, cells):
         try:
             drawn.wait_for(timeout=PATIENCE)
             if name == "voila" and not page.locator(".explorer").count():
-                page.reload(timeout=PATIENCE)               # it gives a busy machine four seconds to send its widgets
+                # it gives a busy machine four seconds to send its widgets
+                page.reload(timeout=PATIENCE)
             page.locator(".explorer").first.wait_for(timeout=PATIENCE)
             kernel = Kernel(runtime)
             yield page, kernel
@@ -330,20 +462,25 @@ def keys(selector, *pressed):
     def action(root):
         for key in pressed:
             root.locator(selector).first.press(key)
+
     return action
 
 
 def drive(root, controls, read):
-    """Use each control and wait until `read`, what a side says a trait is, is what it should be; both sides if two."""
+    """Use each control and wait until `read`, what a side says a trait is, is what it should be;
+    both sides if two.
+    """
     for number, (action, expected) in enumerate(controls):
-        settle(root.page)                                   # a control moves from what it shows
+        settle(root.page)  # a control moves from what it shows
         action(root)
         for name, value in expected.items():
             for side in read:
                 try:
                     eventually(lambda side=side, name=name, value=value: side(name) == value)
                 except AssertionError:
-                    raise AssertionError(f"control {number}: {name} is {side(name)!r}, not {value!r}") from None
+                    raise AssertionError(
+                        f"control {number}: {name} is {side(name)!r}, not {value!r}"
+                    ) from None
 
 
 def of_kernel(kernel, widget):
@@ -356,43 +493,64 @@ def of_page(page):
     return lambda name: page.evaluate(f"attention.get({name!r})")
 
 
-ATTRIBUTE_CONTROLS = [                                      # from sample 2, attribute Smiling, layer 0, head -1
-    (click("button", "next sample"), {"sample": 3}), (press("slider", "Sample", "ArrowRight"), {"sample": 4}),
+ATTRIBUTE_CONTROLS = [  # from sample 2, attribute Smiling, layer 0, head -1
+    (click("button", "next sample"), {"sample": 3}),
+    (press("slider", "Sample", "ArrowRight"), {"sample": 4}),
     (press("button", "sample before", "Enter"), {"sample": 3}),
-    (lambda root: root.get_by_role("searchbox").fill("6"), {}), (click("button", "Find"), {"sample": 6}),
-    (lambda root: root.get_by_role("searchbox").fill("2"), {}), (press("searchbox", "Find", "Enter"), {"sample": 2}),
-    (click("button", "Rare"), {"rarity": "rare"}), (press("button", "Common", "Enter"), {"rarity": "common"}),
+    (lambda root: root.get_by_role("searchbox").fill("6"), {}),
+    (click("button", "Find"), {"sample": 6}),
+    (lambda root: root.get_by_role("searchbox").fill("2"), {}),
+    (press("searchbox", "Find", "Enter"), {"sample": 2}),
+    (click("button", "Rare"), {"rarity": "rare"}),
+    (press("button", "Common", "Enter"), {"rarity": "common"}),
     (press("button", "All", "Space"), {"rarity": "all"}),
-    (choose("Sort by", "error"), {"sort": "error"}), (choose("Sort by", "rarity"), {"sort": "rarity"}),
-    (choose("Layer", "1"), {"layer": 1}), (choose("Head", "2"), {"head": 2}),
+    (choose("Sort by", "error"), {"sort": "error"}),
+    (choose("Sort by", "rarity"), {"sort": "rarity"}),
+    (choose("Layer", "1"), {"layer": 1}),
+    (choose("Head", "2"), {"head": 2}),
     (keys(".heads [aria-checked=true]", "ArrowUp"), {"layer": 0, "head": 2}),
     (lambda root: root.locator(".heads [role=radio]").first.click(), {"layer": 0, "head": -1}),
     (lambda root: root.locator("[role=option]", has_text="Bangs").click(), {"attribute": "Bangs"}),
-    (keys("[role=listbox]", "Home"), {"attribute": "Bald"}),                     # the rarest
+    (keys("[role=listbox]", "Home"), {"attribute": "Bald"}),  # the rarest
     (keys("[role=listbox]", "ArrowRight"), {"sample": 3}),
     (lambda root: root.locator(".tokens").first.click(position={"x": 5, "y": 5}), {"patch": 0}),
-    (keys(".tokens", "ArrowRight", "ArrowDown"), {"patch": 8}), (keys(".tokens", "Escape"), {"patch": -1}),
+    (keys(".tokens", "ArrowRight", "ArrowDown"), {"patch": 8}),
+    (keys(".tokens", "Escape"), {"patch": -1}),
     (lambda root: root.get_by_label("lift faint").check(), {"lift": True}),
     (lambda root: root.get_by_label("lift faint").press("Space"), {"lift": False}),
     (lambda root: root.get_by_label("outline the true").uncheck(), {"outlined": False}),
     (lambda root: root.get_by_label("outline the true").press("Space"), {"outlined": True}),
-    (press("slider", "Map", "Home"), {"strength": 0}), (press("slider", "Map", "End"), {"strength": 1}),
-    (click("button", "Pin"), {"pinned": [{"sample": 3, "checkpoint": 0, "layer": 0, "head": -1, "attribute": "Bald"}]}),
+    (press("slider", "Map", "Home"), {"strength": 0}),
+    (press("slider", "Map", "End"), {"strength": 1}),
+    (
+        click("button", "Pin"),
+        {"pinned": [{"sample": 3, "checkpoint": 0, "layer": 0, "head": -1, "attribute": "Bald"}]},
+    ),
     (click("button", "Remove"), {"pinned": []}),
 ]
-CLIP_CONTROLS = [                                           # from clip 0, attention, paused at step 0
-    (click("button", "next clip"), {"sample": 1}), (press("slider", "Clip", "ArrowRight"), {"sample": 2}),
+CLIP_CONTROLS = [  # from clip 0, attention, paused at step 0
+    (click("button", "next clip"), {"sample": 1}),
+    (press("slider", "Clip", "ArrowRight"), {"sample": 2}),
     (press("button", "clip before", "Enter"), {"sample": 1}),
-    (choose("Head", "1"), {"head": 1}), (choose("Head", "-1"), {"head": -1}),
-    (lambda root: root.locator(".steps [role=radio]").nth(5).click(), {"step": 5, "playing": False}),
+    (choose("Head", "1"), {"head": 1}),
+    (choose("Head", "-1"), {"head": -1}),
+    (
+        lambda root: root.locator(".steps [role=radio]").nth(5).click(),
+        {"step": 5, "playing": False},
+    ),
     (keys(".steps [aria-checked=true]", "ArrowLeft"), {"step": 4}),
     (press("slider", "Time step", "ArrowRight"), {"step": 5}),
     (lambda root: root.locator(".traits [role=radio]").nth(1).click(), {"trait": "Openness"}),
     (keys(".traits [aria-checked=true]", "ArrowDown"), {"trait": "Conscientiousness"}),
     (keys(".traits [aria-checked=true]", "ArrowUp"), {"trait": "Openness"}),
     (lambda root: root.locator(".tokens").click(position={"x": 5, "y": 5}), {"token": 0}),
-    (keys(".tokens", "ArrowRight", "ArrowDown"), {"token": 8}), (keys(".tokens", "Escape"), {"token": -1}),
-    (lambda root: root.locator(".matrix").click(position={"x": 2, "y": 2}), {"token": 0, "step": 0, "playing": False}),
-    (click("button", "▶ Play"), {"playing": True}), (keys(".matrix", "Escape"), {"token": -1}),
+    (keys(".tokens", "ArrowRight", "ArrowDown"), {"token": 8}),
+    (keys(".tokens", "Escape"), {"token": -1}),
+    (
+        lambda root: root.locator(".matrix").click(position={"x": 2, "y": 2}),
+        {"token": 0, "step": 0, "playing": False},
+    ),
+    (click("button", "▶ Play"), {"playing": True}),
+    (keys(".matrix", "Escape"), {"token": -1}),
     (press("button", "Pause", "Space"), {"playing": False}),
 ]

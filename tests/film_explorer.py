@@ -1,7 +1,8 @@
-"""A film of the attention explorer for the README, taken from the real thing: `python tests/film_explorer.py`.
+"""A film of the attention explorer for the README, taken from the real thing: `python
+tests/film_explorer.py`.
 
-The shipped predictor, drawn faces and the widget's own view in Chromium, with this process as its kernel; only the
-pointer is drawn. Writes assets/pictures/explorer.gif.
+The shipped predictor, drawn faces and the widget's own view in Chromium, with this process as its
+kernel; only the pointer is drawn. Writes assets/pictures/explorer.gif.
 """
 
 import io
@@ -21,11 +22,12 @@ from course_lib.pointing import hard_faces
 from course_lib.training.calibration import course_attribute_predictor
 
 GIF = Path(__file__).parent.parent / "assets" / "pictures" / "explorer.gif"
-SIZE, SCALE = (1060, 852), 0.75          # px of the page, and how large it is filmed
-SAMPLE = 85                             # a clear picture with something rare in it
-STEP = 80                               # ms a frame while the pointer moves
+SIZE, SCALE = (1060, 852), 0.75  # px of the page, and how large it is filmed
+SAMPLE = 85  # a clear picture with something rare in it
+STEP = 80  # ms a frame while the pointer moves
 COLOURS = 128
-VIVID = ["#d1495b", "#1b7a43", "#8a5a00", "#345995", "#ffdc3c"]              # small on the page, and what one looks for
+# small on the page, and what one looks for
+VIVID = ["#d1495b", "#1b7a43", "#8a5a00", "#345995", "#ffdc3c"]
 POINTER = [(0, 0), (0, 17), (4, 13), (7, 20), (10, 19), (7, 12), (12, 12)]
 
 
@@ -47,7 +49,7 @@ class Camera:
         end = box["x"] + x * box["width"], box["y"] + y * box["height"]
         for k in range(1, frames + 1):
             share = k / frames
-            share = share * share * (3 - 2 * share)         # it starts and lands gently
+            share = share * share * (3 - 2 * share)  # it starts and lands gently
             self.place = tuple(a + (b - a) * share for a, b in zip(start, end, strict=True))
             self.page.mouse.move(*self.place)
             self.hold(STEP)
@@ -59,7 +61,9 @@ class Camera:
 
 
 def film(page) -> list[tuple[Image.Image, int]]:
-    """Hover over attributes, hold one, look through its heads, turn to a rare one, paint over what it looks at."""
+    """Hover over attributes, hold one, look through its heads, turn to a rare one, paint over what
+    it looks at.
+    """
     camera = Camera(page)
 
     def row(name: str):
@@ -85,40 +89,68 @@ def film(page) -> list[tuple[Image.Image, int]]:
 
 
 def save(shots: list[tuple[Image.Image, int]], path: Path) -> None:
-    """One palette for all frames, so that only what changes is stored; the maps' colours have their place in it."""
+    """One palette for all frames, so that only what changes is stored; the maps' colours have their
+    place in it.
+    """
     width, height = shots[0][0].size
     sheet = Image.new("RGB", (width, 7 * height))
     for k in range(6):
         sheet.paste(shots[k * (len(shots) - 1) // 5][0], (0, k * height))
-    vivid = [*(tuple(round(255 * value) for value in colormaps["cividis"](k / 31)[:3]) for k in range(32)), *VIVID]
+    vivid = [
+        *(
+            tuple(round(255 * value) for value in colormaps["cividis"](k / 31)[:3])
+            for k in range(32)
+        ),
+        *VIVID,
+    ]
     for k, colour in enumerate(vivid):
         top, bottom = (6 * height + place * height // len(vivid) for place in (k, k + 1))
         sheet.paste(colour, (0, top, width, bottom))
     palette = sheet.quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
     first, *rest = (shot.quantize(palette=palette, dither=Image.Dither.NONE) for shot, _ in shots)
     buffer = io.BytesIO()
-    first.save(buffer, "GIF", save_all=True, append_images=rest, duration=[shown for _, shown in shots], loop=0,
-               optimize=True)
+    first.save(
+        buffer,
+        "GIF",
+        save_all=True,
+        append_images=rest,
+        duration=[shown for _, shown in shots],
+        loop=0,
+        optimize=True,
+    )
     with files.atomic(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
     seconds = sum(shown for _, shown in shots) / 1000
-    print(f"{path}: {first.width} × {first.height} px, {len(shots)} frames, {seconds:.1f} s, "
-          f"{len(buffer.getvalue()) / 1e6:.2f} MB")
+    print(
+        f"{path}: {first.width} × {first.height} px, {len(shots)} frames, {seconds:.1f} s, "
+        f"{len(buffer.getvalue()) / 1e6:.2f} MB"
+    )
 
 
 def main() -> None:
     torch.set_num_threads(1)
     predictor = course_attribute_predictor()
-    explorer = ImbalanceAwareAttentionExplorer(predictor, hard_faces("test", 400, regions=True), CELEBA_RATES,
-                                               thresholds=predictor.thresholds)
-    widget = explorer.create_interactive_viewer(sample=SAMPLE, attribute="Smiling", sort="probability",
-                                                strength=0.45)
+    explorer = ImbalanceAwareAttentionExplorer(
+        predictor,
+        hard_faces("test", 400, regions=True),
+        CELEBA_RATES,
+        thresholds=predictor.thresholds,
+    )
+    widget = explorer.create_interactive_viewer(
+        sample=SAMPLE, attribute="Smiling", sort="probability", strength=0.45
+    )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
-        page = browser.new_page(viewport=dict(zip(("width", "height"), SIZE, strict=True)), device_scale_factor=SCALE,
-                                reduced_motion="reduce", color_scheme="light")
+        page = browser.new_page(
+            viewport=dict(zip(("width", "height"), SIZE, strict=True)),
+            device_scale_factor=SCALE,
+            reduced_motion="reduce",
+            color_scheme="light",
+        )
         connect(page, widget)
-        page.add_style_tag(content="body { margin: 8px; background: #fff } .explorer .sights { min-height: 680px }")
+        page.add_style_tag(
+            content="body { margin: 8px; background: #fff } .explorer .sights { min-height: 680px }"
+        )
         page.locator(".explorer[data-sample]").wait_for()
         shots = film(page)
         browser.close()

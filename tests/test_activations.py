@@ -1,4 +1,6 @@
-"""Recorded activations: what the layer really computed, whatever follows it, and nothing left behind."""
+"""Recorded activations: what the layer really computed, whatever follows it, and nothing left
+behind.
+"""
 
 import pytest
 import torch
@@ -6,7 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from course_lib.analysis.activation_pictures import plot_correlations, plot_depth, visualize_feature_maps
+from course_lib.analysis.activation_pictures import (
+    plot_correlations,
+    plot_depth,
+    visualize_feature_maps,
+)
 from course_lib.analysis.activations import activation_correlations, record_activations, watch
 from course_lib.models import I3D
 
@@ -40,7 +46,9 @@ class Words(nn.Module):
 
 @pytest.fixture
 def network():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Conv2d(4, 5, 1)).eval()
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Conv2d(4, 5, 1)
+    ).eval()
 
 
 def hooks(model):
@@ -60,7 +68,9 @@ def test_records_what_each_layer_puts_out_although_relu_writes_in_place(network)
 
 def test_recording_changes_neither_output_nor_mode_nor_hooks(network):
     x, seen = torch.randn(2, 3, 6, 6), []
-    handle = network.register_forward_hook(lambda layer, inputs, output: seen.append(output.detach()))
+    handle = network.register_forward_hook(
+        lambda layer, inputs, output: seen.append(output.detach())
+    )
     network(x)
     record_activations(network, ["0", "1", "2"], x)
     assert torch.equal(*seen)
@@ -99,10 +109,14 @@ def test_three_dimensional_layers_and_gradients_inside_watch():
     torch.testing.assert_close(activations[name].detach(), activation)
 
 
-@pytest.mark.parametrize(("layer", "words"), [
-    ("conv1", "'backbone.conv1'"), ("backbone.layer5", "'backbone.layer1'"),
-    ("layer1.0.conv2", "'backbone.layer1.0.conv2'"),
-])
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        ("conv1", "'backbone.conv1'"),
+        ("backbone.layer5", "'backbone.layer1'"),
+        ("layer1.0.conv2", "'backbone.layer1.0.conv2'"),
+    ],
+)
 def test_a_wrong_name_gets_the_nearest_ones(layer, words):
     from course_lib.models import StaticFeatureExtractor
 
@@ -126,13 +140,19 @@ def test_correlations_are_pearsons_whatever_the_scale(seed, scale, shift):
     activations = torch.randn(20, 3, generator=generator)
     predictions = torch.randn(20, 2, generator=generator)
     reference = torch.corrcoef(torch.cat([activations, predictions], 1).T)[:3, 3:]
-    torch.testing.assert_close(activation_correlations(activations * scale + shift, predictions), reference,
-                               atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        activation_correlations(activations * scale + shift, predictions),
+        reference,
+        atol=1e-3,
+        rtol=1e-3,
+    )
 
 
 def test_correlations_of_constants_and_bad_input():
     predictions = torch.randn(5, 2)
-    assert torch.equal(activation_correlations(torch.full((5, 3), 0.3), predictions), torch.zeros(3, 2))
+    assert torch.equal(
+        activation_correlations(torch.full((5, 3), 0.3), predictions), torch.zeros(3, 2)
+    )
     for bad in (torch.zeros(5), torch.zeros(4, 3), torch.full((5, 3), float("nan"))):
         with pytest.raises(ValueError, match="items by columns"):
             activation_correlations(bad, predictions)
@@ -176,4 +196,7 @@ def test_other_pictures_say_what_they_show(network):
     assert "2 6 × 6 places, " in picture.description
     assert sum(bool(axis.images) for axis in picture.figure.axes) == 1 + 2 * 2
     weights, correlations = torch.tensor([1.0, -1, 2, 3]), torch.tensor([0.5, 0.2, 0.1, 0.9])
-    assert "is 0.90, and 25% of the channels" in plot_correlations(weights, correlations, "Bangs").description
+    assert (
+        "is 0.90, and 25% of the channels"
+        in plot_correlations(weights, correlations, "Bangs").description
+    )

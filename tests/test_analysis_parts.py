@@ -6,7 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.analysis.part_pictures import animate_sampling, plot_layers, plot_over_steps, plot_part_looks
+from course_lib.analysis.part_pictures import (
+    animate_sampling,
+    plot_layers,
+    plot_over_steps,
+    plot_part_looks,
+)
 from course_lib.analysis.parts import part_looks, part_matrix, part_separation, step_stability
 from course_lib.analysis.recorder import AttentionRecorder
 from course_lib.data.parts import PARTS, PartDataset
@@ -26,7 +31,9 @@ def test_the_part_matrix_is_that_of_a_loop(parts, asking, asked, seed):
     assert matrix.shape == (2, 3, parts, parts)
     for one in range(parts):
         for other in range(parts):
-            block = weights[..., one * asking:(one + 1) * asking, other * asked:(other + 1) * asked]
+            block = weights[
+                ..., one * asking : (one + 1) * asking, other * asked : (other + 1) * asked
+            ]
             torch.testing.assert_close(matrix[..., one, other], block.sum((-2, -1)) / asking)
     torch.testing.assert_close(matrix.sum(-1), torch.ones(2, 3, parts))
 
@@ -39,7 +46,7 @@ def test_tokens_that_do_not_divide_are_refused():
 def test_stability_is_one_where_nothing_moves_and_zero_where_all_does():
     still = attention(1, 2, 6).expand(4, 2, 6)
     torch.testing.assert_close(step_stability(still), torch.ones(3, 2))
-    walking = torch.eye(5)[:, None]                                     # each step another key
+    walking = torch.eye(5)[:, None]  # each step another key
     assert (step_stability(walking) == 0).all()
     half = torch.tensor([[0.5, 0.5, 0], [0, 0.5, 0.5]])
     assert step_stability(half).tolist() == [0.5]
@@ -64,25 +71,34 @@ def test_separation_leaves_absent_parts_out():
 
 
 def test_a_recorded_sampling_becomes_one_map_for_each_step_block_and_part():
-    model, images = PartTransformer(size=32, grid=2, dim=32, blocks=3, heads=2).eval(), torch.rand(2, 3, 32, 32)
+    model, images = (
+        PartTransformer(size=32, grid=2, dim=32, blocks=3, heads=2).eval(),
+        torch.rand(2, 3, 32, 32),
+    )
     with AttentionRecorder(model) as recording:
         layers = PartPipeline(model)(images, 4).layers
     looks = part_looks(recording, layers)
     assert looks.shape == (4, 3, 2, len(PARTS), 4, 4)
-    record = next(record for record in recording.records if record.step == 2 and
-                  record.name == "blocks.1.cross_attention")
+    record = next(
+        record
+        for record in recording.records
+        if record.step == 2 and record.name == "blocks.1.cross_attention"
+    )
     assert torch.equal(looks[2, 1], part_attention(record.weights, layers))
 
 
 def test_pictures_say_what_they_show():
     face = PartDataset(1, "test")[0]
     present = [part for part, there in zip(PARTS, face["present"], strict=True) if there]
-    picture = plot_layers(face["image"], {"true": face["layers"], "nothing": torch.zeros_like(face["layers"])})
+    picture = plot_layers(
+        face["image"], {"true": face["layers"], "nothing": torch.zeros_like(face["layers"])}
+    )
     assert f"true: {', '.join(present)}; nothing: ." in picture.description
     looks = torch.full((len(PARTS), 8, 8), 1 / 64)
     picture = plot_part_looks(face["image"], {"flat": looks}, face["layers"])
     assert f"Where {len(present)} parts look" in picture.description
-    area = (face["layers"][face["present"]] > 0.5).float().mean()      # a flat map holds as much as the area
+    # a flat map holds as much as the area
+    area = (face["layers"][face["present"]] > 0.5).float().mean()
     assert f"flat {area:.0%}" in picture.description
     assert len(picture.figure.axes) == len(present)
     curve = plot_over_steps({"eyes": torch.tensor([0.25, 0.5])}, "support", ("all", 0.75))
@@ -91,7 +107,10 @@ def test_pictures_say_what_they_show():
 
 def test_the_film_has_one_frame_a_step_and_moves():
     face = PartDataset(1, "test")[0]
-    states, looks = torch.rand(3, len(PARTS), 64, 64), attention(3, len(PARTS), 64).unflatten(2, (8, 8))
+    states, looks = (
+        torch.rand(3, len(PARTS), 64, 64),
+        attention(3, len(PARTS), 64).unflatten(2, (8, 8)),
+    )
     film = animate_sampling(face["image"], states, looks)
     assert len(film.frames) == 3
     assert not np.array_equal(film.frames[0], film.frames[1])

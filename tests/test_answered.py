@@ -1,4 +1,6 @@
-"""Every notebook once more, with every exercise answered: the lesson goes on with the student's own functions."""
+"""Every notebook once more, with every exercise answered: the lesson goes on with the student's own
+functions.
+"""
 
 import nbformat
 import pytest
@@ -14,12 +16,18 @@ NAMES = sorted(path.name for path in (assets().parent / "notebooks").glob("*.ipy
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_runs_with_every_exercise_answered(name, tmp_path, monkeypatch):
-    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))         # nobody's own progress
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))  # nobody's own progress
     answers(Answers(output=str(tmp_path)))
     notebook = nbformat.read(tmp_path / name, 4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3",
-                   resources={"metadata": {"path": str(tmp_path)}}).execute()
-    exercises = [cell for cell in notebook.cells if cell.cell_type == "code" and CHECKED.search(cell.source)]
+    NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
+    ).execute()
+    exercises = [
+        cell for cell in notebook.cells if cell.cell_type == "code" and CHECKED.search(cell.source)
+    ]
     assert exercises
     for cell in exercises:
         said = "".join(output.get("text", "") for output in cell.outputs)

@@ -1,4 +1,6 @@
-"""Answered notebooks: each answer is the library's own source and passes its check alone; nothing else changes."""
+"""Answered notebooks: each answer is the library's own source and passes its check alone; nothing
+else changes.
+"""
 
 import ast
 import inspect
@@ -12,28 +14,43 @@ from course_lib.lessons.exercises import all_exercises
 from course_lib.runtime import assets
 
 LESSONS = sorted((assets().parent / "notebooks").glob("*.ipynb"))
-CELLS = {CHECKED.search(cell.source)[1]: cell.source for path in LESSONS for cell in nbformat.read(path, 4).cells
-         if cell.cell_type == "code" and CHECKED.search(cell.source)}
+CELLS = {
+    CHECKED.search(cell.source)[1]: cell.source
+    for path in LESSONS
+    for cell in nbformat.read(path, 4).cells
+    if cell.cell_type == "code" and CHECKED.search(cell.source)
+}
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_an_answered_cell_passes_its_check_alone(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
-    names = {"__name__": "__main__"} if "import check" in CELLS[name] else {
-        "__name__": "__main__", "check": __import__("course_lib.lessons", fromlist=["check"]).check}
+    names = (
+        {"__name__": "__main__"}
+        if "import check" in CELLS[name]
+        else {
+            "__name__": "__main__",
+            "check": __import__("course_lib.lessons", fromlist=["check"]).check,
+        }
+    )
     exec(answer(CELLS[name]), names)
     assert capsys.readouterr().out.startswith(f"✓ {name}: right"), name
-    assert names[name].__module__ == "__main__"             # check gives back the answer, not the library's function
+    # check gives back the answer, not the library's function
+    assert names[name].__module__ == "__main__"
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_an_answer_reads_as_the_librarys_source_in_place_of_the_stub(name):
     stub, answered = CELLS[name], answer(CELLS[name])
     assert inspect.getsource(all_exercises()[name][1].load_solution()).rstrip() in answered
-    defined = [node.name for node in ast.parse(answered).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    defined = [
+        node.name
+        for node in ast.parse(answered).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    ]
     assert defined.count(name) == 1
     assert answered.endswith(f'\n\n{name} = check("{name}", {name})')
-    before = stub.split(f"def {name}(")[0]                  # the cell's own imports stay
+    before = stub.split(f"def {name}(")[0]  # the cell's own imports stay
     assert before.strip() in answered
     imports = [line for line in answered.splitlines() if line.startswith(("import ", "from "))]
     assert len(imports) == len(set(imports))
@@ -41,14 +58,21 @@ def test_an_answer_reads_as_the_librarys_source_in_place_of_the_stub(name):
 
 def test_every_exercise_of_a_written_lesson_stands_in_its_notebook():
     numbers = {path.name[:2] for path in LESSONS}
-    assert {name for name, (lesson, _) in all_exercises().items() if lesson in numbers} == set(CELLS)
+    assert {name for name, (lesson, _) in all_exercises().items() if lesson in numbers} == set(
+        CELLS
+    )
 
 
 def test_only_the_exercises_differ(tmp_path, capsys):
     assert main(["answers", "--output", str(tmp_path / "answered")]) == 0
-    assert sum(int(line.split(": ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()) == len(CELLS)
+    assert sum(
+        int(line.split(": ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()
+    ) == len(CELLS)
     for path in LESSONS:
-        asked, answered = nbformat.read(path, 4), nbformat.read(tmp_path / "answered" / path.name, 4)
+        asked, answered = (
+            nbformat.read(path, 4),
+            nbformat.read(tmp_path / "answered" / path.name, 4),
+        )
         nbformat.validate(answered)
         assert asked.metadata == answered.metadata
         assert [cell.id for cell in asked.cells] == [cell.id for cell in answered.cells]

@@ -10,9 +10,10 @@ def test_what_is_gathered_is_what_the_items_hold():
     faces = FaceDataset(70, "valid", 3, size=40)
     found = gather(faces, "image", "target", "regions", small={"image": torch.uint8}, workers=0)
     assert found["image"].dtype == torch.uint8
-    for k in (0, 31, 32, 69):                           # within and across batches
+    for k in (0, 31, 32, 69):  # within and across batches
         item = faces[k]
-        torch.testing.assert_close(found["image"][k] / 255, item["image"])      # drawn in 8 bits, so nothing is lost
+        # drawn in 8 bits, so nothing is lost
+        torch.testing.assert_close(found["image"][k] / 255, item["image"])
         assert torch.equal(found["target"][k], item["target"])
         assert torch.equal(found["regions"][k], item["regions"])
 
@@ -28,7 +29,10 @@ def test_arrays_give_the_pairs_that_fit_takes():
 
 def test_flipping_mirrors_half_the_time_and_only_if_asked():
     images = torch.arange(3 * 4 * 4, dtype=torch.uint8).reshape(1, 3, 4, 4)
-    arrays, still = ImageArrays(images, torch.ones(1, 2), flip=True), ImageArrays(images, torch.ones(1, 2))
+    arrays, still = (
+        ImageArrays(images, torch.ones(1, 2), flip=True),
+        ImageArrays(images, torch.ones(1, 2)),
+    )
     torch.manual_seed(0)
     seen = [arrays[0][0] for _ in range(60)]
     straight = images[0].float() / 255
@@ -45,5 +49,7 @@ def test_batches_hold_every_item_once_in_order():
     torch.testing.assert_close(torch.cat(list(arrays.batches(4))), images / 255)
     tokens = TokenArrays(torch.randn(5, 49, 8), torch.ones(5, 2))
     assert tokens.tokens.dtype == torch.half
-    assert torch.equal(torch.cat(list(tokens.batches(2))), torch.stack([tokens[k][0] for k in range(5)]))
+    assert torch.equal(
+        torch.cat(list(tokens.batches(2))), torch.stack([tokens[k][0] for k in range(5)])
+    )
     assert tokens[0][0].dtype == torch.float32

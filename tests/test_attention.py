@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from course_lib.models import CrossAttention, TokenCrossAttention, VisualizableCrossAttention, attend
+from course_lib.models import (
+    CrossAttention,
+    TokenCrossAttention,
+    VisualizableCrossAttention,
+    attend,
+)
 from course_lib.models.attention import time_positions
 
 sizes = st.integers(1, 7)
@@ -28,10 +33,16 @@ def random_mask(*shape):
 @given(sizes, sizes, sizes, sizes, sizes, st.booleans(), st.integers(0, 9))
 def test_attend_equals_the_fused_kernel(batch, queries, keys, dim, value_dim, masked, seed):
     torch.manual_seed(seed)
-    q, k, v = torch.randn(batch, queries, dim), torch.randn(batch, keys, dim), torch.randn(batch, keys, value_dim)
+    q, k, v = (
+        torch.randn(batch, queries, dim),
+        torch.randn(batch, keys, dim),
+        torch.randn(batch, keys, value_dim),
+    )
     mask = random_mask(batch, queries, keys) if masked else None
     heard, weights = attend(q, k, v, mask)
-    torch.testing.assert_close(heard, F.scaled_dot_product_attention(q, k, v, mask), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        heard, F.scaled_dot_product_attention(q, k, v, mask), atol=1e-6, rtol=1e-5
+    )
     torch.testing.assert_close(weights.sum(-1), torch.ones(batch, queries))
     torch.testing.assert_close(heard, weights @ v)
     if masked:
@@ -40,7 +51,11 @@ def test_attend_equals_the_fused_kernel(batch, queries, keys, dim, value_dim, ma
 
 def test_attend_by_hand():
     """Two keys whose scores differ by ln 3 share the attention 3 : 1."""
-    q, k, v = torch.tensor([[1.0]]), torch.tensor([[3.0], [1.0]]).log(), torch.tensor([[8.0], [4.0]])
+    q, k, v = (
+        torch.tensor([[1.0]]),
+        torch.tensor([[3.0], [1.0]]).log(),
+        torch.tensor([[8.0], [4.0]]),
+    )
     heard, weights = attend(q, k, v)
     torch.testing.assert_close(weights, torch.tensor([[0.75, 0.25]]))
     torch.testing.assert_close(heard, torch.tensor([[7.0]]))
@@ -49,7 +64,9 @@ def test_attend_by_hand():
 def test_attend_takes_any_leading_axes_and_broadcasts_the_mask():
     q, k, v = torch.randn(2, 3, 4, 5, 6), torch.randn(2, 3, 4, 7, 6), torch.randn(2, 3, 4, 7, 8)
     mask = random_mask(5, 7)
-    torch.testing.assert_close(attend(q, k, v, mask)[0], F.scaled_dot_product_attention(q, k, v, mask))
+    torch.testing.assert_close(
+        attend(q, k, v, mask)[0], F.scaled_dot_product_attention(q, k, v, mask)
+    )
 
 
 def test_a_query_that_may_look_nowhere_hears_nothing():
@@ -92,13 +109,16 @@ def test_equals_multihead_attention(bias, masked):
         theirs.v_proj_weight.copy_(ours.to_value.weight)
         theirs.out_proj.weight.copy_(ours.to_output.weight)
         if bias:
-            theirs.in_proj_bias.copy_(torch.cat([ours.to_query.bias, ours.to_key.bias, ours.to_value.bias]))
+            theirs.in_proj_bias.copy_(
+                torch.cat([ours.to_query.bias, ours.to_key.bias, ours.to_value.bias])
+            )
             theirs.out_proj.bias.copy_(ours.to_output.bias)
     query, key, value = torch.randn(2, 5, 32), torch.randn(2, 7, 20), torch.randn(2, 7, 12)
     mask = random_mask(5, 7) if masked else None
     heard = ours(query, key, value, None if mask is None else mask[None], record=True)
-    expected, weights = theirs(query, key, value, attn_mask=None if mask is None else ~mask,
-                               average_attn_weights=False)
+    expected, weights = theirs(
+        query, key, value, attn_mask=None if mask is None else ~mask, average_attn_weights=False
+    )
     torch.testing.assert_close(heard, expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(ours.last_attn_weights, weights, atol=1e-6, rtol=0)
 
@@ -155,9 +175,15 @@ def test_one_key_is_a_trap():
 
 def test_cross_attention_has_the_counts_of_the_lesson():
     fusion = CrossAttention()
-    counts = {name: sum(p.numel() for p in layer.parameters()) for name, layer in fusion.named_children()}
-    assert counts == {"project_static": 65_664, "project_dynamic": 32_896, "attention": 3 * 66_048 + 65_664,
-                      "norm": 256}
+    counts = {
+        name: sum(p.numel() for p in layer.parameters()) for name, layer in fusion.named_children()
+    }
+    assert counts == {
+        "project_static": 65_664,
+        "project_dynamic": 32_896,
+        "attention": 3 * 66_048 + 65_664,
+        "norm": 256,
+    }
 
 
 def test_tokens_are_the_cure():
@@ -181,7 +207,9 @@ def test_pooled_weights_are_the_importance_average():
     fusion.attention.record = True
     fusion(face, motion)
     torch.testing.assert_close(fusion.last_importance.sum(1), torch.ones(3))
-    expected = (fusion.last_importance[:, None, :, None] * fusion.attention.last_attn_weights).sum(2)
+    expected = (fusion.last_importance[:, None, :, None] * fusion.attention.last_attn_weights).sum(
+        2
+    )
     torch.testing.assert_close(fusion.last_pooled_weights, expected)
     torch.testing.assert_close(fusion.last_pooled_weights.sum(-1), torch.ones(3, 2))
 
@@ -216,19 +244,25 @@ def test_positions_differ_and_exist_for_any_number_of_keys(keys, dim):
         assert (torch.cdist(positions, positions) + torch.eye(keys)).min() > 1e-3
 
 
-@pytest.mark.parametrize(("static", "dynamic", "words"), [
-    ((2, 2048), (2, 256), "static is 2048 wide but the model was built with static_dim=512"),
-    ((2, 512), (2, 1024), "dynamic is 1024 wide but the model was built with dynamic_dim=256"),
-])
+@pytest.mark.parametrize(
+    ("static", "dynamic", "words"),
+    [
+        ((2, 2048), (2, 256), "static is 2048 wide but the model was built with static_dim=512"),
+        ((2, 512), (2, 1024), "dynamic is 1024 wide but the model was built with dynamic_dim=256"),
+    ],
+)
 def test_vector_mismatch_names_the_argument(static, dynamic, words):
     with pytest.raises(ValueError, match=words):
         CrossAttention()(torch.randn(static), torch.randn(dynamic))
 
 
-@pytest.mark.parametrize(("face", "motion", "words"), [
-    ((2, 49, 512), (2, 8, 1024), r"face_tokens .*static_dim=512.*nn.Linear\(512, 2048\)"),
-    ((2, 49, 2048), (2, 8, 64), r"motion_tokens .*dynamic_dim=64"),
-])
+@pytest.mark.parametrize(
+    ("face", "motion", "words"),
+    [
+        ((2, 49, 512), (2, 8, 1024), r"face_tokens .*static_dim=512.*nn.Linear\(512, 2048\)"),
+        ((2, 49, 2048), (2, 8, 64), r"motion_tokens .*dynamic_dim=64"),
+    ],
+)
 def test_token_mismatch_names_the_argument(face, motion, words):
     with pytest.raises(ValueError, match=words):
         TokenCrossAttention(2048, 1024)(torch.randn(face), torch.randn(motion))

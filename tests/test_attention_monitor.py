@@ -1,4 +1,6 @@
-"""Attention watched while a model learns: what is recorded, that watching changes nothing, and that it resumes."""
+"""Attention watched while a model learns: what is recorded, that watching changes nothing, and that
+it resumes.
+"""
 
 import math
 
@@ -23,8 +25,14 @@ def token_model() -> nn.Module:
 
 def train(model, *callbacks, epochs=3, inputs=(FACE, MOTION)):
     data = TensorDataset(*inputs, torch.rand(32, 5, generator=torch.Generator().manual_seed(0)))
-    return fit(model, DataLoader(data, 8, shuffle=True), DataLoader(data, 16), epochs=epochs, callbacks=callbacks,
-               optimizer=torch.optim.Adam(model.parameters(), 0.02))
+    return fit(
+        model,
+        DataLoader(data, 8, shuffle=True),
+        DataLoader(data, 16),
+        epochs=epochs,
+        callbacks=callbacks,
+        optimizer=torch.optim.Adam(model.parameters(), 0.02),
+    )
 
 
 def test_each_epoch_is_recorded_as_the_model_itself_shows_it():
@@ -77,11 +85,15 @@ def test_it_goes_on_after_a_cut(tmp_path, watcher_first):
     with pytest.raises(Killed):
         train(token_model(), *callbacks(tmp_path / "cut"), Cut())
     resumed = train(token_model(), *callbacks(tmp_path / "cut"))
-    first, second = (next(callback for callback in run.callbacks if isinstance(callback, AttentionMonitor))
-                     for run in (whole, resumed))
+    first, second = (
+        next(callback for callback in run.callbacks if isinstance(callback, AttentionMonitor))
+        for run in (whole, resumed)
+    )
     assert first.rows == second.rows
     assert torch.equal(first.maps, second.maps)
-    assert (tmp_path / "whole" / "log.csv").read_text() == (tmp_path / "cut" / "log.csv").read_text()
+    assert (tmp_path / "whole" / "log.csv").read_text() == (
+        tmp_path / "cut" / "log.csv"
+    ).read_text()
 
 
 def test_a_collapse_is_noticed_in_the_epoch_it_happens():
@@ -89,22 +101,29 @@ def test_a_collapse_is_noticed_in_the_epoch_it_happens():
 
     class Collapse:
         def after_epoch(self, run):
-            if run.epoch == 2:                          # every query now looks at the first moment
+            if run.epoch == 2:  # every query now looks at the first moment
                 with torch.no_grad():
                     run.model.cross_attention.key_norm.weight.zero_()
                     run.model.cross_attention.key_norm.bias.fill_(1)
 
     monitor = AttentionMonitor(FACE[:4], MOTION[:4])
     train(model, Collapse(), monitor)
-    assert "same for every input" not in " ".join(" ".join(row["found"]) for row in monitor.rows[:2])
+    assert "same for every input" not in " ".join(
+        " ".join(row["found"]) for row in monitor.rows[:2]
+    )
     assert "the same for every input" in monitor.rows[2]["found"]
-    assert "the same for every input" in monitor.plot().figure.axes[0].get_legend().get_texts()[1].get_text()
+    assert (
+        "the same for every input"
+        in monitor.plot().figure.axes[0].get_legend().get_texts()[1].get_text()
+    )
 
 
 def test_one_key_is_always_ill():
     inputs = torch.randn(32, 6), torch.randn(32, 4)
     monitor = AttentionMonitor(*(values[:4] for values in inputs))
-    train(CompletePersonalityModel(6, 4, fusion_dim=8, num_heads=2), monitor, epochs=1, inputs=inputs)
+    train(
+        CompletePersonalityModel(6, 4, fusion_dim=8, num_heads=2), monitor, epochs=1, inputs=inputs
+    )
     assert [row["found"] for row in monitor.rows] == [["one key only"]] * 2
     monitor.plot()
     monitor.animate()
@@ -127,19 +146,34 @@ def test_the_animation_has_a_frame_for_each_epoch_on_one_scale(tmp_path):
     monitor.maps = torch.stack([torch.full((3, 5), 0.2), torch.full((3, 5), 0.2), torch.eye(5)[:3]])
     animation = monitor.animate()
     assert len(animation.frames) == 3
-    assert "largest weight goes from 0.20 untrained to 1.00 (uniform: 0.20)" in animation.description
-    middle = [frame[:, :frame.shape[1] // 2] for frame in animation.frames]
+    assert (
+        "largest weight goes from 0.20 untrained to 1.00 (uniform: 0.20)" in animation.description
+    )
+    middle = [frame[:, : frame.shape[1] // 2] for frame in animation.frames]
     darker = np.percentile(middle[0].mean(2), 30) < np.percentile(middle[2].max(2), 99)
     assert darker
-    assert (middle[0] == middle[1]).mean() > 0.98       # only the title differs
+    assert (middle[0] == middle[1]).mean() > 0.98  # only the title differs
     assert animation.save(tmp_path / "maps.gif").stat().st_size > 1000
 
 
 def test_an_unknown_layer_or_a_model_without_attention_is_refused():
-    with pytest.raises(ValueError, match=r"no attention 'encoder' in TokenPersonalityModel; it has cross_at"):
+    with pytest.raises(
+        ValueError, match=r"no attention 'encoder' in TokenPersonalityModel; it has cross_at"
+    ):
         train(token_model(), AttentionMonitor(FACE[:4], MOTION[:4], layer="encoder"))
-    train(token_model(), AttentionMonitor(FACE[:4], MOTION[:4], layer="cross_attention.attention"), epochs=1)
+    train(
+        token_model(),
+        AttentionMonitor(FACE[:4], MOTION[:4], layer="cross_attention.attention"),
+        epochs=1,
+    )
     data = TensorDataset(torch.randn(8, 4), torch.randn(8, 2))
-    with (pytest.warns(UserWarning, match="has no attention"),
-          pytest.raises(ValueError, match="in Linear; it has none that a recorder sees")):
-        fit(nn.Linear(4, 2), DataLoader(data, 4), epochs=1, callbacks=[AttentionMonitor(torch.randn(2, 4))])
+    with (
+        pytest.warns(UserWarning, match="has no attention"),
+        pytest.raises(ValueError, match="in Linear; it has none that a recorder sees"),
+    ):
+        fit(
+            nn.Linear(4, 2),
+            DataLoader(data, 4),
+            epochs=1,
+            callbacks=[AttentionMonitor(torch.randn(2, 4))],
+        )

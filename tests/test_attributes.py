@@ -1,4 +1,6 @@
-"""The attribute decoders against the letter of their formula, what each part can see, and attention that points."""
+"""The attribute decoders against the letter of their formula, what each part can see, and attention
+that points.
+"""
 
 import re
 
@@ -48,11 +50,17 @@ def literal(decoder: AttributeDecoder, tokens: torch.Tensor) -> torch.Tensor:
                     k = attention.to_key(keys).chunk(attention.heads, 1)[head]
                     v = attention.to_value(values).chunk(attention.heads, 1)[head]
                     scores = torch.stack([torch.dot(q, row) / len(q) ** 0.5 for row in k]).exp()
-                    heard.append(sum(score * row for score, row in zip(scores / scores.sum(), v, strict=True)))
+                    heard.append(
+                        sum(
+                            score * row for score, row in zip(scores / scores.sum(), v, strict=True)
+                        )
+                    )
                 query = query + attention.to_output(torch.cat(heard))
                 query = query + layer.feed_forward(query)
             said = decoder.norm(query)
-            logits[item, attribute] = torch.dot(said, decoder.head.weight[attribute]) + decoder.head.bias[attribute]
+            logits[item, attribute] = (
+                torch.dot(said, decoder.head.weight[attribute]) + decoder.head.bias[attribute]
+            )
     return logits
 
 
@@ -92,7 +100,9 @@ def test_values_know_their_place_and_keys_the_surroundings():
 
 @pytest.mark.parametrize(("blocks", "pixels"), [(0, 18), (1, 50), (2, 56)])
 def test_how_much_of_the_image_a_token_sees(blocks, pixels):
-    """By the gradient of a token in the middle, over several images because a ReLU hides some pixels."""
+    """By the gradient of a token in the middle, over several images because a ReLU hides some
+    pixels.
+    """
     extractor = awake(TokenExtractor(16, blocks))
     images = torch.rand(40, 3, 56, 56, requires_grad=True)
     tokens = extractor.tokens(images)
@@ -101,7 +111,7 @@ def test_how_much_of_the_image_a_token_sees(blocks, pixels):
     seen = images.grad.abs().sum((0, 1)) > 0
     assert seen.any(0).sum() == seen.any(1).sum() == pixels
     rows = seen.any(1).nonzero()
-    assert rows[-1] - rows[0] + 1 == pixels                         # in one piece, around the middle
+    assert rows[-1] - rows[0] + 1 == pixels  # in one piece, around the middle
     assert (rows[-1] + rows[0]).item() / 2 == 27.5
 
 
@@ -109,13 +119,17 @@ def test_tokens_stand_row_by_row_and_images_of_any_size_fit():
     extractor = TokenExtractor(16).eval()
     image = torch.zeros(1, 3, 56, 56)
     dark = extractor.tokens(image)
-    image[:, :, 19:21, 43:45] = 1                                   # row 2, column 5 of 7
+    image[:, :, 19:21, 43:45] = 1  # row 2, column 5 of 7
     moved = (extractor.tokens(image) - dark).norm(dim=2)[0]
     assert moved.argmax() == 2 * 7 + 5
     large = F.interpolate(image, scale_factor=2)
-    torch.testing.assert_close(extractor.tokens(large), extractor.tokens(image), atol=0.05, rtol=0.05)
+    torch.testing.assert_close(
+        extractor.tokens(large), extractor.tokens(image), atol=0.05, rtol=0.05
+    )
     many = torch.rand(5, 3, 64, 64)
-    torch.testing.assert_close(extractor.tokens(many, chunk=2), extractor.tokens(many), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        extractor.tokens(many, chunk=2), extractor.tokens(many), atol=1e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("kind", [AttributeDecoder, PointingDecoder])
@@ -123,7 +137,7 @@ def test_weights_are_kept_when_asked(kind):
     decoder, tokens = awake(kind(**SMALL)), torch.randn(3, 9, 10)
     logits = decoder(tokens)
     assert decoder.last_attn_weights is None
-    torch.testing.assert_close(decoder(tokens, record=True), logits)        # looking changes nothing
+    torch.testing.assert_close(decoder(tokens, record=True), logits)  # looking changes nothing
     assert decoder.last_attn_weights.shape == (3, 5, 9)
     torch.testing.assert_close(decoder.last_attn_weights.sum(2), torch.ones(3, 5))
     last = decoder.layers[-1].attention.last_attn_weights
@@ -143,14 +157,23 @@ def test_maps_of_a_model():
     assert model.training
     assert maps.shape == (5, 33, 7, 7)
     model.eval()(images, record=True)
-    torch.testing.assert_close(maps.flatten(2), model.decoder.last_attn_weights, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        maps.flatten(2), model.decoder.last_attn_weights, atol=1e-5, rtol=1e-4
+    )
     assert not maps.requires_grad
 
 
-@pytest.mark.parametrize("make", [
-    lambda: AttributeModel(StaticFeatureExtractor("resnet18", weights=None, image_size=224), AttributeDecoder(512)),
-    lambda: AttributeModel(TokenExtractor(), PointingDecoder(layers=2)),
-    lambda: AttributeDecoder(64), lambda: PointingDecoder(64, cosine=True)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: AttributeModel(
+            StaticFeatureExtractor("resnet18", weights=None, image_size=224), AttributeDecoder(512)
+        ),
+        lambda: AttributeModel(TokenExtractor(), PointingDecoder(layers=2)),
+        lambda: AttributeDecoder(64),
+        lambda: PointingDecoder(64, cosine=True),
+    ],
+)
 def test_models_can_be_measured_by_their_own_examples(make):
     model = make()
     profile = profile_model(model, rounds=1)
@@ -160,7 +183,11 @@ def test_models_can_be_measured_by_their_own_examples(make):
 
 
 def test_a_decoder_is_kept_in_versions_and_exported(tmp_path):
-    decoder, keeper, tokens = awake(PointingDecoder(**SMALL)), ModelSerializer(tmp_path), torch.randn(4, 9, 10)
+    decoder, keeper, tokens = (
+        awake(PointingDecoder(**SMALL)),
+        ModelSerializer(tmp_path),
+        torch.randn(4, 9, 10),
+    )
     keeper.save(decoder, "decoder", SMALL)
     again, _ = keeper.load(PointingDecoder, "decoder")
     assert torch.equal(again(tokens), decoder(tokens))
@@ -191,17 +218,28 @@ def test_a_pair_while_training_and_its_loss():
     loss.backward()
     assert all(parameter.grad is not None for parameter in decoder.parameters())
     alone = decoder.eval()(tokens)
-    torch.testing.assert_close(TokenLoss(WeightedBCELoss())(alone, targets), WeightedBCELoss()(alone, targets))
+    torch.testing.assert_close(
+        TokenLoss(WeightedBCELoss())(alone, targets), WeightedBCELoss()(alone, targets)
+    )
 
 
 def test_fit_trains_the_pair_and_validates_the_logits():
     decoder, tokens = PointingDecoder(**SMALL), torch.randn(24, 9, 10)
     data = DataLoader(TensorDataset(tokens, (tokens[:, 3, :5] > 0).float()), 8)
     detector, before = StuckDetector("abcde"), decoder.token_classifier.weight.clone()
-    run = fit(decoder, data, data, epochs=2, loss_function=TokenLoss(WeightedBCELoss()), callbacks=[detector])
+    run = fit(
+        decoder,
+        data,
+        data,
+        epochs=2,
+        loss_function=TokenLoss(WeightedBCELoss()),
+        callbacks=[detector],
+    )
     logits, targets = decoder.eval()(tokens), data.dataset.tensors[1]
-    assert run.log["valid_loss"] == pytest.approx(WeightedBCELoss()(logits, targets).item(), rel=1e-4)
-    assert run.log["loss"] > 1.3 * run.log["valid_loss"]            # two losses while training
+    assert run.log["valid_loss"] == pytest.approx(
+        WeightedBCELoss()(logits, targets).item(), rel=1e-4
+    )
+    assert run.log["loss"] > 1.3 * run.log["valid_loss"]  # two losses while training
     assert run.log["valid_positive_rate"] == pytest.approx((logits >= 0).float().mean().item())
     assert not torch.equal(decoder.token_classifier.weight, before)
 
@@ -224,7 +262,7 @@ def test_cosines_for_ldam():
     loss.set_epoch(2)
     assert ldam.epoch == 2
     assert loss(decoder(tokens), targets) != early
-    TokenLoss(WeightedBCELoss()).set_epoch(1)                       # one that does not want to know
+    TokenLoss(WeightedBCELoss()).set_epoch(1)  # one that does not want to know
 
 
 def test_attention_learns_to_point():
@@ -236,8 +274,14 @@ def test_attention_learns_to_point():
         tokens = torch.randn(images, 16, 10, generator=generator)
         targets = (torch.rand(images, 4, generator=generator) < 0.4).float()
         places = torch.rand(images, 16, generator=generator).argsort(1)[:, :4]
-        regions = F.one_hot(places, 16).reshape(images, 4, 4, 4).bool() & targets.bool()[:, :, None, None]
-        return tokens + torch.einsum("nap,na,ad->npd", F.one_hot(places, 16).float(), targets, signs), targets, regions
+        regions = (
+            F.one_hot(places, 16).reshape(images, 4, 4, 4).bool() & targets.bool()[:, :, None, None]
+        )
+        return (
+            tokens + torch.einsum("nap,na,ad->npd", F.one_hot(places, 16).float(), targets, signs),
+            targets,
+            regions,
+        )
 
     decoder = PointingDecoder(10, 4, 16, 2, tokens=16)
     optimizer, loss = torch.optim.Adam(decoder.parameters(), 1e-2), TokenLoss(WeightedBCELoss())
@@ -254,15 +298,27 @@ def test_attention_learns_to_point():
     assert chance_of_pointing(regions, (4, 4)).nanmean() < 0.1
 
 
-@pytest.mark.parametrize(("call", "sentence"), [
-    (lambda: AttributeDecoder(**SMALL)(torch.rand(2, 9, 7)), "tokens is 7 wide but the model was built with token_dim"),
-    (lambda: AttributeDecoder(**SMALL)(torch.rand(2, 16, 10)), "build it with tokens=16"),
-    (lambda: PointingDecoder(**SMALL)(torch.rand(9, 10)), "give batch tokens token_dim"),
-    (lambda: PointingDecoder(tokens=50), "50 tokens are no square grid"),
-    (lambda: AttributeDecoder(dim=10, heads=4), "4 heads cannot share query_dim=10 equally"),
-    (lambda: TokenExtractor().tokens(torch.rand(3, 56, 56)), "images have shape (3, 56, 56); expected batch 3 height"),
-    (lambda: TokenExtractor().tokens(torch.zeros(1, 3, 56, 56).byte()), "use images.float() / 255"),
-])
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda: AttributeDecoder(**SMALL)(torch.rand(2, 9, 7)),
+            "tokens is 7 wide but the model was built with token_dim",
+        ),
+        (lambda: AttributeDecoder(**SMALL)(torch.rand(2, 16, 10)), "build it with tokens=16"),
+        (lambda: PointingDecoder(**SMALL)(torch.rand(9, 10)), "give batch tokens token_dim"),
+        (lambda: PointingDecoder(tokens=50), "50 tokens are no square grid"),
+        (lambda: AttributeDecoder(dim=10, heads=4), "4 heads cannot share query_dim=10 equally"),
+        (
+            lambda: TokenExtractor().tokens(torch.rand(3, 56, 56)),
+            "images have shape (3, 56, 56); expected batch 3 height",
+        ),
+        (
+            lambda: TokenExtractor().tokens(torch.zeros(1, 3, 56, 56).byte()),
+            "use images.float() / 255",
+        ),
+    ],
+)
 def test_bad_input_gets_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         call()
@@ -272,7 +328,7 @@ def test_tokens_hear_each_other_only_when_they_are_mixed():
     torch.manual_seed(0)
     images = torch.rand(1, 3, 56, 56)
     changed = images.clone()
-    changed[..., :18, :18] = torch.rand(1, 3, 18, 18)   # a corner
+    changed[..., :18, :18] = torch.rand(1, 3, 18, 18)  # a corner
     for extractor, reaches in ((TokenExtractor(16), False), (MixedTokenExtractor(16), True)):
         extractor = awake(extractor)
         moved = (extractor(images) - extractor(changed)).abs().amax(-1)[0].reshape(7, 7)

@@ -1,4 +1,6 @@
-"""What images are worth, which come first, how many to draw: against sums, sorting and search by hand."""
+"""What images are worth, which come first, how many to draw: against sums, sorting and search by
+hand.
+"""
 
 import math
 
@@ -21,7 +23,9 @@ def test_effective_numbers_are_the_sum_of_a_series(count, beta):
 def test_effective_numbers_weigh_like_the_class_balanced_loss():
     frequencies, images = torch.tensor([0.02, 0.2, 0.7]), 1000
     loss = ClassBalancedLoss(frequencies, images, beta=0.99)
-    ratio = effective_numbers(images * (1 - frequencies), 0.99) / effective_numbers(images * frequencies, 0.99)
+    ratio = effective_numbers(images * (1 - frequencies), 0.99) / effective_numbers(
+        images * frequencies, 0.99
+    )
     torch.testing.assert_close(ratio.float(), loss.positive_weight / loss.negative_weight)
 
 
@@ -33,11 +37,14 @@ def test_the_easiest_come_and_all_of_them_equally_often(losses, share):
     assert weights[shown].unique().numel() == 1
     assert shown.sum() == max(1, round(share * len(losses)))
     assert max(loss for loss, come in zip(losses, shown, strict=True) if come) <= min(
-        [loss for loss, come in zip(losses, shown, strict=True) if not come] or [math.inf])
+        [loss for loss, come in zip(losses, shown, strict=True) if not come] or [math.inf]
+    )
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(0, 60), min_size=1, max_size=4), st.integers(60, 120), st.floats(0, 0.2))
+@given(
+    st.lists(st.integers(0, 60), min_size=1, max_size=4), st.integers(60, 120), st.floats(0, 0.2)
+)
 def test_as_many_faces_are_drawn_as_needed_and_no_more(positives, images, share):
     drawn = faces_to_draw(torch.tensor(positives), images, share)
     total = images + int(drawn.sum())
@@ -49,14 +56,20 @@ def test_as_many_faces_are_drawn_as_needed_and_no_more(positives, images, share)
         assert images + asked > smaller
 
 
-@pytest.mark.parametrize(("call", "words"), [
-    (lambda: effective_numbers(torch.tensor([3]), 1.0), "beta is 1.0; expected 0 ≤ beta < 1"),
-    (lambda: effective_numbers(torch.tensor([3]), -0.1), "beta is -0.1"),
-    (lambda: easiest_weights(torch.rand(4), 0.0), "share is 0.0; expected more than 0"),
-    (lambda: easiest_weights(torch.rand(4), 1.5), "at most 1"),
-    (lambda: faces_to_draw(torch.tensor([1, 2]), 10, 0.5), "share is 0.5 for 2 attributes; expected less than 1 / 2"),
-    (lambda: faces_to_draw(torch.tensor([1, 2]), 10, -0.1), "share is -0.1"),
-])
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: effective_numbers(torch.tensor([3]), 1.0), "beta is 1.0; expected 0 ≤ beta < 1"),
+        (lambda: effective_numbers(torch.tensor([3]), -0.1), "beta is -0.1"),
+        (lambda: easiest_weights(torch.rand(4), 0.0), "share is 0.0; expected more than 0"),
+        (lambda: easiest_weights(torch.rand(4), 1.5), "at most 1"),
+        (
+            lambda: faces_to_draw(torch.tensor([1, 2]), 10, 0.5),
+            "share is 0.5 for 2 attributes; expected less than 1 / 2",
+        ),
+        (lambda: faces_to_draw(torch.tensor([1, 2]), 10, -0.1), "share is -0.1"),
+    ],
+)
 def test_bad_input_reads_a_sentence(call, words):
     with pytest.raises(ValueError, match=words):
         call()

@@ -43,21 +43,31 @@ def test_the_schedule_sets_the_rate_of_every_step():
 
 
 def test_early_stopping_waits_and_says_why(capsys):
-    run = fit(small_model(), loaders()[0], epochs=9,
-              callbacks=[Losses(3, 2, 2.5, 1.9, 2, 2, 2, 2, 2), EarlyStopping(3), Progress()])
+    run = fit(
+        small_model(),
+        loaders()[0],
+        epochs=9,
+        callbacks=[Losses(3, 2, 2.5, 1.9, 2, 2, 2, 2, 2), EarlyStopping(3), Progress()],
+    )
     assert run.epoch == 7
     assert run.stop == "valid_loss has not improved for 3 epochs"
     assert "stopped after epoch 7: valid_loss has not improved" in capsys.readouterr().out
 
 
 def test_a_higher_metric_may_be_better():
-    run = fit(small_model(), loaders()[0], epochs=9,
-              callbacks=[Losses(1, 2, 3, 3, 3, 4), EarlyStopping(2, higher_is_better=True)])
+    run = fit(
+        small_model(),
+        loaders()[0],
+        epochs=9,
+        callbacks=[Losses(1, 2, 3, 3, 3, 4), EarlyStopping(2, higher_is_better=True)],
+    )
     assert run.epoch == 5
 
 
 def test_a_plateau_lowers_the_rate():
-    run = fit(small_model(), loaders()[0], epochs=6, callbacks=[Losses(3, 3, 3, 3, 3, 3), Plateau(0.1, 2)])
+    run = fit(
+        small_model(), loaders()[0], epochs=6, callbacks=[Losses(3, 3, 3, 3, 3, 3), Plateau(0.1, 2)]
+    )
     assert run.optimizer.param_groups[0]["lr"] == pytest.approx(1e-5)
 
 
@@ -66,7 +76,9 @@ def test_gradients_are_clipped_and_their_length_is_logged():
 
     class Lengths:
         def after_backward(self, run):
-            lengths.append(math.sqrt(sum(float(p.grad.square().sum()) for p in run.model.parameters())))
+            lengths.append(
+                math.sqrt(sum(float(p.grad.square().sum()) for p in run.model.parameters()))
+            )
 
     run = fit(small_model(), loaders()[0], epochs=1, callbacks=[ClipGradients(0.01), Lengths()])
     assert lengths == pytest.approx([0.01] * 5, rel=1e-3)
@@ -104,18 +116,36 @@ def test_timing_accounts_for_every_second(monkeypatch, accumulate):
         def step(self, closure=None):
             clock.spend(5)()
 
-    run = fit(model, train, valid, epochs=2, callbacks=[Timing(), Slow()], accumulate=accumulate,
-              optimizer=Steps(model.parameters(), 0.1))
+    run = fit(
+        model,
+        train,
+        valid,
+        epochs=2,
+        callbacks=[Timing(), Slow()],
+        accumulate=accumulate,
+        optimizer=Steps(model.parameters(), 0.1),
+    )
     assert run.log["batches"] == 5
     assert (run.log["gpu"], run.log["mixed_precision"]) == (0, 0)
-    spent = {name: run.log[f"seconds_{name}"] for name in ("data", "forward", "backward", "step", "validation",
-                                                          "callbacks")}
-    assert spent == {"data": 5, "forward": 10, "backward": 15, "step": 25 / accumulate, "validation": 3 * 7,
-                     "callbacks": 11}
+    spent = {
+        name: run.log[f"seconds_{name}"]
+        for name in ("data", "forward", "backward", "step", "validation", "callbacks")
+    }
+    assert spent == {
+        "data": 5,
+        "forward": 10,
+        "backward": 15,
+        "step": 25 / accumulate,
+        "validation": 3 * 7,
+        "callbacks": 11,
+    }
 
 
 def test_an_unknown_metric_is_named():
-    with pytest.raises(ValueError, match="no metric 'valid_ccc' in the log; choose one of epoch, learning_rate, loss"):
+    with pytest.raises(
+        ValueError,
+        match="no metric 'valid_ccc' in the log; choose one of epoch, learning_rate, loss",
+    ):
         fit(small_model(), loaders()[0], epochs=1, callbacks=[EarlyStopping(metric="valid_ccc")])
 
 
@@ -128,7 +158,9 @@ def test_tensorboard_gets_every_number_of_every_epoch(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = fit(small_model(), *loaders(), epochs=2, callbacks=[MetricLog(tmp_path, tensorboard=True)])
+    run = fit(
+        small_model(), *loaders(), epochs=2, callbacks=[MetricLog(tmp_path, tensorboard=True)]
+    )
     kept = EventAccumulator(str(tmp_path)).Reload()
     assert set(kept.Tags()["scalars"]) == set(run.log)
     assert [event.step for event in kept.Scalars("valid_loss")] == [1, 2]

@@ -15,11 +15,13 @@ from course_lib.data.faces import FaceDataset
 from course_lib.data.population import ATTRIBUTES
 
 HEADER = (
-    "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair "
-    "Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male "
-    "Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks "
-    "Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace "
-    "Wearing_Necktie Young")
+    "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose"
+    " Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee"
+    " Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard"
+    " Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns Smiling Straight_Hair"
+    " Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace Wearing_Necktie"
+    " Young"
+)
 CELEBA_ORDER = HEADER.split()
 IMAGES, PEOPLE = 30, 10
 FILES = [f"{number:06d}.jpg" for number in range(1, IMAGES + 1)]
@@ -29,7 +31,9 @@ TRUTH = np.random.default_rng(0).random((IMAGES, 40)) < 0.3
 
 
 def picture(number: int) -> np.ndarray:
-    """178 × 218 as CelebA's are, smooth, each of another colour; red above the square in the middle, green below."""
+    """178 × 218 as CelebA's are, smooth, each of another colour; red above the square in the
+    middle, green below.
+    """
     image = np.full((218, 178, 3), (40 + 5 * number, 90, 160), np.uint8)
     image[:20], image[-20:] = (255, 0, 0), (0, 255, 0)
     return image
@@ -44,33 +48,49 @@ def write_images(folder):
 def original(folder, order=CELEBA_ORDER):
     """A count, the names with a trailing space, values -1 and 1 padded to two characters."""
     columns = [CELEBA_ORDER.index(name) for name in order]
-    rows = [f"{file} " + "".join(f" {1 if value else -1:2d}" for value in TRUTH[number, columns]) + " "
-            for number, file in enumerate(FILES)]
+    rows = [
+        f"{file} " + "".join(f" {1 if value else -1:2d}" for value in TRUTH[number, columns]) + " "
+        for number, file in enumerate(FILES)
+    ]
     (folder / "Anno").mkdir(parents=True)
     (folder / "Eval").mkdir()
-    (folder / "Anno" / "list_attr_celeba.txt").write_text("\n".join([str(IMAGES), " ".join(order) + " ", *rows, ""]))
+    (folder / "Anno" / "list_attr_celeba.txt").write_text(
+        "\n".join([str(IMAGES), " ".join(order) + " ", *rows, ""])
+    )
     (folder / "Eval" / "list_eval_partition.txt").write_text(
-        "".join(f"{file} {split}\n" for file, split in zip(FILES, SPLIT, strict=True)))
+        "".join(f"{file} {split}\n" for file, split in zip(FILES, SPLIT, strict=True))
+    )
     (folder / "Anno" / "identity_CelebA.txt").write_text(
-        "".join(f"{file} {person}\n" for file, person in zip(FILES, PERSON, strict=True)))
+        "".join(f"{file} {person}\n" for file, person in zip(FILES, PERSON, strict=True))
+    )
     write_images(folder / "Img" / "img_align_celeba")
 
 
 def flat(folder):
     """The same files side by side, as torchvision wants them."""
     original(folder)
-    for path in [*(folder / "Anno").iterdir(), *(folder / "Eval").iterdir(), *(folder / "Img").iterdir()]:
+    for path in [
+        *(folder / "Anno").iterdir(),
+        *(folder / "Eval").iterdir(),
+        *(folder / "Img").iterdir(),
+    ]:
         path.rename(folder / path.name)
 
 
 def kaggle(folder, order=CELEBA_ORDER):
     columns = [CELEBA_ORDER.index(name) for name in order]
-    rows = [",".join([file, *(str(1 if value else -1) for value in TRUTH[number, columns])])
-            for number, file in enumerate(FILES)]
+    rows = [
+        ",".join([file, *(str(1 if value else -1) for value in TRUTH[number, columns])])
+        for number, file in enumerate(FILES)
+    ]
     write_images(folder / "img_align_celeba" / "img_align_celeba")
-    (folder / "list_attr_celeba.csv").write_text("\r\n".join([",".join(["image_id", *order]), *rows, ""]))
-    (folder / "list_eval_partition.csv").write_text("image_id,partition\r\n" + "".join(
-        f"{file},{split}\r\n" for file, split in zip(FILES, SPLIT, strict=True)))
+    (folder / "list_attr_celeba.csv").write_text(
+        "\r\n".join([",".join(["image_id", *order]), *rows, ""])
+    )
+    (folder / "list_eval_partition.csv").write_text(
+        "image_id,partition\r\n"
+        + "".join(f"{file},{split}\r\n" for file, split in zip(FILES, SPLIT, strict=True))
+    )
     (folder / "list_landmarks_align_celeba.csv").write_text("image_id,lefteye_x\r\n")
 
 
@@ -100,11 +120,15 @@ def expected(number, names=ATTRIBUTES):
     return [float(TRUTH[number, CELEBA_ORDER.index(name)]) for name in names]
 
 
-@pytest.mark.parametrize(("split", "first", "length"), [("train", 0, 20), ("valid", 20, 6), ("test", 26, 4)])
+@pytest.mark.parametrize(
+    ("split", "first", "length"), [("train", 0, 20), ("valid", 20, 6), ("test", 26, 4)]
+)
 def test_every_layout_gives_the_official_split(copy, split, first, length):
     faces = CelebA(copy, split, size=32)
     assert len(faces) == length
-    assert [faces[i]["target"].tolist() for i in range(length)] == [expected(first + i) for i in range(length)]
+    assert [faces[i]["target"].tolist() for i in range(length)] == [
+        expected(first + i) for i in range(length)
+    ]
     for i in range(length):
         inside = faces[i]["image"][:, 8:-8].mean((1, 2)) * 255
         assert np.allclose(inside, (40 + 5 * (first + i), 90, 160), atol=3)
@@ -127,42 +151,65 @@ def test_all_forty_attributes_and_a_few(copy):
     assert CelebA(copy, names=None).target(5).tolist() == expected(5, CELEBA_ORDER)
     few = ("Young", "Bald", "Attractive")
     assert CelebA(copy, names=few).target(5).tolist() == expected(5, few)
-    with pytest.raises(ValueError, match="no attribute 'Beard' among the 40 of this copy of CelebA; choose from 5_o_"):
+    with pytest.raises(
+        ValueError,
+        match="no attribute 'Beard' among the 40 of this copy of CelebA; choose from 5_o_",
+    ):
         CelebA(copy, names=["Beard"])
 
 
 @pytest.mark.parametrize("layout", [original, kaggle])
 def test_names_in_another_order_are_found_by_name(tmp_path, layout):
     layout(tmp_path, order=CELEBA_ORDER[::-1])
-    assert [CelebA(tmp_path).target(i).tolist() for i in range(20)] == [expected(i) for i in range(20)]
+    assert [CelebA(tmp_path).target(i).tolist() for i in range(20)] == [
+        expected(i) for i in range(20)
+    ]
 
 
 def test_tabs_blank_lines_and_a_missing_count_do_no_harm(broken):
     table = broken / "Anno" / "list_attr_celeba.txt"
-    table.write_text("\ufeff" + table.read_text().split("\n", 1)[1].replace("  1", "\t1").replace("\n", "\n\n"))
-    assert [CelebA(broken).target(i).tolist() for i in range(20)] == [expected(i) for i in range(20)]
+    table.write_text(
+        "\ufeff" + table.read_text().split("\n", 1)[1].replace("  1", "\t1").replace("\n", "\n\n")
+    )
+    assert [CelebA(broken).target(i).tolist() for i in range(20)] == [
+        expected(i) for i in range(20)
+    ]
 
 
 def test_the_square_in_the_middle(copy):
-    everything = CelebA(copy, size=178)[0]["image"]     # rows 20 to 198: no red is left but JPEG's ringing
+    # rows 20 to 198: no red is left but JPEG's ringing
+    everything = CelebA(copy, size=178)[0]["image"]
     assert everything[0, 2:-2].max() < 0.3
     image = cv2.imread(str(CelebA(copy).images / FILES[0]))[..., ::-1]
     assert np.array_equal(everything.permute(1, 2, 0).mul(255).round().byte(), image[20:198])
     middle = CelebA(copy, size=100, crop=100)[0]["image"]
     assert np.array_equal(middle.permute(1, 2, 0).mul(255).round().byte(), image[59:159, 39:139])
-    assert torch.equal(CelebA(copy, size=60, crop=900)[0]["image"], CelebA(copy, size=60)[0]["image"])
+    assert torch.equal(
+        CelebA(copy, size=60, crop=900)[0]["image"], CelebA(copy, size=60)[0]["image"]
+    )
 
 
 def test_by_person_no_one_is_on_both_sides(copies):
-    parts = {split: CelebA(copies / "flat", split, by_person=True) for split in ("train", "valid", "test")}
-    people = {split: {faces[i]["person"] for i in range(len(faces))} for split, faces in parts.items()}
+    parts = {
+        split: CelebA(copies / "flat", split, by_person=True)
+        for split in ("train", "valid", "test")
+    }
+    people = {
+        split: {faces[i]["person"] for i in range(len(faces))} for split, faces in parts.items()
+    }
     assert [len(people[split]) for split in parts] == [8, 1, 1]
     assert len(set.union(*people.values())) == PEOPLE
     assert sum(map(len, parts.values())) == IMAGES
     for faces in parts.values():
-        assert [faces[i]["person"] for i in range(len(faces))] == [PERSON[FILES.index(file)] for file in faces.files]
-        assert [faces.target(i).tolist() for i in range(len(faces))] == [expected(FILES.index(f)) for f in faces.files]
-    with pytest.raises(FileNotFoundError, match=r"has no identity_CelebA.txt .* who is on each image"):
+        assert [faces[i]["person"] for i in range(len(faces))] == [
+            PERSON[FILES.index(file)] for file in faces.files
+        ]
+        assert [faces.target(i).tolist() for i in range(len(faces))] == [
+            expected(FILES.index(f)) for f in faces.files
+        ]
+    with pytest.raises(
+        FileNotFoundError, match=r"has no identity_CelebA.txt .* who is on each image"
+    ):
         CelebA(copies / "kaggle", by_person=True)
 
 
@@ -175,15 +222,19 @@ def test_the_first_so_many(copy):
 def test_truncated_and_missing_images_are_named_or_skipped_and_counted(broken, capsys):
     folder = CelebA(broken).images
     whole = (folder / FILES[2]).read_bytes()
-    (folder / FILES[2]).write_bytes(whole[:len(whole) // 2])
-    (folder / FILES[5]).write_bytes(whole[:len(whole) // 2] + bytes(len(whole) // 2))       # a download's holes
+    (folder / FILES[2]).write_bytes(whole[: len(whole) // 2])
+    # a download's holes
+    (folder / FILES[5]).write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 2))
     (folder / FILES[7]).unlink()
     (folder / FILES[9]).write_bytes(b"")
-    (folder / FILES[22]).unlink()                       # of another split
+    (folder / FILES[22]).unlink()  # of another split
     faces = CelebA(broken)
     assert faces[1]["image"].isfinite().all()
     for index in (2, 5, 9):
-        with pytest.raises(ValueError, match=f"the image .*{FILES[index]} is truncated or no JPEG .*skip_broken=True"):
+        with pytest.raises(
+            ValueError,
+            match=f"the image .*{FILES[index]} is truncated or no JPEG .*skip_broken=True",
+        ):
             faces[index]
     with pytest.raises(FileNotFoundError, match=f"the image .*{FILES[7]} is missing"):
         faces[7]
@@ -192,16 +243,34 @@ def test_truncated_and_missing_images_are_named_or_skipped_and_counted(broken, c
     assert capsys.readouterr().out == "left out 4 images that are missing or truncated, kept 16\n"
     assert skipping.skipped == [FILES[index] for index in (2, 5, 7, 9)]
     kept = [index for index in range(20) if index not in (2, 5, 7, 9)]
-    assert [skipping[i]["target"].tolist() for i in range(16)] == [expected(index) for index in kept]
+    assert [skipping[i]["target"].tolist() for i in range(16)] == [
+        expected(index) for index in kept
+    ]
     assert CelebA(broken, n=4, skip_broken=True).files == [FILES[index] for index in (0, 1, 3, 4)]
 
 
-@pytest.mark.parametrize(("broken", "table", "sentence"), [
-    ("original", "Anno/list_attr_celeba.txt", r"has no list_attr_celeba.txt \(original layout\) or list_attr_celeba"),
-    ("kaggle", "list_attr_celeba.csv", "has no list_attr_celeba.txt .* which holds CelebA's labels"),
-    ("original", "Eval/list_eval_partition.txt", "has no list_eval_partition.txt .* which holds the official split"),
-    ("kaggle", "list_eval_partition.csv", "has no list_eval_partition.txt .* copy it there"),
-], indirect=["broken"])
+@pytest.mark.parametrize(
+    ("broken", "table", "sentence"),
+    [
+        (
+            "original",
+            "Anno/list_attr_celeba.txt",
+            r"has no list_attr_celeba.txt \(original layout\) or list_attr_celeba",
+        ),
+        (
+            "kaggle",
+            "list_attr_celeba.csv",
+            "has no list_attr_celeba.txt .* which holds CelebA's labels",
+        ),
+        (
+            "original",
+            "Eval/list_eval_partition.txt",
+            "has no list_eval_partition.txt .* which holds the official split",
+        ),
+        ("kaggle", "list_eval_partition.csv", "has no list_eval_partition.txt .* copy it there"),
+    ],
+    indirect=["broken"],
+)
 def test_a_missing_table_is_named(broken, table, sentence):
     (broken / table).unlink()
     with pytest.raises(FileNotFoundError, match=sentence):
@@ -210,15 +279,21 @@ def test_a_missing_table_is_named(broken, table, sentence):
 
 def test_an_archive_that_is_still_packed_is_named(broken):
     shutil.rmtree(broken / "Img")
-    with pytest.raises(FileNotFoundError, match=r"no img_align_celeba folder of images; unpack img_align_celeba.zip"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"no img_align_celeba folder of images; unpack img_align_celeba.zip",
+    ):
         CelebA(broken)
 
 
 @pytest.mark.parametrize("broken", ["original", "kaggle"], indirect=True)
-@pytest.mark.parametrize(("old", "new", "sentence"), [
-    ("1", "0", "expected 40 values, each -1 or 1: the file is damaged"),
-    (None, "", "expected 40 values"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("1", "0", "expected 40 values, each -1 or 1: the file is damaged"),
+        (None, "", "expected 40 values"),
+    ],
+)
 def test_damaged_labels_are_named(broken, old, new, sentence):
     table = next(broken.rglob("list_attr_celeba.*"))
     lines = table.read_text().splitlines()
@@ -229,12 +304,23 @@ def test_damaged_labels_are_named(broken, old, new, sentence):
         CelebA(broken)
 
 
-@pytest.mark.parametrize(("table", "content", "sentence"), [
-    ("Anno/list_attr_celeba.txt", "", "list_attr_celeba.txt is empty or cut off"),
-    ("Eval/list_eval_partition.txt", "000001.jpg 0\n000002.jpg\n", "has the line '000002.jpg'; expected an image"),
-    ("Eval/list_eval_partition.txt", "000001.jpg 1\n", "the train split of .* has no image"),
-    ("Anno/identity_CelebA.txt", "000001.jpg 3\n000002.jpg x\n", "identity_CelebA.txt has the line '000002.jpg x'"),
-])
+@pytest.mark.parametrize(
+    ("table", "content", "sentence"),
+    [
+        ("Anno/list_attr_celeba.txt", "", "list_attr_celeba.txt is empty or cut off"),
+        (
+            "Eval/list_eval_partition.txt",
+            "000001.jpg 0\n000002.jpg\n",
+            "has the line '000002.jpg'; expected an image",
+        ),
+        ("Eval/list_eval_partition.txt", "000001.jpg 1\n", "the train split of .* has no image"),
+        (
+            "Anno/identity_CelebA.txt",
+            "000001.jpg 3\n000002.jpg x\n",
+            "identity_CelebA.txt has the line '000002.jpg x'",
+        ),
+    ],
+)
 def test_other_damage_is_named(broken, table, content, sentence):
     (broken / table).write_text(content)
     with pytest.raises(ValueError, match=sentence):
@@ -247,9 +333,11 @@ def test_a_shorter_list_than_announced_is_said(broken, capsys):
     partition = broken / "Eval" / "list_eval_partition.txt"
     partition.write_text("".join(partition.read_text().splitlines(keepends=True)[:25]))
     assert len(CelebA(broken)) == 20
-    assert capsys.readouterr().out == (
-        "list_attr_celeba.txt announces 202,599 images and lists 30; going on with those\n"
-        "5 images have labels and no split; going on without them\n")
+    assert (
+        capsys.readouterr().out
+        == "list_attr_celeba.txt announces 202,599 images and lists 30; going on with those\n"
+        "5 images have labels and no split; going on without them\n"
+    )
 
 
 def test_a_person_that_is_not_listed_is_nobody(broken):
@@ -258,9 +346,15 @@ def test_a_person_that_is_not_listed_is_nobody(broken):
     assert [CelebA(broken)[i]["person"] for i in (2, 3)] == [PERSON[2], -1]
 
 
-@pytest.mark.parametrize(("options", "sentence"), [
-    ({"split": "assets"}, "unknown split 'assets'; choose one of train, valid, test"), ({"n": 0}, "n is 0"),
-    ({"size": -1}, "size is -1; expected at least 1"), ({"crop": 0}, "crop is 0")])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"split": "assets"}, "unknown split 'assets'; choose one of train, valid, test"),
+        ({"n": 0}, "n is 0"),
+        ({"size": -1}, "size is -1; expected at least 1"),
+        ({"crop": 0}, "crop is 0"),
+    ],
+)
 def test_bad_options_get_one_sentence(copies, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         CelebA(copies / "flat", **options)
@@ -270,7 +364,9 @@ def test_bad_options_get_one_sentence(copies, options, sentence):
 
 def test_kagglehub_is_only_asked_when_told(monkeypatch, copies):
     asked = []
-    hub = types.SimpleNamespace(dataset_download=lambda name: asked.append(name) or str(copies / "kaggle"))
+    hub = types.SimpleNamespace(
+        dataset_download=lambda name: asked.append(name) or str(copies / "kaggle")
+    )
     monkeypatch.setitem(sys.modules, "kagglehub", hub)
     faces = CelebA(copies / "kaggle")
     assert not asked
@@ -281,8 +377,12 @@ def test_kagglehub_is_only_asked_when_told(monkeypatch, copies):
         raise RuntimeError("403: sign in")
 
     hub.dataset_download = fails
-    with pytest.raises(ConnectionError, match=r"could not fetch CelebA \(403: sign in\); try again .* or download"):
+    with pytest.raises(
+        ConnectionError, match=r"could not fetch CelebA \(403: sign in\); try again .* or download"
+    ):
         fetch_celeba()
     monkeypatch.setitem(sys.modules, "kagglehub", None)
-    with pytest.raises(ModuleNotFoundError, match="run `pip install kagglehub`, or download jessicali9530"):
+    with pytest.raises(
+        ModuleNotFoundError, match="run `pip install kagglehub`, or download jessicali9530"
+    ):
         fetch_celeba()

@@ -1,4 +1,6 @@
-"""The cheat sheet: every line of its code runs, its numbers are what comes out, and it fits one printed page."""
+"""The cheat sheet: every line of its code runs, its numbers are what comes out, and it fits one
+printed page.
+"""
 
 import ast
 import math
@@ -17,12 +19,15 @@ from course_lib.data.population import CELEBA_RATES
 SHEET = Path(__file__).parent.parent / "CHEATSHEET.md"
 TEXT = SHEET.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-NOT_DRAWN = [.5125, .0509, .3869, .4550, .2841, .2774, .2084]       # CelebA's rates of the other seven attributes
+# CelebA's rates of the other seven attributes
+NOT_DRAWN = [0.5125, 0.0509, 0.3869, 0.4550, 0.2841, 0.2774, 0.2084]
 
 
 @pytest.fixture
 def sheet(tmp_path):
-    """What the sheet's code finds defined: models, data and answers, all small; what it imports it brings itself."""
+    """What the sheet's code finds defined: models, data and answers, all small; what it imports it
+    brings itself.
+    """
     faces, speakers = torch.rand(6, 3, 56, 56), torch.arange(12) // 3
     regions = torch.zeros(6, 33, 56, 56, dtype=torch.bool)
     regions[..., 8:24, 8:24] = True
@@ -31,21 +36,39 @@ def sheet(tmp_path):
     batches = DataLoader(TensorDataset(torch.rand(8, 4), torch.rand(8, 1)), batch_size=4)
     after_backward = torch.nn.Linear(2, 1)
     after_backward(torch.ones(1, 2)).sum().backward()
-    model = models.AttributeModel(models.attributes.TokenExtractor(), models.AttributeDecoder(96, 33, dim=32)).eval()
+    model = models.AttributeModel(
+        models.attributes.TokenExtractor(), models.AttributeDecoder(96, 33, dim=32)
+    ).eval()
     return {
-        "model": model, "images": faces, "regions": regions, "regions_known": regions.flatten(2).any(-1),
-        "untrained_maps": torch.rand(6, 33, 7, 7), "after_backward": after_backward, "to_train": torch.nn.Linear(4, 1),
-        "train": batches, "valid": batches, "folder": tmp_path, "valid_logits": logits, "test_logits": -logits,
-        "valid_targets": targets, "floor": traits.mean(0).expand(12, -1), "prediction": traits + 0.1 * noise,
-        "ceiling": traits + 0.01 * noise, "other": traits + 0.3 * noise, "traits": traits, "speakers": speakers,
-        "vectors": models.CompletePersonalityModel(), "tokens": models.TokenPersonalityModel(),
-        "celeba_rates": torch.tensor([*CELEBA_RATES, *NOT_DRAWN])}
+        "model": model,
+        "images": faces,
+        "regions": regions,
+        "regions_known": regions.flatten(2).any(-1),
+        "untrained_maps": torch.rand(6, 33, 7, 7),
+        "after_backward": after_backward,
+        "to_train": torch.nn.Linear(4, 1),
+        "train": batches,
+        "valid": batches,
+        "folder": tmp_path,
+        "valid_logits": logits,
+        "test_logits": -logits,
+        "valid_targets": targets,
+        "floor": traits.mean(0).expand(12, -1),
+        "prediction": traits + 0.1 * noise,
+        "ceiling": traits + 0.01 * noise,
+        "other": traits + 0.3 * noise,
+        "traits": traits,
+        "speakers": speakers,
+        "vectors": models.CompletePersonalityModel(),
+        "tokens": models.TokenPersonalityModel(),
+        "celeba_rates": torch.tensor([*CELEBA_RATES, *NOT_DRAWN]),
+    }
 
 
 def run(code, names):
     """Execute every line; where a comment says what comes out (`# → 3`), that must come out."""
     for statement in ast.parse(code).body:
-        lines = code.splitlines()[statement.lineno - 1:statement.end_lineno]
+        lines = code.splitlines()[statement.lineno - 1 : statement.end_lineno]
         promised = re.search(r"# → (.+?)(?::|$)", lines[-1])
         if promised:
             came = eval(ast.unparse(statement), names)
@@ -77,27 +100,35 @@ def test_every_word_in_code_marks_is_a_shape_a_formula_or_runs(sheet, capsys):
     run(BLOCKS[0], sheet)
     axes = {"batch", "frames", "height", "width", "queries", "keys", "heads", "attributes"}
     for marked in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", TEXT):
-        if not all(part in axes or part.isdigit() for part in marked.split()) and marked != "eval()":
+        if (
+            not all(part in axes or part.isdigit() for part in marked.split())
+            and marked != "eval()"
+        ):
             run(marked, sheet)
-    assert "floor" in capsys.readouterr().out.lower()           # glossary() printed its words
+    assert "floor" in capsys.readouterr().out.lower()  # glossary() printed its words
 
 
-WIDTH, HEIGHT = 190 / 25.4 * 72, 277 / 25.4 * 72               # points of an A4 page with margins of 10 mm
-BODY, CODE, LEADING, CELL = 8, 7, 1.3, 2.2                      # points of a letter, a cell's padding and border
-LETTER, LETTER_OF_CODE = 0.6, 0.61                              # em: common fonts are narrower on average
+WIDTH, HEIGHT = 190 / 25.4 * 72, 277 / 25.4 * 72  # points of an A4 page with margins of 10 mm
+BODY, CODE, LEADING, CELL = 8, 7, 1.3, 2.2  # points of a letter, a cell's padding and border
+LETTER, LETTER_OF_CODE = 0.6, 0.61  # em: common fonts are narrower on average
 
 
 def printed_height(text):
-    """Points of height that the sheet takes, whatever the font: lines filled with letters of a generous width."""
+    """Points of height that the sheet takes, whatever the font: lines filled with letters of a
+    generous width.
+    """
     height = 0
     for block in re.split(r"(```.*?```)|\n\n", text, flags=re.DOTALL):
         lines = (block or "").strip("\n").splitlines()
         if lines and lines[0].startswith("```"):
             height += (len(lines) - 2) * LEADING * CODE
         elif lines and lines[0].startswith("|"):
-            height += sum(lines_of(row) * LEADING * BODY + CELL for row in lines if not row.startswith("|---"))
+            height += sum(
+                lines_of(row) * LEADING * BODY + CELL for row in lines if not row.startswith("|---")
+            )
         elif lines:
-            height += (lines_of(" ".join(lines)) + 1) * LEADING * BODY          # and the space after a paragraph
+            # and the space after a paragraph
+            height += (lines_of(" ".join(lines)) + 1) * LEADING * BODY
     return height
 
 
@@ -125,6 +156,9 @@ def test_the_widths_are_generous():
     """The widest of the common fonts, which matplotlib brings along, is narrower."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     prose = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL).replace("---|", "").replace("\n", " ")
-    for name, text, letter in (("DejaVuSans", prose, LETTER), ("DejaVuSansMono", "x", LETTER_OF_CODE)):
+    for name, text, letter in (
+        ("DejaVuSans", prose, LETTER),
+        ("DejaVuSansMono", "x", LETTER_OF_CODE),
+    ):
         width = ImageFont.truetype(folder / f"{name}.ttf", 1000).getlength(text) / 1000
         assert width / len(text) < letter

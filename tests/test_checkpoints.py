@@ -1,4 +1,6 @@
-"""Runs on disk: what is kept, refused, and left by a kill or a full disk. Saved models: versions, and exports."""
+"""Runs on disk: what is kept, refused, and left by a kill or a full disk. Saved models: versions,
+and exports.
+"""
 
 import errno
 import json
@@ -22,8 +24,14 @@ from course_lib.training.lock import RENEW, SILENT, FolderLock
 
 
 def train(folder, *callbacks, model=None, train_loader=None, epochs=2, minutes=0, **settings):
-    return fit(model or small_model(), train_loader or loaders()[0], loaders()[1], epochs=epochs,
-               callbacks=[MetricLog(folder), Checkpoints(folder, minutes=minutes), *callbacks], **settings)
+    return fit(
+        model or small_model(),
+        train_loader or loaders()[0],
+        loaders()[1],
+        epochs=epochs,
+        callbacks=[MetricLog(folder), Checkpoints(folder, minutes=minutes), *callbacks],
+        **settings,
+    )
 
 
 def names(folder) -> set[str]:
@@ -39,7 +47,12 @@ def test_a_finished_run_is_not_run_again_and_still_shows_its_log(tmp_path):
     again = train(tmp_path, Cut(1))
     assert same(first.model, again.model)
     assert again.log == first.log
-    assert names(tmp_path) == {"last.safetensors", "previous.safetensors", "best.safetensors", "log.csv"}
+    assert names(tmp_path) == {
+        "last.safetensors",
+        "previous.safetensors",
+        "best.safetensors",
+        "log.csv",
+    }
 
 
 def test_a_finished_run_may_be_given_more_epochs(tmp_path):
@@ -58,7 +71,13 @@ def test_the_best_weights_are_those_of_the_best_epoch(tmp_path):
             seen.append({name: value.clone() for name, value in run.model.state_dict().items()})
 
     checkpoints, best = Checkpoints(tmp_path), small_model()
-    fit(small_model(), loaders()[0], loaders()[1], epochs=4, callbacks=[Losses(3, 1, 2, 1), Weights(), checkpoints])
+    fit(
+        small_model(),
+        loaders()[0],
+        loaders()[1],
+        epochs=4,
+        callbacks=[Losses(3, 1, 2, 1), Weights(), checkpoints],
+    )
     log = checkpoints.load_best(best)
     assert (log["epoch"], log["valid_loss"]) == (2, 1)
     assert all(torch.equal(value, seen[1][name]) for name, value in best.state_dict().items())
@@ -87,7 +106,11 @@ def test_callbacks_keep_tensors_and_plain_values(tmp_path):
     with pytest.raises(Killed):
         train(tmp_path / "cut", cut, Cut(7))
     train(tmp_path / "cut", resumed)
-    assert (resumed.steps, resumed.sums.tolist()) == (whole.steps, whole.sums.tolist()) == (10, whole.sums.tolist())
+    assert (
+        (resumed.steps, resumed.sums.tolist())
+        == (whole.steps, whole.sums.tolist())
+        == (10, whole.sums.tolist())
+    )
 
 
 def test_the_scaler_of_half_precision_is_kept(tmp_path):
@@ -98,7 +121,12 @@ def test_the_scaler_of_half_precision_is_kept(tmp_path):
             run.accelerator.scaler = scaler
 
     def run(*callbacks):
-        fit(small_model(), loaders()[0], epochs=1, callbacks=[Half(), Checkpoints(tmp_path, minutes=0), *callbacks])
+        fit(
+            small_model(),
+            loaders()[0],
+            epochs=1,
+            callbacks=[Half(), Checkpoints(tmp_path, minutes=0), *callbacks],
+        )
 
     with pytest.raises(Killed):
         run(Cut(2))
@@ -107,7 +135,8 @@ def test_the_scaler_of_half_precision_is_kept(tmp_path):
     assert scaler.get_scale() == 1024
 
 
-# ---- damaged, old and foreign states ---------------------------------------------------------------------------------
+# ---- damaged, old and foreign states -------------------------------------------------------------
+
 
 def flip(path, place: int) -> None:
     content = bytearray(path.read_bytes())
@@ -115,25 +144,34 @@ def flip(path, place: int) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path: flip(path, -1),
-    lambda path: flip(path, -3000),
-    lambda path: path.write_bytes(path.read_bytes()[:-9]),
-    lambda path: path.write_bytes(b""),
-    lambda path: path.write_bytes(path.read_bytes().replace(b'\\"step\\": ', b'\\"step\\":1')),
-], ids=["last byte", "in the middle", "truncated", "empty", "another step"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: flip(path, -1),
+        lambda path: flip(path, -3000),
+        lambda path: path.write_bytes(path.read_bytes()[:-9]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes().replace(b'\\"step\\": ', b'\\"step\\":1')),
+    ],
+    ids=["last byte", "in the middle", "truncated", "empty", "another step"],
+)
 def test_a_damaged_state_is_refused_or_the_one_before_it_taken(tmp_path, damage):
     whole, folder = train(tmp_path / "whole"), tmp_path / "cut"
     with pytest.raises(Killed):
         train(folder, Cut(8))
     damage(folder / "last.safetensors")
-    with pytest.warns(UserWarning, match=r"last.safetensors (is damaged|is truncated).*going on from the save before"):
+    with pytest.warns(
+        UserWarning,
+        match=r"last.safetensors (is damaged|is truncated).*going on from the save before",
+    ):
         resumed = train(folder)
     assert same(whole.model, resumed.model)
     assert logged(tmp_path / "whole") == logged(folder)
     for name in ("last", "previous"):
         damage(folder / f"{name}.safetensors")
-    with pytest.raises(ValueError, match=r"last.safetensors is (damaged .* \(its SHA-256|truncated)") as caught:
+    with pytest.raises(
+        ValueError, match=r"last.safetensors is (damaged .* \(its SHA-256|truncated)"
+    ) as caught:
         train(folder)
     assert in_one_sentence(caught)
 
@@ -170,21 +208,33 @@ def with_optimizer(kind, **settings) -> dict:
     return {"model": model, "optimizer": kind(model.parameters(), **settings)}
 
 
-@pytest.mark.parametrize(("changes", "sentence"), [
-    (lambda: {"model": wider()}, "trained values 74, and this one has 83"),
-    (lambda: {"model": Other(*small_model())}, "model Sequential, and this one has Other"),
-    (lambda: {"model": shuffled_differently()}, "do not fit this network"),
-    (lambda: with_optimizer(torch.optim.AdamW), "optimizer Adam, and this one has AdamW"),
-    (lambda: with_optimizer(torch.optim.Adam, lr=0.5), r"optimizer's lr 0\.001, and this one has 0\.5"),
-    (lambda: {"loss_function": absolute}, "loss mse_loss, and this one has absolute"),
-    (lambda: {"train_loader": loaders(items=48)[0]}, "number of items 40, and this one has 48"),
-    (lambda: {"train_loader": loaders(batch=9)[0]}, "batch size 8, and this one has 9"),
-    (lambda: {"train_loader": DataLoader(small_data(42), 8, drop_last=True)}, "number of items 40"),
-    (lambda: {"train_loader": DataLoader(small_data(), 8)}, "sampler RandomSampler, and this one has Sequential"),
-    (lambda: {"accumulate": 2}, "accumulate 1, and this one has 2"),
-    (lambda: {"seed": 7}, "seed 0, and this one has 7"),
-    (lambda: {"precision": "bf16"}, "precision no, and this one has bf16"),
-])
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (lambda: {"model": wider()}, "trained values 74, and this one has 83"),
+        (lambda: {"model": Other(*small_model())}, "model Sequential, and this one has Other"),
+        (lambda: {"model": shuffled_differently()}, "do not fit this network"),
+        (lambda: with_optimizer(torch.optim.AdamW), "optimizer Adam, and this one has AdamW"),
+        (
+            lambda: with_optimizer(torch.optim.Adam, lr=0.5),
+            r"optimizer's lr 0\.001, and this one has 0\.5",
+        ),
+        (lambda: {"loss_function": absolute}, "loss mse_loss, and this one has absolute"),
+        (lambda: {"train_loader": loaders(items=48)[0]}, "number of items 40, and this one has 48"),
+        (lambda: {"train_loader": loaders(batch=9)[0]}, "batch size 8, and this one has 9"),
+        (
+            lambda: {"train_loader": DataLoader(small_data(42), 8, drop_last=True)},
+            "number of items 40",
+        ),
+        (
+            lambda: {"train_loader": DataLoader(small_data(), 8)},
+            "sampler RandomSampler, and this one has Sequential",
+        ),
+        (lambda: {"accumulate": 2}, "accumulate 1, and this one has 2"),
+        (lambda: {"seed": 7}, "seed 0, and this one has 7"),
+        (lambda: {"precision": "bf16"}, "precision no, and this one has bf16"),
+    ],
+)
 def test_a_state_of_another_run_is_refused(tmp_path, changes, sentence):
     train(tmp_path)
     kept = (tmp_path / "last.safetensors").read_bytes()
@@ -197,7 +247,10 @@ def test_a_state_of_another_run_is_refused(tmp_path, changes, sentence):
 
 def test_other_callbacks_are_refused_if_they_have_a_state(tmp_path):
     train(tmp_path)
-    with pytest.raises(ValueError, match="callbacks MetricLog, Checkpoints, and this one has MetricLog, Checkpoints, "):
+    with pytest.raises(
+        ValueError,
+        match="callbacks MetricLog, Checkpoints, and this one has MetricLog, Checkpoints, ",
+    ):
         train(tmp_path, ClipGradients())
     train(tmp_path, Losses(1, 1, 1))
 
@@ -209,12 +262,16 @@ def test_a_state_of_an_older_format_is_refused(tmp_path):
 
     del state["sha256"], state["settings"]
     _write_verified(tmp_path / "last.safetensors", tensors, state)
-    with pytest.raises(ValueError, match=r"checkpoint format unknown, and this one has 2; choose another folder .* or "
-                                         "delete .* to start again"):
+    with pytest.raises(
+        ValueError,
+        match=r"checkpoint format unknown, and this one has 2; choose another folder .* or "
+        "delete .* to start again",
+    ):
         train(tmp_path)
 
 
-# ---- what must not be saved, and what cannot be ----------------------------------------------------------------------
+# ---- what must not be saved, and what cannot be --------------------------------------------------
+
 
 class ZeroLoss:
     """Finite at 0, where its gradient is not."""
@@ -229,8 +286,11 @@ class ZeroLoss:
 
 
 def test_broken_weights_are_never_saved(tmp_path):
-    with pytest.raises(ValueError, match=r"holds NaN or infinity after step 8; lower the learning rate or clip .* "
-                                         "still holds the last good state") as caught:
+    with pytest.raises(
+        ValueError,
+        match=r"holds NaN or infinity after step 8; lower the learning rate or clip .* "
+        "still holds the last good state",
+    ) as caught:
         train(tmp_path, loss_function=ZeroLoss(7))
     assert in_one_sentence(caught)
     for name in ("last", "previous", "best"):
@@ -256,11 +316,19 @@ def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", fills_up)
-        with pytest.raises(OSError, match=r"cannot write .*new.safetensors \(No space left on device\); choose a "
-                                          "folder you may write to with enough free space") as caught:
+        with pytest.raises(
+            OSError,
+            match=r"cannot write .*new.safetensors \(No space left on device\); choose a "
+            "folder you may write to with enough free space",
+        ) as caught:
             train(tmp_path / "full")
     assert in_one_sentence(caught)
-    assert names(tmp_path / "full") == {"last.safetensors", "previous.safetensors", "best.safetensors", "log.csv"}
+    assert names(tmp_path / "full") == {
+        "last.safetensors",
+        "previous.safetensors",
+        "best.safetensors",
+        "log.csv",
+    }
     resumed = train(tmp_path / "full")
     assert same(whole.model, resumed.model)
 
@@ -273,10 +341,13 @@ def test_what_a_kill_left_half_written_is_swept_away(tmp_path):
     assert not [name for name in names(tmp_path) if "part" in name]
 
 
-# ---- one run in a folder ---------------------------------------------------------------------------------------------
+# ---- one run in a folder -------------------------------------------------------------------------
+
 
 def lock_of(folder, **changes) -> None:
-    (folder / "running.json").write_text(json.dumps(FolderLock(folder).owner | {"signed": time.time()} | changes))
+    (folder / "running.json").write_text(
+        json.dumps(FolderLock(folder).owner | {"signed": time.time()} | changes)
+    )
 
 
 def wait_for_ever(folder, ready):
@@ -291,13 +362,17 @@ def test_a_folder_in_use_is_refused_until_that_process_is_dead(tmp_path):
     process = context.Process(target=wait_for_ever, args=(tmp_path, ready), daemon=True)
     process.start()
     assert ready.wait(300)
-    with pytest.raises(ValueError, match=rf"is in use: running.json names process {process.pid} on .*; wait for its "
-                                         "end or choose another folder") as caught:
+    with pytest.raises(
+        ValueError,
+        match=rf"is in use: running.json names process {process.pid} on .*; wait for its "
+        "end or choose another folder",
+    ) as caught:
         train(tmp_path)
     assert in_one_sentence(caught)
-    assert names(tmp_path) == {"running.json"}          # which stays the other's
+    assert names(tmp_path) == {"running.json"}  # which stays the other's
     process.kill()
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)       # dead, and a zombie as long as nobody asks
+    # dead, and a zombie as long as nobody asks
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     train(tmp_path)
     process.join()
     assert "running.json" not in names(tmp_path)
@@ -311,7 +386,10 @@ def test_a_number_given_to_a_later_process_is_not_the_run(tmp_path):
 def test_another_machine_counts_as_gone_after_its_silence(tmp_path, monkeypatch):
     monkeypatch.setattr("course_lib.training.lock.time.time", lambda: 1000.0)
     lock_of(tmp_path, host="elsewhere", signed=1000.0 - SILENT + 1)
-    with pytest.raises(ValueError, match="on elsewhere; wait 300 s, or delete that file if that machine is gone, or"):
+    with pytest.raises(
+        ValueError,
+        match="on elsewhere; wait 300 s, or delete that file if that machine is gone, or",
+    ):
         train(tmp_path)
     lock_of(tmp_path, host="elsewhere", signed=1000.0 - SILENT - 1)
     train(tmp_path)
@@ -334,7 +412,9 @@ def test_a_run_signs_while_it_works_and_notices_that_it_lost_its_folder(tmp_path
             lock_of(tmp_path, host="elsewhere")
             now[0] += RENEW + 1
 
-    with pytest.raises(ValueError, match=r"was taken over by process \d+ on elsewhere; choose another folder"):
+    with pytest.raises(
+        ValueError, match=r"was taken over by process \d+ on elsewhere; choose another folder"
+    ):
         train(tmp_path, Taken(), epochs=2)
     assert json.loads((tmp_path / "running.json").read_text())["host"] == "elsewhere"
 
@@ -347,7 +427,7 @@ def test_the_same_notebook_may_start_again_after_an_interruption(tmp_path):
     train(tmp_path)
 
 
-# ---- finished models -------------------------------------------------------------------------------------------------
+# ---- finished models -----------------------------------------------------------------------------
 
 SMALL = {"static_dim": 12, "dynamic_dim": 6, "fusion_dim": 8, "num_heads": 2}
 
@@ -364,7 +444,12 @@ def saved(serializer):
     for number in (1, 2):
         torch.manual_seed(number)
         models.append(CompletePersonalityModel(**SMALL))
-        assert serializer.save(models[-1], "fusion", SMALL, {"clips": 10 * number}, {"ccc": number / 10}) == number
+        assert (
+            serializer.save(
+                models[-1], "fusion", SMALL, {"clips": 10 * number}, {"ccc": number / 10}
+            )
+            == number
+        )
     return models
 
 
@@ -381,9 +466,18 @@ def test_latest_and_exact_versions_come_back_bit_for_bit(serializer, saved):
     assert weights(latest) == weights(saved[1]) != weights(saved[0])
     assert not latest.training
     assert (metadata["version"], metadata["config"], metadata["data"], metadata["scores"]) == (
-        2, SMALL | {"dropout_rate": 0.3}, {"clips": 20}, {"ccc": 0.2})
+        2,
+        SMALL | {"dropout_rate": 0.3},
+        {"clips": 20},
+        {"ccc": 0.2},
+    )
     assert metadata["libraries"]["torch"] == torch.__version__
-    assert abs((datetime.now().astimezone() - datetime.fromisoformat(metadata["date"])).total_seconds()) < 600
+    assert (
+        abs(
+            (datetime.now().astimezone() - datetime.fromisoformat(metadata["date"])).total_seconds()
+        )
+        < 600
+    )
     first, metadata = serializer.load(CompletePersonalityModel, "fusion", version=1, config=SMALL)
     assert weights(first) == weights(saved[0])
     assert metadata["version"] == 1
@@ -407,7 +501,9 @@ def test_what_is_on_disk_is_no_pickle(serializer, saved):
 
 
 @pytest.mark.parametrize("killed_in", ["save_tensors", "write_json"])
-def test_a_save_that_is_cut_off_leaves_the_last_version_as_the_latest(serializer, saved, killed_in, monkeypatch):
+def test_a_save_that_is_cut_off_leaves_the_last_version_as_the_latest(
+    serializer, saved, killed_in, monkeypatch
+):
     def killed(*_):
         raise Killed
 
@@ -421,7 +517,9 @@ def test_a_save_that_is_cut_off_leaves_the_last_version_as_the_latest(serializer
     assert weights(serializer.load(CompletePersonalityModel, "fusion")[0]) == weights(saved[0])
 
 
-def refused(serializer, sentence, model_class=CompletePersonalityModel, error_class=ValueError, **options):
+def refused(
+    serializer, sentence, model_class=CompletePersonalityModel, error_class=ValueError, **options
+):
     with pytest.raises(error_class, match=sentence) as error:
         serializer.load(model_class, "fusion", **options)
     assert "\n" not in str(error.value)
@@ -438,23 +536,35 @@ def test_altered_weights_are_refused(serializer, saved):
     refused(serializer, "SHA-256 differs")
 
 
-@pytest.mark.parametrize(("changes", "sentence"), [
-    ({"config": SMALL | {"dropout_rate": 0.9}}, "disagrees with the weights about 'config'"),
-    ({"scores": {"ccc": 0.99}}, "disagrees with the weights about 'scores'"),
-    ({"extra": 1}, "disagrees with the weights about 'extra'"),
-    ({"sha256": "0" * 64}, "SHA-256 differs"),
-])
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"config": SMALL | {"dropout_rate": 0.9}}, "disagrees with the weights about 'config'"),
+        ({"scores": {"ccc": 0.99}}, "disagrees with the weights about 'scores'"),
+        ({"extra": 1}, "disagrees with the weights about 'extra'"),
+        ({"sha256": "0" * 64}, "SHA-256 differs"),
+    ],
+)
 def test_altered_metadata_is_refused(serializer, saved, changes, sentence):
     edit(serializer.folder / "fusion" / "0002" / "metadata.json", **changes)
     refused(serializer, sentence)
 
 
 def test_the_wrong_class_config_version_or_name_is_refused(serializer, saved):
-    refused(serializer, "holds a CompletePersonalityModel, not a TokenPersonalityModel", TokenPersonalityModel)
+    refused(
+        serializer,
+        "holds a CompletePersonalityModel, not a TokenPersonalityModel",
+        TokenPersonalityModel,
+    )
     refused(serializer, "was built with num_heads=2, not 4", config=SMALL | {"num_heads": 4})
     refused(serializer, r"was built with dropout_rate=0\.3, not 0\.1", config={"dropout_rate": 0.1})
     refused(serializer, "was built with heads=None, not 2", config={"heads": 2})
-    refused(serializer, r"no 'fusion' version 7 .* versions \[1, 2\]", error_class=FileNotFoundError, version=7)
+    refused(
+        serializer,
+        r"no 'fusion' version 7 .* versions \[1, 2\]",
+        error_class=FileNotFoundError,
+        version=7,
+    )
     refused(serializer, "no 'fusion' version 0", error_class=FileNotFoundError, version=0)
     with pytest.raises(FileNotFoundError, match="no 'other' in"):
         serializer.load(CompletePersonalityModel, "other")
@@ -463,12 +573,15 @@ def test_the_wrong_class_config_version_or_name_is_refused(serializer, saved):
             serializer.save(saved[0], name, SMALL)
 
 
-@pytest.mark.parametrize(("config", "scores", "sentence"), [
-    (SMALL | {"num_heads": 4}, None, "whose cross_attention.attention.to_query.weight differs"),
-    ({}, None, "whose cross_attention.project_static.weight differs"),
-    (SMALL | {"heads": 2}, None, "unexpected keyword argument 'heads'"),
-    (SMALL, {"ccc": torch.tensor(0.5)}, "Tensor is not JSON serializable.*tolist"),
-])
+@pytest.mark.parametrize(
+    ("config", "scores", "sentence"),
+    [
+        (SMALL | {"num_heads": 4}, None, "whose cross_attention.attention.to_query.weight differs"),
+        ({}, None, "whose cross_attention.project_static.weight differs"),
+        (SMALL | {"heads": 2}, None, "unexpected keyword argument 'heads'"),
+        (SMALL, {"ccc": torch.tensor(0.5)}, "Tensor is not JSON serializable.*tolist"),
+    ],
+)
 def test_a_config_that_builds_another_model_is_not_saved(serializer, config, scores, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
         serializer.save(CompletePersonalityModel(**SMALL), "fusion", config, scores=scores)
@@ -476,11 +589,13 @@ def test_a_config_that_builds_another_model_is_not_saved(serializer, config, sco
     assert not serializer.folder.exists()
 
 
-@pytest.mark.parametrize(("model_class", "shapes"), [(CompletePersonalityModel, [(12,), (6,)]),
-                                                     (TokenPersonalityModel, [(7, 12), (4, 6)])])
+@pytest.mark.parametrize(
+    ("model_class", "shapes"),
+    [(CompletePersonalityModel, [(12,), (6,)]), (TokenPersonalityModel, [(7, 12), (4, 6)])],
+)
 def test_the_export_predicts_the_same_for_any_batch(serializer, model_class, shapes):
     model = model_class(**SMALL)
-    model.fusion.norm.running_mean.normal_()            # as after training
+    model.fusion.norm.running_mean.normal_()  # as after training
     serializer.save(model, "fusion", SMALL)
     path = serializer.export(model_class, "fusion", [torch.randn(2, *shape) for shape in shapes])
     assert path == serializer.folder / "fusion" / "0001" / "model.pt2"
@@ -488,12 +603,18 @@ def test_the_export_predicts_the_same_for_any_batch(serializer, model_class, sha
     for batch in (1, 2, 5):
         inputs = [torch.randn(batch, *shape) for shape in shapes]
         torch.testing.assert_close(program(*inputs), model.eval()(*inputs))
-    assert sorted(file.name for file in path.parent.iterdir()) == ["metadata.json", "model.pt2", "model.safetensors"]
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "metadata.json",
+        "model.pt2",
+        "model.safetensors",
+    ]
 
 
 def test_an_example_of_one_is_refused_before_it_fixes_the_batch(serializer, saved):
     with pytest.raises(ValueError, match="at least 2 items"):
-        serializer.export(CompletePersonalityModel, "fusion", [torch.randn(1, 12), torch.randn(1, 6)])
+        serializer.export(
+            CompletePersonalityModel, "fusion", [torch.randn(1, 12), torch.randn(1, 6)]
+        )
 
 
 class Empty(nn.Module):

@@ -1,4 +1,6 @@
-"""Class maps: their sums are the predictions, the two ways agree where they must, the score knows chance."""
+"""Class maps: their sums are the predictions, the two ways agree where they must, the score knows
+chance.
+"""
 
 import pytest
 import torch
@@ -12,7 +14,9 @@ class Pooled(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.maps = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 8, 3))
+        self.maps = nn.Sequential(
+            nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 8, 3)
+        )
         self.head = nn.Linear(8, 4)
 
     def forward(self, images):
@@ -53,7 +57,9 @@ def test_in_earlier_layers_only_the_place_by_place_map_adds_up(model, images):
     with torch.no_grad():
         logits = model(images)
     torch.testing.assert_close(hires_cam(model, "maps.2", 1, images).sum((1, 2)), logits[:, 1])
-    assert not torch.allclose(grad_cam(model, "maps.2", 1, images).sum((1, 2)), logits[:, 1], rtol=0.01)
+    assert not torch.allclose(
+        grad_cam(model, "maps.2", 1, images).sum((1, 2)), logits[:, 1], rtol=0.01
+    )
 
 
 def test_places_keep_their_place(model):
@@ -76,14 +82,20 @@ def test_frozen_models_and_no_grad_have_maps_and_nothing_is_left_behind(model, i
 
 
 def test_maps_of_a_video_layer_keep_time():
-    model = nn.Sequential(nn.Conv3d(2, 4, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    model = nn.Sequential(
+        nn.Conv3d(2, 4, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2)
+    ).eval()
     maps = grad_cam(model, "0", 1, torch.randn(2, 2, 5, 6, 7))
     assert maps.shape == (2, 3, 4, 5)
 
 
 def test_bad_layers_and_outputs_get_one_sentence(model, images):
-    for layer, output, words in (("maps.9", 0, "nearest names"), ("head", 0, "has no places"), ("maps", 4, "output 4"),
-                                 ("maps", -1, "output -1")):
+    for layer, output, words in (
+        ("maps.9", 0, "nearest names"),
+        ("head", 0, "has no places"),
+        ("maps", 4, "output 4"),
+        ("maps", -1, "output -1"),
+    ):
         with pytest.raises(ValueError, match=words) as error:
             grad_cam(model, layer, output, images)
         assert "\n" not in str(error.value)

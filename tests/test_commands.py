@@ -1,4 +1,6 @@
-"""The command line: settings, arrays that fit or do not, runs that go on, scores, videos, many processes."""
+"""The command line: settings, arrays that fit or do not, runs that go on, scores, videos, many
+processes.
+"""
 
 import csv
 import os
@@ -25,7 +27,11 @@ from course_lib.commands.arrays import open_arrays, split_rows
 from course_lib.commands.settings import Data
 from course_lib.data import ClipDataset, FirstImpressions, OpticalFlowSequenceLoader
 from course_lib.data.stories import TRAITS
-from course_lib.models import CompletePersonalityModel, DynamicFeatureExtractor, TokenPersonalityModel
+from course_lib.models import (
+    CompletePersonalityModel,
+    DynamicFeatureExtractor,
+    TokenPersonalityModel,
+)
 from course_lib.training.callbacks import Progress
 from course_lib.training.checkpoints import ModelSerializer
 from course_lib.training.evaluation import score_traits
@@ -36,8 +42,15 @@ ITEMS = 48
 
 
 def command(*arguments, **options):
-    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=600,
-                          cwd=options.pop("cwd", ROOT), env={**os.environ, "OMP_NUM_THREADS": "1"}, **options)
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=options.pop("cwd", ROOT),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
+    )
 
 
 def refused(capsys, *arguments) -> str:
@@ -50,7 +63,8 @@ def refused(capsys, *arguments) -> str:
     return said
 
 
-# ---- options ---------------------------------------------------------------------------------------------------------
+# ---- options -------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_explains_every_option(name, capsys):
@@ -59,23 +73,44 @@ def test_help_explains_every_option(name, capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert stop.value.code == 0
     assert "--config" in text
-    wanted = {"preprocess": "--shard", "train": "--static_features", "evaluate": "--against", "visualize": "--format",
-              "assets": "--folder", "answers": "--output", "site": "--lessons"}
+    wanted = {
+        "preprocess": "--shard",
+        "train": "--static_features",
+        "evaluate": "--against",
+        "visualize": "--format",
+        "assets": "--folder",
+        "answers": "--output",
+        "site": "--lessons",
+    }
     assert wanted[name] in text
 
 
 def test_help_is_quick_because_torch_is_not_imported():
-    run = command("-c", "import sys; from course_lib.__main__ import main\ntry: main(['train', '--help'])\n"
-                        "finally: sys.exit('torch' in sys.modules)")
+    run = command(
+        "-c",
+        "import sys; from course_lib.__main__ import main\ntry: main(['train', '--help'])\n"
+        "finally: sys.exit('torch' in sys.modules)",
+    )
     assert run.returncode == 0, run.stderr
 
 
 def test_flags_and_yaml_say_the_same_and_the_last_wins(tmp_path):
     config = tmp_path / "one.yaml"
-    config.write_text("data: {dataset: synthetic, val_split: 0.3}\ntraining: {epochs: 7, learning_rate: 1e-4}\n"
-                      "logging: {tensorboard: true}\n")
-    flags = ["--dataset", "synthetic", "--val_split", "0.3", "--epochs", "7", "--learning_rate", "1e-4",
-             "--tensorboard"]
+    config.write_text(
+        "data: {dataset: synthetic, val_split: 0.3}\ntraining: {epochs: 7, learning_rate: 1e-4}\n"
+        "logging: {tensorboard: true}\n"
+    )
+    flags = [
+        "--dataset",
+        "synthetic",
+        "--val_split",
+        "0.3",
+        "--epochs",
+        "7",
+        "--learning_rate",
+        "1e-4",
+        "--tensorboard",
+    ]
     assert parse(["train", "--config", str(config)]) == parse(["train", *flags])
     assert parse(["train", "--config", str(config), "--epochs", "9"])[1].training.epochs == 9
     assert parse(["evaluate", "a/run", "--attention"])[1].run == "a/run"
@@ -85,7 +120,9 @@ def test_the_printed_configuration_gives_the_same_settings(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--epochs", "3", "--print_config"])
     (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
-    assert parse(["train", "--config", str(tmp_path / "printed.yaml")]) == parse(["train", "--epochs", "3"])
+    assert parse(["train", "--config", str(tmp_path / "printed.yaml")]) == parse(
+        ["train", "--epochs", "3"]
+    )
 
 
 @pytest.mark.parametrize("name", ["cpu", "colab", "chalearn"])
@@ -95,18 +132,21 @@ def test_the_configurations_to_start_from_are_valid(name):
     assert settings.logging.output == f"results/{name}"
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    ("training: {epoch: 3}", "no option training.epoch; did you mean training.epochs?"),
-    ("trainin: {epochs: 3}", "did you mean training.epochs?"),
-    ("training: {epochs: many}", "training.epochs"),
-    ("training: [1, 2]", "the section training is [1, 2]"),
-    ("data:\n  dataset: !!python/object/apply:os.mkdir ['pwned']", "is no plain YAML"),
-    ("a: &a [x, x]\ndata: {dataset: *a}", "an alias"),
-    ("- 1", "is no list of options"),
-    ("data: {", "is no plain YAML"),
-    ("[" * 16_000, "nests more than 4 levels"),
-    ("# " + "x" * 20_000, "more than the 16,384"),
-])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("training: {epoch: 3}", "no option training.epoch; did you mean training.epochs?"),
+        ("trainin: {epochs: 3}", "did you mean training.epochs?"),
+        ("training: {epochs: many}", "training.epochs"),
+        ("training: [1, 2]", "the section training is [1, 2]"),
+        ("data:\n  dataset: !!python/object/apply:os.mkdir ['pwned']", "is no plain YAML"),
+        ("a: &a [x, x]\ndata: {dataset: *a}", "an alias"),
+        ("- 1", "is no list of options"),
+        ("data: {", "is no plain YAML"),
+        ("[" * 16_000, "nests more than 4 levels"),
+        ("# " + "x" * 20_000, "more than the 16,384"),
+    ],
+)
 def test_bad_yaml_is_refused(content, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("bad.yaml").write_text(content)
@@ -114,19 +154,29 @@ def test_bad_yaml_is_refused(content, words, tmp_path, capsys, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ([], "name a command"), (["trian"], "did you mean train?"), (["train", "--epoch", "3"], "did you mean epochs?"),
-    (["train", "--epochs", "3.5"], "training.epochs"), (["train", "--config", "none.yaml"], "none.yaml"),
-    (["train", "--precision", "fp8"], "precision"), (["train"], "no static_features"),
-    (["train", "--dataset", "nowhere"], "no folder nowhere"), (["evaluate", "nowhere"], "nowhere holds no run"),
-    (["visualize", "nowhere"], "nowhere holds no run"), (["preprocess", "nowhere"], "no folder 'nowhere'"),
-    (["assets", "statik"], "no recipe 'statik'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name a command"),
+        (["trian"], "did you mean train?"),
+        (["train", "--epoch", "3"], "did you mean epochs?"),
+        (["train", "--epochs", "3.5"], "training.epochs"),
+        (["train", "--config", "none.yaml"], "none.yaml"),
+        (["train", "--precision", "fp8"], "precision"),
+        (["train"], "no static_features"),
+        (["train", "--dataset", "nowhere"], "no folder nowhere"),
+        (["evaluate", "nowhere"], "nowhere holds no run"),
+        (["visualize", "nowhere"], "nowhere holds no run"),
+        (["preprocess", "nowhere"], "no folder 'nowhere'"),
+        (["assets", "statik"], "no recipe 'statik'"),
+    ],
+)
 def test_bad_arguments_are_refused(arguments, words, capsys):
     assert words in refused(capsys, *arguments)
 
 
-# ---- arrays ----------------------------------------------------------------------------------------------------------
+# ---- arrays --------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -134,10 +184,14 @@ def data(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     static, dynamic = (rng.normal(size=(ITEMS, width)).astype(np.float32) for width in (12, 8))
     labels = 1 / (1 + np.exp(-np.concatenate([static, dynamic], 1) @ rng.normal(size=(20, 5)) / 2))
-    for name, array in {"static": static, "dynamic": dynamic, "labels": labels.astype(np.float32),
-                        "speakers": np.array([f"speaker {k // 4}" for k in range(ITEMS)]),
-                        "face_tokens": rng.normal(size=(ITEMS, 6, 12)).astype(np.float16),
-                        "motion_tokens": rng.normal(size=(ITEMS, 4, 8)).astype(np.float16)}.items():
+    for name, array in {
+        "static": static,
+        "dynamic": dynamic,
+        "labels": labels.astype(np.float32),
+        "speakers": np.array([f"speaker {k // 4}" for k in range(ITEMS)]),
+        "face_tokens": rng.normal(size=(ITEMS, 6, 12)).astype(np.float16),
+        "motion_tokens": rng.normal(size=(ITEMS, 4, 8)).astype(np.float16),
+    }.items():
         np.save(folder / f"{name}.npy", array)
     return folder
 
@@ -145,8 +199,9 @@ def data(tmp_path_factory):
 def vectors(data, *more, speakers=True):
     named = {"static_features": "static", "dynamic_features": "dynamic", "labels": "labels"}
     named |= {"speakers": "speakers"} if speakers else {}
-    return [part for name, file in named.items() for part in (f"--{name}", str(data / f"{file}.npy"))] + list(map(
-        str, more))
+    return [
+        part for name, file in named.items() for part in (f"--{name}", str(data / f"{file}.npy"))
+    ] + list(map(str, more))
 
 
 def saved(tmp_path, array):
@@ -167,35 +222,66 @@ class Harmful:
         return pytest.fail, ("a pickle was opened",)
 
 
-@pytest.mark.parametrize(("option", "make", "words"), [
-    ("labels", lambda data: changed(data, "labels", 7, 1.5), "row 7 of .* has Openness 1.5"),
-    ("labels", lambda data: changed(data, "labels", 7, np.nan), "row 7 of .* has Openness nan"),
-    ("labels", lambda data: np.load(data / "labels.npy")[:, :4], r"the shape \(48, 4\)"),
-    ("labels", lambda data: np.load(data / "labels.npy")[:40], "differ in length: .*labels 40, speakers 48"),
-    ("labels", lambda data: np.array([["a"] * 5] * ITEMS), "expected `n 5` numbers"),
-    ("static_features", lambda data: changed(data, "static", (31, 2), np.nan), "row 31 of static_features .* NaN"),
-    ("dynamic_features", lambda data: changed(data, "dynamic", 5, np.inf), "row 5 of dynamic_features .* infinity"),
-    ("static_features", lambda data: np.load(data / "face_tokens.npy"), "do not pair"),
-    ("static_features", lambda data: np.ones((ITEMS, 12), int), "expected floats"),
-    ("static_features", lambda data: np.array([{"a": 1}] * ITEMS), "no plain .npy file"),
-    ("speakers", lambda data: np.array([Harmful()] * ITEMS), "no plain .npy file"),
-    ("static_features", lambda data: np.ones((0, 12), np.float32), "holds no rows"),
-    ("speakers", lambda data: changed(data, "speakers", 3, ""), "row 3 without a speaker id.*leaks"),
-    ("speakers", lambda data: np.where(np.arange(ITEMS) == 9, np.nan, 1.0), "row 9 without a speaker id"),
-    ("speakers", lambda data: np.zeros(ITEMS, int), "1 speakers cannot be split"),
-    ("speakers", lambda data: np.ones((ITEMS, 2), int), r"the shape \(48, 2\)"),
-])
+@pytest.mark.parametrize(
+    ("option", "make", "words"),
+    [
+        ("labels", lambda data: changed(data, "labels", 7, 1.5), "row 7 of .* has Openness 1.5"),
+        ("labels", lambda data: changed(data, "labels", 7, np.nan), "row 7 of .* has Openness nan"),
+        ("labels", lambda data: np.load(data / "labels.npy")[:, :4], r"the shape \(48, 4\)"),
+        (
+            "labels",
+            lambda data: np.load(data / "labels.npy")[:40],
+            "differ in length: .*labels 40, speakers 48",
+        ),
+        ("labels", lambda data: np.array([["a"] * 5] * ITEMS), "expected `n 5` numbers"),
+        (
+            "static_features",
+            lambda data: changed(data, "static", (31, 2), np.nan),
+            "row 31 of static_features .* NaN",
+        ),
+        (
+            "dynamic_features",
+            lambda data: changed(data, "dynamic", 5, np.inf),
+            "row 5 of dynamic_features .* infinity",
+        ),
+        ("static_features", lambda data: np.load(data / "face_tokens.npy"), "do not pair"),
+        ("static_features", lambda data: np.ones((ITEMS, 12), int), "expected floats"),
+        ("static_features", lambda data: np.array([{"a": 1}] * ITEMS), "no plain .npy file"),
+        ("speakers", lambda data: np.array([Harmful()] * ITEMS), "no plain .npy file"),
+        ("static_features", lambda data: np.ones((0, 12), np.float32), "holds no rows"),
+        (
+            "speakers",
+            lambda data: changed(data, "speakers", 3, ""),
+            "row 3 without a speaker id.*leaks",
+        ),
+        (
+            "speakers",
+            lambda data: np.where(np.arange(ITEMS) == 9, np.nan, 1.0),
+            "row 9 without a speaker id",
+        ),
+        ("speakers", lambda data: np.zeros(ITEMS, int), "1 speakers cannot be split"),
+        ("speakers", lambda data: np.ones((ITEMS, 2), int), r"the shape \(48, 2\)"),
+    ],
+)
 def test_arrays_that_do_not_fit_are_refused(option, make, words, data, tmp_path, capsys):
     path = saved(tmp_path, make(data))
-    assert re.search(words, refused(capsys, "train", *vectors(data), f"--{option}", path, "--output", tmp_path / "run"))
+    assert re.search(
+        words,
+        refused(capsys, "train", *vectors(data), f"--{option}", path, "--output", tmp_path / "run"),
+    )
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    (["--val_split", "0"], "between 0 and 1"), (["--val_split", "1"], "between 0 and 1"),
-    (["--traits", "openness,extraversion"], "does not name the five traits"), (["--batch_size", "1"], "at least 2"),
-    (["--labels", "none.npy"], "no file none.npy"),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--val_split", "0"], "between 0 and 1"),
+        (["--val_split", "1"], "between 0 and 1"),
+        (["--traits", "openness,extraversion"], "does not name the five traits"),
+        (["--batch_size", "1"], "at least 2"),
+        (["--labels", "none.npy"], "no file none.npy"),
+    ],
+)
 def test_options_that_make_no_sense_are_refused(options, words, data, tmp_path, capsys):
     assert words in refused(capsys, "train", *vectors(data), *options, "--output", tmp_path / "run")
 
@@ -213,28 +299,45 @@ def test_labels_come_in_the_order_of_the_traits_whatever_the_file_says(data, tmp
     names = [TRAITS[k].lower() for k in order]
     np.save(tmp_path / "labels.npy", right[:, order])
     with open(tmp_path / "labels.csv", "w", newline="") as file:
-        csv.writer(file).writerows([[*names, "interview"], *([*row, .5] for row in right[:, order].tolist())])
-    common = {"static_features": str(data / "static.npy"), "dynamic_features": str(data / "dynamic.npy")}
+        csv.writer(file).writerows(
+            [[*names, "interview"], *([*row, 0.5] for row in right[:, order].tolist())]
+        )
+    common = {
+        "static_features": str(data / "static.npy"),
+        "dynamic_features": str(data / "dynamic.npy"),
+    }
     plain = open_arrays(Data(**common, labels=str(data / "labels.npy")))
     assert "does not name its columns" in capsys.readouterr().out
-    for wanted in (Data(**common, labels=str(tmp_path / "labels.npy"), traits=", ".join(names)),
-                   Data(**common, labels=str(tmp_path / "labels.csv"))):
+    for wanted in (
+        Data(**common, labels=str(tmp_path / "labels.npy"), traits=", ".join(names)),
+        Data(**common, labels=str(tmp_path / "labels.csv")),
+    ):
         assert open_arrays(wanted).traits.equal(plain.traits)
     assert "does not name" not in capsys.readouterr().out
     (tmp_path / "labels.csv").write_text("openness,extraversion\n.1,.2\n")
-    assert "no column conscientiousness" in refused(capsys, "train", *vectors(data), "--labels",
-                                                    tmp_path / "labels.csv")
+    assert "no column conscientiousness" in refused(
+        capsys, "train", *vectors(data), "--labels", tmp_path / "labels.csv"
+    )
 
 
 def test_features_are_mapped_not_read(data):
-    arrays = open_arrays(Data(static_features=str(data / "static.npy"), dynamic_features=str(data / "dynamic.npy"),
-                              labels=str(data / "labels.npy")))
+    arrays = open_arrays(
+        Data(
+            static_features=str(data / "static.npy"),
+            dynamic_features=str(data / "dynamic.npy"),
+            labels=str(data / "labels.npy"),
+        )
+    )
     assert isinstance(np.load(data / "static.npy", mmap_mode="c"), np.memmap)
-    arrays.static[0] = 99                               # copy on write: the file keeps what it held
+    arrays.static[0] = 99  # copy on write: the file keeps what it held
     assert np.load(data / "static.npy")[0, 0] != 99
 
 
-@given(sizes=st.lists(st.integers(1, 9), min_size=4, max_size=40), share=st.floats(0.05, 0.95), seed=st.integers(0, 99))
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=4, max_size=40),
+    share=st.floats(0.05, 0.95),
+    seed=st.integers(0, 99),
+)
 def test_a_split_parts_speakers_and_is_near_the_share(sizes, share, seed):
     speakers = np.repeat([f"s{k}" for k in range(len(sizes))], sizes)
     train, valid = split_rows(len(speakers), speakers, share, seed)
@@ -248,7 +351,7 @@ def test_a_split_parts_speakers_and_is_near_the_share(sizes, share, seed):
     assert all(np.array_equal(one, other) for one, other in zip((train, valid), again, strict=True))
 
 
-# ---- train, evaluate, visualize --------------------------------------------------------------------------------------
+# ---- train, evaluate, visualize ------------------------------------------------------------------
 
 QUICK = ("--epochs", "4", "--batch_size", "8", "--fusion_dim", "16", "--num_heads", "2")
 
@@ -263,16 +366,22 @@ def run(data, tmp_path_factory):
 
 def log_of(folder):
     with open(folder / "log.csv", newline="") as file:
-        return [{name: value for name, value in row.items() if not name.startswith("seconds")}
-                for row in csv.DictReader(file)]
+        return [
+            {name: value for name, value in row.items() if not name.startswith("seconds")}
+            for row in csv.DictReader(file)
+        ]
 
 
 def test_a_run_keeps_log_checkpoints_curves_model_and_manifest(run, data):
-    assert {"log.csv", "manifest.json", "checkpoints", "visualizations", "model"} == {p.name for p in run.iterdir()}
+    assert {"log.csv", "manifest.json", "checkpoints", "visualizations", "model"} == {
+        p.name for p in run.iterdir()
+    }
     assert [row["epoch"] for row in log_of(run)] == ["1", "2", "3", "4"]
     manifest = files.read_json(run / "manifest.json")
-    assert manifest["sources"]["labels"] == {"path": str(data / "labels.npy"),
-                                             "sha256": files.sha256(data / "labels.npy")}
+    assert manifest["sources"]["labels"] == {
+        "path": str(data / "labels.npy"),
+        "sha256": files.sha256(data / "labels.npy"),
+    }
     assert manifest["config"]["training"]["epochs"] == 4
     assert manifest["libraries"]["torch"] == torch.__version__
     assert manifest["rows"]["train"] + manifest["rows"]["valid"] == ITEMS
@@ -286,38 +395,81 @@ def test_evaluate_scores_what_the_model_says_about_unseen_speakers(run, data, ca
     assert main(["evaluate", str(run), "--attention"]) == 0
     said = capsys.readouterr().out
     assert "no speaker is on both sides" in said
-    assert all(name in said for name in (*TRAITS, "floor", "speaker look-up", "1 - MAE", "CCC", "R²", "spread"))
+    assert all(
+        name in said
+        for name in (*TRAITS, "floor", "speaker look-up", "1 - MAE", "CCC", "R²", "spread")
+    )
     model, _ = ModelSerializer(run / "model").load(CompletePersonalityModel, "personality")
     speakers = np.load(data / "speakers.npy")
     _, rows = split_rows(ITEMS, speakers, 0.2, 0)
     with torch.no_grad():
-        prediction = model(*(torch.from_numpy(np.load(data / f"{name}.npy")[rows]) for name in ("static", "dynamic")))
+        prediction = model(
+            *(
+                torch.from_numpy(np.load(data / f"{name}.npy")[rows])
+                for name in ("static", "dynamic")
+            )
+        )
     target = torch.from_numpy(np.load(data / "labels.npy")[rows])
     with open(run / "evaluation" / "predictions.csv", newline="") as file:
         table = list(csv.DictReader(file))
-    assert [(int(row["row"]), row["speaker"]) for row in table] == [*zip(rows, speakers[rows], strict=True)]
+    assert [(int(row["row"]), row["speaker"]) for row in table] == [
+        *zip(rows, speakers[rows], strict=True)
+    ]
     for k, trait in enumerate(TRAITS):
-        for what, values in (("predicted", prediction), ("label", target), ("residual", prediction - target)):
-            assert np.allclose([float(row[f"{what} {trait}"]) for row in table], values[:, k], atol=2e-6)
-    scores, expected = files.read_json(run / "evaluation" / "scores.json"), score_traits(prediction, target,
-                                                                                         speakers[rows])
-    assert scores["scores"]["CCC"]["mean"]["value"] == pytest.approx(float(expected.value[1, -1]), abs=1e-4)
-    assert scores["scores"]["CCC"]["mean"]["interval"] == pytest.approx(expected.interval[:, 1, -1].tolist(), abs=1e-3)
-    assert load_file(run / "evaluation" / "attention.safetensors")["attention"].eq(1).all()     # one key
+        for what, values in (
+            ("predicted", prediction),
+            ("label", target),
+            ("residual", prediction - target),
+        ):
+            assert np.allclose(
+                [float(row[f"{what} {trait}"]) for row in table], values[:, k], atol=2e-6
+            )
+    scores, expected = (
+        files.read_json(run / "evaluation" / "scores.json"),
+        score_traits(prediction, target, speakers[rows]),
+    )
+    assert scores["scores"]["CCC"]["mean"]["value"] == pytest.approx(
+        float(expected.value[1, -1]), abs=1e-4
+    )
+    assert scores["scores"]["CCC"]["mean"]["interval"] == pytest.approx(
+        expected.interval[:, 1, -1].tolist(), abs=1e-3
+    )
+    # one key
+    assert load_file(run / "evaluation" / "attention.safetensors")["attention"].eq(1).all()
 
 
 def test_two_runs_are_compared_on_the_same_clips(run, data, tmp_path, capsys):
     other = tmp_path / "other"
-    assert main(["train", *vectors(data, *QUICK, "--seed", 1, "--epochs", "1", "--output", other)]) == 0
-    assert main(["evaluate", str(run), "--against", str(other), "--output", str(tmp_path / "scores")]) == 0
+    assert (
+        main(["train", *vectors(data, *QUICK, "--seed", 1, "--epochs", "1", "--output", other)])
+        == 0
+    )
+    assert (
+        main(["evaluate", str(run), "--against", str(other), "--output", str(tmp_path / "scores")])
+        == 0
+    )
     report = files.read_json(tmp_path / "scores" / "scores.json")
     assert main(["evaluate", str(other), "--output", str(tmp_path / "alone")]) == 0
     alone = files.read_json(tmp_path / "alone" / "scores.json")
     for score in ("1 - MAE", "CCC"):
         assert report["difference"][score]["mean"]["value"] == pytest.approx(
-            report["scores"][score]["mean"]["value"] - alone["scores"][score]["mean"]["value"], abs=2e-5)
-    assert main(["train", *vectors(data, *QUICK, "--split_seed", 1, "--epochs", "1", "--output", tmp_path / "b")]) == 0
-    assert "validated on other clips" in refused(capsys, "evaluate", run, "--against", tmp_path / "b")
+            report["scores"][score]["mean"]["value"] - alone["scores"][score]["mean"]["value"],
+            abs=2e-5,
+        )
+    assert (
+        main(
+            [
+                "train",
+                *vectors(
+                    data, *QUICK, "--split_seed", 1, "--epochs", "1", "--output", tmp_path / "b"
+                ),
+            ]
+        )
+        == 0
+    )
+    assert "validated on other clips" in refused(
+        capsys, "evaluate", run, "--against", tmp_path / "b"
+    )
 
 
 def test_other_files_can_be_asked_about_and_a_leak_is_said(run, data, tmp_path, capsys):
@@ -325,16 +477,35 @@ def test_other_files_can_be_asked_about_and_a_leak_is_said(run, data, tmp_path, 
     said = capsys.readouterr().out
     assert "48 clips" in said
     assert re.search(r"[78]\d% of the test items are by speakers of the training set", said)
-    tokens = ["--static_features", data / "face_tokens.npy", "--dynamic_features", data / "motion_tokens.npy",
-              "--labels", data / "labels.npy"]
+    tokens = [
+        "--static_features",
+        data / "face_tokens.npy",
+        "--dynamic_features",
+        data / "motion_tokens.npy",
+        "--labels",
+        data / "labels.npy",
+    ]
     assert "holds a CompletePersonalityModel" in refused(capsys, "evaluate", run, *tokens)
 
 
 def test_tokens_train_a_token_model_whose_attention_can_be_seen(data, tmp_path, capsys):
     for name in ("face_tokens", "motion_tokens", "labels", "speakers"):
-        shutil.copy(data / f"{name}.npy", tmp_path)     # the layout that `preprocess` writes
+        shutil.copy(data / f"{name}.npy", tmp_path)  # the layout that `preprocess` writes
     folder = tmp_path / "run"
-    assert main(["train", "--dataset", str(tmp_path), *QUICK, "--shuffle_moments", "--output", str(folder)]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--dataset",
+                str(tmp_path),
+                *QUICK,
+                "--shuffle_moments",
+                "--output",
+                str(folder),
+            ]
+        )
+        == 0
+    )
     assert ModelSerializer(folder / "model").load(TokenPersonalityModel, "personality")[0]
     assert main(["evaluate", str(folder), "--attention"]) == 0
     attention = load_file(folder / "evaluation" / "attention.safetensors")["attention"].float()
@@ -342,29 +513,63 @@ def test_tokens_train_a_token_model_whose_attention_can_be_seen(data, tmp_path, 
     assert attention.shape == (rows, 2, 6, 4)
     assert torch.allclose(attention.sum(-1), torch.ones(()), atol=5e-3)
     for kind, start in (("svg", b"<?xml"), ("pdf", b"%PDF")):
-        assert main(["visualize", str(folder), "--format", kind, "--output", str(tmp_path / kind), "--clip", "1"]) == 0
+        assert (
+            main(
+                [
+                    "visualize",
+                    str(folder),
+                    "--format",
+                    kind,
+                    "--output",
+                    str(tmp_path / kind),
+                    "--clip",
+                    "1",
+                ]
+            )
+            == 0
+        )
         pictures = sorted((tmp_path / kind).iterdir())
         assert [path.stem for path in pictures] == ["attention", "heads", "time", "training"]
         assert all(path.read_bytes().startswith(start) for path in pictures)
     assert "no clip 99" in refused(capsys, "visualize", folder, "--clip", "99")
     assert main(["visualize", str(folder)]) == 0
     assert "Attention of clip 0: 2 maps" in capsys.readouterr().out
-    assert imageio.imread(folder / "visualizations" / "training.png").shape[1] > 3000           # 300 dpi
+    assert imageio.imread(folder / "visualizations" / "training.png").shape[1] > 3000  # 300 dpi
 
 
 def test_curves_tell_the_best_epoch():
-    rows = [{"epoch": k, "learning_rate": .1 / k, "loss": 1 / k, "valid_loss": abs(k - 3) + .5, "valid_ccc": k / 10}
-            for k in (1.0, 2.0, 3.0, 4.0)]
+    rows = [
+        {
+            "epoch": k,
+            "learning_rate": 0.1 / k,
+            "loss": 1 / k,
+            "valid_loss": abs(k - 3) + 0.5,
+            "valid_ccc": k / 10,
+        }
+        for k in (1.0, 2.0, 3.0, 4.0)
+    ]
     picture = plot_training(rows)
     assert "lowest, 0.5000, in epoch 3" in picture.description
     assert "CCC) was 0.300" in picture.description
-    assert [axis.get_title() for axis in picture.figure.axes] == ["loss", "concordance (CCC)", "learning rate"]
+    assert [axis.get_title() for axis in picture.figure.axes] == [
+        "loss",
+        "concordance (CCC)",
+        "learning rate",
+    ]
     with pytest.raises(ValueError, match="no epoch"):
         plot_training([])
 
 
 def test_without_speakers_the_split_is_by_clip_and_said_to_leak(data, tmp_path, capsys):
-    assert main(["train", *vectors(data, *QUICK, "--epochs", 1, "--output", tmp_path / "run", speakers=False)]) == 0
+    assert (
+        main(
+            [
+                "train",
+                *vectors(data, *QUICK, "--epochs", 1, "--output", tmp_path / "run", speakers=False),
+            ]
+        )
+        == 0
+    )
     assert "which leaks" in capsys.readouterr().out
     assert main(["evaluate", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out
@@ -372,7 +577,9 @@ def test_without_speakers_the_split_is_by_clip_and_said_to_leak(data, tmp_path, 
     assert "intervals are too narrow" in said
 
 
-def test_a_run_that_is_cut_off_goes_on_with_the_same_command(run, data, tmp_path, capsys, monkeypatch):
+def test_a_run_that_is_cut_off_goes_on_with_the_same_command(
+    run, data, tmp_path, capsys, monkeypatch
+):
     arguments = ["train", *vectors(data, *QUICK, "--output", tmp_path / "run")]
 
     def cut(self, run):
@@ -386,11 +593,13 @@ def test_a_run_that_is_cut_off_goes_on_with_the_same_command(run, data, tmp_path
     monkeypatch.undo()
     assert main(arguments) == 0
     assert log_of(tmp_path / "run") == log_of(run)
-    weights, whole = (load_file(folder / "model" / "personality" / "0001" / "model.safetensors")
-                      for folder in (tmp_path / "run", run))
+    weights, whole = (
+        load_file(folder / "model" / "personality" / "0001" / "model.safetensors")
+        for folder in (tmp_path / "run", run)
+    )
     assert all(weights[name].equal(whole[name]) for name in whole)
     before = sorted(path for path in (tmp_path / "run").rglob("*"))
-    assert main(arguments) == 0                         # complete: nothing is trained or kept twice
+    assert main(arguments) == 0  # complete: nothing is trained or kept twice
     assert sorted(path for path in (tmp_path / "run").rglob("*")) == before
 
 
@@ -398,21 +607,29 @@ def test_the_folder_of_another_run_is_refused(run, data, tmp_path, capsys):
     longer = vectors(data, *QUICK, "--epochs", 5, "--output", run)
     assert "training.epochs=4, not 5" in refused(capsys, "train", *longer)
     labels = saved(tmp_path, np.load(data / "labels.npy")[::-1])
-    assert "sources.labels=" in refused(capsys, "train", *vectors(data, *QUICK), "--labels", labels, "--output", run)
+    assert "sources.labels=" in refused(
+        capsys, "train", *vectors(data, *QUICK), "--labels", labels, "--output", run
+    )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    assert "holds thesis.tex and no run" in refused(capsys, "train", *vectors(data, *QUICK), "--output",
-                                                    tmp_path / "mine")
+    assert "holds thesis.tex and no run" in refused(
+        capsys, "train", *vectors(data, *QUICK), "--output", tmp_path / "mine"
+    )
 
 
 def test_a_folder_in_use_is_refused(data, tmp_path, capsys):
-    held = ("from course_lib.training.lock import FolderLock; import sys, time\n"
-            f"FolderLock({str(tmp_path / 'run')!r}).take(); print('held', flush=True); time.sleep(600)")
-    with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, text=True, cwd=ROOT) as holder:
+    held = (
+        "from course_lib.training.lock import FolderLock; import sys, time\n"
+        f"FolderLock({str(tmp_path / 'run')!r}).take(); print('held', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", held], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as holder:
         try:
             assert holder.stdout.readline() == "held\n"
-            assert f"process {holder.pid}" in refused(capsys, "train", *vectors(data, *QUICK), "--output",
-                                                      tmp_path / "run")
+            assert f"process {holder.pid}" in refused(
+                capsys, "train", *vectors(data, *QUICK), "--output", tmp_path / "run"
+            )
         finally:
             holder.kill()
     assert main(["train", *vectors(data, *QUICK, "--epochs", 1, "--output", tmp_path / "run")]) == 0
@@ -421,14 +638,21 @@ def test_a_folder_in_use_is_refused(data, tmp_path, capsys):
 def test_data_that_changed_since_is_refused(data, tmp_path, capsys):
     mine = tmp_path / "data"
     shutil.copytree(data, mine)
-    assert main(["train", *vectors(mine, *QUICK, "--epochs", "1", "--output", tmp_path / "run")]) == 0
+    assert (
+        main(["train", *vectors(mine, *QUICK, "--epochs", "1", "--output", tmp_path / "run")]) == 0
+    )
     np.save(mine / "static.npy", np.load(data / "static.npy") + 1)
     assert "static_features changed since" in refused(capsys, "evaluate", tmp_path / "run")
 
 
-# ---- preprocess ------------------------------------------------------------------------------------------------------
+# ---- preprocess ----------------------------------------------------------------------------------
 
-CLIPS = ("J4GQm9j0JZ0.001.mp4", "J4GQm9j0JZ0.003.mp4", "deep/-_a-9XYZ_12.000.mp4", "deep/_b.c-3dEfGhI.002.mp4")
+CLIPS = (
+    "J4GQm9j0JZ0.001.mp4",
+    "J4GQm9j0JZ0.003.mp4",
+    "deep/-_a-9XYZ_12.000.mp4",
+    "deep/_b.c-3dEfGhI.002.mp4",
+)
 SMALL = ("--frames", "4", "--size", "32", "--on_missing", "centre", "--workers", "0")
 
 
@@ -447,8 +671,10 @@ def videos(tmp_path_factory):
 
 
 def done(output):
-    return {path.relative_to(output / "done").as_posix().removesuffix(".json"): files.read_json(path)
-            for path in (output / "done").rglob("*.json")}
+    return {
+        path.relative_to(output / "done").as_posix().removesuffix(".json"): files.read_json(path)
+        for path in (output / "done").rglob("*.json")
+    }
 
 
 def test_videos_become_windows_once_and_a_broken_one_is_named(videos, tmp_path, capsys):
@@ -465,7 +691,9 @@ def test_videos_become_windows_once_and_a_broken_one_is_named(videos, tmp_path, 
     assert sorted(np.load(tmp_path / "speakers.npy")) == sorted(speaker for _, speaker in table)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "flow").iterdir()}
     assert len(written) == 4
-    item = OpticalFlowSequenceLoader([videos / CLIPS[0]], 4, size=32, on_missing="centre", cache=tmp_path / "flow")[0]
+    item = OpticalFlowSequenceLoader(
+        [videos / CLIPS[0]], 4, size=32, on_missing="centre", cache=tmp_path / "flow"
+    )[0]
     assert item["flow"].shape == (4, 32, 32, 2)
     assert main(arguments) == 0
     assert "4 of 5 clips are done already" in capsys.readouterr().out
@@ -487,7 +715,9 @@ def test_a_clip_that_changed_is_done_again_and_other_settings_too(videos, tmp_pa
     assert "done already" not in capsys.readouterr().out
 
 
-def test_shards_and_processes_share_the_clips_and_the_last_writes_the_arrays(videos, tmp_path, capsys, monkeypatch):
+def test_shards_and_processes_share_the_clips_and_the_last_writes_the_arrays(
+    videos, tmp_path, capsys, monkeypatch
+):
     arguments = ["preprocess", str(videos), "--output", str(tmp_path), "--features", "none", *SMALL]
     seen = []
     for shard, rank in ((1, 0), (1, 1), (2, 1), (2, 0)):
@@ -506,12 +736,36 @@ def test_the_cache_serves_first_impressions(videos, tmp_path):
     copy, output = tmp_path / "copy", tmp_path / "out"
     shutil.copytree(videos, copy, ignore=shutil.ignore_patterns("broken*"))
     names = [Path(clip).name for clip in CLIPS]
-    (copy / "annotation_training.pkl").write_bytes(python2_pickle(
-        {trait.lower(): {name: (k + 1) / 10 for k, name in enumerate(names)} for trait in (*TRAITS, "interview")}))
-    assert main(["preprocess", str(copy), "--output", str(output), "--labels", str(copy), "--features", "none",
-                 *SMALL]) == 0
+    (copy / "annotation_training.pkl").write_bytes(
+        python2_pickle(
+            {
+                trait.lower(): {name: (k + 1) / 10 for k, name in enumerate(names)}
+                for trait in (*TRAITS, "interview")
+            }
+        )
+    )
+    assert (
+        main(
+            [
+                "preprocess",
+                str(copy),
+                "--output",
+                str(output),
+                "--labels",
+                str(copy),
+                "--features",
+                "none",
+                *SMALL,
+            ]
+        )
+        == 0
+    )
     assert np.load(output / "labels.npy")[:, 0].tolist() == pytest.approx(
-        [(names.index(Path(name).name) + 1) / 10 for name in sorted(CLIPS, key=lambda name: copy / name)])
+        [
+            (names.index(Path(name).name) + 1) / 10
+            for name in sorted(CLIPS, key=lambda name: copy / name)
+        ]
+    )
     before = sorted((output / "flow").iterdir())
     items = FirstImpressions(copy, frames=4, size=32, cache=output / "flow", on_missing="centre")
     assert [item["speaker"] for item in (items[k] for k in range(4))]
@@ -521,38 +775,98 @@ def test_the_cache_serves_first_impressions(videos, tmp_path):
 def test_tokens_are_those_of_the_shipped_extractors_and_ready_to_train_on(videos, tmp_path, capsys):
     labels = tmp_path / "labels.csv"
     names = [Path(clip).name for clip in CLIPS]
-    labels.write_text("clip,speaker," + ",".join(TRAITS) + "\n"
-                      + "".join(f"{name},{k},.1,.2,.3,.4,.{k + 1}\n" for k, name in enumerate(names)))
+    labels.write_text(
+        "clip,speaker,"
+        + ",".join(TRAITS)
+        + "\n"
+        + "".join(f"{name},{k},.1,.2,.3,.4,.{k + 1}\n" for k, name in enumerate(names))
+    )
     output = tmp_path / "out"
-    assert main(["preprocess", str(videos), "--output", str(output), "--labels", str(labels), *SMALL]) == 0
+    assert (
+        main(["preprocess", str(videos), "--output", str(output), "--labels", str(labels), *SMALL])
+        == 0
+    )
     assert "4 of 5 videos have labels" in capsys.readouterr().out
-    shapes = {name: np.load(output / f"{name}.npy").shape for name in
-              ("face_tokens", "motion_tokens", "static_features", "dynamic_features", "labels", "speakers")}
-    assert shapes == {"face_tokens": (4, 49, 2048), "motion_tokens": (4, 1, 1024), "static_features": (4, 2048),
-                      "dynamic_features": (4, 1024), "labels": (4, 5), "speakers": (4,)}
+    shapes = {
+        name: np.load(output / f"{name}.npy").shape
+        for name in (
+            "face_tokens",
+            "motion_tokens",
+            "static_features",
+            "dynamic_features",
+            "labels",
+            "speakers",
+        )
+    }
+    assert shapes == {
+        "face_tokens": (4, 49, 2048),
+        "motion_tokens": (4, 1, 1024),
+        "static_features": (4, 2048),
+        "dynamic_features": (4, 1024),
+        "labels": (4, 5),
+        "speakers": (4,),
+    }
     with open(output / "clips.csv", newline="") as file:
         row = [entry["clip"] for entry in csv.DictReader(file)].index(CLIPS[0])
-    window = OpticalFlowSequenceLoader([videos / CLIPS[0]], 4, size=32, on_missing="centre", cache=output / "flow")[0]
+    window = OpticalFlowSequenceLoader(
+        [videos / CLIPS[0]], 4, size=32, on_missing="centre", cache=output / "flow"
+    )[0]
     tokens = DynamicFeatureExtractor().eval().tokens(window["flow"][None], chunk=1)[0]
     assert np.allclose(np.load(output / "motion_tokens.npy")[row], tokens, atol=2e-3)
     assert np.allclose(np.load(output / "dynamic_features.npy")[row], tokens.mean(0), atol=2e-3)
     arrays = open_arrays(Data(dataset=str(output)))
-    assert arrays.traits[row].tolist() == pytest.approx([.1, .2, .3, .4, .1])
-    assert main(["train", "--dataset", str(output), "--val_split", ".5", "--epochs", "1", "--batch_size", "2",
-                 "--output", str(tmp_path / "run")]) == 0
+    assert arrays.traits[row].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.1])
+    assert (
+        main(
+            [
+                "train",
+                "--dataset",
+                str(output),
+                "--val_split",
+                ".5",
+                "--epochs",
+                "1",
+                "--batch_size",
+                "2",
+                "--output",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    ("name,openness\na,1\n", "no column clip"), ("clip,openness\nx,1\n", "no column conscientiousness"),
-    ("clip," + ",".join(TRAITS) + "\nother.mp4,.1,.1,.1,.1,.1\n", "a label for none of the videos"),
-    ("clip," + ",".join(TRAITS) + "\nx.mp4,.1,.1,.1,.1\n", "line 2 of"),
-    ("clip," + ",".join(TRAITS) + "\nx.mp4,.1,.1,.1,.1,high\n", "no number"),
-    ("clip,speaker," + ",".join(TRAITS) + "\nJ4GQm9j0JZ0.001.mp4,,.1,.1,.1,.1,.1\n", "no speaker for J4GQm9j0JZ0"),
-])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("name,openness\na,1\n", "no column clip"),
+        ("clip,openness\nx,1\n", "no column conscientiousness"),
+        (
+            "clip," + ",".join(TRAITS) + "\nother.mp4,.1,.1,.1,.1,.1\n",
+            "a label for none of the videos",
+        ),
+        ("clip," + ",".join(TRAITS) + "\nx.mp4,.1,.1,.1,.1\n", "line 2 of"),
+        ("clip," + ",".join(TRAITS) + "\nx.mp4,.1,.1,.1,.1,high\n", "no number"),
+        (
+            "clip,speaker," + ",".join(TRAITS) + "\nJ4GQm9j0JZ0.001.mp4,,.1,.1,.1,.1,.1\n",
+            "no speaker for J4GQm9j0JZ0",
+        ),
+    ],
+)
 def test_label_tables_that_do_not_fit_are_refused(content, words, videos, tmp_path, capsys):
     (tmp_path / "labels.csv").write_text(content)
-    said = refused(capsys, "preprocess", videos, "--output", tmp_path / "out", "--labels", tmp_path / "labels.csv",
-                   "--features", "none", *SMALL)
+    said = refused(
+        capsys,
+        "preprocess",
+        videos,
+        "--output",
+        tmp_path / "out",
+        "--labels",
+        tmp_path / "labels.csv",
+        "--features",
+        "none",
+        *SMALL,
+    )
     assert words in said
 
 
@@ -568,10 +882,13 @@ def test_a_full_disk_stops_the_work_and_blames_no_clip(videos, tmp_path, capsys,
 
 def test_only_broken_videos_are_an_error(tmp_path, capsys):
     (tmp_path / "a.mp4").write_bytes(b"x")
-    assert "none of the 1 videos could be used" in refused(capsys, "preprocess", tmp_path, "--output", tmp_path / "out",
-                                                           *SMALL)
+    assert "none of the 1 videos could be used" in refused(
+        capsys, "preprocess", tmp_path, "--output", tmp_path / "out", *SMALL
+    )
     (tmp_path / "a.mp4").unlink()
-    assert "no video below" in refused(capsys, "preprocess", tmp_path, "--output", tmp_path / "out2", *SMALL)
+    assert "no video below" in refused(
+        capsys, "preprocess", tmp_path, "--output", tmp_path / "out2", *SMALL
+    )
 
 
 @pytest.mark.skipif(not REAL, reason="COURSE_REAL_CLIPS is not set to a folder of real clips")
@@ -584,7 +901,7 @@ def test_real_clips_go_through_with_workers(tmp_path, capsys):
     assert tokens.astype(np.float32).std() > 0.01
 
 
-# ---- many processes --------------------------------------------------------------------------------------------------
+# ---- many processes ------------------------------------------------------------------------------
 
 LEARN = """
 import sys
@@ -613,8 +930,22 @@ if __name__ == "__main__":
 
 
 def launch(*arguments):
-    return command("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--num_machines", 1,
-                   "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", 0, *arguments)
+    return command(
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        2,
+        "--num_machines",
+        1,
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        0,
+        *arguments,
+    )
 
 
 def test_two_processes_learn_what_one_learns_and_the_command_runs_on_both(data, tmp_path):
@@ -634,11 +965,15 @@ def test_two_processes_learn_what_one_learns_and_the_command_runs_on_both(data, 
     assert together.stdout.count("is complete; score it") == 1
     rows = log_of(tmp_path / "run")
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
-    assert not [path for name in ("running.json", "*.part*") for path in (tmp_path / "run").rglob(name)]
+    assert not [
+        path for name in ("running.json", "*.part*") for path in (tmp_path / "run").rglob(name)
+    ]
     assert main(["evaluate", str(tmp_path / "run")]) == 0
     best = min(rows, key=lambda row: float(row["valid_loss"]))
     scores = files.read_json(tmp_path / "run" / "evaluation" / "scores.json")["scores"]
-    assert 1 - float(best["valid_mae"]) == pytest.approx(scores["1 - MAE"]["mean"]["value"], abs=1e-4)
+    assert 1 - float(best["valid_mae"]) == pytest.approx(
+        scores["1 - MAE"]["mean"]["value"], abs=1e-4
+    )
     assert float(best["valid_ccc"]) == pytest.approx(scores["CCC"]["mean"]["value"], abs=1e-3)
 
 
@@ -656,12 +991,17 @@ def test_drawn_clips_are_those_of_the_split_with_their_speakers(monkeypatch):
 
     def cheap(clips, static, dynamic):
         assert not static.training
-        return {"face_tokens": torch.zeros(len(clips), 49, 8).half(), "traits": clips.labels()["traits"],
-                "motion_tokens": torch.zeros(len(clips), 8, 4).half()}
+        return {
+            "face_tokens": torch.zeros(len(clips), 49, 8).half(),
+            "traits": clips.labels()["traits"],
+            "motion_tokens": torch.zeros(len(clips), 8, 4).half(),
+        }
 
     monkeypatch.setattr(module, "stored_tokens", cheap)
-    train, test, fewer = (open_arrays(Data(dataset="synthetic", clips=clips), split)
-                          for clips, split in ((20, "train"), (20, "test"), (16, "train")))
+    train, test, fewer = (
+        open_arrays(Data(dataset="synthetic", clips=clips), split)
+        for clips, split in ((20, "train"), (20, "test"), (16, "train"))
+    )
     assert train.speakers.tolist() == [k // 4 for k in range(20)]
     assert train.traits.equal(ClipDataset(20, "train").labels()["traits"])
     assert train.static.ndim == 3

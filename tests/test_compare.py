@@ -1,4 +1,6 @@
-"""Counts beside arithmetic, costs beside PyTorch's own instruments, the data flow beside what the code says."""
+"""Counts beside arithmetic, costs beside PyTorch's own instruments, the data flow beside what the
+code says.
+"""
 
 import math
 
@@ -35,6 +37,7 @@ def small():
 
 # Counting
 
+
 @settings(max_examples=15)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 24), st.integers(1, 6))
 def test_counting_by_hand_and_by_code_agree(static_dim, dynamic_dim, fusion_dim, num_heads):
@@ -47,9 +50,11 @@ def test_the_default_model_holds_what_the_course_says():
 
 
 def test_values_are_floats_that_a_file_keeps_each_once():
-    tied = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False), nn.BatchNorm1d(3))
+    tied = nn.Sequential(
+        nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False), nn.BatchNorm1d(3)
+    )
     tied[1].weight = tied[0].weight
-    assert get_param_count(tied) == 9 + 4 * 3                   # the counter of batches is an integer
+    assert get_param_count(tied) == 9 + 4 * 3  # the counter of batches is an integer
     assert get_param_count(tied.requires_grad_(False)) == 9 + 4 * 3
     tied.register_buffer("colours", torch.ones(3), persistent=False)
     assert get_param_count(tied) == 9 + 4 * 3
@@ -60,11 +65,19 @@ def test_the_summary_has_a_line_for_each_layer_with_values():
     model.head.layers[0].requires_grad_(False)
     lines = get_model_summary(model).splitlines()
     assert len(lines) == 12
-    assert lines[2].split() == ["cross_attention.project_dynamic", "Linear", "128", "×", "256", "32,896", "32,896"]
+    assert lines[2].split() == [
+        "cross_attention.project_dynamic",
+        "Linear",
+        "128",
+        "×",
+        "256",
+        "32,896",
+        "32,896",
+    ]
     assert lines[8].split() == ["fusion.norm", "BatchNorm1d", "128", "512", "256"]
     assert lines[9].split()[-2:] == ["8,256", "0"]
     assert lines[-1].split() == ["all", "CompletePersonalityModel", "371,717", "363,205"]
-    assert len({len(line) for line in lines}) == 1              # the columns are aligned
+    assert len({len(line) for line in lines}) == 1  # the columns are aligned
 
 
 def test_the_summary_finds_values_that_stand_outside_layers():
@@ -75,6 +88,7 @@ def test_the_summary_finds_values_that_stand_outside_layers():
 
 
 # Operations
+
 
 @pytest.mark.parametrize("mask", [False, True])
 def test_attention_costs_what_its_two_products_cost(mask):
@@ -95,32 +109,47 @@ def test_fused_attention_is_counted_although_pytorch_takes_it_for_nothing():
         with FlopCounterMode(display=False) as counter:
             model(*inputs)
     attention = attention_flops((3, 2, 49, 8), (3, 2, 8, 8), (3, 2, 8, 8))
-    inside = sum(flops[f"cross_attention.attention.{name}"] for name in ("to_query", "to_key", "to_value", "to_output"))
+    inside = sum(
+        flops[f"cross_attention.attention.{name}"]
+        for name in ("to_query", "to_key", "to_value", "to_output")
+    )
     assert flops["cross_attention.attention"] == inside + attention
-    assert flops[""] - counter.get_total_flops() in (attention, 0)      # 0 once PyTorch counts it too
+    assert flops[""] - counter.get_total_flops() in (attention, 0)  # 0 once PyTorch counts it too
     assert flops["head"] == 3 * 2 * (16 * 64 + 64 * 5)
 
 
 # Memory
+
 
 def profiled_peak(step):
     """What PyTorch's profiler saw the CPU's allocator give out and take back."""
     step()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         step()
-    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = [
+        event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return int(np.cumsum(changes).max())
 
 
-@pytest.mark.parametrize("build", [
-    lambda: CompletePersonalityModel().eval(), lambda: TokenPersonalityModel().eval(),
-    lambda: nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64), nn.ReLU(inplace=True)),
-], ids=["vectors", "tokens", "layers"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: CompletePersonalityModel().eval(),
+        lambda: TokenPersonalityModel().eval(),
+        lambda: nn.Sequential(
+            nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64), nn.ReLU(inplace=True)
+        ),
+    ],
+    ids=["vectors", "tokens", "layers"],
+)
 @pytest.mark.parametrize("training", [False, True])
 def test_peak_memory_is_what_the_profiler_sees(build, training):
     model = build()
-    inputs = model.example_inputs(16) if hasattr(model, "example_inputs") else (torch.randn(32, 64),)
+    inputs = (
+        model.example_inputs(16) if hasattr(model, "example_inputs") else (torch.randn(32, 64),)
+    )
 
     def step():
         with torch.set_grad_enabled(training):
@@ -142,6 +171,7 @@ def test_training_keeps_activations_and_frozen_layers_do_not():
 
 
 # Time
+
 
 def test_latency_is_measured_in_turns_without_the_warming_up():
     called = []
@@ -174,6 +204,7 @@ def test_the_slower_model_is_the_slower_one(monkeypatch):
 
 # Profiles
 
+
 def test_a_profile_leaves_the_model_as_it_was():
     model = CompletePersonalityModel()
     model.fusion.eval()
@@ -191,16 +222,29 @@ def test_a_profile_leaves_the_model_as_it_was():
 
 def test_layers_add_up_and_say_who_feeds_them():
     profile = profile_model(small(), rounds=2)
-    assert sum(layer.values for layer in profile.layers) == profile.values == get_param_count(small())
+    assert (
+        sum(layer.values for layer in profile.layers) == profile.values == get_param_count(small())
+    )
     assert sum(layer.flops for layer in profile.layers) == profile.flops
     assert profile.inputs == {"face_tokens": (8, 49, 20), "motion_tokens": (8, 8, 12)}
-    sources = {layer.name.removeprefix("cross_attention."): {source.removeprefix("cross_attention.")
-                                                             for source in layer.sources} for layer in profile.layers}
+    sources = {
+        layer.name.removeprefix("cross_attention."): {
+            source.removeprefix("cross_attention.") for source in layer.sources
+        }
+        for layer in profile.layers
+    }
     assert sources == {
-        "project_face": {"face_tokens"}, "project_motion": {"motion_tokens"}, "query_norm": {"project_face"},
-        "key_norm": {"project_motion"}, "attention": {"query_norm", "key_norm", "project_motion"},
-        "norm": {"project_face", "attention"}, "importance": {"norm"}, "fusion.norm": {"norm", "importance"},
-        "fusion.dropout": {"fusion.norm"}, "head.layers": {"fusion.dropout"}}
+        "project_face": {"face_tokens"},
+        "project_motion": {"motion_tokens"},
+        "query_norm": {"project_face"},
+        "key_norm": {"project_motion"},
+        "attention": {"query_norm", "key_norm", "project_motion"},
+        "norm": {"project_face", "attention"},
+        "importance": {"norm"},
+        "fusion.norm": {"norm", "importance"},
+        "fusion.dropout": {"fusion.norm"},
+        "head.layers": {"fusion.dropout"},
+    }
     shapes = {layer.name: layer.shape for layer in profile.layers}
     assert shapes["cross_attention.attention"] == (8, 49, 16)
     assert shapes["head.layers"] == (8, 5)
@@ -235,18 +279,27 @@ def test_what_no_layer_holds_or_computes_is_a_line_of_its_own():
 
 
 def test_a_model_in_one_piece_can_be_compared():
-    found = compare_models(nn.ReLU(), nn.Linear(3, 3), inputs_a=torch.randn(2, 3), inputs_b=torch.randn(2, 3), rounds=2)
+    found = compare_models(
+        nn.ReLU(), nn.Linear(3, 3), inputs_a=torch.randn(2, 3), inputs_b=torch.randn(2, 3), rounds=2
+    )
     assert found.profiles["A"].flops == found.profiles["A"].trainable == 0
     assert found.profiles["A"].training_bytes == found.profiles["A"].inference_bytes
-    assert [layer.name for profile in found.profiles.values() for layer in profile.layers] == ["(itself)"] * 2
+    assert [layer.name for profile in found.profiles.values() for layer in profile.layers] == [
+        "(itself)"
+    ] * 2
     assert found.profiles["B"].layers[0].flops == 2 * 2 * 3 * 3
     assert "(itself)" in words(plot_comparison(found).figure)
 
 
 # Comparing
 
+
 def test_a_comparison_reads_like_a_table():
-    text = repr(compare_models(CompletePersonalityModel(), TokenPersonalityModel(), "vectors", "tokens", rounds=2))
+    text = repr(
+        compare_models(
+            CompletePersonalityModel(), TokenPersonalityModel(), "vectors", "tokens", rounds=2
+        )
+    )
     first, *layers = text.split("\n\n")
     assert len(layers) == 2
     rows = {line[:22].strip(): line[22:].split() for line in first.splitlines()}
@@ -260,7 +313,9 @@ def test_a_comparison_reads_like_a_table():
 def test_the_picture_is_saved_where_it_is_asked_for(tmp_path, suffix):
     path = tmp_path / "new" / f"both.{suffix}"
     compare_models(small(), CompletePersonalityModel(), "a", "b", path, rounds=2)
-    assert path.read_bytes().startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix])
+    assert path.read_bytes().startswith(
+        {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix]
+    )
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -268,26 +323,34 @@ def test_bad_input_is_met_with_a_sentence():
     model = CompletePersonalityModel()
     with pytest.raises(ValueError, match="both models are called 'A'; give name_a and name_b"):
         compare_models(model, model, "A", "A")
-    with pytest.raises(ValueError, match=r"nobody knows what a Linear takes; give inputs_b=\(tensor, …\)"):
+    with pytest.raises(
+        ValueError, match=r"nobody knows what a Linear takes; give inputs_b=\(tensor, …\)"
+    ):
         compare_models(model, nn.Linear(2, 2), "a", "b")
     with pytest.raises(ValueError, match="static is 2048 wide"):
         profile_model(model, (torch.zeros(4, 2048), torch.zeros(4, 256)))
-    assert model.training                                       # put back although it failed
+    assert model.training  # put back although it failed
     with pytest.raises(ValueError, match="Format 'xyz' is not supported"):
         compare_models(model, small(), "a", "b", "both.xyz", rounds=1)
 
 
 # Pictures
 
+
 @pytest.fixture(scope="module")
 def comparison():
-    return compare_models(CompletePersonalityModel(), TokenPersonalityModel(), "vectors", "tokens", rounds=2)
+    return compare_models(
+        CompletePersonalityModel(), TokenPersonalityModel(), "vectors", "tokens", rounds=2
+    )
 
 
 def words(figure):
     figure.canvas.draw()
     found = [text.get_text() for axis in figure.axes for text in (*axis.texts, axis.title)]
-    return "\n".join(found + [text.get_text() for sub in figure.subfigs for axis in sub.axes for text in axis.texts])
+    return "\n".join(
+        found
+        + [text.get_text() for sub in figure.subfigs for axis in sub.axes for text in axis.texts]
+    )
 
 
 def test_the_diagram_names_every_layer_and_draws_every_arrow(comparison):
@@ -299,9 +362,15 @@ def test_the_diagram_names_every_layer_and_draws_every_arrow(comparison):
         arrows = [text for text in axis.texts if getattr(text, "arrow_patch", None)]
         assert len(arrows) == sum(len(layer.sources) for layer in found.layers)
         boxes = [(patch.get_x(), patch.get_y()) for patch in axis.patches]
-        assert len(set(boxes)) == len(boxes) == len(found.layers)        # none lies on another
-    assert "vectors has 7 layers and spends 71% of its operations in cross_attention.attention" in picture.description
-    assert "tokens has 10 layers and spends 77% of its operations in cross_attention.project_face" in repr(picture)
+        assert len(set(boxes)) == len(boxes) == len(found.layers)  # none lies on another
+    assert (
+        "vectors has 7 layers and spends 71% of its operations in cross_attention.attention"
+        in picture.description
+    )
+    assert (
+        "tokens has 10 layers and spends 77% of its operations in cross_attention.project_face"
+        in repr(picture)
+    )
 
 
 def test_pictures_say_the_numbers_they_show(comparison):
@@ -309,7 +378,11 @@ def test_pictures_say_the_numbers_they_show(comparison):
     whole = plot_comparison(comparison)
     assert "cross_attention.project_face" in words(whole.figure)
     assert "372k" in words(whole.figure)
-    curves = {"vectors": {n: profile_model(CompletePersonalityModel(num_heads=n), rounds=2) for n in (1, 4)}}
+    curves = {
+        "vectors": {
+            n: profile_model(CompletePersonalityModel(num_heads=n), rounds=2) for n in (1, 4)
+        }
+    }
     picture = plot_cost_curves("heads", curves)
     first, last = curves["vectors"].values()
     assert f"vectors: values × {last.values / first.values:.3g}" in picture.description

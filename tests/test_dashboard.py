@@ -1,4 +1,6 @@
-"""The dashboard: what is drawn is what sklearn counts, what is said is what is drawn, and bad results are refused."""
+"""The dashboard: what is drawn is what sklearn counts, what is said is what is drawn, and bad
+results are refused.
+"""
 
 import json
 import math
@@ -8,7 +10,14 @@ import pytest
 import torch
 from chromium import PATIENCE
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import accuracy_score, auc, average_precision_score, f1_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    auc,
+    average_precision_score,
+    f1_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from course_lib.analysis.dashboard import AttributeResults, performance_dashboard
 
@@ -21,16 +30,25 @@ def results(items=600, seed=0, **settings):
     random = np.random.default_rng(seed)
     probabilities = random.beta(3 * SHARES, 3 * (1 - SHARES), (items, 5))
     targets = (random.random((items, 5)) < probabilities).astype(np.float32)
-    return AttributeResults(torch.tensor(probabilities), torch.tensor(targets), NAMES, torch.tensor(SHARES), **settings)
+    return AttributeResults(
+        torch.tensor(probabilities), torch.tensor(targets), NAMES, torch.tensor(SHARES), **settings
+    )
 
 
 def panel(dashboard, title):
     """The traces of the panel of this title, and its axes."""
     figure = dashboard.figure
-    place = next(index for index, note in enumerate(figure.layout.annotations)
-                 if note.text.startswith(f"<b>{title}</b>"))
+    place = next(
+        index
+        for index, note in enumerate(figure.layout.annotations)
+        if note.text.startswith(f"<b>{title}</b>")
+    )
     suffix = "" if place == 0 else str(place + 1)
-    traces = [trace for trace in figure.data if (trace.xaxis or "x") == f"x{suffix}" and trace.x != (None,)]
+    traces = [
+        trace
+        for trace in figure.data
+        if (trace.xaxis or "x") == f"x{suffix}" and trace.x != (None,)
+    ]
     return traces, figure.layout[f"xaxis{suffix}"], figure.layout[f"yaxis{suffix}"]
 
 
@@ -51,19 +69,33 @@ def one():
 def two():
     plain = results()
     odds = plain.probabilities.logit() + torch.tensor([2.0, 1.5, 0.5, 0.1, 0.0])
-    heavy = AttributeResults(odds.sigmoid(), plain.targets, NAMES, plain.frequencies,
-                             torch.tensor([0.6, 0.5, 0.4, 0.5, 0.5], dtype=torch.float64),
-                             torch.tensor([7.4, 4.5, 1.6, 1.1, 1.0]))
+    heavy = AttributeResults(
+        odds.sigmoid(),
+        plain.targets,
+        NAMES,
+        plain.frequencies,
+        torch.tensor([0.6, 0.5, 0.4, 0.5, 0.5], dtype=torch.float64),
+        torch.tensor([7.4, 4.5, 1.6, 1.1, 1.0]),
+    )
     return plain, heavy, performance_dashboard({"plain": plain, "heavy": heavy})
 
 
 def test_one_run_has_seven_panels_and_a_sentence_for_each(one):
     _, dashboard = one
-    assert titles(dashboard) == ["ROC", "Precision and recall", "F1 at the thresholds",
-                                 "Accuracy over saying no to everything", "Positive predictions", "Calibration",
-                                 "Thresholds"]
+    assert titles(dashboard) == [
+        "ROC",
+        "Precision and recall",
+        "F1 at the thresholds",
+        "Accuracy over saying no to everything",
+        "Positive predictions",
+        "Calibration",
+        "Thresholds",
+    ]
     lines = str(dashboard).split("\n")
-    assert lines[0] == "600 images and 5 attributes, 2 of them rare (in under 10% of the training images)."
+    assert (
+        lines[0]
+        == "600 images and 5 attributes, 2 of them rare (in under 10% of the training images)."
+    )
     assert [line.split(":")[0] for line in lines[1:]] == titles(dashboard)
 
 
@@ -74,9 +106,13 @@ def test_curves_hold_the_area_that_is_said(one):
     curves = {trace.hovertemplate.split(":")[0]: trace for trace in traces if trace.hovertemplate}
     assert set(curves) == set(NAMES)
     for name, column in zip(NAMES, columns, strict=True):
-        assert auc(curves[name].x, curves[name].y) == pytest.approx(roc_auc_score(*column), abs=0.01)
+        assert auc(curves[name].x, curves[name].y) == pytest.approx(
+            roc_auc_score(*column), abs=0.01
+        )
     areas = [roc_auc_score(*column) for column in columns]
-    assert f"area mean {np.mean(areas):.3f}, rare {np.mean(areas[:2]):.3f}" in sentence(dashboard, "ROC")
+    assert f"area mean {np.mean(areas):.3f}, rare {np.mean(areas[:2]):.3f}" in sentence(
+        dashboard, "ROC"
+    )
     assert f"lowest {NAMES[np.argmin(areas)]}, {min(areas):.3f}" in sentence(dashboard, "ROC")
     precisions = [average_precision_score(*column) for column in columns]
     assert f"average precision mean {np.mean(precisions):.3f}" in sentence(dashboard, "Precision")
@@ -88,7 +124,13 @@ def test_curves_hold_the_area_that_is_said(one):
 def test_rare_curves_are_dark_and_lie_on_top(one):
     traces, *_ = panel(one[1], "ROC")
     lines = [trace for trace in traces if trace.hovertemplate]
-    assert [trace.hovertemplate.split(":")[0] for trace in lines] == ["Young", "Male", "Smile", "Hat", "Bald"]
+    assert [trace.hovertemplate.split(":")[0] for trace in lines] == [
+        "Young",
+        "Male",
+        "Smile",
+        "Hat",
+        "Bald",
+    ]
     light = [sum(map(int, trace.line.color[4:-1].split(","))) for trace in lines]
     assert light == sorted(light, reverse=True)
 
@@ -97,11 +139,20 @@ def test_points_are_where_sklearn_puts_them(two):
     plain, heavy, dashboard = two
     for run, name in ((plain, "plain"), (heavy, "heavy")):
         truth, positive = run.targets.numpy(), (run.probabilities >= run.thresholds).numpy()
-        each = {"F1 at the thresholds": (SHARES, [f1_score(*c) for c in zip(truth.T, positive.T, strict=True)]),
-                "Accuracy over saying no to everything": (SHARES, [
+        each = {
+            "F1 at the thresholds": (
+                SHARES,
+                [f1_score(*c) for c in zip(truth.T, positive.T, strict=True)],
+            ),
+            "Accuracy over saying no to everything": (
+                SHARES,
+                [
                     accuracy_score(*c) - accuracy_score(c[0], 0 * c[0])
-                    for c in zip(truth.T, positive.T, strict=True)]),
-                "Positive predictions": (truth.mean(0), positive.mean(0).clip(0.5 / 600))}
+                    for c in zip(truth.T, positive.T, strict=True)
+                ],
+            ),
+            "Positive predictions": (truth.mean(0), positive.mean(0).clip(0.5 / 600)),
+        }
         for title, (x, y) in each.items():
             trace = next(trace for trace in panel(dashboard, title)[0] if trace.name == name)
             assert list(trace.text) == NAMES
@@ -115,7 +166,9 @@ def test_calibration_is_sklearns_and_calibrated_probabilities_lie_on_the_diagona
     run = results(6000)
     _, everything, rare = panel(performance_dashboard(run), "Calibration")[0]
     for line, use in ((everything, slice(None)), (rare, slice(0, 2))):
-        share, mean = calibration_curve(run.targets[:, use].flatten(), run.probabilities[:, use].flatten(), n_bins=10)
+        share, mean = calibration_curve(
+            run.targets[:, use].flatten(), run.probabilities[:, use].flatten(), n_bins=10
+        )
         known = ~np.isnan(np.array(line.x, dtype=float))
         assert np.array(line.x)[known] == pytest.approx(mean, abs=1e-3)
         assert np.array(line.y)[known] == pytest.approx(share, abs=1e-3)
@@ -137,17 +190,28 @@ def test_one_threshold_for_all_is_swept(one):
 
 def test_a_second_run_stands_beside_and_its_weights_are_weighed(two):
     plain, heavy, dashboard = two
-    assert titles(dashboard)[:4] == ["ROC, plain", "ROC, heavy", "Precision and recall, plain",
-                                     "Precision and recall, heavy"]
+    assert titles(dashboard)[:4] == [
+        "ROC, plain",
+        "ROC, heavy",
+        "Precision and recall, plain",
+        "Precision and recall, heavy",
+    ]
     assert titles(dashboard)[-1] == "Gain of heavy over plain"
-    recall = next(trace for trace in panel(dashboard, "Gain of heavy over plain")[0] if trace.name == "gain in recall")
-    expected = [recall_score(heavy.targets[:, a], heavy.probabilities[:, a] >= heavy.thresholds[a])
-                - recall_score(plain.targets[:, a], plain.probabilities[:, a] >= 0.5) for a in range(5)]
+    recall = next(
+        trace
+        for trace in panel(dashboard, "Gain of heavy over plain")[0]
+        if trace.name == "gain in recall"
+    )
+    expected = [
+        recall_score(heavy.targets[:, a], heavy.probabilities[:, a] >= heavy.thresholds[a])
+        - recall_score(plain.targets[:, a], plain.probabilities[:, a] >= 0.5)
+        for a in range(5)
+    ]
     assert list(recall.y) == pytest.approx(expected, abs=1e-4)
     assert list(recall.x) == pytest.approx(heavy.weights.tolist(), abs=1e-4)
     said = sentence(dashboard, "Gain of heavy")
     assert f"mean gain {np.mean(expected):+.3f}" in said
-    assert "average precision unchanged" in said                    # adding to logits moves no ranking
+    assert "average precision unchanged" in said  # adding to logits moves no ranking
     assert dashboard.figure.layout.showlegend
 
 
@@ -166,8 +230,11 @@ def test_a_model_that_says_no_is_seen_through():
     assert "rank correlation with frequency undefined" in sentence(dashboard, "F1")
     assert "balanced accuracy mean 0.500" in sentence(dashboard, "Accuracy")
     assert "0.0% are predicted" in sentence(dashboard, "Positive predictions")
-    assert "less than half as often as there: 5 of 5 attributes (Bald, Hat" in sentence(dashboard, "Positive")
-    assert set(panel(dashboard, "Positive predictions")[0][-1].y) == {round(0.5 / 600, 4)}     # on the bottom edge
+    assert "less than half as often as there: 5 of 5 attributes (Bald, Hat" in sentence(
+        dashboard, "Positive"
+    )
+    # on the bottom edge
+    assert set(panel(dashboard, "Positive predictions")[0][-1].y) == {round(0.5 / 600, 4)}
 
 
 def test_attributes_that_cannot_be_scored_are_named_and_left_out():
@@ -177,15 +244,21 @@ def test_attributes_that_cannot_be_scored_are_named_and_left_out():
     assert "Left out, being in all of the images or in none: Bald, Young." in str(dashboard)
     assert list(panel(dashboard, "F1 at the thresholds")[0][0].text) == ["Hat", "Smile", "Male"]
     assert "and 3 attributes" in str(dashboard)
-    lonely = AttributeResults(run.probabilities[:, 1:2], run.targets[:, 1:2], NAMES[1:2], run.frequencies[1:2])
+    lonely = AttributeResults(
+        run.probabilities[:, 1:2], run.targets[:, 1:2], NAMES[1:2], run.frequencies[1:2]
+    )
     assert "1 attributes" in str(performance_dashboard(lonely))
     with pytest.raises(ValueError, match="none of the 5 attributes"):
-        performance_dashboard(AttributeResults(run.probabilities, torch.zeros(600, 5), NAMES, run.frequencies))
+        performance_dashboard(
+            AttributeResults(run.probabilities, torch.zeros(600, 5), NAMES, run.frequencies)
+        )
 
 
 def test_without_rare_attributes_nothing_is_said_of_them():
     run = results()
-    common = AttributeResults(run.probabilities[:, 2:], run.targets[:, 2:], NAMES[2:], run.frequencies[2:])
+    common = AttributeResults(
+        run.probabilities[:, 2:], run.targets[:, 2:], NAMES[2:], run.frequencies[2:]
+    )
     dashboard = performance_dashboard(common)
     assert "mean 0." in sentence(dashboard, "ROC")
     assert "rare 0" not in str(dashboard)
@@ -197,21 +270,30 @@ def test_an_attribute_that_training_never_saw_is_drawn_at_the_edge():
     run = results()
     frequencies = run.frequencies.clone()
     frequencies[0] = 0
-    dashboard = performance_dashboard(AttributeResults(run.probabilities, run.targets, NAMES, frequencies))
+    dashboard = performance_dashboard(
+        AttributeResults(run.probabilities, run.targets, NAMES, frequencies)
+    )
     assert panel(dashboard, "F1 at the thresholds")[0][0].x[0] == 0.001
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"probabilities": torch.rand(599, 5)}, "expected the same"),
-    ({"probabilities": torch.full((600, 5), math.nan)}, "NaN"), ({"names": NAMES[:4]}, "4 names for 5 attributes"),
-    ({"frequencies": torch.rand(4)}, r"frequencies have the shape \(4,\)"),
-    ({"frequencies": torch.full((5,), 30.0)}, "at most 1"),
-    ({"thresholds": torch.full((5,), math.nan)}, "thresholds have"),
-    ({"weights": -torch.ones(5)}, "weights have the shape"), ({"targets": torch.full((600, 5), 0.5)}, "other values"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"probabilities": torch.rand(599, 5)}, "expected the same"),
+        ({"probabilities": torch.full((600, 5), math.nan)}, "NaN"),
+        ({"names": NAMES[:4]}, "4 names for 5 attributes"),
+        ({"frequencies": torch.rand(4)}, r"frequencies have the shape \(4,\)"),
+        ({"frequencies": torch.full((5,), 30.0)}, "at most 1"),
+        ({"thresholds": torch.full((5,), math.nan)}, "thresholds have"),
+        ({"weights": -torch.ones(5)}, "weights have the shape"),
+        ({"targets": torch.full((600, 5), 0.5)}, "other values"),
+    ],
+)
 def test_bad_results_get_one_sentence(change, words):
     run = results()
-    fields = {name: getattr(run, name) for name in ("probabilities", "targets", "names", "frequencies")}
+    fields = {
+        name: getattr(run, name) for name in ("probabilities", "targets", "names", "frequencies")
+    }
     with pytest.raises(ValueError, match=words) as error:
         AttributeResults(**fields | change)
     assert "\n" not in str(error.value)
@@ -246,7 +328,8 @@ def test_the_page_draws_every_panel_offline(browser, two, tmp_path):
     page.on("pageerror", lambda error: errors.append(error))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(two[2].save(tmp_path / "dashboard.html").as_uri(), wait_until="commit")
-    page.wait_for_selector(".js-plotly-plot .annotation-text", timeout=PATIENCE)      # all is drawn in one go
+    # all is drawn in one go
+    page.wait_for_selector(".js-plotly-plot .annotation-text", timeout=PATIENCE)
     assert page.locator(".js-plotly-plot .cartesianlayer .subplot").count() == 10
     assert page.locator(".js-plotly-plot .scatterlayer .trace").count() == len(two[2].figure.data)
     assert page.locator(".annotation-text").first.text_content().startswith("ROC, plain")

@@ -17,21 +17,33 @@ def layer(portrait, part):
     return portrait.layers[part_index(part)]
 
 
-@pytest.mark.parametrize(("without", "added", "part"), [
-    (WOMAN, "Eyeglasses", "glasses"), (WOMAN, "Wearing_Hat", "hat"), (MAN, "Goatee", "beard"),
-    (MAN, "Mustache", "beard"), (WOMAN, "Bushy_Eyebrows", "brows"), (WOMAN, "Big_Lips", "mouth"),
-    (WOMAN, "Narrow_Eyes", "eyes"), (WOMAN, "Big_Nose", "nose"), (MAN, "Wearing_Necktie", "clothes")])
+@pytest.mark.parametrize(
+    ("without", "added", "part"),
+    [
+        (WOMAN, "Eyeglasses", "glasses"),
+        (WOMAN, "Wearing_Hat", "hat"),
+        (MAN, "Goatee", "beard"),
+        (MAN, "Mustache", "beard"),
+        (WOMAN, "Bushy_Eyebrows", "brows"),
+        (WOMAN, "Big_Lips", "mouth"),
+        (WOMAN, "Narrow_Eyes", "eyes"),
+        (WOMAN, "Big_Nose", "nose"),
+        (MAN, "Wearing_Necktie", "clothes"),
+    ],
+)
 @pytest.mark.parametrize("seed", [3, 11])
 def test_an_attribute_changes_the_picture_only_where_its_layer_lies(without, added, part, seed):
     size = 96
-    before, after = (draw_parts(attributes, seed, size, "clean") for attributes in (without, without | {added}))
+    before, after = (
+        draw_parts(attributes, seed, size, "clean") for attributes in (without, without | {added})
+    )
     changed = np.abs(before.image.astype(int) - after.image).max(2)
     either = np.maximum(layer(before, part), layer(after, part))
-    assert changed[either == 0].max() <= 1                              # 8-bit rounding
+    assert changed[either == 0].max() <= 1  # 8-bit rounding
     if part in ("glasses", "hat", "beard"):
         assert not layer(before, part).any()
         assert layer(after, part).max() == 255
-        assert (changed[layer(after, part) > 200] > 2).mean() > 0.9     # and all of it shows
+        assert (changed[layer(after, part) > 200] > 2).mean() > 0.9  # and all of it shows
 
 
 def test_the_layers_are_those_of_the_very_picture():
@@ -48,8 +60,10 @@ def test_no_pixel_is_covered_twice_but_behind_glasses(index):
 
 
 def test_eyes_are_there_behind_glasses_and_hair_is_not_under_a_hat():
-    bare, glasses, hat = (draw_parts(WOMAN | added, 5, 64, "clean") for added in
-                          (frozenset(), {"Eyeglasses"}, {"Wearing_Hat"}))
+    bare, glasses, hat = (
+        draw_parts(WOMAN | added, 5, 64, "clean")
+        for added in (frozenset(), {"Eyeglasses"}, {"Wearing_Hat"})
+    )
     both = (layer(glasses, "glasses") > 128) & (layer(glasses, "eyes") > 128)
     assert both.sum() > 0.8 * (layer(bare, "eyes") > 128).sum()
     assert not ((layer(hat, "hat") > 250) & (layer(hat, "hair") > 5)).any()
@@ -59,7 +73,10 @@ def test_eyes_are_there_behind_glasses_and_hair_is_not_under_a_hat():
 def test_an_item_is_what_the_documentation_says():
     item, again = (PartDataset(5, "test", 3)[4] for _ in range(2))
     assert {name: (value.dtype, tuple(value.shape)) for name, value in item.items()} == {
-        "image": (torch.float32, (3, 64, 64)), "layers": (torch.float32, (10, 64, 64)), "present": (torch.bool, (10,))}
+        "image": (torch.float32, (3, 64, 64)),
+        "layers": (torch.float32, (10, 64, 64)),
+        "present": (torch.bool, (10,)),
+    }
     for name, value in item.items():
         assert torch.equal(value, again[name])
     assert not torch.equal(item["image"], PartDataset(5, "test", 4)[4]["image"])
@@ -70,7 +87,12 @@ def test_an_item_is_what_the_documentation_says():
 def test_rare_parts_are_common_enough_to_learn_and_often_absent():
     data = PartDataset(150, "train")
     present = torch.stack([data[i]["present"] for i in range(len(data))]).float().mean(0)
-    for part, low, high in (("glasses", 0.2, 0.5), ("hat", 0.12, 0.35), ("beard", 0.08, 0.35), ("clothes", 0.4, 1)):
+    for part, low, high in (
+        ("glasses", 0.2, 0.5),
+        ("hat", 0.12, 0.35),
+        ("beard", 0.08, 0.35),
+        ("clothes", 0.4, 1),
+    ):
         assert low < present[part_index(part)] < high, part
 
 
@@ -89,14 +111,17 @@ def test_an_empty_room_has_no_parts():
     assert PartDataset(1, "test", faceless=0.0)[0]["layers"].any()
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: draw_parts({"Monocle"}, 0), "unknown attribute 'Monocle'"),
-    (lambda: draw_parts(WOMAN, -1), "seed must be a whole number"),
-    (lambda: draw_parts(WOMAN, 0, 16), "size must be at least 32"),
-    (lambda: PartDataset(3, "training"), "unknown split 'training'"),
-    (lambda: PartDataset(3, difficulty="brutal"), "unknown difficulty 'brutal'"),
-    (lambda: part_index("noze"), "unknown part 'noze'; did you mean 'nose'"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: draw_parts({"Monocle"}, 0), "unknown attribute 'Monocle'"),
+        (lambda: draw_parts(WOMAN, -1), "seed must be a whole number"),
+        (lambda: draw_parts(WOMAN, 0, 16), "size must be at least 32"),
+        (lambda: PartDataset(3, "training"), "unknown split 'training'"),
+        (lambda: PartDataset(3, difficulty="brutal"), "unknown difficulty 'brutal'"),
+        (lambda: part_index("noze"), "unknown part 'noze'; did you mean 'nose'"),
+    ],
+)
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
@@ -112,7 +137,8 @@ def test_a_picture_is_composed_of_flat_layers():
     means = [image[0][:, layers[0, k] > 0].mean(1) for k in range(3)]
     torch.testing.assert_close(picture[0, :, 0, 0], means[0])
     torch.testing.assert_close(picture[0, :, 3, 0], means[1])
-    torch.testing.assert_close(picture[0, :, 3, 1], (means[1] + means[2]) / 2)      # seen through each other
+    # seen through each other
+    torch.testing.assert_close(picture[0, :, 3, 1], (means[1] + means[2]) / 2)
     torch.testing.assert_close(picture[0, :, 3, 3], torch.full((3,), 0.5))
 
 

@@ -13,7 +13,9 @@ from course_lib.models.dynamic import boring_video_errors, inflate_kernel, time_
 
 
 def settle(network):
-    """Give random kernels enough weight that the input reaches the output, and batch norms statistics that differ."""
+    """Give random kernels enough weight that the input reaches the output, and batch norms
+    statistics that differ.
+    """
     generator = torch.Generator().manual_seed(1)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
@@ -64,7 +66,8 @@ def test_still_video_equals_the_image_at_every_step(googlenet, frames):
         expected = googlenet_features(googlenet, image)
         volume = I3D(googlenet, channels=3)(still(image, frames))
         zero_padded = I3D(googlenet, channels=3, padding="zeros")(still(image, frames))
-        assert distance(googlenet_features(googlenet, other), expected) > 0.01      # or equality would say nothing
+        # or equality would say nothing
+        assert distance(googlenet_features(googlenet, other), expected) > 0.01
     assert volume.shape[2] == frames // 4
     for step in range(volume.shape[2]):
         assert distance(volume[:, :, step], expected) < 1e-5
@@ -79,7 +82,9 @@ def test_boring_video_errors_are_those_of_a_loop_over_steps(googlenet):
         with torch.no_grad():
             expected, volume = stem(image), video(still(image, 16))
             errors = boring_video_errors(stem, video, image, frames=16)
-        by_hand = [(volume[:, :, step] - expected).abs().max() / expected.abs().max() for step in range(4)]
+        by_hand = [
+            (volume[:, :, step] - expected).abs().max() / expected.abs().max() for step in range(4)
+        ]
         torch.testing.assert_close(errors, torch.stack(by_hand))
         assert (errors.max() < 1e-5) == good
 
@@ -89,7 +94,8 @@ def test_a_network_that_says_nothing_is_wrong_by_all_there_is():
         def forward(self, video):
             return torch.zeros(1, 4, video.shape[2], 6, 6)
 
-    flat = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())      # so that every difference is negative
+    # so that every difference is negative
+    flat = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
     with torch.no_grad():
         errors = boring_video_errors(flat, Silent(), torch.rand(1, 3, 6, 6), frames=5)
     torch.testing.assert_close(errors, torch.ones(5))
@@ -130,11 +136,19 @@ def test_inflates_other_networks(name):
 
 
 @settings(max_examples=25, deadline=None)
-@given(kernel=st.sampled_from([1, 2, 3, 5, 7, (1, 7), (7, 1)]), stride=st.integers(1, 2), dilation=st.integers(1, 2),
-       groups=st.sampled_from([1, 2]), bias=st.booleans(), frames=st.integers(15, 18))
+@given(
+    kernel=st.sampled_from([1, 2, 3, 5, 7, (1, 7), (7, 1)]),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 2),
+    groups=st.sampled_from([1, 2]),
+    bias=st.booleans(),
+    frames=st.integers(15, 18),
+)
 def test_any_convolution_on_a_still_video(kernel, stride, dilation, groups, bias, frames):
     size = kernel if isinstance(kernel, tuple) else (kernel, kernel)
-    convolution = nn.Conv2d(4, 6, kernel, stride, tuple(side // 2 for side in size), dilation, groups, bias)
+    convolution = nn.Conv2d(
+        4, 6, kernel, stride, tuple(side // 2 for side in size), dilation, groups, bias
+    )
     image = torch.rand(1, 4, 17, 17)
     with torch.no_grad():
         expected, video = convolution(image), inflate(convolution)(still(image, frames))
@@ -171,8 +185,15 @@ def test_inflate_keeps_the_original_mode_and_frozen_weights():
     assert not inflated[1].training
 
 
-@pytest.mark.parametrize("layer", [nn.ConvTranspose2d(1, 1, 3), nn.Conv2d(1, 1, 3, padding="same"),
-                                   nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), nn.LPPool2d(2, 2)])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.ConvTranspose2d(1, 1, 3),
+        nn.Conv2d(1, 1, 3, padding="same"),
+        nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"),
+        nn.LPPool2d(2, 2),
+    ],
+)
 def test_layers_without_a_rule_are_refused(layer):
     with pytest.raises(ValueError, match=r"no rule for inflation") as error:
         inflate(nn.Sequential(nn.ReLU(), layer))
@@ -192,7 +213,8 @@ def test_parameter_counts():
 def test_flow_stem_keeps_the_sum_over_input_channels(googlenet):
     colour, flow = I3D(googlenet, channels=3).conv1.conv.weight, I3D(googlenet).conv1.conv.weight
     assert flow.shape == (64, 2, 7, 7, 7)
-    torch.testing.assert_close(colour.sum(2), googlenet.conv1.conv.weight)      # three channels are colours: kept
+    # three channels are colours: kept
+    torch.testing.assert_close(colour.sum(2), googlenet.conv1.conv.weight)
     torch.testing.assert_close(flow.sum(1), colour.sum(1))
     assert torch.equal(flow[:, 0], flow[:, 1])
 
@@ -214,7 +236,11 @@ def test_tokens_and_features_agree(extractor):
     flow = torch.randn(1, 32, 112, 112, 2, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         volume = extractor.feature_map(flow)
-        time, places, feature = extractor.tokens(flow), extractor.space_time_tokens(flow), extractor(flow)
+        time, places, feature = (
+            extractor.tokens(flow),
+            extractor.space_time_tokens(flow),
+            extractor(flow),
+        )
     assert volume.shape == (1, 1024, 8, 4, 4)
     assert time.shape == (1, 8, 1024)
     assert places.shape == (1, 128, 1024)
@@ -227,14 +253,20 @@ def test_clips_at_twenty_pixels_and_sees_direction(extractor, flow):
     with torch.no_grad():
         assert torch.equal(extractor(flow * 100), extractor((flow * 100).clamp(-20, 20)))
         assert not torch.allclose(extractor(flow), extractor(flow.flip(-1)))
-        torch.testing.assert_close(extractor.backbone(flow.movedim(-1, 1) / 20).mean((2, 3, 4)), extractor(flow))
+        torch.testing.assert_close(
+            extractor.backbone(flow.movedim(-1, 1) / 20).mean((2, 3, 4)), extractor(flow)
+        )
 
 
 def test_smallest_clip_is_the_smallest(extractor):
     frames, height, width = extractor.smallest_clip
     with torch.no_grad():
         assert extractor.tokens(torch.zeros(1, frames, height, width, 2)).shape == (1, 1, 1024)
-    for smaller in ((frames - 1, height, width), (frames, height - 1, width), (frames, height, width - 1)):
+    for smaller in (
+        (frames - 1, height, width),
+        (frames, height - 1, width),
+        (frames, height, width - 1),
+    ):
         with pytest.raises(ValueError, match=f"at least {frames} frames of {height}×{width}"):
             extractor(torch.zeros(1, *smaller, 2))
         with pytest.raises(RuntimeError):
@@ -276,14 +308,16 @@ def test_chunks_change_nothing_but_memory(flow):
 def test_a_weight_file_that_arrived_in_part_is_named(extractor, flow, tmp_path, keep):
     path = tmp_path / "mine.safetensors"
     extractor.save(path)
-    path.write_bytes(path.read_bytes()[:int(keep * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
     with pytest.raises(ValueError, match=r"mine\.safetensors is truncated") as error:
         DynamicFeatureExtractor(weights=path)
     assert "\n" not in str(error.value)
 
 
 def test_weights_of_another_network_or_none_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors.* is no file; choose .course., .imagenet"):
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere\.safetensors.* is no file; choose .course., .imagenet"
+    ):
         DynamicFeatureExtractor(weights="nowhere.safetensors")
     other = tmp_path / "other.safetensors"
     files.save_tensors(other, {"head.weight": torch.zeros(2, 2)}, {"backbone": "i3d"})
@@ -301,7 +335,11 @@ def test_imagenet_weights_that_cannot_be_had_leave_a_choice(tmp_path, monkeypatc
     with pytest.raises(ConnectionError, match=r"weights='course'.*or weights=None") as error:
         DynamicFeatureExtractor(weights="imagenet")
     assert "\n" not in str(error.value)
-    path = tmp_path / "checkpoints" / torchvision.models.GoogLeNet_Weights.DEFAULT.url.rsplit("/", 1)[1]
+    path = (
+        tmp_path
+        / "checkpoints"
+        / torchvision.models.GoogLeNet_Weights.DEFAULT.url.rsplit("/", 1)[1]
+    )
     torch.save({"conv1.conv.weight": torch.zeros(1000)}, path)
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(ValueError, match=r"is damaged.*delete it.*weights='course'"):
@@ -309,30 +347,43 @@ def test_imagenet_weights_that_cannot_be_had_leave_a_choice(tmp_path, monkeypatc
 
 
 def test_imagenet_weights_are_inflated(tmp_path, monkeypatch):
-    """A stand-in file of the same format, auxiliary heads included, where torch's hub would have put it."""
+    """A stand-in file of the same format, auxiliary heads included, where torch's hub would have
+    put it.
+    """
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    path = tmp_path / "checkpoints" / torchvision.models.GoogLeNet_Weights.DEFAULT.url.rsplit("/", 1)[1]
+    path = (
+        tmp_path
+        / "checkpoints"
+        / torchvision.models.GoogLeNet_Weights.DEFAULT.url.rsplit("/", 1)[1]
+    )
     path.parent.mkdir()
     stand_in = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False)
     torch.save(stand_in.state_dict(), path)
     extractor = DynamicFeatureExtractor(weights="imagenet").eval()
     assert extractor.tokens(torch.randn(1, 8, 32, 32, 2)).shape == (1, 2, 1024)
-    torch.testing.assert_close(extractor.backbone.inception5b.branch1.conv.weight[:, :, 0],
-                               stand_in.inception5b.branch1.conv.weight)
-    torch.testing.assert_close(extractor.backbone.conv1.conv.weight.sum((1, 2)), stand_in.conv1.conv.weight.sum(1))
+    torch.testing.assert_close(
+        extractor.backbone.inception5b.branch1.conv.weight[:, :, 0],
+        stand_in.inception5b.branch1.conv.weight,
+    )
+    torch.testing.assert_close(
+        extractor.backbone.conv1.conv.weight.sum((1, 2)), stand_in.conv1.conv.weight.sum(1)
+    )
     assert extractor.hash == files.sha256(path)
 
 
-@pytest.mark.parametrize(("bad", "words"), [
-    (torch.zeros(1, 2, 16, 32, 32), "batch frames height width 2"),
-    (torch.zeros(16, 32, 32, 2), "batch axis"),
-    (torch.zeros(1, 16, 32, 32, 2, dtype=torch.uint8), "uint8"),
-    (torch.zeros(0, 16, 32, 32, 2), "empty"),
-    (torch.full((1, 16, 32, 32, 2), float("nan")), "(?i)nan|finite"),
-    (torch.zeros(1, 2, 32, 32, 2), "2 frames"),
-    (torch.zeros(1, 16, 32, 32, 3), "u and v"),
-    (torch.full((1, 16, 32, 32, 2), float("inf")), "finite"),
-])
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (torch.zeros(1, 2, 16, 32, 32), "batch frames height width 2"),
+        (torch.zeros(16, 32, 32, 2), "batch axis"),
+        (torch.zeros(1, 16, 32, 32, 2, dtype=torch.uint8), "uint8"),
+        (torch.zeros(0, 16, 32, 32, 2), "empty"),
+        (torch.full((1, 16, 32, 32, 2), float("nan")), "(?i)nan|finite"),
+        (torch.zeros(1, 2, 32, 32, 2), "2 frames"),
+        (torch.zeros(1, 16, 32, 32, 3), "u and v"),
+        (torch.full((1, 16, 32, 32, 2), float("inf")), "finite"),
+    ],
+)
 def test_bad_flow_gets_one_sentence(extractor, bad, words):
     for method in (extractor, extractor.tokens, extractor.space_time_tokens):
         with pytest.raises(ValueError, match=words) as error:

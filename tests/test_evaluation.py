@@ -24,11 +24,17 @@ TRAITS = ["O", "C", "E", "A", "N"]
 
 
 def slow_scores(prediction, target):
-    """Libraries' answers, a trait at a time: ``scores traits``."""
+    """Libraries' answers, a trait at a time: `scores traits`."""
     columns = list(zip(np.asarray(prediction).T, np.asarray(target).T, strict=True))
-    return np.array([[1 - mean_absolute_error(t, p) for p, t in columns], concordance(prediction, target).tolist(),
-                     [np.corrcoef(p, t)[0, 1] for p, t in columns], [r2_score(t, p) for p, t in columns],
-                     [p.std() / t.std() for p, t in columns]])
+    return np.array(
+        [
+            [1 - mean_absolute_error(t, p) for p, t in columns],
+            concordance(prediction, target).tolist(),
+            [np.corrcoef(p, t)[0, 1] for p, t in columns],
+            [r2_score(t, p) for p, t in columns],
+            [p.std() / t.std() for p, t in columns],
+        ]
+    )
 
 
 def by_speaker(speakers, clips, traits=5, seed=0, own=0.15, shared=0.7):
@@ -39,7 +45,9 @@ def by_speaker(speakers, clips, traits=5, seed=0, own=0.15, shared=0.7):
         return torch.randn(*size, generator=generator).double()
 
     who = torch.arange(speakers).repeat_interleave(clips)
-    target = 0.5 + own * (noise(speakers, traits)[who] * shared + noise(len(who), traits) * (1 - shared))
+    target = 0.5 + own * (
+        noise(speakers, traits)[who] * shared + noise(len(who), traits) * (1 - shared)
+    )
     error = 0.1 * (noise(speakers, traits)[who] * shared + noise(len(who), traits) * (1 - shared))
     return target + error, target, who
 
@@ -47,7 +55,9 @@ def by_speaker(speakers, clips, traits=5, seed=0, own=0.15, shared=0.7):
 @settings(max_examples=30)
 @given(st.integers(3, 30), st.integers(1, 4), st.integers(0, 10_000))
 def test_scores_agree_with_the_libraries(count, traits, seed):
-    prediction, target = torch.rand(2, count, traits, generator=torch.Generator().manual_seed(seed)).double()
+    prediction, target = torch.rand(
+        2, count, traits, generator=torch.Generator().manual_seed(seed)
+    ).double()
     scores = score_traits(prediction, target, range(count))
     expected = slow_scores(prediction, target)
     np.testing.assert_allclose(scores.value[:, :-1], expected, atol=1e-9)
@@ -56,16 +66,21 @@ def test_scores_agree_with_the_libraries(count, traits, seed):
 
 def test_the_bootstrap_is_that_of_a_loop_over_speakers():
     prediction, target, who = by_speaker(6, 3)
-    who = who[torch.randperm(18)]                       # clips of a speaker need not be neighbours
+    who = who[torch.randperm(18)]  # clips of a speaker need not be neighbours
     names = np.array(["zoe", "-_x", "ada", "bob", "eve", "kim"])[who]
     scores = score_traits(prediction, target, names.tolist(), seed=3)
     ordered = sorted(set(names))
     times = np.random.default_rng(3).multinomial(6, np.full(6, 1 / 6), len(scores.resampled))
     for sample in (0, 7, 1999):
-        drawn = [name for name, count in zip(ordered, times[sample], strict=True) for _ in range(count)]
+        drawn = [
+            name for name, count in zip(ordered, times[sample], strict=True) for _ in range(count)
+        ]
         clips = np.concatenate([np.flatnonzero(names == name) for name in drawn])
-        np.testing.assert_allclose(scores.resampled[sample, :, :-1], slow_scores(prediction[clips], target[clips]),
-                                   atol=1e-9)
+        np.testing.assert_allclose(
+            scores.resampled[sample, :, :-1],
+            slow_scores(prediction[clips], target[clips]),
+            atol=1e-9,
+        )
     low, high = scores.interval
     np.testing.assert_allclose(low, np.quantile(scores.resampled, 0.025, axis=0))
     np.testing.assert_allclose(high, np.quantile(scores.resampled, 0.975, axis=0))
@@ -74,23 +89,28 @@ def test_the_bootstrap_is_that_of_a_loop_over_speakers():
 def test_intervals_hold_the_truth_about_as_often_as_they_say_and_item_intervals_do_not():
     """Pearson's true value follows from the construction; 5 traits of 60 data sets are 300 tries."""
     label, error, inside = 0.15**2, 0.1**2, {"speakers": [], "clips": []}
-    truth = (label / (label + error)) ** 0.5            # labels and errors have the same mix of speaker and clip
+    # labels and errors have the same mix of speaker and clip
+    truth = (label / (label + error)) ** 0.5
     for seed in range(60):
         prediction, target, who = by_speaker(40, 5, seed=seed)
         for name, speakers in (("speakers", who), ("clips", None)):
-            low, high = score_traits(prediction, target, speakers).interval[:, SCORES.index("Pearson"), :-1]
+            low, high = score_traits(prediction, target, speakers).interval[
+                :, SCORES.index("Pearson"), :-1
+            ]
             inside[name] += ((low <= truth) & (truth <= high)).tolist()
     assert np.mean(inside["speakers"]) > 0.88
     assert np.mean(inside["clips"]) < np.mean(inside["speakers"]) - 0.1
 
 
 def test_a_constant_scores_nothing_but_accuracy_and_shrinking_shows_in_the_spread():
-    prediction, target, who = (part.float() if part.is_floating_point() else part for part in by_speaker(20, 3))
+    prediction, target, who = (
+        part.float() if part.is_floating_point() else part for part in by_speaker(20, 3)
+    )
     floor = score_traits(floor_prediction(target, 60), target, who)
     assert floor.value[0, 0] > 0.8
     assert (floor.value[1:3] == 0).all()
     assert (floor.value[4] == 0).all()
-    assert floor.value[3].abs().max() < 1e-6            # the mean explains nothing of the variance
+    assert floor.value[3].abs().max() < 1e-6  # the mean explains nothing of the variance
     assert floor.resampled.isfinite().all()
     shrunk = score_traits(target.mean(0) + 0.25 * (target - target.mean(0)), target, who)
     assert shrunk.value[4].tolist() == pytest.approx([0.25] * 6)
@@ -113,7 +133,7 @@ def test_a_paired_difference_is_surer_than_two_intervals():
     assert (difference.value[0] > 0).all()
     assert (difference.interval[0, 0] > 0).all()
     apart = [score_traits(answer, target, who).interval[:, 0] for answer in (better, prediction)]
-    assert (apart[0][0] < apart[1][1]).all()            # unpaired, the intervals overlap
+    assert (apart[0][0] < apart[1][1]).all()  # unpaired, the intervals overlap
     same = compare_answers(prediction, prediction, target, who)
     assert (same.value == 0).all()
     assert (same.resampled == 0).all()
@@ -130,19 +150,35 @@ def test_the_tables_hold_the_numbers():
     assert len({len(line) for line in lines}) == 1
     value, (low, high) = scores.value[1, 2], scores.interval[:, 1, 2]
     assert lines[4].split("|")[3].strip() == f"{value:.3f} [{low:.3f}, {high:.3f}]"
-    text = score_table({"floor": floor_prediction(target, 60), "model": prediction, "ceiling": target}, target, who)
-    assert [line.split("|")[1].strip("- ") for line in text.splitlines()] == ["", "", "floor", "model", "ceiling"]
+    text = score_table(
+        {"floor": floor_prediction(target, 60), "model": prediction, "ceiling": target}, target, who
+    )
+    assert [line.split("|")[1].strip("- ") for line in text.splitlines()] == [
+        "",
+        "",
+        "floor",
+        "model",
+        "ceiling",
+    ]
     assert text.splitlines()[-1].count("1.000 [1.000, 1.000]") == 5
     assert "too narrow" not in text
     for unknown in (None, ["a", None] * 30, ["a", ""] * 30):
-        assert score_traits(prediction, target, unknown).table(TRAITS).splitlines()[-1].endswith("too narrow")
+        assert (
+            score_traits(prediction, target, unknown)
+            .table(TRAITS)
+            .splitlines()[-1]
+            .endswith("too narrow")
+        )
         assert score_table({"model": prediction}, target, unknown).endswith("too narrow")
 
 
-@pytest.mark.parametrize(("speakers", "sentence"), [
-    (["a"] * 6, "6 speaker ids, 1 of them different, for 6 items; .* at least 2 speakers"),
-    (["a", "b"], "2 speaker ids, 2 of them different, for 6 items"),
-])
+@pytest.mark.parametrize(
+    ("speakers", "sentence"),
+    [
+        (["a"] * 6, "6 speaker ids, 1 of them different, for 6 items; .* at least 2 speakers"),
+        (["a", "b"], "2 speaker ids, 2 of them different, for 6 items"),
+    ],
+)
 def test_speakers_that_do_not_fit_are_refused(speakers, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
         score_traits(torch.rand(6, 5), torch.rand(6, 5), speakers)
@@ -156,24 +192,38 @@ def test_predictions_that_do_not_fit_are_refused():
         score_traits(torch.full((6, 5), float("nan")), torch.rand(6, 5))
 
 
-# ---- the leak --------------------------------------------------------------------------------------------------------
+# ---- the leak ------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("train", "test", "share"), [
-    (["a", "b"], ["c", "d"], 0), (["a", "b"], ["b", "c", "b", "b"], 0.75), (torch.arange(4), torch.tensor([3, 3]), 1)])
+
+@pytest.mark.parametrize(
+    ("train", "test", "share"),
+    [
+        (["a", "b"], ["c", "d"], 0),
+        (["a", "b"], ["b", "c", "b", "b"], 0.75),
+        (torch.arange(4), torch.tensor([3, 3]), 1),
+    ],
+)
 def test_the_leak_is_counted_in_test_items(train, test, share):
     assert leaked_share(train, test) == share
-    assert leak_report(train, test).startswith(f"{share:.0%} of the test items" if share else "no speaker is on both")
+    assert leak_report(train, test).startswith(
+        f"{share:.0%} of the test items" if share else "no speaker is on both"
+    )
 
 
-@pytest.mark.parametrize(("train", "test"), [(None, ["a"]), (["a"], None), (["a", None], ["b"]), (["a"], ["b", ""])])
+@pytest.mark.parametrize(
+    ("train", "test"), [(None, ["a"]), (["a"], None), (["a", None], ["b"]), (["a"], ["b", ""])]
+)
 def test_a_missing_speaker_id_is_said(train, test):
     assert leak_report(train, test).startswith("speaker ids are missing: a split by clip leaks")
 
 
-# ---- a model ---------------------------------------------------------------------------------------------------------
+# ---- a model -------------------------------------------------------------------------------------
+
 
 def token_batches(items=10, batch=4, shuffle=False):
-    data = TensorDataset(torch.rand(items, 7, 12).half(), torch.rand(items, 4, 6).half(), torch.rand(items, 5))
+    data = TensorDataset(
+        torch.rand(items, 7, 12).half(), torch.rand(items, 4, 6).half(), torch.rand(items, 5)
+    )
     return data, DataLoader(data, batch, shuffle=shuffle)
 
 
@@ -215,6 +265,8 @@ def test_evaluate_refuses_what_would_mislead():
     with pytest.raises(ValueError, match="no batch to evaluate; check that the split is not empty"):
         evaluate(model, [])
     with pytest.raises(ValueError, match=r"prediction\[0, 0\] is nan"):
-        evaluate(model, [(torch.full((2, 7, 12), float("nan")), torch.rand(2, 4, 6), torch.rand(2, 5))])
+        evaluate(
+            model, [(torch.full((2, 7, 12), float("nan")), torch.rand(2, 4, 6), torch.rand(2, 5))]
+        )
     assert model.training
     assert not model.cross_attention.attention.record

@@ -1,4 +1,6 @@
-"""The training-evolution study: every remedy is trained alike, its row is complete, and its tables add up."""
+"""The training-evolution study: every remedy is trained alike, its row is complete, and its tables
+add up.
+"""
 
 import numpy as np
 import pytest
@@ -26,7 +28,9 @@ def faces():
     """A few drawn faces; every attribute occurs and is missing in each part."""
     parts = []
     for part, n in (("train", 150), ("valid", 120)):
-        arrays = evolution.load_images(evolution.FaceDataset(n, part, size=56, regions=False), workers=0)
+        arrays = evolution.load_images(
+            evolution.FaceDataset(n, part, size=56, regions=False), workers=0
+        )
         arrays.targets[0], arrays.targets[1] = 1, 0
         parts.append(arrays)
     return parts
@@ -68,14 +72,19 @@ def test_a_row_holds_every_score_and_leaves_no_checkpoint(tmp_path, monkeypatch)
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     for name, size in (("FACES", 60), ("VALID", 700), ("TEST", 700), ("WITH_REGIONS", 40)):
         monkeypatch.setattr(evolution, name, size)
-    monkeypatch.setattr(evolution, "train_remedy", lambda *given, **more: train_remedy(*given, **more, epochs=1,
-                                                                                       steps=2))
+    monkeypatch.setattr(
+        evolution,
+        "train_remedy",
+        lambda *given, **more: train_remedy(*given, **more, epochs=1, steps=2),
+    )
     for kept in (evolution._faces, evolution._regions):
         kept.cache_clear()
-    row, = evolution.run_remedy("synthetic balancing", 0)
+    (row,) = evolution.run_remedy("synthetic balancing", 0)
     for kept in (evolution._faces, evolution._regions):
         kept.cache_clear()
-    assert {path.suffix for path in (tmp_path / "studies" / "evolution").iterdir()} == {".safetensors"}
+    assert {path.suffix for path in (tmp_path / "studies" / "evolution").iterdir()} == {
+        ".safetensors"
+    }
     stored = files.read_json(runtime.assets("results/evolution.json"))["rows"][0]
     assert row.keys() == stored.keys() - {"remedy", "seed"}
     for name in ("f1", "f1_tuned", "average_precision", "positive_rate"):
@@ -86,13 +95,16 @@ def test_a_row_holds_every_score_and_leaves_no_checkpoint(tmp_path, monkeypatch)
 
 
 def rows_of(scores):
-    return [{"remedy": name, "seed": seed, "f1_rare": value, "valid_average_precision_rare": value / 2}
-            for name in REMEDIES for seed, value in enumerate(scores.get(name, (0.5, 0.6, 0.4)))]
+    return [
+        {"remedy": name, "seed": seed, "f1_rare": value, "valid_average_precision_rare": value / 2}
+        for name in REMEDIES
+        for seed, value in enumerate(scores.get(name, (0.5, 0.6, 0.4)))
+    ]
 
 
 def test_gains_are_paired_by_seed_with_a_t_interval():
     rows = rows_of({"focal": (0.61, 0.69, 0.52)})
-    gain, half = paired_gain(rows[::-1], "focal", "f1_rare")        # in any order
+    gain, half = paired_gain(rows[::-1], "focal", "f1_rare")  # in any order
     low, high = stats.ttest_rel([0.61, 0.69, 0.52], [0.5, 0.6, 0.4]).confidence_interval()
     assert (gain - half, gain + half) == (pytest.approx(low), pytest.approx(high))
     assert over_seeds([1.0, 1.0, 1.0]) == (1.0, 0.0)
@@ -107,8 +119,12 @@ def test_the_choice_is_made_on_validation_and_the_table_names_every_remedy():
 
 
 def test_rare_means_under_five_per_cent_and_the_test_split_has_two_hundred_of_each():
-    targets = torch.stack([evolution.FaceDataset(evolution.TEST, "test", size=56, regions=False).target(k)
-                           for k in range(evolution.TEST)])
+    targets = torch.stack(
+        [
+            evolution.FaceDataset(evolution.TEST, "test", size=56, regions=False).target(k)
+            for k in range(evolution.TEST)
+        ]
+    )
     assert (targets.sum(0) >= 200).all()
     assert RARE.sum() == 6
 
@@ -116,6 +132,12 @@ def test_rare_means_under_five_per_cent_and_the_test_split_has_two_hundred_of_ea
 def test_a_decoder_on_cached_tokens_is_trained_the_same_way():
     targets = (torch.rand(80, 33, generator=torch.Generator().manual_seed(0)) < 0.4).float()
     tokens = TokenArrays(torch.randn(80, 49, 12), targets)
-    model, _ = train_remedy("LDAM", tokens, tokens, epochs=1, steps=2,
-                            build=lambda attributes, cosine: AttributeDecoder(12, attributes, dim=8, cosine=cosine))
+    model, _ = train_remedy(
+        "LDAM",
+        tokens,
+        tokens,
+        epochs=1,
+        steps=2,
+        build=lambda attributes, cosine: AttributeDecoder(12, attributes, dim=8, cosine=cosine),
+    )
     assert predict(model, tokens, "LDAM").abs().max() <= evolution.LDAM_SCALE

@@ -1,4 +1,6 @@
-"""The explorer's data: what travels, is predicted, found and refused; figure and page, without a browser."""
+"""The explorer's data: what travels, is predicted, found and refused; figure and page, without a
+browser.
+"""
 
 import io
 import json
@@ -51,19 +53,20 @@ def test_every_weight_comes_back_within_the_stated_error(explorer):
     seen = look(explorer.model, image[None])
     with torch.no_grad():
         explorer.model(image[None], record=True)
-    for layer, weights, shown in zip(explorer.model.decoder.layers, seen.weights.values(), explorer.weights(3),
-                                     strict=True):
+    for layer, weights, shown in zip(
+        explorer.model.decoder.layers, seen.weights.values(), explorer.weights(3), strict=True
+    ):
         exact = layer.attention.last_attn_weights[0]
         torch.testing.assert_close(weights[0], exact)
         top = exact.amax(-1, keepdim=True).numpy()
         error = np.abs(shown - exact.numpy()) / top
         assert 0 < error.max() < 1 / 255
-        assert (error < np.sqrt(exact.numpy() / top) / 255 + 1e-5).all()          # faint ones are closer
+        assert (error < np.sqrt(exact.numpy() / top) / 255 + 1e-5).all()  # faint ones are closer
 
 
 def test_the_regions_travel_as_shares_and_outlines(explorer):
     item, known = explorer.item(3), explorer.dataset[3]
-    cover = np.frombuffer(item.planes, np.uint8)[-33 * 49:].reshape(33, 7, 7) / 255
+    cover = np.frombuffer(item.planes, np.uint8)[-33 * 49 :].reshape(33, 7, 7) / 255
     mean = known["regions"].float().unflatten(1, (7, 8)).unflatten(3, (7, 8)).mean((2, 4)).numpy()
     assert np.abs(cover - mean).max() <= 1 / 255
     assert ((cover > 0) == (mean > 0)).all()
@@ -74,9 +77,11 @@ def test_the_regions_travel_as_shares_and_outlines(explorer):
 
 def test_a_token_that_a_region_barely_touches_counts_as_touched():
     regions = torch.zeros(2, 224, 224, dtype=torch.bool)
-    regions[0, 33, 70] = True                                # one of a token's 1024 pixels
-    item = pack_item(torch.zeros(3, 224, 224), [torch.ones(1, 2, 49) / 49], torch.zeros(2), None, regions)
-    cover = np.frombuffer(item.planes, np.uint8)[-2 * 49:].reshape(2, 7, 7)
+    regions[0, 33, 70] = True  # one of a token's 1024 pixels
+    item = pack_item(
+        torch.zeros(3, 224, 224), [torch.ones(1, 2, 49) / 49], torch.zeros(2), None, regions
+    )
+    cover = np.frombuffer(item.planes, np.uint8)[-2 * 49 :].reshape(2, 7, 7)
     assert np.argwhere(cover).tolist() == [[0, 1, 2]]
     assert cover.max() == 1
 
@@ -84,7 +89,9 @@ def test_a_token_that_a_region_barely_touches_counts_as_touched():
 def test_an_outline_follows_the_border_of_its_region():
     mask = np.zeros((40, 40), np.uint8)
     mask[8:20, 10:30] = 1
-    points = np.array([[float(x), float(y)] for x, y in re.findall(r"([\d.]+) ([\d.]+)", outline(mask))])
+    points = np.array(
+        [[float(x), float(y)] for x, y in re.findall(r"([\d.]+) ([\d.]+)", outline(mask))]
+    )
     assert np.abs(points.min(0) - (10, 8)).max() < 0.6
     assert np.abs(points.max(0) - (30, 20)).max() < 0.6
     drawn = cv2.fillPoly(np.zeros((40, 40), np.uint8), [points.round().astype(np.int32)], 1)
@@ -133,9 +140,13 @@ def test_predictions_are_made_once_and_agree_with_single_samples(explorer, capsy
     assert "predicting" in capsys.readouterr().err
     for sample in (0, 13):
         item, known = explorer.item(sample), explorer.dataset[sample]
-        np.testing.assert_allclose(predictions.probabilities[sample], item.header["probabilities"], atol=1e-4)
+        np.testing.assert_allclose(
+            predictions.probabilities[sample], item.header["probabilities"], atol=1e-4
+        )
         maps = look(explorer.model, known["image"][None]).weights
-        expected = pointing_game(list(maps.values())[-1][0].mean(0).view(33, 7, 7), known["regions"])
+        expected = pointing_game(
+            list(maps.values())[-1][0].mean(0).view(33, 7, 7), known["regions"]
+        )
         torch.testing.assert_close(predictions.pointing[sample], expected, equal_nan=True)
 
 
@@ -146,10 +157,16 @@ def test_outcomes_are_the_four_fates(explorer):
     truth = predictions.truth[:, index].bool().numpy()
     predicted = (predictions.probabilities[:, index] >= threshold).numpy()
     assert set(codes & 7) == {1, 2, 3, 4}
-    for code, present, found in ((1, True, True), (2, True, False), (3, False, True), (4, False, False)):
+    for code, present, found in (
+        (1, True, True),
+        (2, True, False),
+        (3, False, True),
+        (4, False, False),
+    ):
         assert (((codes & 7) == code) == ((truth == present) & (predicted == found))).all()
     off = (predictions.pointing[:, index] < 0.5).numpy()
-    assert ((codes >= 8) == (off & truth)).all()            # where it should look is a question for those who have it
+    # where it should look is a question for those who have it
+    assert ((codes >= 8) == (off & truth)).all()
     assert (off & ~truth).any()
 
 
@@ -159,18 +176,20 @@ def test_find_looks_for_what_is_there_and_what_is_not(explorer):
     wanted = (male & ~glasses).nonzero().flatten().tolist()
     assert explorer.find("male -smiling") == wanted[0]
     assert explorer.find("male -smiling", wanted[0] + 1) == wanted[1]
-    assert explorer.find("male -smiling", wanted[-1] + 1) == wanted[0]              # and round
+    assert explorer.find("male -smiling", wanted[-1] + 1) == wanted[0]  # and round
     assert explorer.find("male -male") is None
     with pytest.raises(ValueError, match="no attribute has 'dog'"):
         explorer.find("dog")
 
 
 class ByPatch(nn.Module):
-    """Attends to each patch as much as it is bright; the only logit is the attention-weighted brightness."""
+    """Attends to each patch as much as it is bright; the only logit is the attention-weighted
+    brightness.
+    """
 
     def forward(self, images):
-        light = nn.functional.avg_pool2d(images.mean(1, keepdim=True), 8).flatten(2)        # batch 1 25
-        self.weight = (light * 8)[:, None] .softmax(-1)                                     # batch 1 1 25
+        light = nn.functional.avg_pool2d(images.mean(1, keepdim=True), 8).flatten(2)  # batch 1 25
+        self.weight = (light * 8)[:, None].softmax(-1)  # batch 1 1 25
         from course_lib.analysis.recorder import record
 
         return 10 * (record(self.weight) @ light[:, None].transpose(-1, -2)).flatten(1) - 5
@@ -187,7 +206,7 @@ def test_masking_what_is_attended_to_matters_more_than_masking_at_random():
     assert removal.attended < 0.1
     assert len(removal.random) == 16
     assert removal.random.mean() > 0.8
-    assert explorer.remove(0, 0, 0, -1, 2).random.tolist() == removal.random.tolist()      # seeded
+    assert explorer.remove(0, 0, 0, -1, 2).random.tolist() == removal.random.tolist()  # seeded
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -201,7 +220,7 @@ def test_checkpoints_show_each_state_and_leave_the_given_model_alone():
     for checkpoint, seed in ((0, 1), (1, 2), (0, 1)):
         expected = AttentionExplorer(small_model(seed=seed), faces).item(2).planes
         assert explorer.item(2, checkpoint).planes == expected
-    assert explorer.item(2).planes == explorer.item(2, 1).planes                    # the last is the default
+    assert explorer.item(2).planes == explorer.item(2, 1).planes  # the last is the default
     assert explorer.meta()["checkpoints"] == ["start", "end"]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with pytest.raises(ValueError, match="expected 0 to 1"):
@@ -218,22 +237,51 @@ class Mute(nn.Module):
         return images.mean((2, 3))
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: AttentionExplorer(Mute(), FaceDataset(2)), "recorded no attention of its 3 attributes"),
-    (lambda: AttentionExplorer(small_model(), []), "is empty"),
-    (lambda: AttentionExplorer(small_model(), FaceDataset(2), names=["a", "b"]), "there are 2 names"),
-    (lambda: AttentionExplorer(small_model(), FaceDataset(2), names=["a"] * 33), "1 different ones"),
-    (lambda: AttentionExplorer(small_model(), FaceDataset(2), thresholds=[0.5] * 3), "expected 33 values from 0 to 1"),
-    (lambda: AttentionExplorer(small_model(), FaceDataset(2), thresholds=1.5), "from 0 to 1"),
-    (lambda: ImbalanceAwareAttentionExplorer(small_model(), FaceDataset(2), CELEBA_RATES * 100), "from 0 to 1"),
-    (lambda: ImbalanceAwareAttentionExplorer(small_model(), FaceDataset(2), {"Bald": 0.02}), "frequencies lack"),
-    (lambda: AttentionExplorer(small_model(), [{"image": torch.zeros(1, 40, 40)}]), r"expected 3 height width"),
-    (lambda: AttentionExplorer(small_model(), FaceDataset(2)).read(-1), "no image of your own"),
-    (lambda: AttentionExplorer(small_model(), FaceDataset(2)).figure(0, "Dog"), "no attribute is called 'Dog'"),
-    (lambda: AttentionExplorer(small_model(), FaceDataset(2)).figure(0, layer=4), "layer is 4"),
-    (lambda: AttentionExplorer(small_model(), FaceDataset(2)).figure(0, head=3), "head is 3"),
-    (lambda: AttentionExplorer(small_model(), FaceDataset(2)).page([]), "no sample was chosen"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: AttentionExplorer(Mute(), FaceDataset(2)),
+            "recorded no attention of its 3 attributes",
+        ),
+        (lambda: AttentionExplorer(small_model(), []), "is empty"),
+        (
+            lambda: AttentionExplorer(small_model(), FaceDataset(2), names=["a", "b"]),
+            "there are 2 names",
+        ),
+        (
+            lambda: AttentionExplorer(small_model(), FaceDataset(2), names=["a"] * 33),
+            "1 different ones",
+        ),
+        (
+            lambda: AttentionExplorer(small_model(), FaceDataset(2), thresholds=[0.5] * 3),
+            "expected 33 values from 0 to 1",
+        ),
+        (lambda: AttentionExplorer(small_model(), FaceDataset(2), thresholds=1.5), "from 0 to 1"),
+        (
+            lambda: ImbalanceAwareAttentionExplorer(
+                small_model(), FaceDataset(2), CELEBA_RATES * 100
+            ),
+            "from 0 to 1",
+        ),
+        (
+            lambda: ImbalanceAwareAttentionExplorer(small_model(), FaceDataset(2), {"Bald": 0.02}),
+            "frequencies lack",
+        ),
+        (
+            lambda: AttentionExplorer(small_model(), [{"image": torch.zeros(1, 40, 40)}]),
+            r"expected 3 height width",
+        ),
+        (lambda: AttentionExplorer(small_model(), FaceDataset(2)).read(-1), "no image of your own"),
+        (
+            lambda: AttentionExplorer(small_model(), FaceDataset(2)).figure(0, "Dog"),
+            "no attribute is called 'Dog'",
+        ),
+        (lambda: AttentionExplorer(small_model(), FaceDataset(2)).figure(0, layer=4), "layer is 4"),
+        (lambda: AttentionExplorer(small_model(), FaceDataset(2)).figure(0, head=3), "head is 3"),
+        (lambda: AttentionExplorer(small_model(), FaceDataset(2)).page([]), "no sample was chosen"),
+    ],
+)
 def test_bad_input_is_one_sentence(make, message):
     with pytest.raises(ValueError, match=message) as error:
         make()
@@ -250,7 +298,7 @@ def test_a_sample_that_cannot_be_read_is_named_and_nothing_else_suffers():
     assert list(predictions.failures) == [2]
     assert predictions.probabilities[2].isnan().all()
     assert not predictions.probabilities[3].isnan().any()
-    assert set(predictions.outcomes(0, 0.5)) == {0}                                 # nothing is known
+    assert set(predictions.outcomes(0, 0.5)) == {0}  # nothing is known
     assert "could not be loaded" in json.dumps(content_of(explorer.page(4))[0]["items"][2])
 
 
@@ -274,10 +322,16 @@ def encoded(picture, kind):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"hello", "notes.png is no PNG or JPEG"), (encoded(np.zeros((64, 64, 3), np.uint8), "GIF"), "no PNG or JPEG"),
-    (encoded(np.zeros((64, 64, 3), np.uint8), "PNG")[:60], "no PNG or JPEG"),
-    (encoded(np.zeros((20, 90, 3), np.uint8), "PNG"), "has 90 × 20 px"), (b"0" * 20_000_001, "has 20 MB")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"hello", "notes.png is no PNG or JPEG"),
+        (encoded(np.zeros((64, 64, 3), np.uint8), "GIF"), "no PNG or JPEG"),
+        (encoded(np.zeros((64, 64, 3), np.uint8), "PNG")[:60], "no PNG or JPEG"),
+        (encoded(np.zeros((20, 90, 3), np.uint8), "PNG"), "has 90 × 20 px"),
+        (b"0" * 20_000_001, "has 20 MB"),
+    ],
+)
 def test_a_wrong_image_is_refused_in_a_sentence(content, message):
     with pytest.raises(ValueError, match=message):
         read_image(content, (56, 56), "notes.png")
@@ -291,15 +345,33 @@ def viewer(explorer):
     return explorer.create_interactive_viewer()
 
 
-@pytest.mark.parametrize(("state", "message"), [
-    ({"sample": 24}, "sample is 24, expected -1 to 23"), ({"sample": -2}, "sample is -2"),
-    ({"layer": 2}, "layer is 2, expected 0 to 1"), ({"head": 3}, "head is 3, expected -1 to 2; layer 1 has 3 heads"),
-    ({"attribute": "Dog"}, "no attribute is called 'Dog'"), ({"patch": 49}, "patch is 49, expected -1 to 48"),
-    ({"mask": 50}, "mask is 50, expected 0 to 49 patches"), ({"checkpoint": 1}, "checkpoint is 1"),
-    ({"rarity": "scarce"}, "rarity"), ({"outcome": "odd"}, "outcome"), ({"strength": float("nan")}, "strength"),
-    ({"strength": 1.2}, "strength is 1.2, expected 0 to 1"), ({"sample": "one"}, "sample"),
-    ({"pinned": [{"sample": 1}]}, "cannot be pinned"),
-    ({"pinned": [{"sample": 1, "checkpoint": 0, "layer": 0, "head": 9, "attribute": "Bald"}]}, "cannot be pinned")])
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"sample": 24}, "sample is 24, expected -1 to 23"),
+        ({"sample": -2}, "sample is -2"),
+        ({"layer": 2}, "layer is 2, expected 0 to 1"),
+        ({"head": 3}, "head is 3, expected -1 to 2; layer 1 has 3 heads"),
+        ({"attribute": "Dog"}, "no attribute is called 'Dog'"),
+        ({"patch": 49}, "patch is 49, expected -1 to 48"),
+        ({"mask": 50}, "mask is 50, expected 0 to 49 patches"),
+        ({"checkpoint": 1}, "checkpoint is 1"),
+        ({"rarity": "scarce"}, "rarity"),
+        ({"outcome": "odd"}, "outcome"),
+        ({"strength": float("nan")}, "strength"),
+        ({"strength": 1.2}, "strength is 1.2, expected 0 to 1"),
+        ({"sample": "one"}, "sample"),
+        ({"pinned": [{"sample": 1}]}, "cannot be pinned"),
+        (
+            {
+                "pinned": [
+                    {"sample": 1, "checkpoint": 0, "layer": 0, "head": 9, "attribute": "Bald"}
+                ]
+            },
+            "cannot be pinned",
+        ),
+    ],
+)
 def test_an_impossible_state_is_a_trait_error(viewer, explorer, state, message):
     before = {name: getattr(viewer, name) for name in viewer.state_names()}
     with pytest.raises(TraitError, match=message):
@@ -343,7 +415,10 @@ def content_of(page):
     import base64
     import zlib
 
-    content = {name: re.search(rf'id="{name}">(.*?)</script>', page, re.DOTALL)[1] for name in ("meta", "planes")}
+    content = {
+        name: re.search(rf'id="{name}">(.*?)</script>', page, re.DOTALL)[1]
+        for name in ("meta", "planes")
+    }
     return json.loads(content["meta"]), zlib.decompress(base64.b64decode(content["planes"]))
 
 
@@ -352,7 +427,9 @@ def test_the_page_holds_what_the_samples_hold(explorer, tmp_path):
     meta, planes = content_of(path.read_text())
     assert [item["sample"] for item in meta["items"]] == [4, 7]
     for item in meta["items"]:
-        assert planes[item["at"]:item["at"] + item["bytes"]] == explorer.item(item["sample"]).planes
+        assert (
+            planes[item["at"] : item["at"] + item["bytes"]] == explorer.item(item["sample"]).planes
+        )
     assert (meta["kernel"], meta["count"]) == (False, 24)
     page = path.read_text()
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
@@ -370,7 +447,7 @@ def test_thirty_two_samples_of_the_courses_model_fit_in_a_megabyte():
 
 def test_the_still_part_names_what_it_shows(explorer):
     page = explorer.page(3)
-    still = page[page.index('id="static"'):page.index('id="meta"')]
+    still = page[page.index('id="static"') : page.index('id="meta"')]
     assert "data:image/jpeg;base64" in still
     assert all(name in still for name in ATTRIBUTES)
     surest = ATTRIBUTES[int(np.argmax(explorer.item(0).header["probabilities"]))]
@@ -386,12 +463,18 @@ def test_the_figure_shows_the_map_where_it_lies_and_says_its_scores(explorer):
     assert (heat.x0, heat.dx) == (56 / 14 - 0.5, 8)
     known = explorer.dataset[3]["regions"][index]
     share = float(energy(torch.from_numpy(weights).view(7, 7), known))
-    said = re.search(r"([\d.]+) % of its attention is in the true region, which covers ([\d.]+) %", figure.description)
+    said = re.search(
+        r"([\d.]+) % of its attention is in the true region, which covers ([\d.]+) %",
+        figure.description,
+    )
     assert float(said[1]) == pytest.approx(100 * share, abs=0.51)
     assert float(said[2]) == pytest.approx(100 * float(known.float().mean()), abs=0.51)
     assert "Layer 0, head 1" in figure.description
     bars = next(trace for trace in figure.figure.data if trace.type == "bar")
-    assert dict(zip(bars.y, bars.x, strict=True))["Eyeglasses"] == explorer.item(3).header["probabilities"][index]
+    assert (
+        dict(zip(bars.y, bars.x, strict=True))["Eyeglasses"]
+        == explorer.item(3).header["probabilities"][index]
+    )
     assert list(bars.x) == sorted(bars.x)
 
 
@@ -404,6 +487,10 @@ def test_what_is_unknown_is_called_unknown():
 
 def test_the_script_is_one_module():
     script = explorer_script()
-    assert re.findall(r"^export .*", script, re.MULTILINE) == ["export default { render: renderExplorer };"]
-    assert "import " not in re.sub(r"/\*.*?\*/", "", script, flags=re.DOTALL).replace("important", "")
+    assert re.findall(r"^export .*", script, re.MULTILINE) == [
+        "export default { render: renderExplorer };"
+    ]
+    assert "import " not in re.sub(r"/\*.*?\*/", "", script, flags=re.DOTALL).replace(
+        "important", ""
+    )
     assert "http" not in script.replace("http://www.w3.org/2000/svg", "")

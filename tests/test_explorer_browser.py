@@ -1,4 +1,6 @@
-"""The explorer's page and widget in Chromium: what is drawn, every control, and the state on both sides of a kernel."""
+"""The explorer's page and widget in Chromium: what is drawn, every control, and the state on both
+sides of a kernel.
+"""
 
 import io
 import json
@@ -40,7 +42,7 @@ from course_lib.data import ATTRIBUTES
 from course_lib.data.population import CELEBA_RATES
 
 pytestmark = pytest.mark.browser
-open_page, open_widget = explorer_driver.open_page, explorer_driver.open_widget     # fixtures
+open_page, open_widget = explorer_driver.open_page, explorer_driver.open_widget  # fixtures
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +60,17 @@ def exact(explorer, sample, layer, head, attribute, checkpoint=None):
     """The model's own weights of one map, before any quantisation."""
     model = explorer._model(checkpoint)
     weights = list(look(model, explorer.read(sample)["image"][None]).weights.values())[layer][0]
-    return (weights.mean(0) if head < 0 else weights[head])[ATTRIBUTES.index(attribute)].numpy().reshape(7, 7)
+    return (
+        (weights.mean(0) if head < 0 else weights[head])[ATTRIBUTES.index(attribute)]
+        .numpy()
+        .reshape(7, 7)
+    )
 
 
 def assert_drawn(page, weights, selector=".looking .picture canvas", index=0, tolerance=12):
-    """The canvas is cividis of the weights; 255 levels, interpolated colours and alpha cost a few of 255."""
+    """The canvas is cividis of the weights; 255 levels, interpolated colours and alpha cost a few
+    of 255.
+    """
     expected = colormaps["cividis"](weights / weights.max())[..., :3] * 255
     shown = pixels(page, selector, index)[..., :3].astype(float)
     assert shown.shape == expected.shape
@@ -70,19 +78,31 @@ def assert_drawn(page, weights, selector=".looking .picture canvas", index=0, to
     assert np.abs(shown - expected).mean() < 3
 
 
-@pytest.mark.parametrize(("sample", "layer", "head", "attribute"), [(0, 1, -1, "Bald"), (5, 0, 2, "Smiling")])
-def test_the_map_on_screen_is_the_weights_in_cividis(open_page, saved, explorer, sample, layer, head, attribute):
+@pytest.mark.parametrize(
+    ("sample", "layer", "head", "attribute"), [(0, 1, -1, "Bald"), (5, 0, 2, "Smiling")]
+)
+def test_the_map_on_screen_is_the_weights_in_cividis(
+    open_page, saved, explorer, sample, layer, head, attribute
+):
     page = open_page(saved)
     put(page, sample=sample, layer=layer, head=head, attribute=attribute)
     weights = exact(explorer, sample, layer, head, attribute)
     assert_drawn(page, weights)
     expected_alpha = 255 * (0.35 + 0.65 * weights / weights.max())
     assert np.abs(pixels(page, ".looking .picture canvas")[..., 3] - expected_alpha).max() < 4
-    for other in range(-1, 3):                               # the grid of all heads
-        assert_drawn(page, exact(explorer, sample, layer, other, attribute), ".heads canvas", 4 * layer + other + 1, 9)
+    for other in range(-1, 3):  # the grid of all heads
+        assert_drawn(
+            page,
+            exact(explorer, sample, layer, other, attribute),
+            ".heads canvas",
+            4 * layer + other + 1,
+            9,
+        )
     chosen = page.locator("[role=option][aria-selected=true]")
     assert attribute.replace("_", " ") in chosen.inner_text()
-    assert sentence(page) == explorer.figure(sample, attribute, layer, head).description.replace(" %", "\u00a0%")
+    assert sentence(page) == explorer.figure(sample, attribute, layer, head).description.replace(
+        " %", "\u00a0%"
+    )
 
 
 def test_the_list_is_filtered_sorted_and_true(open_page, saved, explorer):
@@ -90,19 +110,34 @@ def test_the_list_is_filtered_sorted_and_true(open_page, saved, explorer):
     header = explorer.item(0).header
 
     def listed():
-        return [text.split("\n")[0].replace(" ", "_") for text in page.locator("[role=option]").all_inner_texts()]
+        return [
+            text.split("\n")[0].replace(" ", "_")
+            for text in page.locator("[role=option]").all_inner_texts()
+        ]
 
     rates = dict(zip(ATTRIBUTES, CELEBA_RATES, strict=True))
-    for button, keeps in (("Rare", lambda name: rates[name] < 0.1), ("Common", lambda name: rates[name] > 0.3),
-                          ("All", lambda name: True)):
+    for button, keeps in (
+        ("Rare", lambda name: rates[name] < 0.1),
+        ("Common", lambda name: rates[name] > 0.3),
+        ("All", lambda name: True),
+    ):
         page.get_by_role("button", name=button, exact=True).click()
         settle(page)
         assert set(listed()) == {name for name in ATTRIBUTES if keeps(name)}
-        assert page.get_by_role("button", name=button, exact=True).get_attribute("aria-pressed") == "true"
+        assert (
+            page.get_by_role("button", name=button, exact=True).get_attribute("aria-pressed")
+            == "true"
+        )
     probability = dict(zip(ATTRIBUTES, header["probabilities"], strict=True))
-    error = {name: abs(fact - probability[name]) for name, fact in zip(ATTRIBUTES, header["truth"], strict=True)}
-    for by, values in (("rarity", rates), ("probability", {k: -v for k, v in probability.items()}),
-                       ("error", {k: -v for k, v in error.items()})):
+    error = {
+        name: abs(fact - probability[name])
+        for name, fact in zip(ATTRIBUTES, header["truth"], strict=True)
+    }
+    for by, values in (
+        ("rarity", rates),
+        ("probability", {k: -v for k, v in probability.items()}),
+        ("error", {k: -v for k, v in error.items()}),
+    ):
         page.get_by_label("Sort by").select_option(by)
         settle(page)
         order = [values[name] for name in listed()]
@@ -111,8 +146,10 @@ def test_the_list_is_filtered_sorted_and_true(open_page, saved, explorer):
         text = page.locator(f"[role=option][data-index='{index}']").get_attribute("aria-label")
         fact, found = header["truth"][index], probability[name] >= 0.5
         fate = (("rightly refused", "false alarm"), ("missed", "found"))[fact][found]
-        assert text.endswith(f"predicted {probability[name]:.2f}, threshold 0.50, "
-                             f"{'present' if fact else 'absent'}, {fate}")
+        assert text.endswith(
+            f"predicted {probability[name]:.2f}, threshold 0.50, "
+            f"{'present' if fact else 'absent'}, {fate}"
+        )
 
 
 def test_pointing_previews_and_clicking_holds(open_page, saved, explorer):
@@ -122,7 +159,7 @@ def test_pointing_previews_and_clicking_holds(open_page, saved, explorer):
     settle(page)
     name = page.locator("[role=option]").nth(4).inner_text().split("\n")[0].replace(" ", "_")
     assert sentence(page).startswith(name)
-    assert state(page, "attribute") == "Bald"                # only a preview
+    assert state(page, "attribute") == "Bald"  # only a preview
     assert_drawn(page, exact(explorer, 0, 0, 1, name))
     page.locator("[role=option]").nth(4).click()
     page.mouse.move(5, 5)
@@ -134,7 +171,9 @@ def test_pointing_previews_and_clicking_holds(open_page, saved, explorer):
     page.mouse.move(box["x"] + 0.65 * box["width"], box["y"] + 0.35 * box["height"])
     settle(page)
     looks = np.array([exact(explorer, 0, 0, 1, each)[2, 4] for each in ATTRIBUTES])
-    assert sentence(page).startswith(f"Patch 18 (row 2, column 4) is looked at most by {ATTRIBUTES[looks.argmax()]} ")
+    assert sentence(page).startswith(
+        f"Patch 18 (row 2, column 4) is looked at most by {ATTRIBUTES[looks.argmax()]} "
+    )
     said = float(re.search(rf"{ATTRIBUTES[looks.argmax()]} ([\d.]+)", sentence(page))[1])
     assert said == pytest.approx(looks.max(), abs=0.01)
     assert state(page, "patch") == -1
@@ -143,7 +182,7 @@ def test_pointing_previews_and_clicking_holds(open_page, saved, explorer):
     settle(page)
     assert state(page, "patch") == 18
     first = page.locator("[role=option]").first.inner_text().split("\n")[0].replace(" ", "_")
-    assert first == ATTRIBUTES[looks.argmax()]               # those that look there come first
+    assert first == ATTRIBUTES[looks.argmax()]  # those that look there come first
     page.locator(".tokens").press("Escape")
     settle(page)
     assert state(page, "patch") == -1
@@ -167,8 +206,10 @@ def test_the_scores_are_those_of_python(open_page, saved, explorer):
     assert number("Energy in the region") == pytest.approx(inside, abs=0.7)
     hits = pointing_game(torch.from_numpy(weights), region) > 0.5
     assert ("hits" if hits else "misses") in text.split("Strongest patch")[1]
-    assert page.locator(".region .over").first.get_attribute("d") == explorer.item(3).header["outlines"][
-        ATTRIBUTES.index("Eyeglasses")]
+    assert (
+        page.locator(".region .over").first.get_attribute("d")
+        == explorer.item(3).header["outlines"][ATTRIBUTES.index("Eyeglasses")]
+    )
     page.get_by_label("outline the true region").uncheck()
     settle(page)
     assert page.locator(".region .over").first.get_attribute("d") == ""
@@ -195,9 +236,14 @@ def test_samples_are_stepped_found_and_filtered(open_page, saved, explorer):
     male = [bool(explorer.read(i)["target"][ATTRIBUTES.index("Male")]) for i in range(8)]
     search.fill("-male")
     page.get_by_role("button", name="Find").click()
-    wait(page, f"attention.get('sample') === {next(i % 8 for i in range(7, 15) if not male[i % 8])}")
-    for words, answer in (("21", "not in this page"), ("dog", "no attribute has 'dog'"),
-                          ("male -male", "No sample has")):
+    wait(
+        page, f"attention.get('sample') === {next(i % 8 for i in range(7, 15) if not male[i % 8])}"
+    )
+    for words, answer in (
+        ("21", "not in this page"),
+        ("dog", "no attribute has 'dog'"),
+        ("male -male", "No sample has"),
+    ):
         search.fill(words)
         search.press("Enter")
         eventually(lambda answer=answer: answer in page.locator(".notice").inner_text())
@@ -208,14 +254,18 @@ def test_samples_are_stepped_found_and_filtered(open_page, saved, explorer):
         for i in range(8):
             header, maps = explorer.item(i).header, exact(explorer, i, 1, -1, "Smiling")
             fact, found = header["truth"][index], header["probabilities"][index] >= 0.5
-            fate = {(1, True): "found", (1, False): "missed", (0, True): "false alarm"}.get((fact, found))
+            fate = {(1, True): "found", (1, False): "missed", (0, True): "false alarm"}.get(
+                (fact, found)
+            )
             off = pointing_game(torch.from_numpy(maps), explorer.read(i)["regions"][index]) < 0.5
             if fate == value or (value == "off region" and off and fact):
                 expected.append(i)
         page.get_by_label("Show").select_option(value)
         eventually(lambda: "match" in page.locator(".bar output.number").inner_text())
         settle(page)
-        assert f"· {len(expected) or 'none'} match" in page.locator(".bar output.number").inner_text()
+        assert (
+            f"· {len(expected) or 'none'} match" in page.locator(".bar output.number").inner_text()
+        )
         if expected:
             put(page, sample=expected[0])
             seen = [expected[0]]
@@ -235,12 +285,37 @@ def test_every_control_is_reached_and_works_by_keyboard(open_page, saved):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement === document.body"):
             break
-        reached.append(page.evaluate("""document.activeElement.getAttribute("aria-label")
-            || document.activeElement.closest("label")?.textContent || document.activeElement.textContent"""))
-        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", reached[-1]
-    for wanted in ("sample before", "Sample", "next sample", "Find a sample", "Find", "Show", "Pin", "PNG",
-                   "patches of the image", "Map", "lift faint", "outline", "All", "Rare", "Common", "Sort by",
-                   "Attributes", "Layer", "Head", "layer 0, mean"):
+        reached.append(
+            page.evaluate(
+                """document.activeElement.getAttribute("aria-label")
+            || document.activeElement.closest("label")?.textContent || document.activeElement.textContent"""
+            )
+        )
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", (
+            reached[-1]
+        )
+    for wanted in (
+        "sample before",
+        "Sample",
+        "next sample",
+        "Find a sample",
+        "Find",
+        "Show",
+        "Pin",
+        "PNG",
+        "patches of the image",
+        "Map",
+        "lift faint",
+        "outline",
+        "All",
+        "Rare",
+        "Common",
+        "Sort by",
+        "Attributes",
+        "Layer",
+        "Head",
+        "layer 0, mean",
+    ):
         assert any(name.startswith(wanted) or wanted in name for name in reached), (wanted, reached)
     grid = page.locator(".heads [aria-checked=true]")
     grid.press("ArrowRight")
@@ -268,7 +343,9 @@ def test_every_control_is_reached_and_works_by_keyboard(open_page, saved):
         settle(page)
     assert state(page, "patch") == 7
     assert patches.get_attribute("aria-valuenow") == "7"
-    assert patches.get_attribute("aria-valuetext").startswith("Patch 7 (row 1, column 0) is looked at most by")
+    assert patches.get_attribute("aria-valuetext").startswith(
+        "Patch 7 (row 1, column 0) is looked at most by"
+    )
     patches.press("p")
     settle(page)
     assert page.locator(".pins figure").count() == 1
@@ -288,13 +365,19 @@ def test_keys_that_come_faster_than_pictures_all_count(open_page, saved):
     assert state(page, "patch") == 2 * 7 + 1
 
 
-def test_every_control_does_the_same_on_a_page_and_in_a_widget(open_page, open_widget, saved, explorer):
+def test_every_control_does_the_same_on_a_page_and_in_a_widget(
+    open_page, open_widget, saved, explorer
+):
     page = open_page(saved)
     put(page, sample=2, attribute="Smiling", layer=0, head=-1, sort="rarity")
     drive(page.locator(".explorer"), ATTRIBUTE_CONTROLS, [of_page(page)])
     widget = explorer.create_interactive_viewer(sample=2, attribute="Smiling", layer=0)
     page = open_widget(widget)
-    drive(page.locator(".explorer"), ATTRIBUTE_CONTROLS, [of_page(page), lambda name: getattr(widget, name)])
+    drive(
+        page.locator(".explorer"),
+        ATTRIBUTE_CONTROLS,
+        [of_page(page), lambda name: getattr(widget, name)],
+    )
 
 
 def test_pins_compare_attributes_samples_and_heads(open_page, saved, explorer):
@@ -303,7 +386,7 @@ def test_pins_compare_attributes_samples_and_heads(open_page, saved, explorer):
     page.get_by_role("button", name="Pin").click()
     put(page, sample=4, attribute="Bangs", layer=0, head=2)
     page.get_by_role("button", name="Pin").click()
-    page.get_by_role("button", name="Pin").click()            # the same view is pinned once
+    page.get_by_role("button", name="Pin").click()  # the same view is pinned once
     put(page, sample=5, head=1)
     settle(page)
     cards = page.locator(".pins figure")
@@ -316,14 +399,19 @@ def test_pins_compare_attributes_samples_and_heads(open_page, saved, explorer):
     assert said == pytest.approx(100 * np.minimum(here, there).sum(), abs=1.5)
     cards.first.get_by_role("button", name="Show").click()
     settle(page)
-    assert [state(page, name) for name in ("sample", "attribute", "layer", "head")] == [2, "Smiling", 1, 0]
+    assert [state(page, name) for name in ("sample", "attribute", "layer", "head")] == [
+        2,
+        "Smiling",
+        1,
+        0,
+    ]
     cards.first.get_by_role("button", name="Remove").click()
     settle(page)
     assert cards.count() == 1
     with page.expect_download() as download:
         page.get_by_role("button", name="PNG").click()
     width, height = struct.unpack(">II", download.value.path().read_bytes()[16:24])
-    assert width > 800 > height > 400                         # the view and its pin
+    assert width > 800 > height > 400  # the view and its pin
 
 
 def test_lifting_fading_and_layers_change_what_is_drawn(open_page, saved, explorer):
@@ -335,7 +423,10 @@ def test_lifting_fading_and_layers_change_what_is_drawn(open_page, saved, explor
     assert_drawn(page, np.sqrt(weights / weights.max()))
     page.get_by_role("slider", name="Map").fill("0.2")
     settle(page)
-    assert page.locator(".looking .picture canvas").evaluate("e => getComputedStyle(e).opacity") == "0.2"
+    assert (
+        page.locator(".looking .picture canvas").evaluate("e => getComputedStyle(e).opacity")
+        == "0.2"
+    )
     page.get_by_role("combobox", name="Layer").select_option("1")
     page.get_by_role("combobox", name="Head").select_option("2")
     settle(page)
@@ -380,7 +471,11 @@ def test_light_and_dark_keep_contrast_and_four_hundred_pixels_suffice(open_page,
 def test_without_javascript_the_still_part_stays(open_page, saved):
     page = open_page(saved, script=False)
     assert "JavaScript is off" in page.locator("#note").inner_text()
-    assert page.locator("#static img").get_attribute("alt").startswith("Where the surest attribute looks")
+    assert (
+        page.locator("#static img")
+        .get_attribute("alt")
+        .startswith("Where the surest attribute looks")
+    )
     assert "Wearing_Hat" in page.locator("#static table").inner_text()
 
 
@@ -390,13 +485,19 @@ def test_a_page_says_what_is_unknown_and_what_failed(open_page, tmp_path):
     assert "truth unknown" in sentence(page)
     assert "frequencies unknown" in page.locator(".choosing").inner_text()
     put(page, sample=2)
-    eventually(lambda: "Sample 2 could not be loaded (OSError: disk on fire)" in page.locator(".notice").inner_text())
+    eventually(
+        lambda: (
+            "Sample 2 could not be loaded (OSError: disk on fire)"
+            in page.locator(".notice").inner_text()
+        )
+    )
     page.get_by_role("button", name="next sample").click()
     wait(page, "document.querySelector('.explorer').dataset.sample === '3 0'")
     assert page.locator(".notice").inner_text() == ""
 
 
 # ---------------------------------------------------------------- the widget, with this process as its kernel
+
 
 def shown(page, sample, checkpoint=0):
     wait(page, f"document.querySelector('.explorer').dataset.sample === '{sample} {checkpoint}'")
@@ -411,7 +512,7 @@ def test_samples_come_from_the_kernel_once(open_widget, explorer):
     def items():
         return [content["sample"] for content in page.asked if content.get("kind") == "item"]
 
-    assert 2 not in items()                                   # it came with the widget
+    assert 2 not in items()  # it came with the widget
     python_sets(page, widget, sample=9, head=2)
     shown(page, 9)
     settle(page)
@@ -424,7 +525,11 @@ def test_samples_come_from_the_kernel_once(open_widget, explorer):
     assert items().count(9) == 1
     page.locator(".explorer [role=listbox]").press("End")
     settle(page)
-    eventually(lambda: state(page, "attribute") != "Smiling" and widget.attribute == state(page, "attribute"))
+    eventually(
+        lambda: (
+            state(page, "attribute") != "Smiling" and widget.attribute == state(page, "attribute")
+        )
+    )
 
 
 def test_the_page_forgets_the_oldest_samples(open_widget):
@@ -439,7 +544,7 @@ def test_the_page_forgets_the_oldest_samples(open_widget):
         python_sets(page, widget, sample=sample)
         shown(page, sample)
     again = [content["sample"] for content in page.asked[count:] if content.get("kind") == "item"]
-    assert 0 in again                                         # it was forgotten
+    assert 0 in again  # it was forgotten
     assert 68 not in again
 
 
@@ -448,8 +553,11 @@ def test_filtering_asks_for_predictions_first(open_widget, capsys):
     widget = explorer.create_interactive_viewer(attribute="Smiling")
     page = open_widget(widget)
     codes = small_explorer().predict().outcomes(ATTRIBUTES.index("Smiling"), 0.5)
-    number, outcome = next((code, name) for code, name in ((1, "found"), (2, "missed"), (3, "false alarm"))
-                           if 0 < ((codes & 7) == code).sum() < 24)
+    number, outcome = next(
+        (code, name)
+        for code, name in ((1, "found"), (2, "missed"), (3, "false alarm"))
+        if 0 < ((codes & 7) == code).sum() < 24
+    )
     page.get_by_label("Show").select_option(outcome)
     page.get_by_role("button", name="Predict").click()
     eventually(lambda: "match" in page.locator(".bar output.number").inner_text())
@@ -471,7 +579,9 @@ def test_masking_shows_what_the_prediction_becomes(open_widget, explorer):
     assert widget.mask == 5
     removal = explorer.remove(1, ATTRIBUTES.index("Smiling"), 1, -1, 5)
     said = [float(text) for text in page.locator(".effect .number").all_inner_texts()]
-    assert said == pytest.approx([removal.whole, removal.attended, removal.random.mean()], abs=0.0051)
+    assert said == pytest.approx(
+        [removal.whole, removal.attended, removal.random.mean()], abs=0.0051
+    )
     assert page.locator(".masked i").count() == 5
     python_sets(page, widget, mask=0)
     settle(page)
@@ -489,24 +599,33 @@ def test_an_image_of_ones_own_is_dropped_in_or_refused(open_widget):
     widget = explorer.create_interactive_viewer()
     page = open_widget(widget)
     chooser = page.locator("input[type=file]")
-    for name, content, why in (("notes.txt", b"hello", "is no PNG or JPEG"),
-                               ("cut.png", png(64, 64)[:50], "is damaged"),
-                               ("tiny.png", png(20, 20), "has only 20 × 20 px")):
+    for name, content, why in (
+        ("notes.txt", b"hello", "is no PNG or JPEG"),
+        ("cut.png", png(64, 64)[:50], "is damaged"),
+        ("tiny.png", png(20, 20), "has only 20 × 20 px"),
+    ):
         chooser.set_input_files({"name": name, "mimeType": "image/png", "buffer": content})
-        eventually(lambda name=name, why=why: f"“{name}” {why}" in page.locator(".notice").inner_text())
+        eventually(
+            lambda name=name, why=why: f"“{name}” {why}" in page.locator(".notice").inner_text()
+        )
     assert widget.sample == 0
-    chooser.set_input_files({"name": "me.jpg", "mimeType": "image/jpeg", "buffer": png(90, 70, "JPEG")})
+    chooser.set_input_files(
+        {"name": "me.jpg", "mimeType": "image/jpeg", "buffer": png(90, 70, "JPEG")}
+    )
     shown(page, -1)
     assert (widget.sample, widget.own) == (-1, "me.jpg")
     assert "me.jpg" in page.locator(".bar output.number").inner_text()
     assert "truth unknown" in sentence(page)
     assert page.locator(".notice").inner_text() == ""
     picture = page.locator(".looking img").evaluate("e => e.src")
-    page.evaluate("""async bytes => {
+    page.evaluate(
+        """async bytes => {
         const transfer = new DataTransfer();
         transfer.items.add(new File([new Uint8Array(bytes)], "second.png", { type: "image/png" }));
         document.querySelector(".looking").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer }));
-    }""", list(png(48, 48, colour=(200, 20, 20))))
+    }""",
+        list(png(48, 48, colour=(200, 20, 20))),
+    )
     eventually(lambda: page.evaluate("attention.get('own')") == widget.own == "second.png")
     eventually(lambda: page.locator(".looking img").evaluate("e => e.src") != picture)
     assert widget.sample == -1
@@ -541,7 +660,8 @@ def test_the_page_is_saved_and_the_view_lets_go(open_widget, open_page, explorer
 
 # ---------------------------------------------------------------- the widgets in real notebooks
 
-CELLS = ["""\
+CELLS = [
+    """\
 import sys
 sys.path[:0] = [r"ROOT", r"ROOT/tests"]
 import torch
@@ -549,11 +669,13 @@ torch.set_num_threads(1)
 from explorer_model import small_explorer
 explorer = small_explorer()
 viewer = explorer.create_interactive_viewer(sample=5)
-viewer""", """\
+viewer""",
+    """\
 from explorer_model import small_clips
 personality = small_clips()
 clips = personality.create_interactive_viewer(playing=False)
-clips"""]
+clips""",
+]
 
 
 @pytest.mark.slow
@@ -577,7 +699,7 @@ def test_the_widgets_and_python_see_the_same_state(browser, tmp_path, name):
             first.get_by_role("searchbox").fill("20")
             first.get_by_role("searchbox").press("Enter")
             eventually(lambda: "does not answer" in first.locator(".notice").inner_text())
-            first.get_by_role("searchbox").fill("2")        # what the page holds is still there
+            first.get_by_role("searchbox").fill("2")  # what the page holds is still there
             first.get_by_role("searchbox").press("Enter")
             eventually(lambda: first.get_attribute("data-sample") == "2 0")
 
@@ -585,6 +707,8 @@ def test_the_widgets_and_python_see_the_same_state(browser, tmp_path, name):
 def restart(page, kernel):
     """As the notebook program's own button does it."""
     found = json.loads(urllib.request.urlopen(f"{page.root}/api/kernels", timeout=60).read())
-    request = urllib.request.Request(f"{page.root}/api/kernels/{found[0]['id']}/restart", method="POST")
+    request = urllib.request.Request(
+        f"{page.root}/api/kernels/{found[0]['id']}/restart", method="POST"
+    )
     urllib.request.urlopen(request, timeout=120).close()
     kernel.client.wait_for_ready(timeout=200)

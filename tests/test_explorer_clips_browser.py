@@ -1,4 +1,6 @@
-"""The personality explorer in Chromium: the clip that plays, what is drawn beside it, and every control."""
+"""The personality explorer in Chromium: the clip that plays, what is drawn beside it, and every
+control.
+"""
 
 import re
 
@@ -27,7 +29,7 @@ from course_lib.analysis.explorer_clips import PersonalityExplorer
 from course_lib.data import TRAITS
 
 pytestmark = pytest.mark.browser
-open_page, open_widget = explorer_driver.open_page, explorer_driver.open_widget     # fixtures
+open_page, open_widget = explorer_driver.open_page, explorer_driver.open_widget  # fixtures
 RAISES, LOWERS = (240, 138, 36), (63, 142, 252)
 
 
@@ -52,16 +54,28 @@ def shown(page, sample):
     wait(page, f"document.querySelector('.explorer').dataset.sample === '{sample}'")
 
 
-@pytest.mark.parametrize(("sample", "trait", "head", "token", "step"), [
-    (0, "attention", -1, -1, 3), (2, "attention", 1, 17, 6), (1, "Openness", -1, -1, 0), (1, "Neuroticism", 0, 40, 5)])
-def test_what_is_drawn_is_what_was_computed(open_page, saved, explorer, sample, trait, head, token, step):
+@pytest.mark.parametrize(
+    ("sample", "trait", "head", "token", "step"),
+    [
+        (0, "attention", -1, -1, 3),
+        (2, "attention", 1, 17, 6),
+        (1, "Openness", -1, -1, 0),
+        (1, "Neuroticism", 0, 40, 5),
+    ],
+)
+def test_what_is_drawn_is_what_was_computed(
+    open_page, saved, explorer, sample, trait, head, token, step
+):
     page = open_page(saved)
     put(page, sample=sample, trait=trait, head=head, token=token, step=step)
     shown(page, sample)
     settle(page)
     values = map_of(explorer, sample, trait, head)
     top = np.abs(values).max()
-    for selector, drawn in ((".matrix canvas", values), (".tokens canvas", values[:, step].reshape(7, 7))):
+    for selector, drawn in (
+        (".matrix canvas", values),
+        (".tokens canvas", values[:, step].reshape(7, 7)),
+    ):
         found = pixels(page, selector).astype(float)
         assert found.shape[:2] == drawn.shape
         if trait == "attention":
@@ -71,7 +85,7 @@ def test_what_is_drawn_is_what_was_computed(open_page, saved, explorer, sample, 
             alpha = 255 * np.sqrt(np.abs(drawn) / top)
             assert np.abs(found[..., 3] - alpha).max() < 2
             for colour, where in ((RAISES, drawn > 0), (LOWERS, drawn < 0)):
-                sure = where & (alpha > 60)                 # the browser keeps colours premultiplied
+                sure = where & (alpha > 60)  # the browser keeps colours premultiplied
                 assert np.abs(found[sure][:, :3] - colour).max(initial=0) < 6
     assert sentence(page) == explorer.describe(sample, trait, head, token)
     shares = explorer.clip(sample)[1].shares(trait, head, token)
@@ -81,7 +95,11 @@ def test_what_is_drawn_is_what_was_computed(open_page, saved, explorer, sample, 
         [...column.children].reduce((sum, bar) => sum + bar.getBoundingClientRect().height, 0))""")
     np.testing.assert_allclose(np.array(heights) / max(heights), shares / shares.max(), atol=0.03)
     moment = explorer.moment(sample)
-    assert page.locator(".steps .decides").get_attribute("aria-label").startswith(f"time step {moment}, the moment")
+    assert (
+        page.locator(".steps .decides")
+        .get_attribute("aria-label")
+        .startswith(f"time step {moment}, the moment")
+    )
     text = page.locator(".readout").inner_text()
     assert ("hits" if int(shares.argmax()) == moment else "misses") in text
 
@@ -93,21 +111,35 @@ def test_the_five_traits_stand_beside_the_truth(open_page, saved, explorer):
     clip, seen = explorer.clip(1)
     for index, name in enumerate(TRAITS):
         row = page.locator(f"[data-trait={name}]")
-        assert row.get_attribute("aria-label") == (f"{name}, predicted {seen.traits[index]:.2f}, "
-                                                   f"in truth {clip['traits'][index]:.2f}")
-        assert row.locator(".number").inner_text() == f"{seen.traits[index]:.2f} / {clip['traits'][index]:.2f}"
+        assert (
+            row.get_attribute("aria-label")
+            == f"{name}, predicted {seen.traits[index]:.2f}, in truth {clip['traits'][index]:.2f}"
+        )
+        assert (
+            row.locator(".number").inner_text()
+            == f"{seen.traits[index]:.2f} / {clip['traits'][index]:.2f}"
+        )
         small = pixels(page, f"[data-trait={name}] canvas")[0, :, :3].astype(float)
         shares = seen.shares(name).numpy()
-        assert np.abs(small - colormaps["cividis"](shares / max(0.5, shares.max()))[:, :3] * 255).max() < 12
+        assert (
+            np.abs(small - colormaps["cividis"](shares / max(0.5, shares.max()))[:, :3] * 255).max()
+            < 12
+        )
 
 
-def test_every_control_does_the_same_on_a_page_and_in_a_widget(open_page, open_widget, saved, explorer):
+def test_every_control_does_the_same_on_a_page_and_in_a_widget(
+    open_page, open_widget, saved, explorer
+):
     page = open_page(saved)
     put(page, step=0)
     drive(page.locator(".explorer"), CLIP_CONTROLS, [of_page(page)])
     widget = explorer.create_interactive_viewer(playing=False)
     page = open_widget(widget)
-    drive(page.locator(".explorer"), CLIP_CONTROLS, [of_page(page), lambda name: getattr(widget, name)])
+    drive(
+        page.locator(".explorer"),
+        CLIP_CONTROLS,
+        [of_page(page), lambda name: getattr(widget, name)],
+    )
     python_sets(page, widget, sample=2, trait="Extraversion", token=7)
     shown(page, 2)
     eventually(lambda: sentence(page) == explorer.describe(2, "Extraversion", token=7))
@@ -133,13 +165,19 @@ def film_frame(page):
         return errors.indexOf(Math.min(...errors)); }""")
 
 
-def test_the_clip_plays_with_its_playhead_and_stands_still_for_those_who_want_that(open_page, saved):
-    page = open_page(saved)                                   # reduced motion
+def test_the_clip_plays_with_its_playhead_and_stands_still_for_those_who_want_that(
+    open_page, saved
+):
+    page = open_page(saved)  # reduced motion
     assert state(page, "playing") is False
     for step in (0, 5, 7):
         put(page, step=step)
         eventually(lambda step=step: film_frame(page) == 4 * step + 2)
-        assert page.locator(".steps [aria-checked=true]").get_attribute("aria-label").startswith(f"time step {step}")
+        assert (
+            page.locator(".steps [aria-checked=true]")
+            .get_attribute("aria-label")
+            .startswith(f"time step {step}")
+        )
     page = open_page(saved, motion="no-preference")
     assert state(page, "playing") is True
     seen = set()
@@ -149,7 +187,7 @@ def test_the_clip_plays_with_its_playhead_and_stands_still_for_those_who_want_th
     settle(page)
     assert film_frame(page) // 4 == step
     for _ in range(20):
-        settle(page)                                          # time for forty frames
+        settle(page)  # time for forty frames
     assert state(page, "step") == step
     left = page.evaluate("document.querySelector('.playhead').style.left")
     assert float(left.rstrip("%")) == 100 * step / 8
@@ -171,8 +209,12 @@ def test_pointing_previews_and_clicking_holds(open_page, saved, explorer):
     place = box["x"] + 0.81 * box["width"], box["y"] + box["height"] * 30.5 / 49
     page.mouse.move(*place)
     value = map_of(explorer, 1, "Openness")[30, 6]
-    eventually(lambda: "Face patch 30 (row 4, column 2), time step 6: " + ("raises" if value > 0 else "lowers")
-               in page.locator("[aria-label='Over time'] > .note").inner_text())
+    eventually(
+        lambda: (
+            "Face patch 30 (row 4, column 2), time step 6: " + ("raises" if value > 0 else "lowers")
+            in page.locator("[aria-label='Over time'] > .note").inner_text()
+        )
+    )
     page.mouse.click(*place)
     page.mouse.move(5, 5)
     settle(page)
@@ -188,11 +230,26 @@ def test_all_is_reached_by_tab_with_a_visible_focus(open_page, saved):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement === document.body"):
             break
-        reached.append(page.evaluate("""document.activeElement.getAttribute("aria-label")
-            || document.activeElement.closest("label")?.textContent || document.activeElement.textContent"""))
-        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", reached[-1]
-    for wanted in ("clip before", "Clip", "next clip", "Head", "Play", "Time step", "patches of the face", "time step",
-                   "Attention"):
+        reached.append(
+            page.evaluate(
+                """document.activeElement.getAttribute("aria-label")
+            || document.activeElement.closest("label")?.textContent || document.activeElement.textContent"""
+            )
+        )
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", (
+            reached[-1]
+        )
+    for wanted in (
+        "clip before",
+        "Clip",
+        "next clip",
+        "Head",
+        "Play",
+        "Time step",
+        "patches of the face",
+        "time step",
+        "Attention",
+    ):
         assert any(wanted in name for name in reached), (wanted, reached)
     page.locator("body").press("Shift+Tab")
     assert page.locator("button:not([role])").evaluate_all("all => all.every(each => each.title)")
@@ -202,13 +259,19 @@ def test_light_dark_narrow_and_without_javascript(open_page, saved):
     for scheme in ("light", "dark"):
         page = open_page(saved, scheme, width=400)
         assert page.evaluate("document.documentElement.scrollWidth") <= 400
-        paper, ink, mark = page.evaluate("""(({ backgroundColor, color }) => [backgroundColor, color, getComputedStyle(
-            document.querySelector(".decides small")).color])(getComputedStyle(document.querySelector(".explorer")))""")
+        paper, ink, mark = page.evaluate(
+            """(({ backgroundColor, color }) => [backgroundColor, color, getComputedStyle(
+            document.querySelector(".decides small")).color])(getComputedStyle(document.querySelector(".explorer")))"""
+        )
         assert contrast(ink, paper) > 7
         assert contrast(mark, paper) > 4
         assert (luminance(paper) > 0.5) == (scheme == "light")
     page = open_page(saved, script=False)
-    assert page.locator("#static img").first.get_attribute("alt").startswith("Attention over the 8 moments")
+    assert (
+        page.locator("#static img")
+        .first.get_attribute("alt")
+        .startswith("Attention over the 8 moments")
+    )
 
 
 def test_a_page_says_what_is_unknown_and_what_failed(open_page, tmp_path):
@@ -217,10 +280,15 @@ def test_a_page_says_what_is_unknown_and_what_failed(open_page, tmp_path):
     put(page, trait="Openness")
     assert "truth unknown" in sentence(page)
     assert page.locator(".readout").inner_text().count("unknown") == 2
-    assert page.locator(".pictures figure:visible").count() == 2                     # no frames, but flow and face
+    assert page.locator(".pictures figure:visible").count() == 2  # no frames, but flow and face
     assert re.search(r"0?\.\d\d / \?", page.locator("[data-trait=Openness] .number").inner_text())
     put(page, sample=1)
-    eventually(lambda: "Clip 1 could not be loaded (OSError: disk on fire)" in page.locator(".notice").inner_text())
+    eventually(
+        lambda: (
+            "Clip 1 could not be loaded (OSError: disk on fire)"
+            in page.locator(".notice").inner_text()
+        )
+    )
     put(page, sample=3)
     shown(page, 3)
     assert page.locator(".notice").inner_text() == ""
@@ -236,7 +304,7 @@ def test_the_widget_asks_once_saves_a_page_and_lets_go(open_widget, open_page, t
     shown(page, 0)
     python_sets(page, widget, sample=1)
     shown(page, 1)
-    assert 1 not in asked()                                   # it came with the widget
+    assert 1 not in asked()  # it came with the widget
     assert asked().count(0) == 1
     with page.expect_download() as download:
         page.get_by_role("button", name="Page", exact=True).click()

@@ -1,4 +1,6 @@
-"""Deletion and insertion: a model that reads one patch collapses exactly when that patch goes; loops agree."""
+"""Deletion and insertion: a model that reads one patch collapses exactly when that patch goes;
+loops agree.
+"""
 
 import math
 
@@ -19,14 +21,20 @@ from course_lib.analysis.faithfulness import (
     removal_order,
     score_faithfulness,
 )
-from course_lib.analysis.faithfulness_pictures import plot_each_attribute, plot_faithfulness, plot_iou
+from course_lib.analysis.faithfulness_pictures import (
+    plot_each_attribute,
+    plot_faithfulness,
+    plot_iou,
+)
 from course_lib.analysis.map_agreement import resampled_means
 
-PATCHES = ((2, 5), (0, 0))                          # what the two outputs read, of 7 × 7 patches
+PATCHES = ((2, 5), (0, 0))  # what the two outputs read, of 7 × 7 patches
 
 
 class OnePatch(nn.Module):
-    """Output k is sure if patch PATCHES[k], 4 × 4 px, is bright, and sure of the opposite if it is dark."""
+    """Output k is sure if patch PATCHES[k], 4 × 4 px, is bright, and sure of the opposite if it is
+    dark.
+    """
 
     def __init__(self):
         super().__init__()
@@ -34,15 +42,20 @@ class OnePatch(nn.Module):
 
     def forward(self, images):
         grey = images.mean(1)
-        return torch.stack([20 * (grey[:, 4 * r:4 * r + 4, 4 * c:4 * c + 4].mean((1, 2)) - 0.5)
-                            for r, c in PATCHES], 1)
+        return torch.stack(
+            [
+                20 * (grey[:, 4 * r : 4 * r + 4, 4 * c : 4 * c + 4].mean((1, 2)) - 0.5)
+                for r, c in PATCHES
+            ],
+            1,
+        )
 
 
 def bright(items):
     """Dark images in which both patches are bright."""
     images = torch.zeros(items, 3, 28, 28)
     for r, c in PATCHES:
-        images[:, :, 4 * r:4 * r + 4, 4 * c:4 * c + 4] = 1
+        images[:, :, 4 * r : 4 * r + 4, 4 * c : 4 * c + 4] = 1
     return images
 
 
@@ -63,10 +76,10 @@ def test_the_patch_that_is_read_decides_when_it_goes(output):
     curve = deletion_curve(OnePatch(), images, which, maps, hidden)
     assert curve.shape == (5, 50)
     assert curve[:, 0].tolist() == pytest.approx([SURE] * 5)
-    assert (curve[:, 1:] < 1.01 * UNSURE).all()                     # gone with the first token, for good
+    assert (curve[:, 1:] < 1.01 * UNSURE).all()  # gone with the first token, for good
     late = deletion_curve(OnePatch(), images, which, -maps, hidden)
     assert (late[:, :49] > 0.99 * SURE).all()
-    assert (late[:, 49] < 1.01 * UNSURE).all()                      # gone with the last
+    assert (late[:, 49] < 1.01 * UNSURE).all()  # gone with the last
     back = insertion_curve(OnePatch(), images, which, maps, hidden)
     assert (back[:, 0] < 1.01 * UNSURE).all()
     assert (back[:, 1:] > 0.99 * SURE).all()
@@ -77,10 +90,18 @@ def test_each_token_is_removed_in_its_turn():
     for turn in (1, 7, 30):
         maps = torch.rand(49, 49).argsort(1).float()
         place = 7 * PATCHES[0][0] + PATCHES[0][1]
-        maps.scatter_(1, (maps == 49 - turn).int().argmax(1)[:, None], maps[:, place].clone()[:, None])
-        maps[:, place] = 49 - turn                                  # its rank from the top is `turn`
-        curve = deletion_curve(OnePatch(), images, torch.zeros(49, dtype=torch.long), maps.view(49, 7, 7),
-                               torch.zeros_like(images), range(turn + 2))
+        maps.scatter_(
+            1, (maps == 49 - turn).int().argmax(1)[:, None], maps[:, place].clone()[:, None]
+        )
+        maps[:, place] = 49 - turn  # its rank from the top is `turn`
+        curve = deletion_curve(
+            OnePatch(),
+            images,
+            torch.zeros(49, dtype=torch.long),
+            maps.view(49, 7, 7),
+            torch.zeros_like(images),
+            range(turn + 2),
+        )
         assert (curve[:, turn - 1] > 0.9).all()
         assert (curve[:, turn] < 0.1).all()
 
@@ -96,7 +117,9 @@ def test_curves_equal_a_literal_loop():
         for step, count in enumerate(removed):
             image = images[item].clone()
             for _, r, c in ranked[:count]:
-                image[:, 4 * r:4 * r + 4, 4 * c:4 * c + 4] = hidden[item, :, 4 * r:4 * r + 4, 4 * c:4 * c + 4]
+                image[:, 4 * r : 4 * r + 4, 4 * c : 4 * c + 4] = hidden[
+                    item, :, 4 * r : 4 * r + 4, 4 * c : 4 * c + 4
+                ]
             with torch.no_grad():
                 expected = model(image[None]).sigmoid()[0, which[item]].item()
             assert curve[item, step].item() == pytest.approx(expected, abs=1e-6)
@@ -104,7 +127,9 @@ def test_curves_equal_a_literal_loop():
 
 def test_the_model_is_left_as_it_was():
     model = OnePatch().train()
-    curve = deletion_curve(model, bright(2), torch.zeros(2, dtype=torch.long), peak(2, 1, 1), torch.zeros(2, 3, 28, 28))
+    curve = deletion_curve(
+        model, bright(2), torch.zeros(2, dtype=torch.long), peak(2, 1, 1), torch.zeros(2, 3, 28, 28)
+    )
     assert model.training
     assert not curve.requires_grad
     assert model.rest.weight.grad is None
@@ -120,7 +145,7 @@ def test_the_strongest_go_first(rows, columns, seed):
 def test_ties_take_turns_at_random():
     turns = removal_order(torch.ones(5000, 2, 3))
     assert sorted(turns[0].flatten().tolist()) == list(range(6))
-    assert (turns.float().mean(0) - 2.5).abs().max() < 0.15         # reading order would give 0 to 5
+    assert (turns.float().mean(0) - 2.5).abs().max() < 0.15  # reading order would give 0 to 5
     assert torch.equal(turns, removal_order(torch.ones(5000, 2, 3)))
 
 
@@ -136,7 +161,9 @@ def test_area_is_the_trapezoid_rule_over_the_share_removed(removed, seed):
 
 def test_blur_is_gaussian_and_the_flat_image_has_the_mean_colour():
     images = torch.rand(2, 3, 40, 40)
-    expected = gaussian_filter(images.double().numpy(), (0, 0, 4, 4), mode="mirror", radius=(0, 0, 12, 12))
+    expected = gaussian_filter(
+        images.double().numpy(), (0, 0, 4, 4), mode="mirror", radius=(0, 0, 12, 12)
+    )
     assert np.abs(blurred(images).numpy() - expected).max() < 1e-5
     flat = mean_colour(images)
     assert flat.shape == images.shape
@@ -144,20 +171,25 @@ def test_blur_is_gaussian_and_the_flat_image_has_the_mean_colour():
 
 
 def scored(**settings):
-    """Eight images; output 0 is chosen everywhere, output 1 in half; one kind of map is right, one is noise."""
+    """Eight images; output 0 is chosen everywhere, output 1 in half; one kind of map is right, one
+    is noise.
+    """
     images = bright(8)
     chosen = torch.ones(8, 2, dtype=torch.bool)
     chosen[4:, 1] = False
     right = torch.stack([peak(8, *patch) for patch in PATCHES], 1)
-    right[4:, 1] = 100 * torch.rand(4, 7, 7)                        # not chosen: must not count
-    return score_faithfulness(OnePatch(), images, chosen, {"right": right, "noise": torch.rand(8, 2, 7, 7)}, **settings)
+    right[4:, 1] = 100 * torch.rand(4, 7, 7)  # not chosen: must not count
+    return score_faithfulness(
+        OnePatch(), images, chosen, {"right": right, "noise": torch.rand(8, 2, 7, 7)}, **settings
+    )
 
 
 def test_good_maps_stand_beside_their_baselines():
     scores = scored(replacement="mean colour")
     assert len(scores.image) == 12
     assert set(scores.curves["deletion"]) == {"right", "noise", "mean map", "random order"}
-    assert scores.area("deletion", "right") == pytest.approx(SURE / 98, rel=0.02)    # half a step of 49
+    # half a step of 49
+    assert scores.area("deletion", "right") == pytest.approx(SURE / 98, rel=0.02)
     assert scores.area("insertion", "right") == pytest.approx(1 - 1 / 98, abs=0.001)
     # Patches that never move are found by a habit too: the mean map of the chosen is as good.
     assert scores.area("deletion", "mean map") == pytest.approx(scores.area("deletion", "right"))
@@ -167,8 +199,17 @@ def test_good_maps_stand_beside_their_baselines():
         assert 0 < low < mean < high
         assert scores.gain(measure, "random order", "right")[0] == pytest.approx(-mean)
     text = str(scores)
-    assert all(word in text for word in ("right", "noise", "mean map", "random order", "12 attributes of 8 images",
-                                         "own mean colour"))
+    assert all(
+        word in text
+        for word in (
+            "right",
+            "noise",
+            "mean map",
+            "random order",
+            "12 attributes of 8 images",
+            "own mean colour",
+        )
+    )
 
 
 def test_a_mean_map_from_other_images_is_used_if_given():
@@ -183,7 +224,7 @@ def test_intervals_draw_images_and_not_attributes():
     values = torch.randn(60)
     once = resampled_means(values, torch.arange(60))
     copied = resampled_means(values.repeat_interleave(10), torch.arange(60).repeat_interleave(10))
-    assert once == pytest.approx(copied)                             # copies of an image teach nothing
+    assert once == pytest.approx(copied)  # copies of an image teach nothing
     mean, low, high = once
     assert mean == pytest.approx(values.mean().item())
     assert high - low == pytest.approx(2 * 1.96 * values.std().item() / math.sqrt(60), rel=0.15)
@@ -201,7 +242,9 @@ def test_the_picture_says_what_was_hidden_and_what_it_gained():
 
 def test_each_attribute_is_drawn_best_first_and_the_unknown_left_out():
     ours = torch.tensor([0.2, math.nan, 0.9, 0.5])
-    picture = plot_each_attribute({"ours": ours, "chance": torch.full((4,), 0.1)}, ("Hat", "Young", "Bald", "No_Beard"))
+    picture = plot_each_attribute(
+        {"ours": ours, "chance": torch.full((4,), 0.1)}, ("Hat", "Young", "Bald", "No_Beard")
+    )
     axis = picture.figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["Bald", "No Beard", "Hat"]
     assert axis.lines[0].get_xdata() == pytest.approx([0.9, 0.5, 0.2])
@@ -210,20 +253,34 @@ def test_each_attribute_is_drawn_best_first_and_the_unknown_left_out():
 
 
 def test_the_overlap_says_where_it_is_largest():
-    picture = plot_iou({"ours": torch.tensor([0.1, 0.2, 0.3, 0.4, 0.3, 0.2, 0.1, 0, 0]), "flat": torch.full((9,), 0.1)})
+    picture = plot_iou(
+        {
+            "ours": torch.tensor([0.1, 0.2, 0.3, 0.4, 0.3, 0.2, 0.1, 0, 0]),
+            "flat": torch.full((9,), 0.1),
+        }
+    )
     assert "ours 0.40 at 0.4, flat 0.10 at 0.1" in picture.description
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"maps": torch.rand(2, 7, 7)}, "do not belong together"),
-    ({"hidden": torch.rand(3, 3, 14, 14)}, "do not belong together"),
-    ({"attributes": torch.zeros(2, dtype=torch.long)}, "do not belong together"),
-    ({"maps": torch.full((3, 7, 7), math.nan)}, "NaN"),
-    ({"removed": [0, 60]}, "at most 49"), ({"removed": [5, 1]}, "rising"), ({"removed": [4]}, "at least two"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"maps": torch.rand(2, 7, 7)}, "do not belong together"),
+        ({"hidden": torch.rand(3, 3, 14, 14)}, "do not belong together"),
+        ({"attributes": torch.zeros(2, dtype=torch.long)}, "do not belong together"),
+        ({"maps": torch.full((3, 7, 7), math.nan)}, "NaN"),
+        ({"removed": [0, 60]}, "at most 49"),
+        ({"removed": [5, 1]}, "rising"),
+        ({"removed": [4]}, "at least two"),
+    ],
+)
 def test_bad_items_get_one_sentence(change, words):
-    arguments = {"images": bright(3), "attributes": torch.zeros(3, dtype=torch.long), "maps": torch.rand(3, 7, 7),
-                 "hidden": torch.zeros(3, 3, 28, 28)} | change
+    arguments = {
+        "images": bright(3),
+        "attributes": torch.zeros(3, dtype=torch.long),
+        "maps": torch.rand(3, 7, 7),
+        "hidden": torch.zeros(3, 3, 28, 28),
+    } | change
     with pytest.raises(ValueError, match=words) as error:
         deletion_curve(OnePatch(), **arguments)
     assert "\n" not in str(error.value)

@@ -1,4 +1,6 @@
-"""Figures to explore: offline as a file, light in a notebook, with a sentence for whoever cannot turn them."""
+"""Figures to explore: offline as a file, light in a notebook, with a sentence for whoever cannot
+turn them.
+"""
 
 import json
 import re
@@ -36,12 +38,14 @@ def shown(volumes, monkeypatch):
 
 def test_points_are_where_the_activation_is(volumes):
     quiet, busy = space_time_figure(volumes, strongest=10).figure.data
-    assert (list(quiet.x), list(quiet.z), list(quiet.y)) == ([2, 0], [1, 2], [4, 0])        # step, row, column
+    # step, row, column
+    assert (list(quiet.x), list(quiet.z), list(quiet.y)) == ([2, 0], [1, 2], [4, 0])
     assert list(quiet.marker.color) == [1, 0.5]
     assert quiet.marker.size[0] > quiet.marker.size[1]
     assert len(busy.x) == 10
-    assert min(volumes["busy"][t, r, c] for t, r, c in zip(busy.x, busy.z, busy.y, strict=True)) == \
-        pytest.approx(np.sort(volumes["busy"], axis=None)[-10])
+    assert min(
+        volumes["busy"][t, r, c] for t, r, c in zip(busy.x, busy.z, busy.y, strict=True)
+    ) == pytest.approx(np.sort(volumes["busy"], axis=None)[-10])
 
 
 def test_the_menu_shows_one_volume_at_a_time(volumes):
@@ -66,10 +70,10 @@ def test_a_saved_figure_needs_no_network(volumes, tmp_path):
     figure = space_time_figure(volumes)
     page = figure.save(tmp_path / "figure.html").read_text(encoding="utf-8")
     assert not re.search(r"<script[^>]*\ssrc=|<link|@import", page.split("plotly.js")[0])
-    assert len(page) > 3_000_000                            # plotly.js is inside
-    assert f"<figcaption style=\"margin:8px\">{figure.description}</figcaption>" in page
+    assert len(page) > 3_000_000  # plotly.js is inside
+    assert f'<figcaption style="margin:8px">{figure.description}</figcaption>' in page
     assert '"showSendToCloud": false' in page
-    assert page.startswith("<!doctype html>\n<html lang=\"en\">")
+    assert page.startswith('<!doctype html>\n<html lang="en">')
     assert [path.name for path in tmp_path.iterdir()] == ["figure.html"]
 
 
@@ -79,13 +83,13 @@ def test_a_notebook_gets_data_and_a_sentence_and_no_plotly(shown, volumes):
     assert len(figure[MIME]["data"]) == 2
     assert figure["text/plain"] == space_time_figure(volumes).description
     assert "quiet: strongest at step 2" in sentence["text/html"]
-    assert len(json.dumps(shown)) < 100_000                 # plotly.js alone has 5 MB
+    assert len(json.dumps(shown)) < 100_000  # plotly.js alone has 5 MB
 
 
 def test_elsewhere_the_figure_lives_in_a_frame_of_its_own(shown):
     frame = shown[0]["text/html"]
     assert frame.startswith("<iframe srcdoc=")
-    assert frame.count("<") == 2                            # all of the page is escaped
+    assert frame.count("<") == 2  # all of the page is escaped
     assert 'title="Activations over 4 steps' in frame
 
 
@@ -96,11 +100,16 @@ def test_hostile_names_stay_text(volumes, tmp_path):
     assert "<script>alert" not in page
 
 
-@pytest.mark.parametrize(("volumes", "words"), [
-    ({}, "no volume"), ({"flat": np.zeros((4, 3))}, "'flat' of shape"), ({"empty": np.zeros((0, 3, 3))}, "is empty"),
-    ({"broken": np.full((2, 2, 2), np.nan)}, "not finite"),
-    ({"a": np.zeros((2, 2, 2)), "b": np.zeros((4, 2, 2))}, "unlike the first"),
-])
+@pytest.mark.parametrize(
+    ("volumes", "words"),
+    [
+        ({}, "no volume"),
+        ({"flat": np.zeros((4, 3))}, "'flat' of shape"),
+        ({"empty": np.zeros((0, 3, 3))}, "is empty"),
+        ({"broken": np.full((2, 2, 2), np.nan)}, "not finite"),
+        ({"a": np.zeros((2, 2, 2)), "b": np.zeros((4, 2, 2))}, "unlike the first"),
+    ],
+)
 def test_what_cannot_be_drawn_gets_one_sentence(volumes, words):
     with pytest.raises(ValueError, match=words) as error:
         space_time_figure(volumes)
@@ -110,8 +119,10 @@ def test_what_cannot_be_drawn_gets_one_sentence(volumes, words):
 def test_any_plotly_figure_can_be_shown():
     import plotly.graph_objects as go
 
-    figure = ExplorableFigure(go.Figure(go.Scatter(y=[1, 3, 2])), "Three points; the second is highest, 3.")
-    assert figure.figure.layout.height is None              # then plotly's own default is assumed
+    figure = ExplorableFigure(
+        go.Figure(go.Scatter(y=[1, 3, 2])), "Three points; the second is highest, 3."
+    )
+    assert figure.figure.layout.height is None  # then plotly's own default is assumed
     figure._ipython_display_()
 
 
@@ -123,11 +134,15 @@ def test_the_saved_figure_draws_offline_and_its_menu_works(browser, volumes, tmp
     page.on("request", lambda request: asked.append(request.url))
     page.goto(space_time_figure(volumes).save(tmp_path / "figure.html").as_uri(), timeout=PATIENCE)
     page.wait_for_selector(".js-plotly-plot .updatemenu-header", timeout=PATIENCE)
-    assert page.evaluate("document.querySelector('.js-plotly-plot').data.map(trace => trace.visible)") == [True, False]
+    assert page.evaluate(
+        "document.querySelector('.js-plotly-plot').data.map(trace => trace.visible)"
+    ) == [True, False]
     page.locator(".updatemenu-header").click()
     page.locator(".updatemenu-dropdown-button", has_text="busy").click()
     page.wait_for_function("document.querySelector('.js-plotly-plot').data[1].visible === true")
-    assert page.evaluate("document.querySelector('.js-plotly-plot').data.map(trace => trace.visible)") == [False, True]
+    assert page.evaluate(
+        "document.querySelector('.js-plotly-plot').data.map(trace => trace.visible)"
+    ) == [False, True]
     assert page.locator("figcaption").inner_text().startswith("Activations over 4 steps")
     assert errors == []
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []

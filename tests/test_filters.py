@@ -1,10 +1,16 @@
-"""What channels look for: ascent finds a known answer, each regulariser does its job, strongest inputs are found."""
+"""What channels look for: ascent finds a known answer, each regulariser does its job, strongest
+inputs are found.
+"""
 
 import pytest
 import torch
 from torch import nn
 
-from course_lib.analysis.filters import effective_receptive_field, maximise_channels, strongest_inputs
+from course_lib.analysis.filters import (
+    effective_receptive_field,
+    maximise_channels,
+    strongest_inputs,
+)
 
 
 @pytest.fixture
@@ -25,7 +31,9 @@ def stripes():
 
 def high_frequencies(images):
     power = torch.fft.rfft2(images - images.mean((2, 3), keepdim=True)).abs().square()
-    frequency = torch.hypot(torch.fft.fftfreq(images.shape[2])[:, None], torch.fft.rfftfreq(images.shape[3]))
+    frequency = torch.hypot(
+        torch.fft.fftfreq(images.shape[2])[:, None], torch.fft.rfftfreq(images.shape[3])
+    )
     return ((power * (frequency > 0.125)).sum() / power.sum()).item()
 
 
@@ -42,24 +50,34 @@ def test_each_channel_has_its_own_image(colours):
     both = maximise_channels(colours, "0", [1, 0], size=8, steps=5, jitter=0)
     assert not torch.equal(both[0], both[1])
     assert torch.equal(alone, maximise_channels(colours, "0", [1], size=8, steps=5, jitter=0))
-    assert not torch.equal(alone, maximise_channels(colours, "0", [1], size=8, steps=5, jitter=0, seed=1))
+    assert not torch.equal(
+        alone, maximise_channels(colours, "0", [1], size=8, steps=5, jitter=0, seed=1)
+    )
 
 
 def test_decay_and_smoothness_each_lower_high_frequencies(colours, stripes):
     def share(model, layer, **settings):
-        return high_frequencies(maximise_channels(model, layer, [0], size=32, steps=20, jitter=0, **settings))
+        return high_frequencies(
+            maximise_channels(model, layer, [0], size=32, steps=20, jitter=0, **settings)
+        )
 
-    assert share(colours, "0", decay=1.0, smoothness=0.0) < 0.5 * share(colours, "0", decay=0.0, smoothness=0.0)
-    assert share(stripes, "1", decay=0.0, smoothness=3.0) < 0.8 * share(stripes, "1", decay=0.0, smoothness=0.0)
+    assert share(colours, "0", decay=1.0, smoothness=0.0) < 0.5 * share(
+        colours, "0", decay=0.0, smoothness=0.0
+    )
+    assert share(stripes, "1", decay=0.0, smoothness=3.0) < 0.8 * share(
+        stripes, "1", decay=0.0, smoothness=0.0
+    )
 
 
 def test_jitter_makes_what_counts_survive_a_shift():
-    layer = nn.Conv2d(3, 1, 4, stride=4, bias=False)                # sees a shift as another phase
+    layer = nn.Conv2d(3, 1, 4, stride=4, bias=False)  # sees a shift as another phase
     layer.weight.data = torch.tensor([1.0, -1, 1, -1]).expand(1, 3, 4, 4).clone()
     model = nn.Sequential(layer, nn.Softplus()).eval()
 
     def kept(jitter):
-        image = maximise_channels(model, "1", [0], size=16, steps=30, smoothness=0.0, decay=0.0, jitter=jitter)
+        image = maximise_channels(
+            model, "1", [0], size=16, steps=30, smoothness=0.0, decay=0.0, jitter=jitter
+        )
         shifted = torch.stack([model(image.roll(step, 3)).mean() for step in range(4)])
         return (shifted.min() / shifted.max()).item()
 
@@ -78,7 +96,7 @@ def test_the_model_is_left_as_it_was(colours):
 def test_strongest_inputs_come_in_order_with_their_maps(colours):
     images = torch.zeros(7, 3, 4, 4)
     images[:, 0] = torch.tensor([0.1, 0.9, 0.3, 0.5, 0.2, 0.7, 0.0])[:, None, None]
-    images[5, 0, :2] = 0.8                              # 0.75 on average
+    images[5, 0, :2] = 0.8  # 0.75 on average
     best, maps = strongest_inputs(colours, "0", [1, 0], images, count=3, chunk=2)
     assert best.tolist() == [[6, 0, 4], [1, 5, 3]]
     assert maps.shape == (2, 3, 4, 4)

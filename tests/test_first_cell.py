@@ -1,4 +1,6 @@
-"""The first cell of every notebook, run as on Colab: in an empty folder, by a Python that has no course_lib."""
+"""The first cell of every notebook, run as on Colab: in an empty folder, by a Python that has no
+course_lib.
+"""
 
 import http.server
 import json
@@ -20,12 +22,16 @@ from test_notebooks import FIRST_CELL, NOTEBOOKS, REPOSITORY
 from retarget import configured, retarget
 
 ROOT = Path(__file__).parent.parent
-HANGS = 600                             # seconds
+HANGS = 600  # seconds
 
 
 def cloning_from(address: str) -> dict[str, str]:
     """The environment in which git goes to `address` when the cell names the course's own."""
-    return {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{address}.insteadOf", "GIT_CONFIG_VALUE_0": REPOSITORY}
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{address}.insteadOf",
+        "GIT_CONFIG_VALUE_0": REPOSITORY,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +40,30 @@ def course(tmp_path_factory):
     root = tmp_path_factory.mktemp("a course")
     (root / "course_lib").mkdir()
     (root / "course_lib" / "__init__.py").write_text("def setup():\n    print('set up')\n")
-    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a", "commit", "-qm", "One"]):
+    for command in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a", "commit", "-qm", "One"],
+    ):
         subprocess.run(["git", *command], cwd=root, check=True)
     return root.as_uri()
 
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
-    """The folder of a kernel called bare, whose Python has all packages of this one but not the course."""
+    """The folder of a kernel called bare, whose Python has all packages of this one but not the
+    course.
+    """
     folder = tmp_path_factory.mktemp("bare")
     venv.create(folder / "venv")
     (site,) = (folder / "venv").glob("lib/python*/site-packages")
-    (site / "packages.pth").write_text(str(Path(numpy.__file__).parent.parent))     # whose own .pth files are not read
+    # whose own .pth files are not read
+    (site / "packages.pth").write_text(str(Path(numpy.__file__).parent.parent))
     python = str(folder / "venv" / "bin" / "python")
-    specification = {"argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "bare"}
+    specification = {
+        "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": "bare",
+    }
     (folder / "kernels" / "bare").mkdir(parents=True)
     (folder / "kernels" / "bare" / "kernel.json").write_text(json.dumps(specification))
     return folder
@@ -61,7 +77,9 @@ def run_cell(kernel, tmp_path, monkeypatch):
 
     def run(address, times=1):
         notebook = new_notebook(cells=[new_code_cell(FIRST_CELL) for _ in range(times)])
-        client = NotebookClient(notebook, timeout=HANGS, kernel_name="bare", resources={"metadata": {"path": tmp_path}})
+        client = NotebookClient(
+            notebook, timeout=HANGS, kernel_name="bare", resources={"metadata": {"path": tmp_path}}
+        )
         client.execute(env={**os.environ, **cloning_from(address)})
         return "".join(output.text for cell in notebook.cells for output in cell.outputs)
 
@@ -78,7 +96,7 @@ def test_it_clones_links_and_sets_up(run_cell, course, tmp_path):
 
 def test_it_clones_once_also_after_a_restart(run_cell, course):
     assert run_cell(course, times=2) == "set up\n" * 2
-    assert run_cell(NOWHERE) == "set up\n"                  # a new kernel in the same folder needs no network
+    assert run_cell(NOWHERE) == "set up\n"  # a new kernel in the same folder needs no network
 
 
 def half_finished(folder):
@@ -113,7 +131,10 @@ def test_it_works_whatever_lies_there_and_deletes_nobodys_files(leave, run_cell,
 
 @pytest.fixture
 def closed():
-    """The address of a server that asks for a password, as GitHub does for a repository that is not there."""
+    """The address of a server that asks for a password, as GitHub does for a repository that is not
+    there.
+    """
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(401)
@@ -130,14 +151,19 @@ def closed():
 
 
 @pytest.mark.parametrize("address", [NOWHERE, "closed"])
-def test_an_address_that_cannot_be_reached_is_one_sentence(address, run_cell, course, closed, monkeypatch):
+def test_an_address_that_cannot_be_reached_is_one_sentence(
+    address, run_cell, course, closed, monkeypatch
+):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(CellExecutionError) as caught:
         run_cell(closed if address == "closed" else address)
     assert caught.value.ename == "ImportError"
-    assert caught.value.evalue == ("the clone failed, see above; check the network and the address, then run this cell "
-                                   "again")
-    assert run_cell(course) == "set up\n"                   # and that remedy works
+    assert (
+        caught.value.evalue
+        == "the clone failed, see above; check the network and the address, then run this cell "
+        "again"
+    )
+    assert run_cell(course) == "set up\n"  # and that remedy works
 
 
 def test_it_is_short_and_retarget_rewrites_its_address(tmp_path):

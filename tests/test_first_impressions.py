@@ -27,9 +27,19 @@ from course_lib.data.first_impressions import (
 from course_lib.data.stories import TRAITS
 from course_lib.training.metrics import speaker_lookup
 
-FILE_ORDER = ("extraversion", "neuroticism", "agreeableness", "conscientiousness", "interview", "openness")
-CLIPS = {"training": ["J4GQm9j0JZ0.003.mp4", "J4GQm9j0JZ0.001.mp4", "-_a-9XYZ_12.000.mp4"],
-         "validation": ["_b.c-3dEfGhI.002.mp4"], "test": ["J4GQm9j0JZ0.005.mp4", "zZzZzZzZzZz.004.mp4"]}
+FILE_ORDER = (
+    "extraversion",
+    "neuroticism",
+    "agreeableness",
+    "conscientiousness",
+    "interview",
+    "openness",
+)
+CLIPS = {
+    "training": ["J4GQm9j0JZ0.003.mp4", "J4GQm9j0JZ0.001.mp4", "-_a-9XYZ_12.000.mp4"],
+    "validation": ["_b.c-3dEfGhI.002.mp4"],
+    "test": ["J4GQm9j0JZ0.005.mp4", "zZzZzZzZzZz.004.mp4"],
+}
 EVERY_CLIP = sorted(clip for clips in CLIPS.values() for clip in clips)
 
 
@@ -43,9 +53,16 @@ def text(string):
 
 
 def python2_pickle(content: dict[str, dict[str, float]]) -> bytes:
-    """Byte for byte what Python 2 and NumPy 1 wrote with protocol 2: the dtype once, then by reference."""
-    kind = (b"cnumpy\ndtype\n(" + text("f8") + b"K\x00K\x01tR(K\x03" + text("<") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff"
-            b"\xffK\x00tbq\x02")
+    """Byte for byte what Python 2 and NumPy 1 wrote with protocol 2: the dtype once, then by
+    reference.
+    """
+    kind = (
+        b"cnumpy\ndtype\n("
+        + text("f8")
+        + b"K\x00K\x01tR(K\x03"
+        + text("<")
+        + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbq\x02"
+    )
     start, scalar = b"cnumpy.core.multiarray\nscalar\nq\x01" + kind, b"h\x01h\x02"
     body = b"\x80\x02}("
     for trait, clips in content.items():
@@ -58,7 +75,9 @@ def python2_pickle(content: dict[str, dict[str, float]]) -> bytes:
 
 
 def annotations(split, order=FILE_ORDER):
-    return python2_pickle({trait: {clip: value(clip, trait) for clip in CLIPS[split]} for trait in order})
+    return python2_pickle(
+        {trait: {clip: value(clip, trait) for clip in CLIPS[split]} for trait in order}
+    )
 
 
 def zip_crypto(plain: bytes, key: bytes, crc: int) -> bytes:
@@ -92,11 +111,23 @@ def zipped(members: dict[str, bytes], key: bytes | None = None) -> bytes:
     for name, plain in members.items():
         crc = zlib.crc32(plain)
         data = zip_crypto(plain, key, crc)
-        header = struct.pack("<HHHHHIIIHH", 20, 1, 0, 0, 33, crc, len(data), len(plain), len(name), 0)
-        directory += (b"PK\x01\x02\x14\x00" + header + struct.pack("<HHHII", 0, 0, 0, 0, len(body)) + name.encode())
+        header = struct.pack(
+            "<HHHHHIIIHH", 20, 1, 0, 0, 33, crc, len(data), len(plain), len(name), 0
+        )
+        directory += (
+            b"PK\x01\x02\x14\x00"
+            + header
+            + struct.pack("<HHHII", 0, 0, 0, 0, len(body))
+            + name.encode()
+        )
         body += b"PK\x03\x04" + header + name.encode() + data
     count = len(members)
-    return body + directory + b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, count, count, len(directory), len(body), 0)
+    return (
+        body
+        + directory
+        + b"PK\x05\x06"
+        + struct.pack("<HHHHIIH", 0, 0, count, count, len(directory), len(body), 0)
+    )
 
 
 def video(folder, brightness):
@@ -109,18 +140,26 @@ def video(folder, brightness):
 
 @pytest.fixture(scope="session")
 def registered_copy(tmp_path_factory):
-    """What a person with access downloads: plain and encrypted zips, two and three levels deep, two keys."""
+    """What a person with access downloads: plain and encrypted zips, two and three levels deep, two
+    keys.
+    """
     folder, made = tmp_path_factory.mktemp("downloads"), tmp_path_factory.mktemp("videos")
     dark, bright = video(made, 0.6), video(made, 1.0)
-    films = {split: {clip: bright if speaker_of(clip) == "J4GQm9j0JZ0" else dark for clip in clips}
-             for split, clips in CLIPS.items()}
+    films = {
+        split: {clip: bright if speaker_of(clip) == "J4GQm9j0JZ0" else dark for clip in clips}
+        for split, clips in CLIPS.items()
+    }
     one, two = b"first key.", b"zweiter-Schl\xc3\xbcssel"
     archives = {
         "train-1.zip": zipped({"training80_01.zip": zipped(films["training"])}),
         "val-1.zip": zipped({"validation80_01.zip": zipped(films["validation"])}),
-        "test-1e.zip": zipped({"test-1.zip": zipped({"test80_01.zip": zipped(films["test"])}, two)}, one),
+        "test-1e.zip": zipped(
+            {"test-1.zip": zipped({"test80_01.zip": zipped(films["test"])}, two)}, one
+        ),
         "train-annotation.zip": zipped({"annotation_training.pkl": annotations("training")}),
-        "val-annotation-e.zip": zipped({"annotation_validation.pkl": annotations("validation")}, two),
+        "val-annotation-e.zip": zipped(
+            {"annotation_validation.pkl": annotations("validation")}, two
+        ),
         "test-annotation-e.zip": zipped({"annotation_test.pkl": annotations("test")}, one),
     }
     for name, content in archives.items():
@@ -137,18 +176,26 @@ def unpacked(registered_copy):
     return registered_copy
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
-def test_items_are_the_course_s_clips_and_each_has_its_own_labels_in_ocean_order(unpacked, tmp_path):
-    clips = FirstImpressions(unpacked, "training", frames=4, size=32, cache=tmp_path, on_missing="centre")
+
+def test_items_are_the_course_s_clips_and_each_has_its_own_labels_in_ocean_order(
+    unpacked, tmp_path
+):
+    clips = FirstImpressions(
+        unpacked, "training", frames=4, size=32, cache=tmp_path, on_missing="centre"
+    )
     assert clips.clips == sorted(CLIPS["training"])
     items = [clips[index] for index in range(3)]
     for item, name in zip(items, clips.clips, strict=True):
         assert item["face"].shape == (3, 32, 32)
         assert item["flow"].shape == (4, 32, 32, 2)
         assert (item["clip"], item["speaker"]) == (name, name[:11])
-        assert item["traits"].tolist() == pytest.approx([value(name, trait.lower()) for trait in TRAITS])
-    assert items[1]["face"].mean() > 1.3 * items[0]["face"].mean()      # J4… is bright, -_a… dark: the file fits
+        assert item["traits"].tolist() == pytest.approx(
+            [value(name, trait.lower()) for trait in TRAITS]
+        )
+    # J4… is bright, -_a… dark: the file fits
+    assert items[1]["face"].mean() > 1.3 * items[0]["face"].mean()
     batch = default_collate(items)
     assert batch["traits"].shape == (3, 5)
     assert batch["speaker"] == ["-_a-9XYZ_12", "J4GQm9j0JZ0", "J4GQm9j0JZ0"]
@@ -158,22 +205,36 @@ def test_items_are_the_course_s_clips_and_each_has_its_own_labels_in_ocean_order
 
 
 def test_the_official_splits_share_speakers(unpacked):
-    official = {split: set(FirstImpressions(unpacked, split).labels()["speaker"]) for split in SPLITS}
+    official = {
+        split: set(FirstImpressions(unpacked, split).labels()["speaker"]) for split in SPLITS
+    }
     assert official["training"] & official["test"] == {"J4GQm9j0JZ0"}
 
 
 def test_a_speaker_s_clips_stay_together_when_all_are_dealt_out_again(tmp_path):
-    names = [f"{random.Random(number).getrandbits(64):x}.{clip:03d}.mp4" for number in range(400) for clip in range(3)]
-    for number, split in enumerate(SPLITS):             # the official splits cut by clip
+    names = [
+        f"{random.Random(number).getrandbits(64):x}.{clip:03d}.mp4"
+        for number in range(400)
+        for clip in range(3)
+    ]
+    for number, split in enumerate(SPLITS):  # the official splits cut by clip
         (tmp_path / f"annotation_{split}.pkl").write_bytes(
-            python2_pickle({trait: {clip: value(clip, trait) for clip in names[number::3]} for trait in FILE_ORDER}))
+            python2_pickle(
+                {
+                    trait: {clip: value(clip, trait) for clip in names[number::3]}
+                    for trait in FILE_ORDER
+                }
+            )
+        )
     speakers = {split: FirstImpressions(tmp_path, split).labels()["speaker"] for split in SPLITS}
     assert set(speakers["training"]) == set(speakers["validation"]) == set(speakers["test"])
     dealt = {split: FirstImpressions(tmp_path, split, by_speaker=True) for split in SPLITS}
     assert sorted(clip for clips in dealt.values() for clip in clips.clips) == sorted(names)
     together = [set(clips.labels()["speaker"]) for clips in dealt.values()]
-    assert sum(map(len, together)) == 400               # nobody is in two
-    assert [len(clips) / 1200 for clips in dealt.values()] == pytest.approx([0.6, 0.2, 0.2], abs=0.06)
+    assert sum(map(len, together)) == 400  # nobody is in two
+    assert [len(clips) / 1200 for clips in dealt.values()] == pytest.approx(
+        [0.6, 0.2, 0.2], abs=0.06
+    )
 
 
 def test_the_look_up_knows_a_speaker_and_the_floor_stands_in_for_a_stranger(unpacked):
@@ -183,8 +244,14 @@ def test_the_look_up_knows_a_speaker_and_the_floor_stands_in_for_a_stranger(unpa
     torch.testing.assert_close(answer[1], train["traits"].mean(0))
 
 
-@pytest.mark.parametrize(("clip", "speaker"), [
-    ("J4GQm9j0JZ0.003.mp4", "J4GQm9j0JZ0"), ("-_a-9XYZ_12.000.mp4", "-_a-9XYZ_12"), ("a.b.c.001.mp4", "a.b.c")])
+@pytest.mark.parametrize(
+    ("clip", "speaker"),
+    [
+        ("J4GQm9j0JZ0.003.mp4", "J4GQm9j0JZ0"),
+        ("-_a-9XYZ_12.000.mp4", "-_a-9XYZ_12"),
+        ("a.b.c.001.mp4", "a.b.c"),
+    ],
+)
 def test_the_speaker_is_the_source_video(clip, speaker):
     assert speaker_of(clip) == speaker
 
@@ -194,16 +261,22 @@ def test_the_fifth_trait_is_never_called_neuroticism():
 
 
 def test_our_reader_reads_what_numpy_reads(tmp_path):
-    for content in (annotations("training"), annotations("training", tuple(reversed(FILE_ORDER))),
-                    pickle.dumps(pickle.loads(annotations("training"), encoding="latin1"))):    # saved again, Python 3
+    for content in (
+        annotations("training"),
+        annotations("training", tuple(reversed(FILE_ORDER))),
+        # saved again, Python 3
+        pickle.dumps(pickle.loads(annotations("training"), encoding="latin1")),
+    ):
         (tmp_path / "x.pkl").write_bytes(content)
         expected = pickle.loads(content, encoding="latin1")
         assert type(expected["openness"]["J4GQm9j0JZ0.003.mp4"]) is np.float64
         assert read_annotations(tmp_path / "x.pkl") == {
-            clip: [expected[trait.lower()][clip] for trait in TRAITS] for clip in CLIPS["training"]}
+            clip: [expected[trait.lower()][clip] for trait in TRAITS] for clip in CLIPS["training"]
+        }
 
 
-# ---- what is not there -----------------------------------------------------------------------------------------------
+# ---- what is not there ---------------------------------------------------------------------------
+
 
 def one_line(error):
     assert "\n" not in str(error.value)
@@ -212,32 +285,41 @@ def one_line(error):
 
 def test_who_has_no_access_is_told_how_to_get_it(tmp_path):
     for call in (lambda: FirstImpressions(tmp_path), lambda: unpack_archives(tmp_path)):
-        with pytest.raises(FileNotFoundError, match=r"chalearnlap\.cvc\.uab\.cat.*KEY_1.*unpack_archives") as error:
+        with pytest.raises(
+            FileNotFoundError, match=r"chalearnlap\.cvc\.uab\.cat.*KEY_1.*unpack_archives"
+        ) as error:
             call()
         one_line(error)
 
 
 def test_labels_need_no_clip_and_a_missing_clip_is_named(tmp_path):
     (tmp_path / "annotation_training.pkl").write_bytes(annotations("training"))
-    (tmp_path / ".train-1.part").mkdir()                # unpacking was cut off here
+    (tmp_path / ".train-1.part").mkdir()  # unpacking was cut off here
     for clip in CLIPS["training"]:
         (tmp_path / ".train-1.part" / clip).write_bytes(b"half a cl")
     clips = FirstImpressions(tmp_path)
     assert clips.labels()["traits"].shape == (3, 5)
-    with pytest.raises(FileNotFoundError, match=r"3 of the 3 training clips .* the first is -_a-9XYZ_12\.0") as error:
+    with pytest.raises(
+        FileNotFoundError, match=r"3 of the 3 training clips .* the first is -_a-9XYZ_12\.0"
+    ) as error:
         clips[0]
     one_line(error)
 
 
 def test_unknown_and_empty_splits(tmp_path):
-    with pytest.raises(ValueError, match="no split 'train'; choose one of training, validation, test"):
+    with pytest.raises(
+        ValueError, match="no split 'train'; choose one of training, validation, test"
+    ):
         FirstImpressions(tmp_path, "train")
-    (tmp_path / "annotation_test.pkl").write_bytes(python2_pickle({trait: {} for trait in FILE_ORDER}))
+    (tmp_path / "annotation_test.pkl").write_bytes(
+        python2_pickle({trait: {} for trait in FILE_ORDER})
+    )
     with pytest.raises(ValueError, match=r"the test split .* has no clip"):
         FirstImpressions(tmp_path, "test")
 
 
-# ---- annotations nobody should trust ---------------------------------------------------------------------------------
+# ---- annotations nobody should trust -------------------------------------------------------------
+
 
 class Runs:
     """A pickle that calls a function when it is read."""
@@ -262,8 +344,12 @@ HOSTILE = {
     "our own module": lambda: b"\x80\x02c__builtin__\neval\n.",
     "a memo of 32 GB": lambda: b"\x80\x02Nr\xff\xff\xff\x7f.",
     "a setstate on a class": lambda: b"\x80\x02" + DTYPE + b"}" + text("x") + text("y") + b"sb.",
-    "a string of a billion": lambda: b"\x80\x02" + SCALAR + DTYPE + b"(" + text("S999999999") + b"tR\x85R.",
-    "pointers as objects": lambda: b"\x80\x02" + SCALAR + DTYPE + b"(" + text("O") + b"tR" + text("A" * 8) + b"\x86R.",
+    "a string of a billion": (
+        lambda: b"\x80\x02" + SCALAR + DTYPE + b"(" + text("S999999999") + b"tR\x85R."
+    ),
+    "pointers as objects": (
+        lambda: b"\x80\x02" + SCALAR + DTYPE + b"(" + text("O") + b"tR" + text("A" * 8) + b"\x86R."
+    ),
     "not a pickle": lambda: b"extraversion,neuroticism\n0.5,0.5\n",
     "an empty file": lambda: b"",
     "half a file": lambda: annotations("training")[:200],
@@ -283,13 +369,25 @@ def test_a_pickle_that_wants_more_than_floats_is_refused(name, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(("content", "sentence"), [
-    (with_trait(openness={"a.000.mp4": 1.2}), r"the traits \[1\.2, .*for a\.000\.mp4; expected five numbers in \[0, 1"),
-    (with_trait(neuroticism={"a.000.mp4": float("nan")}), "nan"),
-    (with_trait(agreeableness={"b.000.mp4": 0.5}), r"one number for each trait and clip \('a\.000\.mp4'\)"),
-    (with_trait(agreeableness={"a.000.mp4": 0.5, "b.000.mp4": 0.5}), "names 1 clips for one trait and 2 for another"),
-    (pickle.dumps({"openness": {}}, 2), r"trait and clip \('conscientiousness'\)"),
-])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (
+            with_trait(openness={"a.000.mp4": 1.2}),
+            r"the traits \[1\.2, .*for a\.000\.mp4; expected five numbers in \[0, 1",
+        ),
+        (with_trait(neuroticism={"a.000.mp4": float("nan")}), "nan"),
+        (
+            with_trait(agreeableness={"b.000.mp4": 0.5}),
+            r"one number for each trait and clip \('a\.000\.mp4'\)",
+        ),
+        (
+            with_trait(agreeableness={"a.000.mp4": 0.5, "b.000.mp4": 0.5}),
+            "names 1 clips for one trait and 2 for another",
+        ),
+        (pickle.dumps({"openness": {}}, 2), r"trait and clip \('conscientiousness'\)"),
+    ],
+)
 def test_labels_that_cannot_be_are_named(content, sentence, tmp_path):
     (tmp_path / "x.pkl").write_bytes(content)
     with pytest.raises(ValueError, match=sentence) as error:
@@ -304,25 +402,34 @@ def test_a_pickle_too_large_is_not_even_read(tmp_path):
         read_annotations(tmp_path / "x.pkl")
 
 
-# ---- archives --------------------------------------------------------------------------------------------------------
+# ---- archives ------------------------------------------------------------------------------------
+
 
 def test_unpacking_reaches_every_level_leaves_no_archive_inside_and_is_done_once(unpacked):
     assert sorted(path.name for path in unpacked.rglob("*.mp4")) == EVERY_CLIP
     assert not [path for path in unpacked.rglob("*.zip") if path.parent != unpacked]
     assert not list(unpacked.glob(".*"))
     before = {path: path.stat().st_mtime_ns for path in unpacked.rglob("*")}
-    unpack_archives(unpacked)                           # no key is set any more: nothing is opened again
+    unpack_archives(unpacked)  # no key is set any more: nothing is opened again
     assert {path: path.stat().st_mtime_ns for path in unpacked.rglob("*")} == before
 
 
-@pytest.mark.parametrize("set_keys", [{}, {"FIRST_IMPRESSIONS_KEY_1": "wrong"},
-                                      {f"FIRST_IMPRESSIONS_KEY_{number}": f"wrong {number}" for number in range(300)}])
+@pytest.mark.parametrize(
+    "set_keys",
+    [
+        {},
+        {"FIRST_IMPRESSIONS_KEY_1": "wrong"},
+        {f"FIRST_IMPRESSIONS_KEY_{number}": f"wrong {number}" for number in range(300)},
+    ],
+)
 def test_without_the_key_nothing_is_left_behind(set_keys, tmp_path, monkeypatch):
     """Of 300 wrong keys one passes the cipher's one check byte; the checksum then refuses it."""
     (tmp_path / "test-1e.zip").write_bytes(zipped({"a.mp4": b"film" * 100}, b"right"))
     for name, key in set_keys.items():
         monkeypatch.setenv(name, key)
-    with pytest.raises(ValueError, match=f"none of the {len(set_keys)} keys set opens it; set FIRST_IMP") as error:
+    with pytest.raises(
+        ValueError, match=f"none of the {len(set_keys)} keys set opens it; set FIRST_IMP"
+    ) as error:
         unpack_archives(tmp_path)
     one_line(error)
     assert [path.name for path in tmp_path.iterdir()] == ["test-1e.zip"]
@@ -331,7 +438,9 @@ def test_without_the_key_nothing_is_left_behind(set_keys, tmp_path, monkeypatch)
     assert (tmp_path / "test-1e" / "a.mp4").read_bytes() == b"film" * 100
 
 
-@pytest.mark.parametrize("name", ["../outside.mp4", "a/../../outside.mp4", "{absolute}/outside.mp4"])
+@pytest.mark.parametrize(
+    "name", ["../outside.mp4", "a/../../outside.mp4", "{absolute}/outside.mp4"]
+)
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_member_that_leads_out_of_the_folder_is_refused(name, nested, tmp_path):
     name = name.format(absolute=tmp_path)
@@ -339,7 +448,9 @@ def test_a_member_that_leads_out_of_the_folder_is_refused(name, nested, tmp_path
     downloads.mkdir()
     content = zipped({"fine.mp4": b"x", name: b"x"})
     (downloads / "train-1.zip").write_bytes(zipped({"inner.zip": content}) if nested else content)
-    with pytest.raises(ValueError, match=f"holds '{re.escape(name)}', which leads out of the folder") as error:
+    with pytest.raises(
+        ValueError, match=f"holds '{re.escape(name)}', which leads out of the folder"
+    ) as error:
         unpack_archives(downloads)
     one_line(error)
     assert [path.name for path in tmp_path.rglob("*")] == ["downloads", "train-1.zip"]
@@ -353,8 +464,14 @@ def layers(levels):
     return content
 
 
-@pytest.mark.parametrize("content", [zipped({"a.mp4": bytes(20 * 2**20)}),
-                                     zipped({f"{number}.mp4": bytes(2**20) for number in range(18)}), layers(3)])
+@pytest.mark.parametrize(
+    "content",
+    [
+        zipped({"a.mp4": bytes(20 * 2**20)}),
+        zipped({f"{number}.mp4": bytes(2**20) for number in range(18)}),
+        layers(3),
+    ],
+)
 def test_a_bomb_is_refused_before_it_fills_the_disk(content, tmp_path, monkeypatch):
     written, extract = [], module._extract
 
@@ -375,7 +492,9 @@ def test_a_damaged_archive_is_named(tmp_path):
     whole = zipped({"a.mp4": os.urandom(1000)})
     for damaged in (whole[:700], whole[:300] + b"????" + whole[304:], b"no zip", b""):
         (tmp_path / "train-1.zip").write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"train-1\.zip is damaged .*download it again") as error:
+        with pytest.raises(
+            ValueError, match=r"train-1\.zip is damaged .*download it again"
+        ) as error:
             unpack_archives(tmp_path)
         one_line(error)
         assert [path.name for path in tmp_path.iterdir()] == ["train-1.zip"]
@@ -383,8 +502,8 @@ def test_a_damaged_archive_is_named(tmp_path):
 
 def test_an_encryption_that_python_cannot_read_says_what_can(tmp_path, monkeypatch):
     content = bytearray(zipped({"a.mp4": b"x"}, b"key"))
-    for at in (8, content.index(b"PK\x01\x02") + 10):   # the method's field; 99 means AES
-        content[at:at + 2] = struct.pack("<H", 99)
+    for at in (8, content.index(b"PK\x01\x02") + 10):  # the method's field; 99 means AES
+        content[at : at + 2] = struct.pack("<H", 99)
     (tmp_path / "test-1e.zip").write_bytes(content)
     monkeypatch.setenv("FIRST_IMPRESSIONS_KEY", "key")
     with pytest.raises(ValueError, match="7-Zip") as error:

@@ -39,9 +39,19 @@ REAL = os.environ.get("COURSE_REAL_CLIPS")
 
 
 def speaking(count, shift=1.0):
-    """A face that slides ``shift`` pixels per frame to the right."""
-    return np.stack([cv2.warpAffine(FACE, np.float32([[1, 0, shift * step], [0, 1, 0]]), FACE.shape[1::-1],
-                                    flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE) for step in range(count)])
+    """A face that slides `shift` pixels per frame to the right."""
+    return np.stack(
+        [
+            cv2.warpAffine(
+                FACE,
+                np.float32([[1, 0, shift * step], [0, 1, 0]]),
+                FACE.shape[1::-1],
+                flags=cv2.INTER_CUBIC,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+            for step in range(count)
+        ]
+    )
 
 
 def smooth_flow(height, width, largest=3.0):
@@ -50,14 +60,14 @@ def smooth_flow(height, width, largest=3.0):
     return (field / abs(field).max() * largest).astype(np.float32)
 
 
-# ---- the three methods --------------------------------------------------------------------------------------------
+# ---- the three methods ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("method", "preset"), METHODS)
 @pytest.mark.parametrize("shift", [(2, 0), (0, -3), (-1, 2)])
 def test_a_shifted_picture_has_known_flow(method, preset, shift):
     x, y = shift
-    first, second = FACE[20:140, 20:140], FACE[20 - y:140 - y, 20 - x:140 - x]
+    first, second = FACE[20:140, 20:140], FACE[20 - y : 140 - y, 20 - x : 140 - x]
     flow = OpticalFlowComputer(method, preset).between(first, second)
     assert flow.shape == (120, 120, 2)
     assert flow.dtype == np.float32
@@ -110,7 +120,9 @@ def test_grey_rgba_and_odd_sizes(method):
 
 
 def test_bad_frames_and_settings():
-    with pytest.raises(ValueError, match=r"method='lucas'.*; choose method 'dis', 'farneback' or 'raft'"):
+    with pytest.raises(
+        ValueError, match=r"method='lucas'.*; choose method 'dis', 'farneback' or 'raft'"
+    ):
         OpticalFlowComputer("lucas")
     with pytest.raises(ValueError, match="preset='slow'"):
         OpticalFlowComputer(preset="slow")
@@ -154,10 +166,13 @@ def test_an_interrupted_download_names_the_other_methods(monkeypatch, tmp_path):
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-# ---- small rules ---------------------------------------------------------------------------------------------------
+# ---- small rules ---------------------------------------------------------------------------------
 
-FIELDS = arrays.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 6), st.just(2)),
-                       elements=st.floats(-100, 100, width=32))
+FIELDS = arrays.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 6), st.just(2)),
+    elements=st.floats(-100, 100, width=32),
+)
 
 
 @given(FIELDS, st.floats(0.5, 50))
@@ -166,7 +181,7 @@ def test_clip_and_scale(flow, limit):
     assert abs(scaled).max() <= 1
     inside = abs(flow) <= limit
     assert np.allclose(scaled[inside] * limit, flow[inside], atol=1e-4)
-    normal = (flow == 0) | (abs(flow) > 1e-30)            # the smallest numbers of all vanish in the division
+    normal = (flow == 0) | (abs(flow) > 1e-30)  # the smallest numbers of all vanish in the division
     assert np.array_equal(np.sign(scaled[normal]), np.sign(flow[normal]))
     assert np.array_equal(clip_and_scale(torch.from_numpy(flow), limit).numpy(), scaled)
 
@@ -199,10 +214,10 @@ def test_adjusted_length_keeps_the_middle_or_ends_in_rest(flow, frames):
     assert adjusted.shape == (frames, *flow.shape[1:])
     if frames <= len(flow):
         cut = len(flow) - frames
-        assert np.array_equal(adjusted, flow[cut // 2:len(flow) - (cut - cut // 2)])
+        assert np.array_equal(adjusted, flow[cut // 2 : len(flow) - (cut - cut // 2)])
     else:
-        assert np.array_equal(adjusted[:len(flow)], flow)
-        assert not adjusted[len(flow):].any()
+        assert np.array_equal(adjusted[: len(flow)], flow)
+        assert not adjusted[len(flow) :].any()
     tensor = adjust_length(torch.from_numpy(flow), frames)
     assert isinstance(tensor, torch.Tensor)
     assert isinstance(adjusted, np.ndarray)
@@ -211,10 +226,14 @@ def test_adjusted_length_keeps_the_middle_or_ends_in_rest(flow, frames):
 
 
 def test_warp_against_scipy():
-    picture = gaussian_filter(np.random.default_rng(0).uniform(0, 255, (60, 80)), 3).astype(np.float32)
+    picture = gaussian_filter(np.random.default_rng(0).uniform(0, 255, (60, 80)), 3).astype(
+        np.float32
+    )
     flow = smooth_flow(60, 80)
     y, x = np.indices((60, 80))
-    expected = map_coordinates(picture, [y + flow[..., 1], x + flow[..., 0]], order=3, mode="nearest")
+    expected = map_coordinates(
+        picture, [y + flow[..., 1], x + flow[..., 0]], order=3, mode="nearest"
+    )
     assert warp(picture, flow) == pytest.approx(expected, abs=0.5)  # cubic kernels differ
     assert abs(picture - expected).max() > 2
 
@@ -244,18 +263,24 @@ def test_end_point_error_by_hand():
 def test_flow_that_is_not_finite_is_refused(bad):
     flow = np.zeros((4, 5, 2), np.float32)
     flow[2, 3, 0] = bad
-    for use in (clip_and_scale, lambda flow: clip_and_scale(torch.from_numpy(flow)),
-                lambda flow: resize_flow(flow, 2, 2), lambda flow: warp(np.zeros((4, 5)), flow),
-                lambda flow: end_point_error(flow, np.zeros_like(flow))):
+    for use in (
+        clip_and_scale,
+        lambda flow: clip_and_scale(torch.from_numpy(flow)),
+        lambda flow: resize_flow(flow, 2, 2),
+        lambda flow: warp(np.zeros((4, 5)), flow),
+        lambda flow: end_point_error(flow, np.zeros_like(flow)),
+    ):
         with pytest.raises(ValueError, match="not finite"):
             use(flow)
 
 
-# ---- the loader ----------------------------------------------------------------------------------------------------
+# ---- the loader ----------------------------------------------------------------------------------
 
 
 def loader(sources, cache=False, **settings):
-    return OpticalFlowSequenceLoader(sources, **{"frames": 4, "size": 32, "cache": cache} | settings)
+    return OpticalFlowSequenceLoader(
+        sources, **{"frames": 4, "size": 32, "cache": cache} | settings
+    )
 
 
 def files_in(folder):
@@ -266,8 +291,11 @@ def test_an_item():
     clip = speaking(12)
     item = loader([clip], fps=30)[0]
     assert {name: (tuple(value.shape), value.dtype) for name, value in item.items()} == {
-        "face": ((3, 32, 32), torch.float32), "flow": ((4, 32, 32, 2), torch.float32),
-        "boxes": ((4, 4), torch.float32), "fps": ((), torch.float32)}
+        "face": ((3, 32, 32), torch.float32),
+        "flow": ((4, 32, 32, 2), torch.float32),
+        "boxes": ((4, 4), torch.float32),
+        "fps": ((), torch.float32),
+    }
     assert item["fps"] == 30
     assert 0 <= item["face"].min() < 0.2
     assert 0.5 < item["face"].max() <= 1
@@ -301,27 +329,39 @@ def test_short_clips_end_in_rest_and_one_frame_is_too_few():
 
 def test_windows_with_a_stride_equal_the_stream():
     clip = speaking(15)
-    windows, streamed = loader([clip, clip[:4]], stride=3), list(flow_windows(clip, frames=4, stride=3, size=32))
+    windows, streamed = (
+        loader([clip, clip[:4]], stride=3),
+        list(flow_windows(clip, frames=4, stride=3, size=32)),
+    )
     assert len(windows) == 4 + 1
     assert len(streamed) == 4
     for item, other in zip(windows, streamed, strict=False):
         assert all(torch.equal(item[name], other[name]) for name in item)
     assert not torch.equal(windows[0]["boxes"], windows[1]["boxes"])
     middle = loader([clip])[0]
-    assert middle["boxes"].numpy() == pytest.approx((windows[1]["boxes"] + torch.tensor([2, 0, 2, 0])).numpy(), abs=1)
+    assert middle["boxes"].numpy() == pytest.approx(
+        (windows[1]["boxes"] + torch.tensor([2, 0, 2, 0])).numpy(), abs=1
+    )
 
 
 def test_indexing_iteration_batches_and_workers():
     items = loader([speaking(8), speaking(8, 2.0), speaking(8, 3.0)])
     assert len(items) == len(list(items)) == 3
     assert torch.equal(items[-1]["flow"], items[2]["flow"])
-    assert torch.equal(items[1]["boxes"], loader([speaking(8, 2.0)])[0]["boxes"]), "each clip has its own track"
+    assert torch.equal(items[1]["boxes"], loader([speaking(8, 2.0)])[0]["boxes"]), (
+        "each clip has its own track"
+    )
     with pytest.raises(IndexError):
         items[3]
     batches = list(items.batches(2))
-    assert [tuple(batch["flow"].shape) for batch in batches] == [(2, 4, 32, 32, 2), (1, 4, 32, 32, 2)]
+    assert [tuple(batch["flow"].shape) for batch in batches] == [
+        (2, 4, 32, 32, 2),
+        (1, 4, 32, 32, 2),
+    ]
     assert batches[0]["fps"].tolist() == [25, 25]
-    for batch, other in zip(batches, DataLoader(items, batch_size=2, num_workers=2, timeout=60), strict=True):
+    for batch, other in zip(
+        batches, DataLoader(items, batch_size=2, num_workers=2, timeout=60), strict=True
+    ):
         assert all(torch.equal(batch[name], other[name]) for name in batch)
 
 
@@ -338,8 +378,15 @@ def test_another_content_or_setting_is_another_file(tmp_path):
     clip = speaking(8)
     changed = clip.copy()
     changed[3, 0, 0, 0] ^= 1
-    for sources, settings in (([clip], {}), ([changed], {}), ([clip], {"size": 40}), ([clip], {"frames": 5}),
-                              ([clip], {"preset": "fast"}), ([clip], {"stride": 4}), ([clip], {"fps": 30.0})):
+    for sources, settings in (
+        ([clip], {}),
+        ([changed], {}),
+        ([clip], {"size": 40}),
+        ([clip], {"frames": 5}),
+        ([clip], {"preset": "fast"}),
+        ([clip], {"stride": 4}),
+        ([clip], {"fps": 30.0}),
+    ):
         before = len(files_in(tmp_path))
         loader(sources, tmp_path, **settings)[0]
         assert len(files_in(tmp_path)) == before + 1
@@ -349,7 +396,7 @@ def test_a_damaged_or_old_cache_is_said_and_made_again(tmp_path, capsys):
     items = loader([speaking(8)], tmp_path)
     good, (path,) = items[0], files_in(tmp_path)
     content = path.read_bytes()
-    path.write_bytes(content[:len(content) // 2])
+    path.write_bytes(content[: len(content) // 2])
     assert torch.equal(items[0]["flow"], good["flow"])
     assert "is damaged; it is computed again" in capsys.readouterr().out
     assert path.read_bytes() == content
@@ -364,7 +411,9 @@ def test_a_damaged_or_old_cache_is_said_and_made_again(tmp_path, capsys):
 
 def test_a_cache_folder_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"cache folder .*below cannot be written; choose another, or cache=False"):
+    with pytest.raises(
+        OSError, match=r"cache folder .*below cannot be written; choose another, or cache=False"
+    ):
         loader([speaking(8)], tmp_path / "file" / "below")
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(OSError, match="cannot be written"):
@@ -377,7 +426,9 @@ def test_failures_leave_nothing_behind(tmp_path, monkeypatch):
         loader([blank], tmp_path)[0]
     with pytest.raises(FileNotFoundError, match=r"nowhere\.mp4"):
         loader([tmp_path / "nowhere.mp4"], tmp_path)[0]
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(OSError, match="No space left"):
         loader([speaking(8)], tmp_path)[0]
     assert files_in(tmp_path) == []
@@ -404,7 +455,7 @@ def test_the_stream_holds_few_frames():
         __hash__ = object.__hash__
 
     class Endless:
-        """Frames made when asked for; ``peak`` is how many of them were alive at once."""
+        """Frames made when asked for; `peak` is how many of them were alive at once."""
 
         def __init__(self, count):
             self.count, self.peak, self.alive = count, 0, weakref.WeakSet()

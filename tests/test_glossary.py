@@ -1,4 +1,6 @@
-"""One glossary: the README and the lessons give every word the meaning that `glossary` prints; and how lessons end."""
+"""One glossary: the README and the lessons give every word the meaning that `glossary` prints; and
+how lessons end.
+"""
 
 import re
 from pathlib import Path
@@ -15,13 +17,18 @@ MEANINGS = {word: meaning for words in GLOSSARY.values() for word, meaning in wo
 
 def paragraph(words):
     """Words with their meanings, as the README and the lessons write them."""
-    return " ".join(f"*{word}*: {meaning}" + ("" if meaning.endswith("?") else ".") for word, meaning in words.items())
+    return " ".join(
+        f"*{word}*: {meaning}" + ("" if meaning.endswith("?") else ".")
+        for word, meaning in words.items()
+    )
 
 
 def explained(text):
     """The words that a paragraph explains: `*Token*: one item of a list.`"""
-    return {word: meaning.removesuffix(".") for word, meaning in
-            re.findall(r"\*([^*]+)\*: (.+?[.?])(?= \*[^*]+\*: |$)", text)}
+    return {
+        word: meaning.removesuffix(".")
+        for word, meaning in re.findall(r"\*([^*]+)\*: (.+?[.?])(?= \*[^*]+\*: |$)", text)
+    }
 
 
 def readme_words(readme):
@@ -40,20 +47,29 @@ def ending_problems(cells, number, folder):
     problems = []
     if recap.count("<details><summary>") != 3 or recap.count("</details>") != 3:
         problems.append("not three questions whose answers unfold")
-    lines = {name: next((line for line in recap.splitlines() if line.startswith(f"**{name}.**")), "")
-             for name in ("Words", "Reading")}
+    lines = {
+        name: next((line for line in recap.splitlines() if line.startswith(f"**{name}.**")), "")
+        for name in ("Words", "Reading")
+    }
     problems += [f"no paragraph **{name}.**" for name, line in lines.items() if not line]
     said = explained(lines["Words"].removeprefix("**Words.** "))
     for word, meaning in said.items():
         if MEANINGS.get(word) != meaning:
-            problems.append(f"{word!r} is {meaning!r} here and {MEANINGS.get(word)!r} in the glossary")
-    problems += [f"the word {word!r} of this lesson is missing" for word in GLOSSARY.get(number, {})
-                 if word not in said]
+            problems.append(
+                f"{word!r} is {meaning!r} here and {MEANINGS.get(word)!r} in the glossary"
+            )
+    problems += [
+        f"the word {word!r} of this lesson is missing"
+        for word in GLOSSARY.get(number, {})
+        if word not in said
+    ]
     if lines["Words"] and lines["Words"] != "**Words.** " + paragraph(said):
         problems.append("words that are not written `*Word*: meaning.`")
     for step, last, sign in ((1, "11", "**Next:**"), (-1, "00", "**Back:**")):
         to = f"{int(number) + step:02}"
-        linked = re.search(rf"\(({to}_\w+\.ipynb)\)", recap.split(sign)[-1]) if sign in recap else None
+        linked = (
+            re.search(rf"\(({to}_\w+\.ipynb)\)", recap.split(sign)[-1]) if sign in recap else None
+        )
         if number != last and not linked:
             problems.append(f"no link to lesson {to} after {sign}")
         elif linked and not (folder / linked[1]).exists() and any(folder.glob(f"{to}_*")):
@@ -63,19 +79,24 @@ def ending_problems(cells, number, folder):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_each_lesson_ends_with_questions_words_reading_and_links(path):
-    assert ending_problems(nbformat.read(path, as_version=4).cells, path.name[:2], path.parent) == []
+    assert (
+        ending_problems(nbformat.read(path, as_version=4).cells, path.name[:2], path.parent) == []
+    )
 
 
 def test_the_readme_explains_the_same_words():
-    assert readme_words((ROOT / "README.md").read_text(encoding="utf-8")) == as_readme(), \
+    assert readme_words((ROOT / "README.md").read_text(encoding="utf-8")) == as_readme(), (
         "the README's section Words must read as `as_readme()` here does"
+    )
 
 
 def test_a_word_has_one_meaning_in_one_sentence():
     words = [word for meanings in GLOSSARY.values() for word in meanings]
     assert len({word.lower() for word in words}) == len(words)
-    assert all(meaning == meaning.strip() and not meaning.endswith(".") and ". " not in meaning
-               for meaning in MEANINGS.values())
+    assert all(
+        meaning == meaning.strip() and not meaning.endswith(".") and ". " not in meaning
+        for meaning in MEANINGS.values()
+    )
     assert list(GLOSSARY) == sorted(GLOSSARY)
     needed = ("query key value token head logit prior margin floor ceiling chance leak", "mean map")
     assert {*needed[0].split(), needed[1]} <= {word.lower() for word in words}
@@ -83,8 +104,10 @@ def test_a_word_has_one_meaning_in_one_sentence():
 
 def test_it_prints_some_words_or_all(capsys):
     glossary("FLOOR", "mean map")
-    assert capsys.readouterr().out == ("Floor (lesson 00): what a constant scores\n"
-                                       "Mean map (lesson 01): one map for all images, a baseline\n")
+    assert (
+        capsys.readouterr().out == "Floor (lesson 00): what a constant scores\n"
+        "Mean map (lesson 01): one map for all images, a baseline\n"
+    )
     glossary()
     assert len(capsys.readouterr().out.splitlines()) == len(MEANINGS)
     with pytest.raises(ValueError, match="no 'flor'; did you mean 'floor'"):

@@ -30,7 +30,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="choose a folder you may write to"), files.atomic(tmp_path / "file" / "x") as _:
+    with (
+        pytest.raises(OSError, match="choose a folder you may write to"),
+        files.atomic(tmp_path / "file" / "x") as _,
+    ):
         pass
 
 
@@ -68,6 +71,7 @@ def test_a_missing_weight_file_and_broken_json_are_said(tmp_path):
 @pytest.fixture
 def server():
     """Serves ten bytes under /good, and under /cut announces ten but sends four."""
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
@@ -103,14 +107,22 @@ def test_setup_twice_gives_the_same_numbers(capsys):
     assert torch.equal(first[1], again[1])
     assert first[2] == again[2]
     assert capsys.readouterr().out.count("device") == 2
-    assert first[0].dtype == {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[first[0].precision]
+    assert (
+        first[0].dtype
+        == {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[
+            first[0].precision
+        ]
+    )
 
 
 @pytest.mark.parametrize(("native_bf16", "precision"), [(True, "bf16"), (False, "fp16")])
 def test_precision_of_a_gpu(monkeypatch, native_bf16, precision):
     """An old GPU says it supports bf16 when emulation counts; asked without, it does not."""
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported",
-                        lambda including_emulation=True: including_emulation or native_bf16)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or native_bf16,
+    )
     assert runtime._precision(torch.device("cuda")) == precision
     assert runtime._precision(torch.device("cpu")) == "fp32"
 
@@ -148,7 +160,9 @@ def test_assets_stay_inside_their_folder():
 def test_a_copy_without_assets_says_that_the_course_works_from_its_clone(monkeypatch, tmp_path):
     monkeypatch.setattr(runtime, "__file__", str(tmp_path / "course_lib" / "runtime.py"))
     for name in ("", "weights/static_head.safetensors"):
-        with pytest.raises(FileNotFoundError, match=r"works from its clone; install it there with `pip install"):
+        with pytest.raises(
+            FileNotFoundError, match=r"works from its clone; install it there with `pip install"
+        ):
             runtime.assets(name)
 
 
@@ -163,5 +177,7 @@ def test_a_cache_that_cannot_be_written_moves_and_says_so_once(monkeypatch, tmp_
 def test_importing_the_library_is_quick_and_leaves_torch_alone():
     """The budget of the import itself, as what it may not pull in rather than as seconds."""
     heavy = ["torch", "numpy", "cv2", "matplotlib", "imageio", "skimage", "sklearn", "plotly"]
-    code = f"import sys, json, course_lib; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
+    code = (
+        f"import sys, json, course_lib; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
+    )
     assert json.loads(subprocess.check_output([sys.executable, "-c", code])) == []

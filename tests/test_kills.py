@@ -1,6 +1,8 @@
-"""Killed at random moments and started again, a run ends with the weights and the log of one that was left alone.
+"""Killed at random moments and started again, a run ends with the weights and the log of one that
+was left alone.
 
-`python tests/test_kills.py FOLDER` is the run: dropout, batch norm, augmentation in two workers, several callbacks.
+`python tests/test_kills.py FOLDER` is the run: dropout, batch norm, augmentation in two workers,
+several callbacks.
 """
 
 import random
@@ -12,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-PARAMETERS, EPOCHS, PAUSE = 200_000, 10, 0.01           # large enough that a save takes as long as a step
-WHERE = "where"                                         # the run notes what it is doing
+PARAMETERS, EPOCHS, PAUSE = 200_000, 10, 0.01  # large enough that a save takes as long as a step
+WHERE = "where"  # the run notes what it is doing
 
 
 def train(folder: Path) -> None:
@@ -22,7 +24,14 @@ def train(folder: Path) -> None:
     from torch.utils.data import DataLoader, Dataset
 
     from course_lib import files
-    from course_lib.training import Checkpoints, ClipGradients, MetricLog, Plateau, WarmupCosine, fit
+    from course_lib.training import (
+        Checkpoints,
+        ClipGradients,
+        MetricLog,
+        Plateau,
+        WarmupCosine,
+        fit,
+    )
 
     torch.set_num_threads(1)
 
@@ -55,10 +64,25 @@ def train(folder: Path) -> None:
 
     torch.manual_seed(0)
     wide = PARAMETERS // 22
-    model = nn.Sequential(nn.Linear(20, wide), nn.BatchNorm1d(wide), nn.ReLU(), nn.Dropout(0.3), nn.Linear(wide, 2))
-    run = fit(model, DataLoader(Noisy(), 8, shuffle=True, num_workers=2), DataLoader(Noisy(), 32), epochs=EPOCHS,
-              accumulate=2, seed=11, callbacks=[Noting(), WarmupCosine(), ClipGradients(1.0), Plateau(0.5, 2),
-                                                Noted(folder, minutes=0), MetricLog(folder)])
+    model = nn.Sequential(
+        nn.Linear(20, wide), nn.BatchNorm1d(wide), nn.ReLU(), nn.Dropout(0.3), nn.Linear(wide, 2)
+    )
+    run = fit(
+        model,
+        DataLoader(Noisy(), 8, shuffle=True, num_workers=2),
+        DataLoader(Noisy(), 32),
+        epochs=EPOCHS,
+        accumulate=2,
+        seed=11,
+        callbacks=[
+            Noting(),
+            WarmupCosine(),
+            ClipGradients(1.0),
+            Plateau(0.5, 2),
+            Noted(folder, minutes=0),
+            MetricLog(folder),
+        ],
+    )
     assert run.epoch == EPOCHS
     files.save_tensors(folder / "final.safetensors", model.state_dict())
 
@@ -66,8 +90,12 @@ def train(folder: Path) -> None:
 def start(folder: Path) -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
     (folder / WHERE).write_text("starting")
-    return subprocess.Popen([sys.executable, __file__, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True)
+    return subprocess.Popen(
+        [sys.executable, __file__, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def finish(process: subprocess.Popen) -> None:
@@ -76,7 +104,9 @@ def finish(process: subprocess.Popen) -> None:
 
 
 def kill(process: subprocess.Popen, folder: Path, rng: random.Random) -> str:
-    """Kill it a few notes after it began to work, somewhere within the next step; returns the last note."""
+    """Kill it a few notes after it began to work, somewhere within the next step; returns the last
+    note.
+    """
     last, left = "starting", rng.randrange(1, 10)
     while left and process.poll() is None:
         if (now := (folder / WHERE).read_text()) != last:
@@ -95,10 +125,15 @@ def killed_and_resumed(tmp_path: Path, kills: int, seed: int) -> list[str]:
     whole = time.perf_counter() - began
     table = [kill(start(folder), folder, rng) for _ in range(kills)]
     finish(start(folder))
-    print(f"\n{kills} kills; an uninterrupted run takes {whole:.1f} s\n| kill | the run was at |\n|---|---|")
+    print(
+        f"\n{kills} kills; an uninterrupted run takes {whole:.1f} s\n| kill | the run was at"
+        " |\n|---|---|"
+    )
     print("\n".join(f"| {number} | {where} |" for number, where in enumerate(table, start=1)))
     for name in ("final.safetensors", "best.safetensors", "log.csv"):
-        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), f"{name} differs: {table}"
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), (
+            f"{name} differs: {table}"
+        )
     assert not list(folder.glob(".*.part.*"))
     assert not (folder / "running.json").exists()
     return table

@@ -27,14 +27,38 @@ ROOT = Path(__file__).parent.parent
 VENV = os.path.relpath(sys.prefix, ROOT)  # relative, because make knows no spaces in names
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LIBRARY = sorted((ROOT / "course_lib").rglob("*.py"))
-LAYERS = ("data", "models", "training", "analysis", "lessons", "ablation", "evolution", "pointing", "capstone",
-          "capstone_results", "parts_recipe", "recipes", "studies", "commands", "__main__")     # imports run one way
+LAYERS = (
+    "data",
+    "models",
+    "training",
+    "analysis",
+    "lessons",
+    "ablation",
+    "evolution",
+    "pointing",
+    "capstone",
+    # imports run one way
+    "capstone_results",
+    "parts_recipe",
+    "recipes",
+    "studies",
+    "commands",
+    "__main__",
+)
 GROUND_FLOOR = ("runtime", "shapes", "files")
-NAMED = re.compile(r"github(?:\.com)?/([\w-]+/[\w.-]*[\w-])")  # owner/name in addresses of GitHub and of Colab
+# owner/name in addresses of GitHub and of Colab
+NAMED = re.compile(r"github(?:\.com)?/([\w-]+/[\w.-]*[\w-])")
 
 
 def run(*command, **options):
-    return subprocess.run(command, cwd=options.pop("cwd", ROOT), capture_output=True, text=True, timeout=600, **options)
+    return subprocess.run(
+        command,
+        cwd=options.pop("cwd", ROOT),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        **options,
+    )
 
 
 def tracked() -> list[Path]:
@@ -52,18 +76,30 @@ def text_of(path: Path) -> str:
 
 # One address everywhere
 
+
 def addressed(root):
     """The files in which a reader meets the repository's address."""
-    files = (*root.glob("*.md"), *root.glob("*.cff"), root / "pyproject.toml", *root.glob("notebooks/*.ipynb"))
+    files = (
+        *root.glob("*.md"),
+        *root.glob("*.cff"),
+        root / "pyproject.toml",
+        *root.glob("notebooks/*.ipynb"),
+    )
     return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in files}
 
 
 def misnamed(root):
     """Badges, clone lines and citations that name another copy: (file, what it names)."""
-    own = re.compile(r"(?:colab\.research\.google\.com/github/|git clone [^\n]*?github\.com/|"
-                     r"repository-code: \S*github\.com/)([\w-]+/[\w.-]*[\w-])")
-    return [(name, found) for name, text in addressed(root).items() for found in own.findall(text)
-            if found.removesuffix(".git") != configured(root)]
+    own = re.compile(
+        r"(?:colab\.research\.google\.com/github/|git clone [^\n]*?github\.com/|"
+        r"repository-code: \S*github\.com/)([\w-]+/[\w.-]*[\w-])"
+    )
+    return [
+        (name, found)
+        for name, text in addressed(root).items()
+        for found in own.findall(text)
+        if found.removesuffix(".git") != configured(root)
+    ]
 
 
 def test_badges_and_clone_lines_name_the_configured_repository():
@@ -79,9 +115,11 @@ def copy(tmp_path):
     (tmp_path / "notebooks").mkdir(exist_ok=True)
     (tmp_path / "notebooks" / "12_more.ipynb").write_text(
         f"!git clone --depth 1 https://github.com/{configured()} course\n"
-        f"https://colab.research.google.com/github/{configured()}/blob/main/notebooks/12_more.ipynb\n")
-    (tmp_path / "MORE.md").write_text(f"git clone https://github.com/{configured()}.git\n"
-                                      f"https://github.com/{configured()}-else\n")
+        f"https://colab.research.google.com/github/{configured()}/blob/main/notebooks/12_more.ipynb\n"
+    )
+    (tmp_path / "MORE.md").write_text(
+        f"git clone https://github.com/{configured()}.git\nhttps://github.com/{configured()}-else\n"
+    )
     return tmp_path
 
 
@@ -98,25 +136,42 @@ def test_retarget_rewrites_every_address_and_can_be_repeated(copy):
     before = addressed(copy)
     mentions = [name for name, text in before.items() if configured() in NAMED.findall(text)]
     changed = retarget("ada/her-course.v2", copy)
-    assert {"CITATION.cff", "MORE.md", "notebooks/12_more.ipynb", "pyproject.toml", *mentions} == set(changed)
+    assert {
+        "CITATION.cff",
+        "MORE.md",
+        "notebooks/12_more.ipynb",
+        "pyproject.toml",
+        *mentions,
+    } == set(changed)
     assert configured(copy) == "ada/her-course.v2"
     assert misnamed(copy) == []
-    assert (copy / "MORE.md").read_text() == ("git clone https://github.com/ada/her-course.v2.git\n"
-                                              f"https://github.com/{configured()}-else\n")
+    assert (
+        (copy / "MORE.md").read_text()
+        == f"git clone https://github.com/ada/her-course.v2.git\nhttps://github.com/{configured()}-else\n"
+    )
     assert retarget("ada/her-course.v2", copy) == []
     retarget(configured(), copy)
     assert addressed(copy) == before
 
 
-@pytest.mark.parametrize("url", ["https://github.com/ada/course.git", "git@github.com:ada/course.git",
-                                 "https://github.com/ada/course", "ssh://git@github.com/ada/course/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://github.com/ada/course.git",
+        "git@github.com:ada/course.git",
+        "https://github.com/ada/course",
+        "ssh://git@github.com/ada/course/",
+    ],
+)
 def test_retarget_takes_the_origin(url, tmp_path):
     run("git", "init", "-q", cwd=tmp_path)
     run("git", "remote", "add", "origin", url, cwd=tmp_path)
     assert origin(tmp_path) == "ada/course"
 
 
-@pytest.mark.parametrize("name", ["course", "https://github.com/ada/course", "ada/course/more", "", "ada/a b"])
+@pytest.mark.parametrize(
+    "name", ["course", "https://github.com/ada/course", "ada/course/more", "", "ada/a b"]
+)
 def test_retarget_refuses_what_is_no_repository(name, copy):
     with pytest.raises(ValueError, match="expected owner/name"):
         retarget(name, copy)
@@ -130,6 +185,7 @@ def test_retarget_without_an_origin_asks_for_the_name(tmp_path):
 
 
 # One version, one list of dependencies
+
 
 def test_the_version_is_the_same_everywhere():
     import course_lib
@@ -147,17 +203,34 @@ def test_conda_takes_all_but_python_from_pyproject():
 
 # The commands
 
+
 def fresh_environment():
-    """The environment without what an outer ``make test`` has put there."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    """The environment without what an outer `make test` has put there."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }
 
 
 def make(*arguments, **options):
     return run("make", "--no-print-directory", *arguments, env=fresh_environment(), **options)
 
 
-@pytest.mark.parametrize("target", ["lab", "test", "test-all", "device", "colab", "site", "answers", "bench",
-                                    "size", "retarget", "clean"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "lab",
+        "test",
+        "test-all",
+        "device",
+        "colab",
+        "site",
+        "answers",
+        "bench",
+        "size",
+        "retarget",
+        "clean",
+    ],
+)
 def test_each_target_is_there(target):
     result = make("--dry-run", target)
     assert result.returncode == 0, result.stderr
@@ -165,12 +238,14 @@ def test_each_target_is_there(target):
 
 
 def test_make_test_leaves_out_only_the_slow_tests():
-    lines = {target: make("--dry-run", target, f"VENV={VENV}").stdout.splitlines()[-1]
-             for target in ("test", "test-all")}
+    lines = {
+        target: make("--dry-run", target, f"VENV={VENV}").stdout.splitlines()[-1]
+        for target in ("test", "test-all")
+    }
     assert lines["test"].removesuffix(' -m "not slow"').split() == lines["test-all"].split()
     assert "pytest tests notebooks" in " ".join(lines["test"].split())
     assert "--nbval-lax" in lines["test"]
-    assert "--nbval-cell-timeout=600" in lines["test"]          # against hanging only: slow is not wrong
+    assert "--nbval-cell-timeout=600" in lines["test"]  # against hanging only: slow is not wrong
 
 
 def test_without_a_fitting_python_make_says_what_to_do(tmp_path):
@@ -196,16 +271,24 @@ def test_ci_calls_make_test_and_device_and_fails_with_them(code, targets, tmp_pa
     fake = bin_folder / "make"
     fake.write_text(f'#!/bin/sh\necho "$@"\nexit {code}\n')
     fake.chmod(0o755)
-    result = run("bash", ".ci/run", env={**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"})
+    result = run(
+        "bash",
+        ".ci/run",
+        env={**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"},
+    )
     assert result.returncode == code
     assert result.stdout.splitlines() == [f"--no-print-directory {target}" for target in targets]
 
 
 @pytest.mark.parametrize(("owner", "code"), [("OWNER", 1), ("ada", 0)])
 def test_the_workflow_fails_while_no_owner_is_set(owner, code, tmp_path):
-    steps = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]["test"]["steps"]
+    steps = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]["test"][
+        "steps"
+    ]
     (step,) = [step for step in steps if step.get("name") == "The repository's address is set"]
-    (tmp_path / "pyproject.toml").write_text(f'Repository = "https://github.com/{owner}/seeing-cross-attention"')
+    (tmp_path / "pyproject.toml").write_text(
+        f'Repository = "https://github.com/{owner}/seeing-cross-attention"'
+    )
     result = run("bash", "-ec", step["run"], cwd=tmp_path)
     assert result.returncode == code
     assert ("make retarget" in result.stdout) == bool(code)
@@ -215,18 +298,28 @@ def test_the_workflow_fails_while_no_owner_is_set(owner, code, tmp_path):
 def test_benches_and_film_find_their_neighbours_as_the_tests_do():
     """By bare names: whoever runs a file of tests/ has that folder on the path."""
     otherwise = re.compile(r"^\s*(?:from|import) tests\b", re.MULTILINE)
-    assert [path.name for path in (ROOT / "tests").glob("*.py") if otherwise.search(path.read_text())] == []
+    assert [
+        path.name for path in (ROOT / "tests").glob("*.py") if otherwise.search(path.read_text())
+    ] == []
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    result = run(sys.executable, "-c", "import bench, film_explorer", cwd=ROOT / "tests", env=environment)
+    result = run(
+        sys.executable, "-c", "import bench, film_explorer", cwd=ROOT / "tests", env=environment
+    )
     assert result.returncode == 0, result.stderr
-    assert make("--dry-run", "bench", f"VENV={VENV}").stdout.split()[-2:] == [f"{VENV}/bin/python", "tests/bench.py"]
+    assert make("--dry-run", "bench", f"VENV={VENV}").stdout.split()[-2:] == [
+        f"{VENV}/bin/python",
+        "tests/bench.py",
+    ]
 
 
 def end(server):
     """End a process and all that it started, patiently at first."""
     for attempt in range(50):
         try:
-            os.killpg(server.pid, signal.SIGKILL if attempt == 40 else signal.SIGTERM if attempt == 0 else 0)
+            os.killpg(
+                server.pid,
+                signal.SIGKILL if attempt == 40 else signal.SIGTERM if attempt == 0 else 0,
+            )
         except ProcessLookupError:
             return
         server.poll()
@@ -243,14 +336,33 @@ def test_make_lab_opens_lesson_00(browser, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = {name: str(tmp_path / name.lower()) for name in (
-        "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")}
+    own = {
+        name: str(tmp_path / name.lower())
+        for name in (
+            "JUPYTER_CONFIG_DIR",
+            "JUPYTER_DATA_DIR",
+            "JUPYTERLAB_SETTINGS_DIR",
+            "JUPYTERLAB_WORKSPACES_DIR",
+            "IPYTHONDIR",
+        )
+    }
     address = f"http://localhost:{port}"
     with open(tmp_path / "log", "w") as log:
-        command = ["make", "lab", f"VENV={VENV}", f"PORT={port}",
-                   "ARGS=--no-browser --IdentityProvider.token=course"]
-        server = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=fresh_environment() | own,
-                                  start_new_session=True)
+        command = [
+            "make",
+            "lab",
+            f"VENV={VENV}",
+            f"PORT={port}",
+            "ARGS=--no-browser --IdentityProvider.token=course",
+        ]
+        server = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            env=fresh_environment() | own,
+            start_new_session=True,
+        )
     try:
         for _ in range(600):
             try:
@@ -270,17 +382,25 @@ def test_make_lab_opens_lesson_00(browser, tmp_path):
 
 # The hygiene of the files: each rule takes {name: text} or trees and returns problems
 
+
 def machine_paths(files):
     """Paths that exist on one machine only."""
-    local = re.compile(r"(?<![\w.~-])/(?:work|root|tmp|home/\w+|Users/\w+|opt/wheels)(?:/[\w.]|\b(?=[\"'\s]))")
+    local = re.compile(
+        r"(?<![\w.~-])/(?:work|root|tmp|home/\w+|Users/\w+|opt/wheels)(?:/[\w.]|\b(?=[\"'\s]))"
+    )
     return [(name, found[0]) for name, text in files.items() if (found := local.search(text))]
 
 
 def unsafe_loads(files):
     """Ways to run code that comes with a file."""
-    unsafe = re.compile(r"\b(?:pickle|dill|joblib|yaml)\.loads?\(|from (?:pickle|dill|joblib) import|allow_pickle=True|"
-                        r"\btorch\.load\((?![^\n]*weights_only=True)")
-    return [(name, found[0].strip()) for name, text in files.items() if (found := unsafe.search(text))]
+    unsafe = re.compile(
+        r"\b(?:pickle|dill|joblib|yaml)\.loads?\(|from (?:pickle|dill|joblib)"
+        r" import|allow_pickle=True|"
+        r"\btorch\.load\((?![^\n]*weights_only=True)"
+    )
+    return [
+        (name, found[0].strip()) for name, text in files.items() if (found := unsafe.search(text))
+    ]
 
 
 def assumed_cuda(files):
@@ -290,11 +410,17 @@ def assumed_cuda(files):
 
 
 # What there is on NVIDIA's GPUs only: the choice of one, precisions, an allocator that knows its peak.
-KNOWS_CUDA = {"course_lib/runtime.py", "course_lib/analysis/profiling.py", "course_lib/commands/runs.py"}
+KNOWS_CUDA = {
+    "course_lib/runtime.py",
+    "course_lib/analysis/profiling.py",
+    "course_lib/commands/runs.py",
+}
 
 
 def asserted_times(files):
-    """Assertions that a clock decides, which a busy machine turns red; speeds belong into tests/bench.py."""
+    """Assertions that a clock decides, which a busy machine turns red; speeds belong into
+    tests/bench.py.
+    """
     clock = re.compile(r"assert [^\n]*\b(?:time|perf_counter|process_time|monotonic)\(\)")
     return [(name, found[0]) for name, text in files.items() if (found := clock.search(text))]
 
@@ -313,25 +439,35 @@ def imported(module: str, is_package: bool, source: str) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package.split(".")[:len(package.split(".")) + 1 - node.level]) if node.level else ""
+            base = (
+                ".".join(package.split(".")[: len(package.split(".")) + 1 - node.level])
+                if node.level
+                else ""
+            )
             origin = ".".join(filter(None, [base, node.module]))
-            names |= {origin} if origin.count(".") else {f"{origin}.{alias.name}" for alias in node.names}
+            names |= (
+                {origin}
+                if origin.count(".")
+                else {f"{origin}.{alias.name}" for alias in node.names}
+            )
     return {name for name in names if name.startswith("course_lib.")}
 
 
 def backward_imports(modules):
-    """Imports against the one way; ``modules`` maps a name to (is a package, source)."""
+    """Imports against the one way; `modules` maps a name to (is a package, source)."""
     problems = []
     for module, (is_package, source) in modules.items():
         for other in imported(module, is_package, source):
             ground = module.split(".")[1:2] and module.split(".")[1] in GROUND_FLOOR
-            if (layer(other) > layer(module) and module != "course_lib") or (ground and layer(other) >= 0):
+            if (layer(other) > layer(module) and module != "course_lib") or (
+                ground and layer(other) >= 0
+            ):
                 problems.append((module, other))
     return problems
 
 
 def undefined_exports(name, names, exported):
-    """What ``__all__`` promises and the module does not have, or that it has no ``__all__``."""
+    """What `__all__` promises and the module does not have, or that it has no `__all__`."""
     if exported is None:
         return [(name, "__all__")]
     return [(name, export) for export in exported if export not in names]
@@ -342,8 +478,13 @@ def texts(paths):
 
 
 def library_modules():
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"):
-            (path.name == "__init__.py", path.read_text()) for path in LIBRARY}
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): (
+            path.name == "__init__.py",
+            path.read_text(),
+        )
+        for path in LIBRARY
+    }
 
 
 def test_no_file_holds_a_path_of_one_machine():
@@ -351,7 +492,11 @@ def test_no_file_holds_a_path_of_one_machine():
 
 
 def test_nothing_unpickles():
-    code = [path for path in tracked() if path.suffix in {".py", ".ipynb"} and path.parent.name != "tests"]
+    code = [
+        path
+        for path in tracked()
+        if path.suffix in {".py", ".ipynb"} and path.parent.name != "tests"
+    ]
     assert unsafe_loads(texts(code)) == []
 
 
@@ -364,10 +509,23 @@ def test_no_test_asserts_a_time():
     assert asserted_times(texts(ROOT.glob("tests/**/*.py"))) == []
 
 
+def test_the_code_is_formatted():
+    for command in (["format", "--check"], ["check"]):
+        result = run(
+            sys.executable, "-m", "ruff", *command, "course_lib", "tests", "tools", "retarget.py"
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_only_weights_are_large():
-    large = [path.relative_to(ROOT).as_posix() for path in tracked() if path.stat().st_size > 1_000_000]
+    large = [
+        path.relative_to(ROOT).as_posix() for path in tracked() if path.stat().st_size > 1_000_000
+    ]
     assert [name for name in large if not name.startswith("assets/weights/")] == []
-    assert sum(path.stat().st_size for path in tracked() if "assets/weights" in path.as_posix()) <= 48_000_000
+    assert (
+        sum(path.stat().st_size for path in tracked() if "assets/weights" in path.as_posix())
+        <= 48_000_000
+    )
 
 
 def dead_links(text, folder, files):
@@ -381,24 +539,41 @@ def test_every_link_leads_to_a_file_of_the_repository():
     assert dead_links((ROOT / "README.md").read_text(), ROOT, files) == []
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = json.loads(path.read_text())["cells"]
-        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        text = "\n".join(
+            "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"
+        )
         assert dead_links(text, path.parent, files) == [], path.name
 
 
 def test_a_dead_link_is_found():
-    text = "[lesson](notebooks/00_start_here.ipynb) ![world](assets/pictures/gone.jpg) [page](https://example.org)"
-    assert dead_links(text, ROOT, {ROOT / "notebooks" / "00_start_here.ipynb"}) == ["assets/pictures/gone.jpg"]
+    text = (
+        "[lesson](notebooks/00_start_here.ipynb) ![world](assets/pictures/gone.jpg)"
+        " [page](https://example.org)"
+    )
+    assert dead_links(text, ROOT, {ROOT / "notebooks" / "00_start_here.ipynb"}) == [
+        "assets/pictures/gone.jpg"
+    ]
 
 
 def test_a_notebook_over_budget_is_reported_and_the_run_stays_green(tmp_path):
     assert over_budget({"00": 30, "01": 119}) == []
     assert over_budget({"00": 30, "01": 121}) == ["01 took 121 s"]
     assert over_budget(dict.fromkeys("abcdefghij", 109)) == ["all took 1090 s"]
-    (tmp_path / "test_one.py").write_text("import conftest\n\n\ndef test_slow():\n"
-                                          "    conftest.NOTEBOOK_SECONDS['01_slow'] = 300\n")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    result = run(sys.executable, "-m", "pytest", "-p", "conftest", cwd=tmp_path,
-                 env=environment | {"PYTHONPATH": str(ROOT / "tests")})
+    (tmp_path / "test_one.py").write_text(
+        "import conftest\n\n\ndef test_slow():\n    conftest.NOTEBOOK_SECONDS['01_slow'] = 300\n"
+    )
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTEST")
+    }
+    result = run(
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "conftest",
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(ROOT / "tests")},
+    )
     assert "over the budget of 2 min each and 18 together: 01_slow took 300 s" in result.stdout
     assert result.returncode == 0, result.stdout
 
@@ -408,34 +583,63 @@ def test_imports_run_one_way():
 
 
 def unused_names(modules: dict[str, str], shown: str) -> list[tuple[str, str]]:
-    """Public names that no other module uses, nor their own more than once, nor what people read and run."""
+    """Public names that no other module uses, nor their own more than once, nor what people read
+    and run.
+    """
     words = {name: Counter(re.findall(r"\w+", source)) for name, source in modules.items()}
     people = Counter(re.findall(r"\w+", shown))
-    return [(module, name) for module, source in modules.items() for name in exported(source)
-            if not people[name] and words[module][name] <= 2
-            and not any(words[other][name] for other in modules if other != module)]
+    return [
+        (module, name)
+        for module, source in modules.items()
+        for name in exported(source)
+        if not people[name]
+        and words[module][name] <= 2
+        and not any(words[other][name] for other in modules if other != module)
+    ]
 
 
 def exported(source: str) -> list[str]:
-    """What ``__all__`` lists."""
-    return next((ast.literal_eval(node.value) for node in ast.parse(source).body
-                 if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"), [])
+    """What `__all__` lists."""
+    return next(
+        (
+            ast.literal_eval(node.value)
+            for node in ast.parse(source).body
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+        ),
+        [],
+    )
 
 
 def test_each_public_name_is_used_by_a_lesson_or_a_command():
-    modules = {name: source for name, (is_package, source) in library_modules().items() if not is_package}
-    shown = "\n".join(path.read_text() for path in (*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("*.md"),
-                                                    *ROOT.glob("tests/bench*.py"), ROOT / "tests/test_recipes.py"))
+    modules = {
+        name: source for name, (is_package, source) in library_modules().items() if not is_package
+    }
+    shown = "\n".join(
+        path.read_text()
+        for path in (
+            *ROOT.glob("notebooks/*.ipynb"),
+            *ROOT.glob("*.md"),
+            *ROOT.glob("tests/bench*.py"),
+            ROOT / "tests/test_recipes.py",
+        )
+    )
     assert unused_names(modules, shown) == []
 
 
 def test_an_unused_name_is_found():
-    modules = {"a": '__all__ = ["used", "shown", "idle"]\ndef used(): ...\ndef shown(): ...\ndef idle(): ...',
-               "b": "from .a import used"}
+    modules = {
+        "a": (
+            '__all__ = ["used", "shown", "idle"]\ndef used(): ...\ndef shown(): ...\ndef'
+            " idle(): ..."
+        ),
+        "b": "from .a import used",
+    }
     assert unused_names(modules, "from a import shown") == [("a", "idle")]
 
 
-@pytest.mark.parametrize("module", [name for name in library_modules() if not name.endswith("__main__")])
+@pytest.mark.parametrize(
+    "module", [name for name in library_modules() if not name.endswith("__main__")]
+)
 def test_each_public_name_exists(module):
     loaded = importlib.import_module(module)
     is_package, source = library_modules()[module]
@@ -457,33 +661,59 @@ def test_course_lib_comes_without_torch():
     assert run(sys.executable, "-c", code).returncode == 0
 
 
-@pytest.mark.parametrize(("rule", "planted", "innocent"), [
-    (machine_paths, f"see /{'root'}/clips/one.mp4", "course_lib/root/x.py and notebooks/work/y"),
-    (machine_paths, f'folder = "/{"tmp"}"', "and/or"),
-    (machine_paths, f"/{'home'}/ada/clips", "https://example.org/home/ada"),
-    (unsafe_loads, "pickle.load(file)", "except pickle.UnpicklingError:"),
-    (unsafe_loads, "x = torch.load(path)", "x = torch.load(path, weights_only=True)"),
-    (unsafe_loads, "np.load(path, allow_pickle=True)", "np.load(path)"),
-    (asserted_times, f"{'assert'} time.perf_counter() - started < 5", "while time.monotonic() < deadline:"),
-    (assumed_cuda, 'if device.type == "cuda":', 'if device.type != "cpu":'),
-    (assumed_cuda, "model.to('cuda:0')", "model.to(rt.device)"),
-    (assumed_cuda, "x = torch.cuda.is_available()", "torch.accelerator.is_available()"),
-])
+@pytest.mark.parametrize(
+    ("rule", "planted", "innocent"),
+    [
+        (
+            machine_paths,
+            f"see /{'root'}/clips/one.mp4",
+            "course_lib/root/x.py and notebooks/work/y",
+        ),
+        (machine_paths, f'folder = "/{"tmp"}"', "and/or"),
+        (machine_paths, f"/{'home'}/ada/clips", "https://example.org/home/ada"),
+        (unsafe_loads, "pickle.load(file)", "except pickle.UnpicklingError:"),
+        (unsafe_loads, "x = torch.load(path)", "x = torch.load(path, weights_only=True)"),
+        (unsafe_loads, "np.load(path, allow_pickle=True)", "np.load(path)"),
+        (
+            asserted_times,
+            f"{'assert'} time.perf_counter() - started < 5",
+            "while time.monotonic() < deadline:",
+        ),
+        (assumed_cuda, 'if device.type == "cuda":', 'if device.type != "cpu":'),
+        (assumed_cuda, "model.to('cuda:0')", "model.to(rt.device)"),
+        (assumed_cuda, "x = torch.cuda.is_available()", "torch.accelerator.is_available()"),
+    ],
+)
 def test_a_planted_stain_is_found(rule, planted, innocent):
     assert rule({"planted": planted, "innocent": innocent})[0][0] == "planted"
     assert len(rule({"planted": planted, "innocent": innocent})) == 1
 
 
-@pytest.mark.parametrize(("module", "source", "wrong"), [
-    ("course_lib.models.static", "from course_lib.training.fit import fit", "course_lib.training.fit"),
-    ("course_lib.data.faces", "def f():\n    from ..models import static", "course_lib.models"),
-    ("course_lib.training.fit", "import course_lib.analysis.recorder", "course_lib.analysis.recorder"),
-    ("course_lib.lessons.exercises", "from course_lib import recipes", "course_lib.recipes"),
-    ("course_lib.files", "from .data import faces", "course_lib.data"),
-    ("course_lib.models.static", "from ..data.faces import draw_face\nfrom .attention import attend", None),
-    ("course_lib.analysis.figures", "from course_lib.runtime import scale\nimport torch", None),
-    ("course_lib.recipes", "from course_lib.lessons import check", None),
-])
+@pytest.mark.parametrize(
+    ("module", "source", "wrong"),
+    [
+        (
+            "course_lib.models.static",
+            "from course_lib.training.fit import fit",
+            "course_lib.training.fit",
+        ),
+        ("course_lib.data.faces", "def f():\n    from ..models import static", "course_lib.models"),
+        (
+            "course_lib.training.fit",
+            "import course_lib.analysis.recorder",
+            "course_lib.analysis.recorder",
+        ),
+        ("course_lib.lessons.exercises", "from course_lib import recipes", "course_lib.recipes"),
+        ("course_lib.files", "from .data import faces", "course_lib.data"),
+        (
+            "course_lib.models.static",
+            "from ..data.faces import draw_face\nfrom .attention import attend",
+            None,
+        ),
+        ("course_lib.analysis.figures", "from course_lib.runtime import scale\nimport torch", None),
+        ("course_lib.recipes", "from course_lib.lessons import check", None),
+    ],
+)
 def test_a_planted_backward_import_is_found(module, source, wrong):
     assert backward_imports({module: (False, source)}) == ([(module, wrong)] if wrong else [])
 

@@ -1,4 +1,6 @@
-"""The exercises of lesson 03: right answers pass however they are written, wrong ones read their mistake."""
+"""The exercises of lesson 03: right answers pass however they are written, wrong ones read their
+mistake.
+"""
 
 import torch
 from einops import reduce, repeat
@@ -14,12 +16,16 @@ def stacked(kernel, time):
 def looped(flat, inflated, image, frames):
     expected = flat(image)
     video = inflated(torch.stack([image] * frames, dim=2))
-    return torch.stack([(video[:, :, step] - expected).abs().max() for step in range(video.shape[2])]) \
+    return (
+        torch.stack([(video[:, :, step] - expected).abs().max() for step in range(video.shape[2])])
         / expected.abs().max()
+    )
 
 
 def still(image, frames):
-    return repeat(image, "batch channels height width -> batch channels frames height width", frames=frames)
+    return repeat(
+        image, "batch channels height width -> batch channels frames height width", frames=frames
+    )
 
 
 def difference(flat, inflated, image, frames):
@@ -35,9 +41,18 @@ RIGHT = [
     ("inflate_kernel", lambda kernel, time: kernel[:, :, None].expand(-1, -1, time, -1, -1) / time),
     ("boring_video_errors", looped),
     ("time_tokens", lambda volume: volume.mean((-1, -2)).transpose(1, 2)),
-    ("time_tokens", lambda volume: torch.stack([step.mean((2, 3)) for step in volume.unbind(2)], dim=1)),
-    ("dead_dimensions", lambda features: features.std(0) < 1e-6 * features.abs().amax().clamp(min=1e-12)),
-    ("dead_dimensions", lambda features: ((features - features[0]).abs() <= 1e-6 * features.abs().max()).all(0)),
+    (
+        "time_tokens",
+        lambda volume: torch.stack([step.mean((2, 3)) for step in volume.unbind(2)], dim=1),
+    ),
+    (
+        "dead_dimensions",
+        lambda features: features.std(0) < 1e-6 * features.abs().amax().clamp(min=1e-12),
+    ),
+    (
+        "dead_dimensions",
+        lambda features: ((features - features[0]).abs() <= 1e-6 * features.abs().max()).all(0),
+    ),
 ]
 
 
@@ -48,33 +63,70 @@ def middle_only(kernel, time):
 
 
 def scaled_frames(flat, inflated, image, frames):
-    return (inflated(still(image, frames) / frames) - flat(image)[:, :, None]).abs().amax((0, 1, 3, 4)) \
-        / largest(flat, image)
+    return (inflated(still(image, frames) / frames) - flat(image)[:, :, None]).abs().amax(
+        (0, 1, 3, 4)
+    ) / largest(flat, image)
 
 
 WRONG = [
     ("inflate_kernel", lambda k, t: k[:, :, None].repeat(1, 1, t, 1, 1), "divide by `time`"),
-    ("inflate_kernel", lambda k, t: k[:, :, None].repeat(1, 1, t, 1, 1) / k.shape[-1], "you divide by 3"),
-    ("inflate_kernel", lambda k, t: k[:, :, None].repeat(1, 1, t, 1, 1) / t / k.shape[-1], "one more side"),
+    (
+        "inflate_kernel",
+        lambda k, t: k[:, :, None].repeat(1, 1, t, 1, 1) / k.shape[-1],
+        "you divide by 3",
+    ),
+    (
+        "inflate_kernel",
+        lambda k, t: k[:, :, None].repeat(1, 1, t, 1, 1) / t / k.shape[-1],
+        "one more side",
+    ),
     ("inflate_kernel", middle_only, "never sees motion"),
     ("inflate_kernel", lambda k, t: k[..., None].repeat(1, 1, 1, 1, t) / t, "time axis comes last"),
     ("inflate_kernel", lambda k, t: k[:, None].repeat(1, t, 1, 1, 1) / t, "before the channels"),
     ("inflate_kernel", lambda k, t: k.repeat(1, t, 1, 1) / t, "makes more channels"),
     ("inflate_kernel", lambda k, t: stacked(k.detach(), t), "no gradient reaches"),
     ("inflate_kernel", lambda k, t: stacked(k, t).float(), "dtype"),
-    ("boring_video_errors", lambda f, i, x, n: difference(f, i, x, n).abs().amax((0, 1, 3, 4)), "as a share of"),
-    ("boring_video_errors", lambda f, i, x, n: difference(f, i, x, n).abs().max() / largest(f, x), "for each time"),
-    ("boring_video_errors", lambda f, i, x, n: difference(f, i, x, n).mean((0, 1, 3, 4)) / largest(f, x), "cancel"),
-    ("boring_video_errors", lambda f, i, x, n: difference(f, i, x, n).abs().mean((0, 1, 3, 4)) / largest(f, x),
-     "no place can hide"),
-    ("boring_video_errors", lambda f, i, x, n: difference(f, i, x, n).amax((0, 1, 3, 4)) / largest(f, x),
-     "may be too small"),
-    ("boring_video_errors", lambda f, i, x, n: difference(f, i, x, n).abs().amax((0, 1, 3, 4)) / f(x).max(),
-     "*signed* value"),
-    ("boring_video_errors", lambda f, i, x, n: difference(f, i, x, n).abs().amax((0, 1, 2, 3)) / largest(f, x),
-     "you reduce over time"),
+    (
+        "boring_video_errors",
+        lambda f, i, x, n: difference(f, i, x, n).abs().amax((0, 1, 3, 4)),
+        "as a share of",
+    ),
+    (
+        "boring_video_errors",
+        lambda f, i, x, n: difference(f, i, x, n).abs().max() / largest(f, x),
+        "for each time",
+    ),
+    (
+        "boring_video_errors",
+        lambda f, i, x, n: difference(f, i, x, n).mean((0, 1, 3, 4)) / largest(f, x),
+        "cancel",
+    ),
+    (
+        "boring_video_errors",
+        lambda f, i, x, n: difference(f, i, x, n).abs().mean((0, 1, 3, 4)) / largest(f, x),
+        "no place can hide",
+    ),
+    (
+        "boring_video_errors",
+        lambda f, i, x, n: difference(f, i, x, n).amax((0, 1, 3, 4)) / largest(f, x),
+        "may be too small",
+    ),
+    (
+        "boring_video_errors",
+        lambda f, i, x, n: difference(f, i, x, n).abs().amax((0, 1, 3, 4)) / f(x).max(),
+        "*signed* value",
+    ),
+    (
+        "boring_video_errors",
+        lambda f, i, x, n: difference(f, i, x, n).abs().amax((0, 1, 2, 3)) / largest(f, x),
+        "you reduce over time",
+    ),
     ("boring_video_errors", scaled_frames, "numbers are not"),
-    ("boring_video_errors", lambda f, i, x, n: looped(f, i, x, 16), "for 12 frames, expected the shape (6,)"),
+    (
+        "boring_video_errors",
+        lambda f, i, x, n: looped(f, i, x, 16),
+        "for 12 frames, expected the shape (6,)",
+    ),
     ("boring_video_errors", lambda f, i, x, n: looped(f, i, x, n).tolist(), "came a list"),
     ("time_tokens", lambda v: v.mean((3, 4)), "channels come before your steps"),
     ("time_tokens", lambda v: v.mean((3, 4)).reshape(v.shape[0], v.shape[2], -1), "moves no axis"),
@@ -83,7 +135,11 @@ WRONG = [
     ("time_tokens", lambda v: v.mean(1).flatten(2), "average over the channels"),
     ("time_tokens", lambda v: v.amax((3, 4)).mT, "maximum over places"),
     ("time_tokens", lambda v: v.sum((3, 4)).mT, "sum over places"),
-    ("time_tokens", lambda v: reduce(v, "b c t h w -> b t c", "mean").detach(), "no gradient reaches"),
+    (
+        "time_tokens",
+        lambda v: reduce(v, "b c t h w -> b t c", "mean").detach(),
+        "no gradient reaches",
+    ),
     ("dead_dimensions", lambda f: f.std(0) > 1e-6 * f.abs().max(), "turn it round"),
     ("dead_dimensions", lambda f: (f == 0).all(0), "stuck at another value"),
     ("dead_dimensions", lambda f: (f == 0).any(0), "one zero makes no dimension dead"),
@@ -92,14 +148,22 @@ WRONG = [
     ("dead_dimensions", lambda f: (f.amax(0) == f.amin(0)).sum(), "you return how many"),
     ("dead_dimensions", lambda f: f.amax(0) == f.amin(0), "allow a millionth"),
     ("dead_dimensions", lambda f: f.amax(0) - f.amin(0) < 1e-3, "small features are all dead"),
-    ("dead_dimensions", lambda f: (f.amax(0) - f.amin(0) < 1e-6 * f.abs().max()).tolist(), "came a list"),
+    (
+        "dead_dimensions",
+        lambda f: (f.amax(0) - f.amin(0) < 1e-6 * f.abs().max()).tolist(),
+        "came a list",
+    ),
 ]
 
 
 def test_a_check_leaves_the_networks_alone():
-    """An answer that trains, or leaves in training mode, would spoil what comes after it in the lesson."""
+    """An answer that trains, or leaves in training mode, would spoil what comes after it in the
+    lesson.
+    """
     flat = nn.Conv2d(1, 1, 3, padding=1).eval()
     before = flat.weight.clone()
-    EXERCISES["boring_video_errors"].load_solution()(flat, nn.Conv3d(1, 1, 3, padding=1), torch.rand(1, 1, 6, 6), 4)
+    EXERCISES["boring_video_errors"].load_solution()(
+        flat, nn.Conv3d(1, 1, 3, padding=1), torch.rand(1, 1, 6, 6), 4
+    )
     assert torch.equal(flat.weight, before)
     assert not flat.training

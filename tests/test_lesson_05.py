@@ -1,4 +1,6 @@
-"""The exercises of lesson 05: right answers pass however they are written, wrong ones read their mistake."""
+"""The exercises of lesson 05: right answers pass however they are written, wrong ones read their
+mistake.
+"""
 
 import math
 
@@ -32,13 +34,21 @@ def trait_by_trait(weights, gradient, value):
 
 
 def layers(model, static_dim, dynamic_dim):
-    return [nn.Linear(static_dim, model.static_dim, bias=False), nn.Linear(dynamic_dim, model.dynamic_dim, bias=False)]
+    return [
+        nn.Linear(static_dim, model.static_dim, bias=False),
+        nn.Linear(dynamic_dim, model.dynamic_dim, bias=False),
+    ]
 
 
 RIGHT = [
     ("projections", layers),
-    ("projections", lambda m, s, d: tuple(nn.Sequential(nn.Linear(have, want)) for have, want
-                                          in ((s, m.static_dim), (d, m.dynamic_dim)))),
+    (
+        "projections",
+        lambda m, s, d: tuple(
+            nn.Sequential(nn.Linear(have, want))
+            for have, want in ((s, m.static_dim), (d, m.dynamic_dim))
+        ),
+    ),
     ("batch_norm", with_torch),
     ("count_by_hand", as_dict_count),
     ("attention_flops", looped_flops),
@@ -50,7 +60,9 @@ def norm(vectors, mean, variance):
     return (vectors - mean) / (variance + 1e-5).sqrt()
 
 
-def batch_norm(vectors, mean, variance, training, *, own=None, keep=0.9, correction=1, spread=None, refuse=True):
+def batch_norm(
+    vectors, mean, variance, training, *, own=None, keep=0.9, correction=1, spread=None, refuse=True
+):
     """Batch norm with places for one mistake each."""
     if not training:
         return norm(vectors, mean, variance), mean, variance
@@ -58,8 +70,12 @@ def batch_norm(vectors, mean, variance, training, *, own=None, keep=0.9, correct
         raise ValueError("one")
     batch, wide = vectors.mean(0), vectors.var(0, correction=0)
     normalised = norm(vectors, batch, wide) if own is None else own(vectors, mean, variance)
-    return (normalised, keep * mean + (1 - keep) * batch,
-            keep * variance + (1 - keep) * (vectors.var(0, correction=correction) if spread is None else spread))
+    return (
+        normalised,
+        keep * mean + (1 - keep) * batch,
+        keep * variance
+        + (1 - keep) * (vectors.var(0, correction=correction) if spread is None else spread),
+    )
 
 
 def wrong_norm(**mistake):
@@ -67,7 +83,9 @@ def wrong_norm(**mistake):
 
 
 def by_vector(vectors, mean, variance):
-    return (vectors - vectors.mean(1, keepdim=True)) / (vectors.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+    return (vectors - vectors.mean(1, keepdim=True)) / (
+        vectors.var(1, correction=0, keepdim=True) + 1e-5
+    ).sqrt()
 
 
 def always_batch(vectors, mean, variance, training):
@@ -79,17 +97,40 @@ def always_batch(vectors, mean, variance, training):
 
 def drifting(vectors, mean, variance, training):
     normalised, *running = batch_norm(vectors, mean, variance, training)
-    return (normalised, *running) if training else (normalised, 0.9 * mean + 0.1 * vectors.mean(0), variance)
+    return (
+        (normalised, *running)
+        if training
+        else (normalised, 0.9 * mean + 0.1 * vectors.mean(0), variance)
+    )
 
 
-def total(static, dynamic, dim, heads, *, bias=1, wide=None, thirds=3, back=1, layer_norm=2, batch_norm=4, head=1):
+def total(
+    static,
+    dynamic,
+    dim,
+    heads,
+    *,
+    bias=1,
+    wide=None,
+    thirds=3,
+    back=1,
+    layer_norm=2,
+    batch_norm=4,
+    head=1,
+):
     wide = wide or heads * dim
 
     def linear(inputs, outputs):
         return inputs * outputs + bias * outputs
 
-    return (linear(static, dim) + linear(dynamic, dim) + thirds * linear(dim, wide) + back * linear(wide, dim)
-            + (layer_norm + batch_norm) * dim + head * (linear(dim, 64) + linear(64, 5)))
+    return (
+        linear(static, dim)
+        + linear(dynamic, dim)
+        + thirds * linear(dim, wide)
+        + back * linear(wide, dim)
+        + (layer_norm + batch_norm) * dim
+        + head * (linear(dim, 64) + linear(64, 5))
+    )
 
 
 def miscounted(**mistake):
@@ -103,26 +144,56 @@ def of_weights(gradient, value):
 WRONG = [
     ("projections", lambda m, s, d: nn.Linear(s, m.static_dim), "return two layers"),
     ("projections", lambda m, s, d: (torch.randn(s, 512), torch.randn(d, 256)), "not tensors"),
-    ("projections", lambda m, s, d: (nn.Linear(m.static_dim, s), nn.Linear(m.dynamic_dim, d)),
-     "your static layer does not take features 2048 wide"),
+    (
+        "projections",
+        lambda m, s, d: (nn.Linear(m.static_dim, s), nn.Linear(m.dynamic_dim, d)),
+        "your static layer does not take features 2048 wide",
+    ),
     ("projections", lambda m, s, d: layers(m, s, d)[::-1], "does not take features 2048 wide"),
     ("projections", lambda m, s, d: (nn.Linear(s, 512), nn.Linear(d, 256)), "puts out 512 numbers"),
-    ("projections", lambda m, s, d: (nn.Linear(s, m.static_dim), nn.Linear(d, m.static_dim)),
-     "your dynamic layer puts out 512 numbers; the model was built with dynamic_dim=256"),
-    ("projections", lambda m, s, d: [nn.Sequential(layer, nn.ReLU()) for layer in layers(m, s, d)], "bends"),
-    ("projections", lambda m, s, d: [layer.requires_grad_(False) for layer in layers(m, s, d)], "cannot learn"),
+    (
+        "projections",
+        lambda m, s, d: (nn.Linear(s, m.static_dim), nn.Linear(d, m.static_dim)),
+        "your dynamic layer puts out 512 numbers; the model was built with dynamic_dim=256",
+    ),
+    (
+        "projections",
+        lambda m, s, d: [nn.Sequential(layer, nn.ReLU()) for layer in layers(m, s, d)],
+        "bends",
+    ),
+    (
+        "projections",
+        lambda m, s, d: [layer.requires_grad_(False) for layer in layers(m, s, d)],
+        "cannot learn",
+    ),
     ("batch_norm", lambda v, m, s, t: batch_norm(v, m, s, t)[0], "return three things"),
     ("batch_norm", lambda v, m, s, t: batch_norm(v, m, s, False), "its own yardstick"),
     ("batch_norm", wrong_norm(own=by_vector), "which is layer norm"),
-    ("batch_norm", wrong_norm(own=lambda v, m, s: (v - v.mean(0)) / (v.var(0, correction=0) + 1e-5)), "by its root"),
-    ("batch_norm", wrong_norm(own=lambda v, m, s: norm(v, v.mean(0), v.var(0))), "variance of n − 1"),
-    ("batch_norm", wrong_norm(own=lambda v, m, s: norm(v, 0, v.var(0, correction=0))), "without subtracting"),
+    (
+        "batch_norm",
+        wrong_norm(own=lambda v, m, s: (v - v.mean(0)) / (v.var(0, correction=0) + 1e-5)),
+        "by its root",
+    ),
+    (
+        "batch_norm",
+        wrong_norm(own=lambda v, m, s: norm(v, v.mean(0), v.var(0))),
+        "variance of n − 1",
+    ),
+    (
+        "batch_norm",
+        wrong_norm(own=lambda v, m, s: norm(v, 0, v.var(0, correction=0))),
+        "without subtracting",
+    ),
     ("batch_norm", wrong_norm(own=lambda v, m, s: v - v.mean(0)), "do not divide"),
     ("batch_norm", wrong_norm(keep=1), "your running mean stands still"),
     ("batch_norm", wrong_norm(keep=0.1), "your running mean forgets"),
     ("batch_norm", wrong_norm(keep=0), "only a tenth of the way"),
     ("batch_norm", wrong_norm(correction=0), "PyTorch keeps that of n − 1"),
-    ("batch_norm", lambda v, m, s, t: (*batch_norm(v, m, s, t)[:2], s), "your running variance stands still"),
+    (
+        "batch_norm",
+        lambda v, m, s, t: (*batch_norm(v, m, s, t)[:2], s),
+        "your running variance stands still",
+    ),
     ("batch_norm", always_batch, "you use the batch's"),
     ("batch_norm", drifting, "which must stay"),
     ("batch_norm", wrong_norm(refuse=False), "no spread, and your answer is NaN"),
@@ -136,30 +207,82 @@ WRONG = [
     ("count_by_hand", miscounted(thirds=1), "a layer each"),
     ("count_by_hand", miscounted(back=0), "projected back"),
     ("count_by_hand", miscounted(head=0), "leave out the head"),
-    ("count_by_hand", lambda *sizes: 371_717, "for static_dim=2048, dynamic_dim=1024, fusion_dim=128, num_heads=4, "),
+    (
+        "count_by_hand",
+        lambda *sizes: 371_717,
+        "for static_dim=2048, dynamic_dim=1024, fusion_dim=128, num_heads=4, ",
+    ),
     ("count_by_hand", lambda *sizes: float(total(*sizes)), "return a whole number"),
     ("count_by_hand", lambda *sizes: f"{total(*sizes)}", "came a str"),
     ("attention_flops", lambda q, k, v: looped_flops(q, k, v) // 2, "multiplications only"),
-    ("attention_flops", lambda q, k, v: 2 * math.prod(q) * k[-2], "leave out the product of the weights"),
-    ("attention_flops", lambda q, k, v: 2 * math.prod(q[:-1]) * math.prod(v[-2:]), "leave out q kᵀ"),
-    ("attention_flops", lambda q, k, v: looped_flops(q[-2:], k[-2:], v[-2:]) * q[0], "leave out the heads"),
+    (
+        "attention_flops",
+        lambda q, k, v: 2 * math.prod(q) * k[-2],
+        "leave out the product of the weights",
+    ),
+    (
+        "attention_flops",
+        lambda q, k, v: 2 * math.prod(q[:-1]) * math.prod(v[-2:]),
+        "leave out q kᵀ",
+    ),
+    (
+        "attention_flops",
+        lambda q, k, v: looped_flops(q[-2:], k[-2:], v[-2:]) * q[0],
+        "leave out the heads",
+    ),
     ("attention_flops", lambda q, k, v: looped_flops(q[1:], k[1:], v[1:]), "leave out the batch"),
     ("attention_flops", lambda q, k, v: 4 * math.prod(q) * k[-2], "both products"),
-    ("attention_flops", lambda q, k, v: looped_flops(q, (*k[:-2], *q[-2:-1], k[-1]), (*v[:-2], *q[-2:-1], v[-1])),
-     "your queries ask each other"),
-    ("attention_flops", lambda q, k, v: 2 * q[0] * q[1] * q[2] * k[2] * (q[3] + v[3]), "raises IndexError"),
+    (
+        "attention_flops",
+        lambda q, k, v: looped_flops(q, (*k[:-2], *q[-2:-1], k[-1]), (*v[:-2], *q[-2:-1], v[-1])),
+        "your queries ask each other",
+    ),
+    (
+        "attention_flops",
+        lambda q, k, v: 2 * q[0] * q[1] * q[2] * k[2] * (q[3] + v[3]),
+        "raises IndexError",
+    ),
     ("attention_flops", lambda q, k, v: looped_flops(q, k, v) / 1, "// divides"),
-    ("attention_times_gradient", lambda w, g, v: of_weights(g, v).mean(2).transpose(0, 1), "the gradient alone"),
-    ("attention_times_gradient", lambda w, g, v: w.mean(1)[:, None].repeat(1, 5, 1, 1), "the attention alone"),
-    ("attention_times_gradient", lambda w, g, v: (w * of_weights(g, v)).mean(2), "traits come before the batch"),
-    ("attention_times_gradient", lambda w, g, v: (w * of_weights(g, v)).transpose(0, 1), "keep the heads"),
-    ("attention_times_gradient", lambda w, g, v: (w * of_weights(g, v)).sum(2).transpose(0, 1), "you sum over"),
-    ("attention_times_gradient", lambda w, g, v: (w * of_weights(g, v)).clamp(min=0).mean(2).transpose(0, 1),
-     "the negative part"),
-    ("attention_times_gradient", lambda w, g, v: (w * of_weights(g, v)).abs().mean(2).transpose(0, 1),
-     "absolute value"),
-    ("attention_times_gradient", lambda w, g, v: (w.mean(1) * of_weights(g, v).mean(2)).transpose(0, 1),
-     "each head has its own"),
+    (
+        "attention_times_gradient",
+        lambda w, g, v: of_weights(g, v).mean(2).transpose(0, 1),
+        "the gradient alone",
+    ),
+    (
+        "attention_times_gradient",
+        lambda w, g, v: w.mean(1)[:, None].repeat(1, 5, 1, 1),
+        "the attention alone",
+    ),
+    (
+        "attention_times_gradient",
+        lambda w, g, v: (w * of_weights(g, v)).mean(2),
+        "traits come before the batch",
+    ),
+    (
+        "attention_times_gradient",
+        lambda w, g, v: (w * of_weights(g, v)).transpose(0, 1),
+        "keep the heads",
+    ),
+    (
+        "attention_times_gradient",
+        lambda w, g, v: (w * of_weights(g, v)).sum(2).transpose(0, 1),
+        "you sum over",
+    ),
+    (
+        "attention_times_gradient",
+        lambda w, g, v: (w * of_weights(g, v)).clamp(min=0).mean(2).transpose(0, 1),
+        "the negative part",
+    ),
+    (
+        "attention_times_gradient",
+        lambda w, g, v: (w * of_weights(g, v)).abs().mean(2).transpose(0, 1),
+        "absolute value",
+    ),
+    (
+        "attention_times_gradient",
+        lambda w, g, v: (w.mean(1) * of_weights(g, v).mean(2)).transpose(0, 1),
+        "each head has its own",
+    ),
     ("attention_times_gradient", lambda w, g, v: (w * (g @ v.transpose(0, 1))).mean(2), "raises"),
 ]
 

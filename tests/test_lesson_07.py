@@ -1,4 +1,6 @@
-"""The exercises of lesson 07: right answers pass however they are written, wrong ones read their mistake."""
+"""The exercises of lesson 07: right answers pass however they are written, wrong ones read their
+mistake.
+"""
 
 import math
 
@@ -9,7 +11,9 @@ import torch.nn.functional as F
 
 def literal_blind(frequencies):
     shares = frequencies.tolist()
-    return sum(1 - f for f in shares) / len(shares), sum(max(f, 1 - f) for f in shares) / len(shares)
+    return sum(1 - f for f in shares) / len(shares), sum(max(f, 1 - f) for f in shares) / len(
+        shares
+    )
 
 
 def literal_f1(probability, target, threshold):
@@ -20,7 +24,9 @@ def literal_f1(probability, target, threshold):
 
 def literal_thresholds(probabilities, targets, score=literal_f1):
     columns = zip(probabilities.T.tolist(), targets.T.tolist(), strict=True)
-    return torch.tensor([max(sorted(p), key=lambda threshold, p=p, t=t: score(p, t, threshold)) for p, t in columns])
+    return torch.tensor(
+        [max(sorted(p), key=lambda threshold, p=p, t=t: score(p, t, threshold)) for p, t in columns]
+    )
 
 
 def accuracy(probability, target, threshold):
@@ -41,12 +47,23 @@ def one_for_all(probabilities, targets):
 
 
 def capped(frequencies, cap, low=1.0, high=None, offset=0.001):
-    return torch.tensor([min(high or cap, max(low, 1 / (f + offset))) for f in frequencies.tolist()])
+    return torch.tensor(
+        [min(high or cap, max(low, 1 / (f + offset))) for f in frequencies.tolist()]
+    )
 
 
-def focal(logits, targets, gamma, pos_weight=None, weigh_first=False, factor=lambda right, gamma: (1 - right) ** gamma):
+def focal(
+    logits,
+    targets,
+    gamma,
+    pos_weight=None,
+    weigh_first=False,
+    factor=lambda right, gamma: (1 - right) ** gamma,
+):
     plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    weighted = F.binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=pos_weight)
+    weighted = F.binary_cross_entropy_with_logits(
+        logits, targets, reduction="none", pos_weight=pos_weight
+    )
     return factor(torch.exp(-(weighted if weigh_first else plain)), gamma) * weighted
 
 
@@ -69,8 +86,13 @@ def unstable_focal(logits, targets, gamma, pos_weight=None):
 
 def rarest(targets, of=max, nothing=1.0, divide=True, frequency=lambda column: column.mean()):
     share = [float(frequency(column)) for column in targets.T]
-    weights = torch.tensor([of([1 / f for f, t in zip(share, row, strict=True) if t] or [nothing])
-                            for row in targets.tolist()], dtype=targets.dtype)
+    weights = torch.tensor(
+        [
+            of([1 / f for f, t in zip(share, row, strict=True) if t] or [nothing])
+            for row in targets.tolist()
+        ],
+        dtype=targets.dtype,
+    )
     return weights / weights.sum() if divide else weights
 
 
@@ -78,14 +100,19 @@ def literal_calibration(probabilities, targets, bins=15, reduce=None):
     out = []
     for p, t in zip(probabilities.T.numpy().astype(float), targets.T.numpy(), strict=True):
         which = np.minimum((p.astype(np.float32) * bins).astype(int), bins - 1)
-        parts = [(np.mean(which == k), abs(p[which == k].mean() - t[which == k].mean()))
-                 for k in range(bins) if (which == k).any()]
+        parts = [
+            (np.mean(which == k), abs(p[which == k].mean() - t[which == k].mean()))
+            for k in range(bins)
+            if (which == k).any()
+        ]
         out.append(reduce(parts) if reduce else sum(share * gap for share, gap in parts))
     return torch.tensor(out, dtype=torch.float32)
 
 
 def pooled(logits, sharpness, axis=1, log=True, divide=True):
-    total = torch.exp(sharpness * logits).mean(axis) if log else torch.exp(sharpness * logits).sum(axis)
+    total = (
+        torch.exp(sharpness * logits).mean(axis) if log else torch.exp(sharpness * logits).sum(axis)
+    )
     return torch.log(total) / (sharpness if divide else 1)
 
 
@@ -98,12 +125,22 @@ RIGHT = [
     ("blind_accuracies", literal_blind),
     ("blind_accuracies", lambda f: [1 - f.mean(), 0.5 + (f - 0.5).abs().mean()]),
     ("best_thresholds", literal_thresholds),
-    ("best_thresholds", lambda p, t: torch.stack([column[int(torch.tensor([literal_f1(column, truth, x) for x in
-                                                                           column]).argmax())]
-                                                  for column, truth in zip(p.T, t.T, strict=True)])),
+    (
+        "best_thresholds",
+        lambda p, t: torch.stack(
+            [
+                column[int(torch.tensor([literal_f1(column, truth, x) for x in column]).argmax())]
+                for column, truth in zip(p.T, t.T, strict=True)
+            ]
+        ),
+    ),
     ("inverse_frequencies", capped),
-    ("inverse_frequencies", lambda f, cap: torch.minimum(torch.maximum((f + 0.001).reciprocal(), torch.ones(())),
-                                                         torch.tensor(cap))),
+    (
+        "inverse_frequencies",
+        lambda f, cap: torch.minimum(
+            torch.maximum((f + 0.001).reciprocal(), torch.ones(())), torch.tensor(cap)
+        ),
+    ),
     ("focal_terms", focal),
     ("focal_terms", literal_focal),
     ("rarest_weights", rarest),
@@ -116,7 +153,11 @@ WRONG = [
     ("blind_accuracies", lambda f: (float(f.mean()), literal_blind(f)[1]), "how often *yes*"),
     ("blind_accuracies", lambda f: literal_blind(f)[::-1], "saying no to everything"),
     ("blind_accuracies", lambda f: (literal_blind(f)[0],) * 2, "two different models"),
-    ("blind_accuracies", lambda f: (literal_blind(f)[0], max(float(f.mean()), 1 - float(f.mean()))), "average after"),
+    (
+        "blind_accuracies",
+        lambda f: (literal_blind(f)[0], max(float(f.mean()), 1 - float(f.mean()))),
+        "average after",
+    ),
     ("blind_accuracies", lambda f: literal_blind(f)[0], "return two numbers"),
     ("best_thresholds", lambda p, t: literal_thresholds(p, t, accuracy), "best accuracy"),
     ("best_thresholds", one_for_all, "each attribute has its own"),
@@ -128,22 +169,40 @@ WRONG = [
     ("inverse_frequencies", lambda f, cap: ((1 - f) / f).clamp(1, cap), "negatives over positives"),
     ("inverse_frequencies", lambda f, cap: capped(f, cap, low=0), "count less than a negative"),
     ("focal_terms", lambda *a: focal(*a, weigh_first=True), "this is the bug"),
-    ("focal_terms", lambda z, t, g, w=None: focal(z, t, g) * (1 if w is None else w), "positives only"),
+    (
+        "focal_terms",
+        lambda z, t, g, w=None: focal(z, t, g) * (1 if w is None else w),
+        "positives only",
+    ),
     ("focal_terms", lambda z, t, g, w=None: focal(z, t, g), "leave the weight out"),
     ("focal_terms", lambda z, t, g, w=None: focal(z, t, 0, w), "leave the focusing out"),
-    ("focal_terms", lambda *a: focal(*a, factor=lambda right, gamma: right ** gamma), "p_t^γ"),
+    ("focal_terms", lambda *a: focal(*a, factor=lambda right, gamma: right**gamma), "p_t^γ"),
     ("focal_terms", lambda *a: focal(*a).mean(), "the mean comes later"),
     ("focal_terms", unstable_focal, "not finite"),
     ("rarest_weights", lambda t: rarest(t, of=sum), "add up"),
     ("rarest_weights", lambda t: rarest(t, nothing=0.0), "never be drawn"),
     ("rarest_weights", lambda t: rarest(t, divide=False), "divide by the sum"),
-    ("rarest_weights", lambda t: rarest(t, frequency=lambda column: column.sum()), "you count images"),
-    ("calibration_error", lambda p, t, b=15: literal_calibration(p, t, b, lambda parts: np.mean([g for _, g in parts])),
-     "weigh each by its share"),
+    (
+        "rarest_weights",
+        lambda t: rarest(t, frequency=lambda column: column.sum()),
+        "you count images",
+    ),
+    (
+        "calibration_error",
+        lambda p, t, b=15: literal_calibration(
+            p, t, b, lambda parts: np.mean([g for _, g in parts])
+        ),
+        "weigh each by its share",
+    ),
     ("calibration_error", lambda p, t, b=15: (p - t).abs().mean(0), "every single image"),
     ("calibration_error", lambda p, t, b=15: (p.mean(0) - t.mean(0)).abs(), "would cancel"),
-    ("calibration_error", lambda p, t, b=15: literal_calibration(p, t, b, lambda parts: sum(s * g * g for s, g in
-                                                                                           parts)), "square"),
+    (
+        "calibration_error",
+        lambda p, t, b=15: literal_calibration(
+            p, t, b, lambda parts: sum(s * g * g for s, g in parts)
+        ),
+        "square",
+    ),
     ("pool_over_tokens", lambda z, s: pooled(z, s, log=False), "forget to subtract"),
     ("pool_over_tokens", lambda z, s: pooled(z, s, divide=False), "forget to divide"),
     ("pool_over_tokens", lambda z, s: pooled(z, s, axis=2), "axis 1 holds the tokens"),

@@ -1,4 +1,6 @@
-"""Lesson 07 on a folder in CelebA's own format: the same notebook, nothing changed but the choices in its form."""
+"""Lesson 07 on a folder in CelebA's own format: the same notebook, nothing changed but the choices
+in its form.
+"""
 
 import re
 
@@ -29,12 +31,18 @@ def photographs(folder):
             photograph = np.vstack([np.repeat(face[:1], 20, 0), face, np.repeat(face[-1:], 20, 0)])
             cv2.imwrite(str(folder / "img_align_celeba" / file), photograph[..., ::-1])
             labels = dict(zip(ATTRIBUTES, item["target"].tolist(), strict=True))
-            if k < 20:                                  # so that even the rarest occurs in every part
+            if k < 20:  # so that even the rarest occurs in every part
                 labels = {name: float(rng.random() < 0.4) for name in ATTRIBUTES}
-            rows.append(f"{file} " + " ".join("1" if labels.get(name, rng.random() < 0.3) else "-1"
-                                              for name in CELEBA_ORDER))
+            rows.append(
+                f"{file} "
+                + " ".join(
+                    "1" if labels.get(name, rng.random() < 0.3) else "-1" for name in CELEBA_ORDER
+                )
+            )
             splits.append(f"{file} {split}")
-    (folder / "list_attr_celeba.txt").write_text("\n".join([str(len(rows)), " ".join(CELEBA_ORDER) + " ", *rows, ""]))
+    (folder / "list_attr_celeba.txt").write_text(
+        "\n".join([str(len(rows)), " ".join(CELEBA_ORDER) + " ", *rows, ""])
+    )
     (folder / "list_eval_partition.txt").write_text("\n".join([*splits, ""]))
 
 
@@ -45,19 +53,31 @@ def test_the_lesson_runs_on_photographs(learn_tokens, tmp_path, monkeypatch):
     photographs(tmp_path / "celeba")
     path = next(path for path in NOTEBOOKS if path.stem.startswith("07"))
     notebook = nbformat.read(path, 4)
-    choices = {r'^DATA = "synthetic"': 'DATA = "celeba"', r'^CELEBA = ""': f'CELEBA = "{tmp_path / "celeba"}"',
-               r"^LEARN_TOKENS = False": f"LEARN_TOKENS = {learn_tokens}",
-               r"epochs=6, steps=scale\(cpu=40": "epochs=6, steps=scale(cpu=4"}
+    choices = {
+        r'^DATA = "synthetic"': 'DATA = "celeba"',
+        r'^CELEBA = ""': f'CELEBA = "{tmp_path / "celeba"}"',
+        r"^LEARN_TOKENS = False": f"LEARN_TOKENS = {learn_tokens}",
+        r"epochs=6, steps=scale\(cpu=40": "epochs=6, steps=scale(cpu=4",
+    }
     for before, after in choices.items():
         changed = 0
         for cell in notebook.cells:
             cell.source, found = re.subn(before, after, cell.source, flags=re.MULTILINE)
             changed += found
         assert changed == 1, before
-    NotebookClient(notebook, timeout=600, kernel_name="python3",
-                   resources={"metadata": {"path": str(path.parent)}}).execute()
-    said = {cell.id: "".join(output.get("text", "") for output in cell.outputs if output.get("name") == "stdout")
-            for cell in notebook.cells if cell.cell_type == "code"}
+    NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+    ).execute()
+    said = {
+        cell.id: "".join(
+            output.get("text", "") for output in cell.outputs if output.get("name") == "stdout"
+        )
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    }
     assert "{'train': 300, 'valid': 160, 'test': 160} faces" in said["data"]
     assert "balanced sampler" in said["live"]
     assert "the same decisions: True" in said["ready"]

@@ -1,4 +1,6 @@
-"""The exercises of lesson 09: right answers pass however they are written, wrong ones read their mistake."""
+"""The exercises of lesson 09: right answers pass however they are written, wrong ones read their
+mistake.
+"""
 
 import math
 
@@ -18,7 +20,9 @@ def literal_pointing(maps, regions):
     for values, region in zip(maps.flatten(0, -3), regions.flatten(0, -3), strict=True):
         touched = tiles(region, values).any(-1)
         ties = [(r, c) for r, c in (values == values.max()).nonzero().tolist()]
-        scores.append(sum(touched[r, c].item() for r, c in ties) / len(ties) if region.any() else math.nan)
+        scores.append(
+            sum(touched[r, c].item() for r, c in ties) / len(ties) if region.any() else math.nan
+        )
     return torch.tensor(scores).view(maps.shape[:-2])
 
 
@@ -42,16 +46,27 @@ def in_the_middle(maps, regions):
     at = maps.flatten(-2).argmax(-1)
     side, columns = regions.shape[-1] // maps.shape[-1], maps.shape[-1]
     rows, across = (at // columns) * side + side // 2, (at % columns) * side + side // 2
-    return torch.stack([torch.stack([region[r, c] for region, r, c in zip(*row, strict=True)])
-                        for row in zip(regions, rows, across, strict=True)]).float()
+    return torch.stack(
+        [
+            torch.stack([region[r, c] for region, r, c in zip(*row, strict=True)])
+            for row in zip(regions, rows, across, strict=True)
+        ]
+    ).float()
 
 
 def literal_mean(maps, chosen):
-    return torch.stack([sum((maps[i, a] for i in chosen[:, a].nonzero()[:, 0]), torch.zeros(maps.shape[2:]))
-                        / max(1, int(chosen[:, a].sum())) for a in range(maps.shape[1])])
+    return torch.stack(
+        [
+            sum((maps[i, a] for i in chosen[:, a].nonzero()[:, 0]), torch.zeros(maps.shape[2:]))
+            / max(1, int(chosen[:, a].sum()))
+            for a in range(maps.shape[1])
+        ]
+    )
 
 
-def literal_place(regions, grid, count=lambda touched: touched.float().sum(0), touch=lambda pixels: pixels.any(-1)):
+def literal_place(
+    regions, grid, count=lambda touched: touched.float().sum(0), touch=lambda pixels: pixels.any(-1)
+):
     rows, columns = grid
     hit = touch(rearrange(regions, "b a (r h) (c w) -> b a (r c) (h w)", r=rows, c=columns))
     best = count(hit).argmax(-1)
@@ -71,23 +86,39 @@ def most_covered(regions, grid):
     return hit[:, torch.arange(hit.shape[1]), best] > 0
 
 
-def literal_deletion(model, images, attributes, maps, hidden, removed, strongest=True, output=torch.sigmoid):
+def literal_deletion(
+    model, images, attributes, maps, hidden, removed, strongest=True, output=torch.sigmoid
+):
     curves = torch.zeros(len(images), len(removed))
-    height, width = (pixels // tokens for pixels, tokens in zip(images.shape[-2:], maps.shape[-2:], strict=True))
+    height, width = (
+        pixels // tokens for pixels, tokens in zip(images.shape[-2:], maps.shape[-2:], strict=True)
+    )
     for i, (image, a) in enumerate(zip(images, attributes, strict=True)):
         ranked = maps[i].flatten().argsort(descending=strongest).tolist()
         for step, count in enumerate(removed):
             now = image.clone()
             for token in ranked[:count]:
                 r, c = divmod(token, maps.shape[2])
-                place = (slice(None), slice(r * height, (r + 1) * height), slice(c * width, (c + 1) * width))
+                place = (
+                    slice(None),
+                    slice(r * height, (r + 1) * height),
+                    slice(c * width, (c + 1) * width),
+                )
                 now[place] = hidden[i][place]
             with torch.no_grad():
                 curves[i, step] = output(model(now[None]))[0, a]
     return curves
 
 
-def by_threshold(model, images, attributes, maps, hidden, removed, read=lambda answers, a: answers[range(len(a)), a]):
+def by_threshold(
+    model,
+    images,
+    attributes,
+    maps,
+    hidden,
+    removed,
+    read=lambda answers, a: answers[range(len(a)), a],
+):
     """Hides what is above the value of the first token that stays."""
     ordered = maps.flatten(1).sort(1, descending=True).values
     edges = torch.cat([ordered, torch.full((len(maps), 1), -math.inf)], 1)
@@ -104,7 +135,9 @@ def index_for_rank(model, images, attributes, maps, hidden, removed):
     return literal_deletion(model, images, attributes, -listed.float(), hidden, removed)
 
 
-def literal_gaps(positive, truth, groups, smallest=25, score=lambda p, t: p[t].float().mean().item(), against=min):
+def literal_gaps(
+    positive, truth, groups, smallest=25, score=lambda p, t: p[t].float().mean().item(), against=min
+):
     gaps = []
     for p, t in zip(positive.T, truth.T, strict=True):
         scores = []
@@ -121,16 +154,23 @@ def gaps_by_sorting(positive, truth, groups):
     for p, t, group in zip(positive, truth, groups, strict=True):
         found, present = tables.get(group, (0, 0))
         tables[group] = (found + (p & t).long(), present + t.long())
-    recalls = torch.stack([torch.where(n > 24, k / n.clamp(min=1), math.nan) for k, n in tables.values()])
-    ordered = recalls.sort(0).values                    # NaN comes last
+    recalls = torch.stack(
+        [torch.where(n > 24, k / n.clamp(min=1), math.nan) for k, n in tables.values()]
+    )
+    ordered = recalls.sort(0).values  # NaN comes last
     count = (~recalls.isnan()).sum(0)
     gap = ordered.gather(0, (count - 1).clamp(min=0)[None])[0] - ordered[0]
     return torch.where(count > 1, gap, math.nan)
 
 
 def nothing_left_out(positive, truth, groups):
-    recalls = [(p & t).sum(0) / t.sum(0) for p, t in ((positive[mine], truth[mine]) for mine in (
-        torch.tensor([label == group for label in groups]) for group in "abc"))]
+    recalls = [
+        (p & t).sum(0) / t.sum(0)
+        for p, t in (
+            (positive[mine], truth[mine])
+            for mine in (torch.tensor([label == group for label in groups]) for group in "abc")
+        )
+    ]
     return torch.stack(recalls).amax(0) - torch.stack(recalls).amin(0)
 
 
@@ -146,8 +186,13 @@ RIGHT = [
     ("pointing_game", literal_pointing),
     ("pointing_game", pooled_pointing),
     ("mean_maps", literal_mean),
-    ("mean_maps", lambda maps, chosen: torch.einsum("ba,barc->arc", chosen.float(), maps)
-     / chosen.sum(0).clamp(min=1)[:, None, None]),
+    (
+        "mean_maps",
+        lambda maps, chosen: (
+            torch.einsum("ba,barc->arc", chosen.float(), maps)
+            / chosen.sum(0).clamp(min=1)[:, None, None]
+        ),
+    ),
     ("pointing_at_one_place", literal_place),
     ("pointing_at_one_place", last_of_the_luckiest),
     ("deletion_curve", literal_deletion),
@@ -158,48 +203,107 @@ RIGHT = [
 WRONG = [
     ("pointing_game", lambda m, r: literal_pointing(m.mT, r), "rows and columns are swapped"),
     ("pointing_game", in_the_middle, "in the middle of the strongest token"),
-    ("pointing_game", lambda m, r: pooled_pointing(m, F.avg_pool2d(r.float(), 4).repeat_interleave(4, -1)
-                                                   .repeat_interleave(4, -2) >= 0.5).nan_to_num(0), "cover half"),
-    ("pointing_game", lambda m, r: (m * tiles(r, m).float().mean(-1)).sum((-2, -1)) / m.sum((-2, -1)), "its energy"),
+    (
+        "pointing_game",
+        lambda m, r: pooled_pointing(
+            m, F.avg_pool2d(r.float(), 4).repeat_interleave(4, -1).repeat_interleave(4, -2) >= 0.5
+        ).nan_to_num(0),
+        "cover half",
+    ),
+    (
+        "pointing_game",
+        lambda m, r: (m * tiles(r, m).float().mean(-1)).sum((-2, -1)) / m.sum((-2, -1)),
+        "its energy",
+    ),
     ("pointing_game", lambda m, r: literal_pointing(m, r).mean(), "the mean comes later"),
     ("pointing_game", lambda m, r: literal_pointing(m, r).nan_to_num(0), "nothing to hit"),
     ("pointing_game", first_of_ties, "all that tie share the point"),
     ("pointing_game", lambda m, r: 1 - literal_pointing(m, r), "other way round"),
     ("mean_maps", lambda maps, chosen: maps.mean(0), "mean over all images"),
-    ("mean_maps", lambda maps, chosen: (maps * chosen[..., None, None]).mean(0), "number of all images"),
+    (
+        "mean_maps",
+        lambda maps, chosen: (maps * chosen[..., None, None]).mean(0),
+        "number of all images",
+    ),
     ("mean_maps", lambda maps, chosen: (maps * chosen[..., None, None]).sum(0), "add the maps up"),
     ("mean_maps", lambda maps, chosen: maps[chosen].mean(0), "over the attributes too"),
-    ("mean_maps", lambda maps, chosen: (maps * chosen[..., None, None]).sum(0) / chosen.sum(0)[:, None, None],
-     "0 / 0"),
+    (
+        "mean_maps",
+        lambda maps, chosen: (maps * chosen[..., None, None]).sum(0) / chosen.sum(0)[:, None, None],
+        "0 / 0",
+    ),
     ("mean_maps", lambda maps, chosen: literal_mean(maps, ~chosen), "do *not* count"),
-    ("pointing_at_one_place", lambda regions, grid: regions.flatten(2).any(-1), "a token for each image"),
-    ("pointing_at_one_place", lambda regions, grid: literal_place(
-        regions, grid, lambda hit: hit.float().sum((0, 1)).expand(hit.shape[1], -1)), "one token for all attributes"),
+    (
+        "pointing_at_one_place",
+        lambda regions, grid: regions.flatten(2).any(-1),
+        "a token for each image",
+    ),
+    (
+        "pointing_at_one_place",
+        lambda regions, grid: literal_place(
+            regions, grid, lambda hit: hit.float().sum((0, 1)).expand(hit.shape[1], -1)
+        ),
+        "one token for all attributes",
+    ),
     ("pointing_at_one_place", most_covered, "cover most"),
-    ("pointing_at_one_place", lambda regions, grid: literal_place(regions, grid).float(), "torch.bool"),
-    ("pointing_at_one_place", lambda regions, grid: literal_place(regions, grid).float().mean(0), "yes or no"),
-    ("pointing_at_one_place", lambda regions, grid: literal_place(regions, grid, touch=lambda p: p.float().mean(-1)
-                                                                  > 0.5), "its luckiest token touches"),
+    (
+        "pointing_at_one_place",
+        lambda regions, grid: literal_place(regions, grid).float(),
+        "torch.bool",
+    ),
+    (
+        "pointing_at_one_place",
+        lambda regions, grid: literal_place(regions, grid).float().mean(0),
+        "yes or no",
+    ),
+    (
+        "pointing_at_one_place",
+        lambda regions, grid: literal_place(
+            regions, grid, touch=lambda p: p.float().mean(-1) > 0.5
+        ),
+        "its luckiest token touches",
+    ),
     ("deletion_curve", lambda *a: literal_deletion(*a, strongest=False), "weakest tokens first"),
     ("deletion_curve", index_for_rank, "which token comes first"),
     ("deletion_curve", lambda *a: literal_deletion(*a, output=lambda z: z), "these are logits"),
-    ("deletion_curve", lambda model, images, a, m, hidden, n: literal_deletion(model, hidden, a, m, images, n),
-     "that is insertion"),
-    ("deletion_curve", lambda *a: by_threshold(*a, read=lambda answers, which: answers[:, 0]), "the first for all"),
+    (
+        "deletion_curve",
+        lambda model, images, a, m, hidden, n: literal_deletion(model, hidden, a, m, images, n),
+        "that is insertion",
+    ),
+    (
+        "deletion_curve",
+        lambda *a: by_threshold(*a, read=lambda answers, which: answers[:, 0]),
+        "the first for all",
+    ),
     ("deletion_curve", lambda *a: literal_deletion(*a).mean(0), "the mean comes later"),
-    ("deletion_curve", lambda model, images, a, m, hidden, n: literal_deletion(model, images, a, m, hidden * 0, n),
-     "paint them black"),
-    ("recall_gaps", lambda p, t, g: literal_gaps(p, t, g, score=lambda p, t: (p == t).float().mean().item()),
-     "gap in accuracy"),
-    ("recall_gaps", lambda p, t, g: literal_gaps(p, t, g, score=lambda p, t: t[p].float().mean().item()),
-     "that is precision"),
-    ("recall_gaps", lambda p, t, g: literal_gaps(p, t, g, score=lambda p, t: p.float().mean().item()),
-     "how often *yes* is said"),
-    ("recall_gaps", lambda p, t, g: literal_gaps(p, t, g, against=mean_of), "the worst is what a mean hides"),
+    (
+        "deletion_curve",
+        lambda model, images, a, m, hidden, n: literal_deletion(model, images, a, m, hidden * 0, n),
+        "paint them black",
+    ),
+    (
+        "recall_gaps",
+        lambda p, t, g: literal_gaps(p, t, g, score=lambda p, t: (p == t).float().mean().item()),
+        "gap in accuracy",
+    ),
+    (
+        "recall_gaps",
+        lambda p, t, g: literal_gaps(p, t, g, score=lambda p, t: t[p].float().mean().item()),
+        "that is precision",
+    ),
+    (
+        "recall_gaps",
+        lambda p, t, g: literal_gaps(p, t, g, score=lambda p, t: p.float().mean().item()),
+        "how often *yes* is said",
+    ),
+    (
+        "recall_gaps",
+        lambda p, t, g: literal_gaps(p, t, g, against=mean_of),
+        "the worst is what a mean hides",
+    ),
     ("recall_gaps", lambda p, t, g: literal_gaps(p, t, g).mean(), "one gap for all"),
     ("recall_gaps", lambda p, t, g: literal_gaps(p, t, g, smallest=1), "fewer than 25 positives"),
     ("recall_gaps", nothing_left_out, "makes your gap NaN"),
     ("recall_gaps", lonely_is_fair, "which reads as fair"),
 ]
-
-

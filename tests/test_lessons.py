@@ -1,4 +1,6 @@
-"""The machinery of exercises, and for each exercise: right answers pass, wrong ones read the right words."""
+"""The machinery of exercises, and for each exercise: right answers pass, wrong ones read the right
+words.
+"""
 
 import importlib
 import json
@@ -18,13 +20,13 @@ from course_lib.lessons.exercises import Exercise, Mistake, all_exercises, expec
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
-    monkeypatch.setattr(exercises, "SECONDS", 600)          # a busy machine is no endless loop
+    monkeypatch.setattr(exercises, "SECONDS", 600)  # a busy machine is no endless loop
     exercises._rung.clear()
     return tmp_path
 
 
 def checked(name, function, capsys):
-    """What ``check`` returns, and the one line it prints."""
+    """What `check` returns, and the one line it prints."""
     answer = check(name, function)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1, lines
@@ -36,6 +38,7 @@ def solution(name):
 
 
 # Every exercise, those of later lessons too
+
 
 @pytest.mark.parametrize("name", all_exercises())
 def test_the_library_passes_its_own_check(name, capsys):
@@ -66,7 +69,10 @@ def test_an_exercise_is_well_declared(name):
 
 
 def test_the_readme_counts_the_exercises():
-    said = re.search(r"All (\d+) exercises grade themselves", (Path(__file__).parent.parent / "README.md").read_text())
+    said = re.search(
+        r"All (\d+) exercises grade themselves",
+        (Path(__file__).parent.parent / "README.md").read_text(),
+    )
     assert int(said[1]) == len(all_exercises()) >= 40
 
 
@@ -77,13 +83,16 @@ def test_every_name_is_used_once():
 
 # Lesson 00
 
+
 def transposed(feature_map):
     batch, channels, height, width = feature_map.shape
     return feature_map.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
 
 
 def averaged(prediction, target):
-    return 1 - torch.stack([torch.nn.functional.l1_loss(p, t) for p, t in zip(prediction.T, target.T, strict=True)])
+    return 1 - torch.stack(
+        [torch.nn.functional.l1_loss(p, t) for p, t in zip(prediction.T, target.T, strict=True)]
+    )
 
 
 def expanded(train_targets, count):
@@ -91,8 +100,10 @@ def expanded(train_targets, count):
 
 
 RIGHT = [
-    ("to_tokens", transposed), ("to_tokens", lambda feature_map: feature_map.flatten(2).mT),
-    ("mean_accuracy", averaged), ("floor_prediction", expanded),
+    ("to_tokens", transposed),
+    ("to_tokens", lambda feature_map: feature_map.flatten(2).mT),
+    ("mean_accuracy", averaged),
+    ("floor_prediction", expanded),
     ("area_share", lambda regions: regions.sum((1, 2)) / regions[0].numel()),
 ]
 
@@ -104,8 +115,16 @@ WRONG = [
     ("to_tokens", lambda x: x.permute(0, 2, 3, 1).flatten(0, 2), "keep the batch axis"),
     ("to_tokens", lambda x: x.mean((2, 3)), r"expected the shape (2, 12, 5), came (2, 5)"),
     ("to_tokens", lambda x: x.flatten(2).mT.detach(), "no gradient reaches the input"),
-    ("to_tokens", lambda x: x.flatten(2).mT.float(), "expected the dtype torch.float64, came torch.float32"),
-    ("to_tokens", lambda x: torch.zeros(2, 12, 5), "the shape is right, the numbers are not: at [0, 0, 0] expected"),
+    (
+        "to_tokens",
+        lambda x: x.flatten(2).mT.float(),
+        "expected the dtype torch.float64, came torch.float32",
+    ),
+    (
+        "to_tokens",
+        lambda x: torch.zeros(2, 12, 5),
+        "the shape is right, the numbers are not: at [0, 0, 0] expected",
+    ),
     ("to_tokens", lambda x: rearrange(x, "b c (h k) w -> b (h k w) c", k=3), "raises EinopsError"),
     ("to_tokens", lambda x: x.relu_().flatten(2).mT, "changes its input in place"),
     ("mean_accuracy", lambda p, t: 1 - (p - t).abs().mean(), "mixes all traits"),
@@ -115,16 +134,32 @@ WRONG = [
     ("mean_accuracy", lambda p, t: 1 - (p - t).mean(0).abs(), "before the mean, not after"),
     ("mean_accuracy", lambda p, t: 1 - (p - t).square().mean(0), "you square the errors"),
     ("mean_accuracy", lambda p, t: 1 - (p - t).abs().sum(0), "you sum over the batch"),
-    ("mean_accuracy", lambda p, t: 1 - (p - t).abs().sum(0) / 7, "for inputs of shape (1, 5), the shape is right"),
-    ("mean_accuracy", lambda p, t: (1 - (p - t).abs().mean(0)).tolist(), "expected a tensor, came a list"),
-    ("mean_accuracy", lambda p, t: 1 - (p - t.requires_grad_()).detach().abs().mean(0), "no gradient reaches"),
+    (
+        "mean_accuracy",
+        lambda p, t: 1 - (p - t).abs().sum(0) / 7,
+        "for inputs of shape (1, 5), the shape is right",
+    ),
+    (
+        "mean_accuracy",
+        lambda p, t: (1 - (p - t).abs().mean(0)).tolist(),
+        "expected a tensor, came a list",
+    ),
+    (
+        "mean_accuracy",
+        lambda p, t: 1 - (p - t.requires_grad_()).detach().abs().mean(0),
+        "no gradient reaches",
+    ),
     ("floor_prediction", lambda t, n: t.mean(0), "you return one row"),
     ("floor_prediction", lambda t, n: t.mean(0)[:, None].expand(-1, n), "your axes are swapped"),
     ("floor_prediction", lambda t, n: t.mean(0).expand_as(t), "once for each training item"),
     ("floor_prediction", lambda t, n: t.mean().expand(n, t.shape[1]), "one number for all traits"),
     ("floor_prediction", lambda t, n: t.median(0).values.expand(n, -1), "this is the median"),
     ("floor_prediction", lambda t, n: t[:n], "training items, not their mean"),
-    ("floor_prediction", lambda t, n: t.mean(0).expand(4, 5), "for 1 × 5 targets and count=3, expected the shape"),
+    (
+        "floor_prediction",
+        lambda t, n: t.mean(0).expand(4, 5),
+        "for 1 × 5 targets and count=3, expected the shape",
+    ),
     ("area_share", lambda r: r.sum((1, 2)).float(), "divide by the number of pixels"),
     ("area_share", lambda r: r.float().mean(), "mixes all regions"),
     ("area_share", lambda r: r.float().mean(0), "you average over the regions"),
@@ -135,7 +170,10 @@ WRONG = [
 ]
 
 
-ANSWERS = [importlib.import_module(path.stem) for path in sorted(Path(__file__).parent.glob("test_lesson_*.py"))]
+ANSWERS = [
+    importlib.import_module(path.stem)
+    for path in sorted(Path(__file__).parent.glob("test_lesson_*.py"))
+]
 ALL_RIGHT = RIGHT + [answer for lesson in ANSWERS for answer in getattr(lesson, "RIGHT", [])]
 ALL_WRONG = WRONG + [answer for lesson in ANSWERS for answer in getattr(lesson, "WRONG", [])]
 
@@ -152,7 +190,8 @@ def test_a_wrong_answer_reads_its_mistake_and_the_lesson_goes_on(name, function,
     answer, line = checked(name, function, capsys)
     assert line.startswith(f"✗ {name}: ")
     assert words in line
-    assert (", raises " in line) == ("raises" in words)  # such a line quotes the code, and so this file's words
+    # such a line quotes the code, and so this file's words
+    assert (", raises " in line) == ("raises" in words)
     assert answer is solution(name)
 
 
@@ -163,6 +202,7 @@ def test_each_exercise_has_another_right_answer_and_three_wrong_ones():
 
 
 # What may happen in any exercise
+
 
 def divides(prediction, target):
     nothing = 0
@@ -180,16 +220,27 @@ def chatty(prediction, target):
     return 1 - (prediction - target).abs().mean(dim=0)
 
 
-@pytest.mark.parametrize(("function", "mark", "words"), [
-    (divides, "✗", "`return prediction / nothing + [][1]`, raises IndexError: list index out of range"),
-    (half_written, "✗", "returns None; end it with `return`"),
-    (lambda: 1, "✗", "takes 0 positional arguments but 2 were given"),
-    (lambda p, t: True, "✗", "expected a tensor, came a bool"),
-    (lambda p, t: (_ for _ in ()).throw(ValueError("a\nb\n" * 1000)), "✗", "ValueError: a b a b"),
-    (torch.rand(3), "✗", "check needs the function itself, without calling it; came tensor"),
-    (None, "✗", "came None"),
-    (chatty, "✓", "right"),
-])
+@pytest.mark.parametrize(
+    ("function", "mark", "words"),
+    [
+        (
+            divides,
+            "✗",
+            "`return prediction / nothing + [][1]`, raises IndexError: list index out of range",
+        ),
+        (half_written, "✗", "returns None; end it with `return`"),
+        (lambda: 1, "✗", "takes 0 positional arguments but 2 were given"),
+        (lambda p, t: True, "✗", "expected a tensor, came a bool"),
+        (
+            lambda p, t: (_ for _ in ()).throw(ValueError("a\nb\n" * 1000)),
+            "✗",
+            "ValueError: a b a b",
+        ),
+        (torch.rand(3), "✗", "check needs the function itself, without calling it; came tensor"),
+        (None, "✗", "came None"),
+        (chatty, "✓", "right"),
+    ],
+)
 def test_whatever_happens_one_line_says_it(function, mark, words, capsys):
     _, line = checked("mean_accuracy", function, capsys)
     assert line.startswith(mark)
@@ -250,8 +301,14 @@ def test_gradients_are_checked_under_no_grad_too(capsys):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    for call in (lambda: check("to_token", transposed), lambda: hint("to_token"), lambda: reveal("to_token")):
-        with pytest.raises(ValueError, match="no exercise is called 'to_token'; did you mean 'to_tokens'"):
+    for call in (
+        lambda: check("to_token", transposed),
+        lambda: hint("to_token"),
+        lambda: reveal("to_token"),
+    ):
+        with pytest.raises(
+            ValueError, match="no exercise is called 'to_token'; did you mean 'to_tokens'"
+        ):
             call()
     with pytest.raises(ValueError, match="lists their names"):
         hint("xyzzy")
@@ -260,16 +317,21 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 def test_a_check_of_lesson_00_imports_no_later_lesson(monkeypatch):
     asked = []
     real = exercises.importlib.import_module
-    monkeypatch.setattr(exercises.importlib, "import_module", lambda name: asked.append(name) or real(name))
+    monkeypatch.setattr(
+        exercises.importlib, "import_module", lambda name: asked.append(name) or real(name)
+    )
     exercises._find("to_tokens")
     assert asked == ["course_lib.lessons.lesson_00"]
 
 
 # hint, reveal, progress
 
+
 def test_hints_come_one_at_a_time_and_say_what_is_left(capsys):
     texts = all_exercises()["to_tokens"][1].hints
-    for text, left in zip((*texts, texts[-1]), ("(2 more)", "(1 more)", "reveal(", "reveal("), strict=True):
+    for text, left in zip(
+        (*texts, texts[-1]), ("(2 more)", "(1 more)", "reveal(", "reveal("), strict=True
+    ):
         hint("to_tokens")
         said = capsys.readouterr().out
         assert text in said
@@ -294,8 +356,20 @@ def test_progress_outlives_the_kernel_and_is_exported(cache, tmp_path, capsys):
     progress(tmp_path / "mine.json")
     said = capsys.readouterr().out
     saved = json.loads((tmp_path / "mine.json").read_text())
-    assert saved["mean_accuracy"] == {"lesson": "00", "solved": True, "tries": 3, "hints": 0, "revealed": False}
-    assert saved["to_tokens"] == {"lesson": "00", "solved": False, "tries": 0, "hints": 1, "revealed": True}
+    assert saved["mean_accuracy"] == {
+        "lesson": "00",
+        "solved": True,
+        "tries": 3,
+        "hints": 0,
+        "revealed": False,
+    }
+    assert saved["to_tokens"] == {
+        "lesson": "00",
+        "solved": False,
+        "tries": 0,
+        "hints": 1,
+        "revealed": True,
+    }
     assert saved["floor_prediction"]["solved"] is False
     assert f"1 of {len(all_exercises())} solved; saved in {tmp_path / 'mine.json'}" in said
     progress()
@@ -313,11 +387,17 @@ def test_a_spoilt_progress_file_begins_anew(content, cache, capsys):
 
 # expect, which every property uses
 
-@pytest.mark.parametrize(("came", "words"), [
-    (torch.ones(2), r"expected the shape \(3,\), came \(2,\)"), (torch.ones(3).double(), "dtype"),
-    (torch.tensor([1, 1, float("nan")]), r"at \[2\] expected 1.0000, came nan"), (1.0, "came a float"),
-    (torch.full((3,), 7.0), "^seven$"),
-])
+
+@pytest.mark.parametrize(
+    ("came", "words"),
+    [
+        (torch.ones(2), r"expected the shape \(3,\), came \(2,\)"),
+        (torch.ones(3).double(), "dtype"),
+        (torch.tensor([1, 1, float("nan")]), r"at \[2\] expected 1.0000, came nan"),
+        (1.0, "came a float"),
+        (torch.full((3,), 7.0), "^seven$"),
+    ],
+)
 def test_expect_names_the_first_difference(came, words):
     with pytest.raises(Mistake, match=words):
         expect(came, torch.ones(3), {"seven": torch.full((3,), 7.0)})

@@ -1,4 +1,6 @@
-"""Localisation measures against pixel-by-pixel references, with regions in corners, and their baselines."""
+"""Localisation measures against pixel-by-pixel references, with regions in corners, and their
+baselines.
+"""
 
 import math
 
@@ -34,8 +36,11 @@ def peak(row, column, rows=7, columns=7):
 
 def test_a_region_in_each_corner_is_found_there_and_nowhere_else():
     """A transposed box would be found in the other corner."""
-    corners = {(row, column): box(4 * row, 4 * row + 4, 4 * column, 4 * column + 4)
-               for row in (0, 6) for column in (0, 6)}
+    corners = {
+        (row, column): box(4 * row, 4 * row + 4, 4 * column, 4 * column + 4)
+        for row in (0, 6)
+        for column in (0, 6)
+    }
     for (row, column), region in corners.items():
         for other in corners:
             assert float(pointing_game(peak(*other), region)) == float(other == (row, column))
@@ -50,7 +55,7 @@ def test_a_wide_image_keeps_rows_and_columns_apart():
 
 
 def test_tolerance_counts_token_widths_from_the_centre():
-    region = box(12, 16, 17, 18)                    # 3 px right of the centre of token (3, 3), which is 4 px wide
+    region = box(12, 16, 17, 18)  # 3 px right of the centre of token (3, 3), which is 4 px wide
     centre = peak(3, 3)
     assert float(pointing_game(centre, region, tolerance=0.5)) == 0
     assert float(pointing_game(centre, region, tolerance=0.75)) == 0
@@ -61,22 +66,31 @@ def test_tolerance_counts_token_widths_from_the_centre():
 
 
 def by_pixels(values, region, threshold):
-    """Energy, IoU and area from a map repeated over the pixels: exact where pixels divide into tokens."""
+    """Energy, IoU and area from a map repeated over the pixels: exact where pixels divide into
+    tokens.
+    """
     height, width = region.shape
     large = np.kron(values, np.ones((height // values.shape[0], width // values.shape[1])))
     chosen = large >= np.float32(threshold) * large.max()
-    return ((large * region).sum() / large.sum(), (chosen & region).sum() / max((chosen | region).sum(), 1))
+    return (
+        (large * region).sum() / large.sum(),
+        (chosen & region).sum() / max((chosen | region).sum(), 1),
+    )
 
 
 @settings(max_examples=40)
-@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(0, 999))
+@given(
+    st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(0, 999)
+)
 def test_energy_and_iou_equal_counting_pixels(rows, columns, tall, wide, seed):
     random = np.random.default_rng(seed)
     values = random.random((rows, columns)).astype(np.float32)
     region = random.random((rows * tall, columns * wide)) < 0.3
     region[random.integers(rows * tall), random.integers(columns * wide)] = True
     mass, overlap = by_pixels(values, region, 0.5)
-    assert float(energy(torch.tensor(values), torch.tensor(region))) == pytest.approx(mass, abs=1e-5)
+    assert float(energy(torch.tensor(values), torch.tensor(region))) == pytest.approx(
+        mass, abs=1e-5
+    )
     curve = iou_curve(torch.tensor(values), torch.tensor(region), (0.5,))
     assert float(curve[0]) == pytest.approx(overlap, abs=1e-5)
 
@@ -110,7 +124,10 @@ def drawn(items=40):
     for i in range(items):
         row, column = i % 7, (3 * i) % 7
         maps[i, 0], regions[i, 0] = peak(1, 1), box(4, 8, 4, 8)
-        maps[i, 1], regions[i, 1] = peak(row, column), box(4 * row, 4 * row + 4, 4 * column, 4 * column + 4)
+        maps[i, 1], regions[i, 1] = (
+            peak(row, column),
+            box(4 * row, 4 * row + 4, 4 * column, 4 * column + 4),
+        )
     return maps, regions
 
 
@@ -119,18 +136,26 @@ def test_the_mean_map_unmasks_a_habit():
     scores = score_localisation(maps, regions, untrained=torch.rand(40, 2, 7, 7))
     pointing = scores.table["pointing"]
     assert pointing["map"].tolist() == [1, 1]
-    assert float(pointing["mean map"][0]) == 1                      # always the same place: a habit does it too
+    assert float(pointing["mean map"][0]) == 1  # always the same place: a habit does it too
     assert float(pointing["mean map"][1]) < 0.3
     assert float(pointing["untrained"].mean()) < 0.15
     assert pointing["chance"].tolist() == pytest.approx([1 / 49] * 2)
     said = str(scores)
-    assert all(word in said for word in ("pointing", "energy", "IoU", "mean map", "untrained", "chance", "0.5 token"))
+    assert all(
+        word in said
+        for word in ("pointing", "energy", "IoU", "mean map", "untrained", "chance", "0.5 token")
+    )
 
 
 def test_a_mean_map_from_other_images_is_used_if_given():
     maps, regions = drawn()
     elsewhere = peak(6, 6).expand(2, 7, 7)
-    assert float(score_localisation(maps, regions, mean_map=elsewhere).table["pointing"]["mean map"][0]) == 0
+    assert (
+        float(
+            score_localisation(maps, regions, mean_map=elsewhere).table["pointing"]["mean map"][0]
+        )
+        == 0
+    )
 
 
 def test_items_without_a_region_do_not_count():
@@ -140,11 +165,13 @@ def test_items_without_a_region_do_not_count():
     scores = score_localisation(maps, regions)
     assert scores.items == 21
     assert float(scores.table["pointing"]["map"][0]) == 1
-    assert float(scores.table["pointing"]["mean map"][0]) == 1      # nor do their maps
+    assert float(scores.table["pointing"]["mean map"][0]) == 1  # nor do their maps
     assert math.isnan(float(pointing_game(maps[0, 0], regions[0, 0])))
     assert math.isnan(float(energy(maps[0, 0], regions[0, 0])))
     regions[:, 0] = False
-    assert score_localisation(maps, regions).mean("energy") == pytest.approx(float(energy(maps, regions)[:, 1].mean()))
+    assert score_localisation(maps, regions).mean("energy") == pytest.approx(
+        float(energy(maps, regions)[:, 1].mean())
+    )
 
 
 def test_bad_input_is_named():
@@ -163,7 +190,8 @@ def test_energy_counts_the_positive_part_at_any_scale_and_an_empty_map_as_flat()
     region = torch.zeros(8, 8, dtype=torch.bool)
     region[:2, :4] = True
     values = torch.tensor([[1.0, -5.0], [-1.0, 3.0]])
-    assert float(energy(values, region)) == pytest.approx(0.25 * 0.5)       # half of the first of four tokens
+    # half of the first of four tokens
+    assert float(energy(values, region)) == pytest.approx(0.25 * 0.5)
     assert float(energy(7 * values, region)) == pytest.approx(float(energy(values, region)))
     assert float(energy(-torch.ones(2, 2), region)) == pytest.approx(1 / 8)
 
@@ -174,7 +202,7 @@ def moving_regions(n=60, seed=0):
     where = torch.randint(0, 6, (n, 2), generator=generator)
     regions = torch.zeros(n, 1, 56, 56, dtype=torch.bool)
     for region, (row, column) in zip(regions[:, 0], where.tolist(), strict=True):
-        region[8 * row:8 * row + 16, 8 * column:8 * column + 16] = True
+        region[8 * row : 8 * row + 16, 8 * column : 8 * column + 16] = True
     return regions, where
 
 
@@ -185,7 +213,9 @@ def test_maps_that_move_with_their_regions_follow_them_and_others_do_not():
     assert float(follows(maps, regions)[0]) == pytest.approx(1, abs=1e-5)
     assert float(follows(maps.flip(-2, -1), regions)[0]) == pytest.approx(-1, abs=1e-5)
     assert float(follows(still, regions)[0]) == 0
-    rows, columns = (np.corrcoef(where[:, axis], where.roll(7, 0)[:, axis])[0, 1] for axis in (0, 1))
+    rows, columns = (
+        np.corrcoef(where[:, axis], where.roll(7, 0)[:, axis])[0, 1] for axis in (0, 1)
+    )
     assert float(follows(late, regions)[0]) == pytest.approx((rows + columns) / 2, abs=1e-5)
 
 
@@ -194,7 +224,9 @@ def test_images_without_the_region_do_not_count_in_following():
     maps = covered(regions, (7, 7))
     blank = torch.zeros(30, 1, 56, 56, dtype=torch.bool)
     anything = torch.rand(30, 1, 7, 7, generator=torch.Generator().manual_seed(1))
-    assert float(follows(torch.cat([maps, anything]), torch.cat([regions, blank]))[0]) == pytest.approx(1, abs=1e-5)
+    assert float(
+        follows(torch.cat([maps, anything]), torch.cat([regions, blank]))[0]
+    ) == pytest.approx(1, abs=1e-5)
     assert follows(maps[:2], regions[:2]).isnan().all()
 
 
@@ -205,6 +237,12 @@ def test_no_fixed_token_hits_more_than_the_luckiest():
     hits = pointing_at_one_place(regions, (7, 7))
     assert hits.shape == (60, 2)
     for attribute in range(2):
-        shares = [float(pointing_game(torch.eye(49)[token].reshape(1, 7, 7).expand(60, 7, 7),
-                                      regions[:, attribute]).mean()) for token in range(49)]
+        shares = [
+            float(
+                pointing_game(
+                    torch.eye(49)[token].reshape(1, 7, 7).expand(60, 7, 7), regions[:, attribute]
+                ).mean()
+            )
+            for token in range(49)
+        ]
         assert float(hits[:, attribute].float().mean()) == pytest.approx(max(shares))

@@ -1,4 +1,6 @@
-"""Losses against their formulas written letter by letter, their gradients, and inputs that break careless code."""
+"""Losses against their formulas written letter by letter, their gradients, and inputs that break
+careless code.
+"""
 
 import math
 import re
@@ -53,9 +55,15 @@ def slow_class_balanced(z, y, attribute, beta=0.999):
 
 def slow_ldam(z, y, attribute):
     """A softmax over two classes whose scores are apart by z, as Cao et al. write it."""
-    delta = 0.5 * min(FREQUENCIES) ** 0.25 / (FREQUENCIES[attribute] if y else 1 - FREQUENCIES[attribute]) ** 0.25
+    delta = (
+        0.5
+        * min(FREQUENCIES) ** 0.25
+        / (FREQUENCIES[attribute] if y else 1 - FREQUENCIES[attribute]) ** 0.25
+    )
     own, other = 30 * ((z if y else -z) / 2 - delta), 30 * (-z if y else z) / 2
-    return -(WEIGHTS[attribute] if y else 1) * math.log(math.exp(own) / (math.exp(own) + math.exp(other)))
+    return -(WEIGHTS[attribute] if y else 1) * math.log(
+        math.exp(own) / (math.exp(own) + math.exp(other))
+    )
 
 
 def slow_asymmetric(z, y, attribute):
@@ -72,7 +80,10 @@ def slow_adjusted(z, y, attribute):
 LOSSES = {
     "bce": (lambda: WeightedBCELoss(WEIGHTS), slow_bce),
     "focal": (lambda: FocalLoss(2, torch.tensor(WEIGHTS)), slow_focal),
-    "class-balanced": (lambda: ClassBalancedLoss(FREQUENCIES, IMAGES, beta=0.999), slow_class_balanced),
+    "class-balanced": (
+        lambda: ClassBalancedLoss(FREQUENCIES, IMAGES, beta=0.999),
+        slow_class_balanced,
+    ),
     "ldam": (lambda: LDAMLoss(FREQUENCIES, WEIGHTS), slow_ldam),
     "asymmetric": (AsymmetricLoss, slow_asymmetric),
     "logit-adjusted": (lambda: LogitAdjustedLoss(np.array(FREQUENCIES)), slow_adjusted),
@@ -91,8 +102,12 @@ def batch(size, seed, spread=1.0):
 def test_each_loss_agrees_with_its_formula(name, size, seed):
     make, slow = LOSSES[name]
     logits, targets = batch(size, seed)
-    expected = np.mean([[slow(z, int(y), attribute) for attribute, (z, y) in enumerate(zip(*rows, strict=True))]
-                        for rows in zip(logits.tolist(), targets.tolist(), strict=True)])
+    expected = np.mean(
+        [
+            [slow(z, int(y), attribute) for attribute, (z, y) in enumerate(zip(*rows, strict=True))]
+            for rows in zip(logits.tolist(), targets.tolist(), strict=True)
+        ]
+    )
     assert make()(logits, targets).item() == pytest.approx(expected, rel=2e-6)
 
 
@@ -115,7 +130,8 @@ def test_each_loss_survives_large_logits_and_half_precision(name, dtype):
         assert value.isfinite()
         assert logits.grad.isfinite().all()
         push = logits.grad.float() * (2 * targets - 1)
-        if wrong and name == "asymmetric":              # its shift bounds the loss of a negative, so that is flat here
+        # its shift bounds the loss of a negative, so that is flat here
+        if wrong and name == "asymmetric":
             assert (push[targets.bool()] < 0).all()
             assert value > 40
         elif wrong:
@@ -124,7 +140,9 @@ def test_each_loss_survives_large_logits_and_half_precision(name, dtype):
         else:
             assert value < 1e-6
     small = torch.tensor([[0.5, -1.0, 2.0], [-0.25, 0.0, 1.5]], dtype=dtype)
-    assert loss(small, targets).item() == pytest.approx(loss(small.double(), targets.double()).item(), rel=1e-5)
+    assert loss(small, targets).item() == pytest.approx(
+        loss(small.double(), targets.double()).item(), rel=1e-5
+    )
 
 
 @given(sizes, seeds, st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.5]))
@@ -136,7 +154,9 @@ def test_focal_is_torchvisions_times_the_weight_outside(size, seed, gamma):
 
 
 def test_the_focal_bug_of_many_copies_is_not_here():
-    """p = 0.9, w = 43.56: with the weight inside p_t a right positive costs about a hundred times too much."""
+    """p = 0.9, w = 43.56: with the weight inside p_t a right positive costs about a hundred times
+    too much.
+    """
     logits, targets, weight = torch.tensor([[math.log(9)]]), torch.ones(1, 1), 43.56
     bce = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=torch.tensor(weight))
     copied = (1 - torch.exp(-bce)) ** 2 * bce
@@ -145,19 +165,27 @@ def test_the_focal_bug_of_many_copies_is_not_here():
 
 def test_without_focus_or_weight_focal_is_plain_bce():
     logits, targets = batch(7, 1)
-    torch.testing.assert_close(FocalLoss(0)(logits, targets), F.binary_cross_entropy_with_logits(logits, targets))
-    torch.testing.assert_close(WeightedBCELoss()(logits, targets), F.binary_cross_entropy_with_logits(logits, targets))
+    torch.testing.assert_close(
+        FocalLoss(0)(logits, targets), F.binary_cross_entropy_with_logits(logits, targets)
+    )
+    torch.testing.assert_close(
+        WeightedBCELoss()(logits, targets), F.binary_cross_entropy_with_logits(logits, targets)
+    )
 
 
 @pytest.mark.parametrize("gamma", [0.3, 0.0])
-@pytest.mark.parametrize("loss", [lambda gamma: FocalLoss(gamma), lambda gamma: AsymmetricLoss(gamma, gamma, 0.0)])
+@pytest.mark.parametrize(
+    "loss", [lambda gamma: FocalLoss(gamma), lambda gamma: AsymmetricLoss(gamma, gamma, 0.0)]
+)
 def test_a_gentle_focus_has_a_gradient_at_a_perfect_answer(loss, gamma):
     logits = torch.tensor([[200.0, -200.0]], requires_grad=True)
     loss(gamma)(logits, torch.tensor([[1.0, 0.0]])).backward()
-    assert logits.grad.abs().max() < 1e-6               # NaN is not smaller either
+    assert logits.grad.abs().max() < 1e-6  # NaN is not smaller either
 
 
-@pytest.mark.parametrize(("beta", "ratio"), [(0.0, 1.0), (0.999, 1.03), (0.9999, 3.3), (0.99999, 22)])
+@pytest.mark.parametrize(
+    ("beta", "ratio"), [(0.0, 1.0), (0.999, 1.03), (0.9999, 3.3), (0.99999, 22)]
+)
 def test_class_balance_on_celebas_bald_images(beta, ratio):
     """162,770 training images, 2.24 % of them bald: β must be near 1 to do anything."""
     loss = ClassBalancedLoss([0.0224], 162_770, beta)
@@ -172,7 +200,10 @@ def test_ldam_defers_its_weights_and_gives_the_rarest_class_the_largest_margin()
     for epoch in range(5):
         loss.set_epoch(epoch)
         values.append(loss(logits, targets).item())
-    plain, weighted = unweighted(logits, targets).item(), LDAMLoss(FREQUENCIES, WEIGHTS)(logits, targets).item()
+    plain, weighted = (
+        unweighted(logits, targets).item(),
+        LDAMLoss(FREQUENCIES, WEIGHTS)(logits, targets).item(),
+    )
     assert values == [plain] * 3 + [weighted] * 2
     assert plain != weighted
     margins = torch.stack([loss.positive_margin, loss.negative_margin])
@@ -215,9 +246,13 @@ def test_inverse_frequencies_are_capped_and_the_critical_named(capsys):
     torch.testing.assert_close(weights, torch.tensor(expected))
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1
-    assert printed.startswith("6 of 33 attributes are critical (under 5%): Bald (2.24%, weight 42.7), Mustache")
+    assert printed.startswith(
+        "6 of 33 attributes are critical (under 5%): Bald (2.24%, weight 42.7), Mustache"
+    )
     named = {name for name in ATTRIBUTES if name in printed}
-    assert named == {name for name, rate in zip(ATTRIBUTES, CELEBA_RATES, strict=True) if rate < 0.05}
+    assert named == {
+        name for name, rate in zip(ATTRIBUTES, CELEBA_RATES, strict=True) if rate < 0.05
+    }
     capped = calculate_aggressive_pos_weights([0.0001, 0.9999], cap=10)
     assert capped.tolist() == [10, 1]
     assert "0 (0.01%, weight 10.0)" in capsys.readouterr().out
@@ -228,14 +263,22 @@ def test_inverse_frequencies_are_capped_and_the_critical_named(capsys):
 def slow_overlap(weights):
     """Every query, every ordered pair of different heads."""
     batch_size, heads, queries, _ = weights.shape
-    return torch.stack([torch.dot(weights[b, one, q], weights[b, other, q]) for b in range(batch_size)
-                        for q in range(queries) for one, other in permutations(range(heads), 2)]).mean()
+    return torch.stack(
+        [
+            torch.dot(weights[b, one, q], weights[b, other, q])
+            for b in range(batch_size)
+            for q in range(queries)
+            for one, other in permutations(range(heads), 2)
+        ]
+    ).mean()
 
 
 @given(st.integers(1, 3), st.integers(2, 4), st.integers(1, 3), st.integers(1, 6), seeds)
 def test_head_overlap_is_the_mean_over_pairs(batch_size, heads, queries, keys, seed):
     generator = torch.Generator().manual_seed(seed)
-    weights = torch.randn(batch_size, heads, queries, keys, generator=generator, dtype=torch.float64).softmax(-1)
+    weights = torch.randn(
+        batch_size, heads, queries, keys, generator=generator, dtype=torch.float64
+    ).softmax(-1)
     torch.testing.assert_close(head_diversity_penalty(weights), slow_overlap(weights))
 
 
@@ -243,9 +286,13 @@ def test_head_overlap_at_its_landmarks():
     peaks = torch.eye(49)[None, [3, 17], None]
     assert head_diversity_penalty(peaks) == 0
     assert head_diversity_penalty(peaks[:, [0, 0]]) == 1
-    assert head_diversity_penalty(torch.full((1, 8, 5, 49), 1 / 49)).item() == pytest.approx(0.0204, abs=5e-5)
+    assert head_diversity_penalty(torch.full((1, 8, 5, 49), 1 / 49)).item() == pytest.approx(
+        0.0204, abs=5e-5
+    )
     scores = torch.randn(2, 3, 2, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda scores: head_diversity_penalty(scores.softmax(-1)), (scores,))
+    assert torch.autograd.gradcheck(
+        lambda scores: head_diversity_penalty(scores.softmax(-1)), (scores,)
+    )
     with pytest.raises(ValueError, match="1 head, and overlap needs two"):
         head_diversity_penalty(torch.ones(1, 1, 2, 3) / 3)
 
@@ -255,20 +302,28 @@ def test_prediction_diversity_is_the_divergence_of_mean_probabilities(size, seed
     logits, _ = batch(size, seed, spread=2)
     mean = logits.sigmoid().mean(0)
     f = torch.tensor(FREQUENCIES, dtype=torch.float64)
-    expected = torch.distributions.kl_divergence(torch.distributions.Bernoulli(f), torch.distributions.Bernoulli(mean))
-    torch.testing.assert_close(prediction_diversity_penalty(logits, FREQUENCIES), expected.mean(), atol=1e-7, rtol=1e-5)
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Bernoulli(f), torch.distributions.Bernoulli(mean)
+    )
+    torch.testing.assert_close(
+        prediction_diversity_penalty(logits, FREQUENCIES), expected.mean(), atol=1e-7, rtol=1e-5
+    )
 
 
 def test_prediction_diversity_pulls_a_silent_model_up():
     logits = torch.full((8, 3), -100.0, requires_grad=True)
     prediction_diversity_penalty(logits, FREQUENCIES).backward()
-    assert (logits.grad < 0).all()                      # a thresholded rate would give no gradient at all
+    assert (logits.grad < 0).all()  # a thresholded rate would give no gradient at all
     at_rate = torch.logit(torch.tensor(FREQUENCIES)).expand(8, 3)
     assert prediction_diversity_penalty(at_rate, FREQUENCIES).item() == pytest.approx(0, abs=1e-6)
     assert prediction_diversity_penalty(torch.full((4, 3), 100.0).half(), FREQUENCIES).isfinite()
     small = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda logits: prediction_diversity_penalty(logits, FREQUENCIES), (small,))
-    with pytest.raises(ValueError, match=re.escape("logits have shape (8, 2); expected (batch, 3)")):
+    assert torch.autograd.gradcheck(
+        lambda logits: prediction_diversity_penalty(logits, FREQUENCIES), (small,)
+    )
+    with pytest.raises(
+        ValueError, match=re.escape("logits have shape (8, 2); expected (batch, 3)")
+    ):
         prediction_diversity_penalty(logits[:, :2], FREQUENCIES)
 
 
@@ -277,18 +332,21 @@ NAN = torch.tensor([[0, 0, 0], [0, float("nan"), 0]])
 
 
 @every_loss
-@pytest.mark.parametrize(("logits", "targets", "sentence"), [
-    (GOOD, torch.zeros(2, 2), "logits have shape (2, 3) and targets (2, 2)"),
-    (GOOD, torch.zeros(1, 3), "broadcasting would compare the wrong labels"),
-    (torch.zeros(3), torch.zeros(3), "expected the same (batch, attributes)"),
-    (torch.zeros(0, 3), torch.zeros(0, 3), "at least one row"),
-    (GOOD, torch.zeros(2, 3, dtype=torch.int64), "targets are torch.int64; expected floats"),
-    (GOOD, torch.zeros(2, 3, dtype=torch.bool), "use targets.float()"),
-    (GOOD, GOOD - 1, "a target is -1.0; expected 0 or 1: turn CelebA's -1 and 1"),
-    (GOOD, NAN, "a target is nan"),
-    (NAN, GOOD, "logits[1, 1] is nan"),
-    (NAN.nan_to_num(-torch.inf), GOOD + 1, "logits[1, 1] is -inf"),
-])
+@pytest.mark.parametrize(
+    ("logits", "targets", "sentence"),
+    [
+        (GOOD, torch.zeros(2, 2), "logits have shape (2, 3) and targets (2, 2)"),
+        (GOOD, torch.zeros(1, 3), "broadcasting would compare the wrong labels"),
+        (torch.zeros(3), torch.zeros(3), "expected the same (batch, attributes)"),
+        (torch.zeros(0, 3), torch.zeros(0, 3), "at least one row"),
+        (GOOD, torch.zeros(2, 3, dtype=torch.int64), "targets are torch.int64; expected floats"),
+        (GOOD, torch.zeros(2, 3, dtype=torch.bool), "use targets.float()"),
+        (GOOD, GOOD - 1, "a target is -1.0; expected 0 or 1: turn CelebA's -1 and 1"),
+        (GOOD, NAN, "a target is nan"),
+        (NAN, GOOD, "logits[1, 1] is nan"),
+        (NAN.nan_to_num(-torch.inf), GOOD + 1, "logits[1, 1] is -inf"),
+    ],
+)
 def test_bad_batches_get_one_sentence(name, logits, targets, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         LOSSES[name][0]()(logits, targets)
@@ -300,31 +358,65 @@ def test_a_loss_built_for_other_attributes_says_so(name):
         LOSSES[name][0]()(torch.zeros(2, 5), torch.zeros(2, 5))
 
 
-@pytest.mark.parametrize("make", [
-    calculate_aggressive_pos_weights, LDAMLoss, LogitAdjustedLoss, lambda f: ClassBalancedLoss(f, 100),
-    lambda f: prediction_diversity_penalty(torch.zeros(2, 2), f)])
-@pytest.mark.parametrize(("frequencies", "sentence"), [
-    ([0.5, 0.0], "attribute 1 is 0; expected a share between 0 and 1: there is no positive to learn"),
-    ([1.0, 0.5], "attribute 0 is 1; expected a share between 0 and 1: there is no negative to learn"),
-    ([0.5, 22.4], "divide percentages by 100"),
-    ([float("nan"), 0.5], "look for NaN in the labels"),
-    (torch.rand(2, 2), "frequencies have shape (2, 2); expected one an attribute: use targets.mean(0)"),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        calculate_aggressive_pos_weights,
+        LDAMLoss,
+        LogitAdjustedLoss,
+        lambda f: ClassBalancedLoss(f, 100),
+        lambda f: prediction_diversity_penalty(torch.zeros(2, 2), f),
+    ],
+)
+@pytest.mark.parametrize(
+    ("frequencies", "sentence"),
+    [
+        (
+            [0.5, 0.0],
+            "attribute 1 is 0; expected a share between 0 and 1: there is no positive to learn",
+        ),
+        (
+            [1.0, 0.5],
+            "attribute 0 is 1; expected a share between 0 and 1: there is no negative to learn",
+        ),
+        ([0.5, 22.4], "divide percentages by 100"),
+        ([float("nan"), 0.5], "look for NaN in the labels"),
+        (
+            torch.rand(2, 2),
+            "frequencies have shape (2, 2); expected one an attribute: use targets.mean(0)",
+        ),
+    ],
+)
 def test_frequencies_that_teach_nothing_are_refused(make, frequencies, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         make(frequencies)
 
 
-@pytest.mark.parametrize(("make", "sentence"), [
-    (lambda: calculate_aggressive_pos_weights([0.0, 0.5], names=["Bald", "Male"]), "attribute 'Bald' is 0"),
-    (lambda: calculate_aggressive_pos_weights([0.1, 0.5], names=["Bald"]), "expected one for each of the 1 names"),
-    (lambda: calculate_aggressive_pos_weights([0.1], cap=0.5), "cap is 0.5; expected at least 1"),
-    (lambda: FocalLoss(-1), "gamma is -1"),
-    (lambda: FocalLoss(2, [1.0, -2.0]), "pos_weight is [1.0, -2.0]"),
-    (lambda: WeightedBCELoss(float("inf")), "pos_weight is inf"),
-    (lambda: AsymmetricLoss(shift=1.0), "shift is 1.0; expected a probability below 1"),
-    (lambda: ClassBalancedLoss(FREQUENCIES, 100, 1.0), "beta is 1.0 and images 100; expected 0 ≤ beta < 1"),
-])
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (
+            lambda: calculate_aggressive_pos_weights([0.0, 0.5], names=["Bald", "Male"]),
+            "attribute 'Bald' is 0",
+        ),
+        (
+            lambda: calculate_aggressive_pos_weights([0.1, 0.5], names=["Bald"]),
+            "expected one for each of the 1 names",
+        ),
+        (
+            lambda: calculate_aggressive_pos_weights([0.1], cap=0.5),
+            "cap is 0.5; expected at least 1",
+        ),
+        (lambda: FocalLoss(-1), "gamma is -1"),
+        (lambda: FocalLoss(2, [1.0, -2.0]), "pos_weight is [1.0, -2.0]"),
+        (lambda: WeightedBCELoss(float("inf")), "pos_weight is inf"),
+        (lambda: AsymmetricLoss(shift=1.0), "shift is 1.0; expected a probability below 1"),
+        (
+            lambda: ClassBalancedLoss(FREQUENCIES, 100, 1.0),
+            "beta is 1.0 and images 100; expected 0 ≤ beta < 1",
+        ),
+    ],
+)
 def test_settings_out_of_range_get_one_sentence(make, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         make()
@@ -336,6 +428,8 @@ def test_focal_loss_is_the_mean_of_its_terms(seed):
     logits = 3 * torch.randn(4, 3, generator=generator, dtype=torch.float64)
     targets = (torch.rand(4, 3, generator=generator) < 0.5).double()
     terms = focal_terms(logits, targets, 2.0, torch.tensor(WEIGHTS, dtype=torch.float64))
-    expected = [[slow_focal(z, y, a) for a, (z, y) in enumerate(zip(*row, strict=True))]
-                for row in zip(logits.tolist(), targets.tolist(), strict=True)]
+    expected = [
+        [slow_focal(z, y, a) for a, (z, y) in enumerate(zip(*row, strict=True))]
+        for row in zip(logits.tolist(), targets.tolist(), strict=True)
+    ]
     np.testing.assert_allclose(terms, expected, rtol=1e-9)

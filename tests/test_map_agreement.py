@@ -1,4 +1,6 @@
-"""Maps compared: scipy's ranks, literal loops, a model whose explanation is known, parts that are untrained."""
+"""Maps compared: scipy's ranks, literal loops, a model whose explanation is known, parts that are
+untrained.
+"""
 
 import math
 
@@ -20,7 +22,12 @@ from course_lib.analysis.map_agreement import (
     randomise_layers,
     rank_correlation,
 )
-from course_lib.models.attributes import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor
+from course_lib.models.attributes import (
+    AttributeDecoder,
+    AttributeModel,
+    PointingDecoder,
+    TokenExtractor,
+)
 
 
 @given(st.integers(2, 12), st.integers(1, 6), st.integers(0, 999))
@@ -31,7 +38,9 @@ def test_rank_correlation_is_spearmans_with_ties(values, levels, seed):
         if len(set(first[row])) == 1 or len(set(second[row])) == 1:
             assert math.isnan(found[row])
         else:
-            assert found[row].item() == pytest.approx(spearmanr(first[row], second[row]).statistic, abs=1e-6)
+            assert found[row].item() == pytest.approx(
+                spearmanr(first[row], second[row]).statistic, abs=1e-6
+            )
 
 
 def test_rank_correlation_of_what_is_not_known_is_not_known():
@@ -47,7 +56,7 @@ def test_rank_correlation_of_what_is_not_known_is_not_known():
 
 def test_a_trend_has_an_interval_over_attributes():
     frequencies = torch.rand(30)
-    assert frequency_trend(-frequencies**2, frequencies) == pytest.approx((-1, -1, -1))
+    assert frequency_trend(-(frequencies**2), frequencies) == pytest.approx((-1, -1, -1))
     noisy = frequencies + 0.3 * torch.randn(30)
     trend, low, high = frequency_trend(noisy, frequencies)
     assert trend == pytest.approx(spearmanr(noisy, frequencies).statistic, abs=1e-6)
@@ -56,7 +65,9 @@ def test_a_trend_has_an_interval_over_attributes():
     expected = np.quantile(resampled, [0.025, 0.975])
     assert (low, high) == pytest.approx(expected, abs=0.06)
     unknown = torch.cat([noisy, torch.tensor([math.nan])])
-    assert frequency_trend(unknown, torch.cat([frequencies, torch.ones(1)]))[0] == pytest.approx(trend)
+    assert frequency_trend(unknown, torch.cat([frequencies, torch.ones(1)]))[0] == pytest.approx(
+        trend
+    )
 
 
 def by_loops(first, second, chosen):
@@ -64,10 +75,20 @@ def by_loops(first, second, chosen):
     same, other = [], []
     for a in range(first.shape[1]):
         images = chosen[:, a].nonzero()[:, 0].tolist()
-        same.append(np.mean([spearmanr(first[i, a].flatten(), second[i, a].flatten()).statistic for i in images]))
+        same.append(
+            np.mean(
+                [spearmanr(first[i, a].flatten(), second[i, a].flatten()).statistic for i in images]
+            )
+        )
         following = images[1:] + images[:1]
-        other.append(np.mean([spearmanr(first[i, a].flatten(), second[j, a].flatten()).statistic
-                              for i, j in zip(images, following, strict=True)]))
+        other.append(
+            np.mean(
+                [
+                    spearmanr(first[i, a].flatten(), second[j, a].flatten()).statistic
+                    for i, j in zip(images, following, strict=True)
+                ]
+            )
+        )
     return same, other
 
 
@@ -89,7 +110,7 @@ def test_agreement_of_a_map_with_itself_its_opposite_and_its_habit():
     found = map_agreement(maps, maps)
     assert found.same_image.tolist() == pytest.approx([1, 1])
     assert map_agreement(maps, -maps).same_image.tolist() == pytest.approx([-1, -1])
-    assert (found.other_image > 0.5).all()                          # all follow the habit
+    assert (found.other_image > 0.5).all()  # all follow the habit
     assert found.shuffled.abs().max() < 0.03
 
 
@@ -106,7 +127,10 @@ def test_an_attribute_of_one_image_has_no_other_image():
 
 
 def test_the_mean_map_is_of_the_images_that_count():
-    maps, chosen = torch.rand(6, 3, 4, 4), torch.tensor([[True, False, False]] * 2 + [[True, True, False]] * 4)
+    maps, chosen = (
+        torch.rand(6, 3, 4, 4),
+        torch.tensor([[True, False, False]] * 2 + [[True, True, False]] * 4),
+    )
     found = mean_maps(maps.requires_grad_(), chosen)
     assert torch.allclose(found[0], maps[:, 0].mean(0))
     assert torch.allclose(found[1], maps[2:, 1].mean(0))
@@ -115,7 +139,9 @@ def test_the_mean_map_is_of_the_images_that_count():
 
 
 def small(decoder=AttributeDecoder, **settings):
-    return AttributeModel(TokenExtractor(16), decoder(16, attributes=4, dim=16, heads=2, **settings)).eval()
+    return AttributeModel(
+        TokenExtractor(16), decoder(16, attributes=4, dim=16, heads=2, **settings)
+    ).eval()
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -127,8 +153,14 @@ def test_attention_times_gradient_equals_one_gradient_an_attribute(layers):
     keys, queries = values + decoder.positions, decoder.queries.repeat(3, 1, 1)
     for layer in decoder.layers:
         attention = layer.attention
-        q, k, v = (x.unflatten(-1, (2, 8)).transpose(1, 2) for x in (
-            attention.to_query(layer.query_norm(queries)), attention.to_key(keys), attention.to_value(values)))
+        q, k, v = (
+            x.unflatten(-1, (2, 8)).transpose(1, 2)
+            for x in (
+                attention.to_query(layer.query_norm(queries)),
+                attention.to_key(keys),
+                attention.to_value(values),
+            )
+        )
         weights = (q @ k.mT / math.sqrt(8)).softmax(-1)
         heard = (weights @ v).transpose(1, 2).flatten(2)
         queries = queries + attention.to_output(heard)
@@ -136,7 +168,7 @@ def test_attention_times_gradient_equals_one_gradient_an_attribute(layers):
     logits = decoder.head(decoder.norm(queries))
     assert torch.allclose(logits, model(images), atol=1e-5)
     for a in range(4):
-        gradient, = torch.autograd.grad(logits[:, a].sum(), weights, retain_graph=True)
+        (gradient,) = torch.autograd.grad(logits[:, a].sum(), weights, retain_graph=True)
         relevance = (weights * gradient).clamp(min=0).mean(1)[:, a]
         assert torch.allclose(found[:, a].flatten(1), relevance, atol=1e-6)
     assert found.shape == (3, 4, 7, 7)
@@ -155,7 +187,9 @@ def test_attention_times_gradient_leaves_the_model_alone():
 
 
 class TwoSteps(nn.Module):
-    """Images are looked at by `see`, which makes the map, then judged by `judge`; `bias` is a parameter of its own."""
+    """Images are looked at by `see`, which makes the map, then judged by `judge`; `bias` is a
+    parameter of its own.
+    """
 
     def __init__(self):
         super().__init__()
@@ -171,7 +205,8 @@ def test_only_the_named_parts_are_untrained():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     mixed = randomise_layers(model, untrained, ["see", "bias"])
     for name, value in mixed.state_dict().items():
-        source = untrained if name.split(".")[0] in ("see", "bias") else model      # see_also is another part
+        # see_also is another part
+        source = untrained if name.split(".")[0] in ("see", "bias") else model
         assert torch.equal(value, source.state_dict()[name]), name
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with pytest.raises(ValueError, match="no part 'sees'"):
@@ -180,13 +215,17 @@ def test_only_the_named_parts_are_untrained():
 
 def test_the_cascade_shows_what_a_map_can_notice():
     model, untrained, images = TwoSteps(), TwoSteps(), torch.randn(200, 9)
-    check = randomisation_check(model, untrained, ["judge", "bias", "see"], lambda changed: changed.maps(images))
+    check = randomisation_check(
+        model, untrained, ["judge", "bias", "see"], lambda changed: changed.maps(images)
+    )
     assert list(check.correlation) == ["judge", "bias", "see"]
-    assert check.correlation["judge"].item() == pytest.approx(1)                    # it cannot notice
-    alone = [spearmanr(first.flatten().detach(), second.flatten().detach()).statistic
-             for first, second in zip(model.maps(images), untrained.maps(images), strict=True)]
+    assert check.correlation["judge"].item() == pytest.approx(1)  # it cannot notice
+    alone = [
+        spearmanr(first.flatten().detach(), second.flatten().detach()).statistic
+        for first, second in zip(model.maps(images), untrained.maps(images), strict=True)
+    ]
     assert check.correlation["see"].item() == pytest.approx(np.mean(alone), abs=1e-5)
-    assert check.correlation["see"] < check.correlation["bias"] < 1                 # it adds up
+    assert check.correlation["see"] < check.correlation["bias"] < 1  # it adds up
     assert "+ judge" in str(check)
     picture = plot_randomisation({"map": check})
     assert "map is the same without judge" in picture.description
@@ -196,6 +235,8 @@ def test_the_cascade_shows_what_a_map_can_notice():
 
 def test_the_scatter_says_the_trend():
     frequencies = torch.linspace(0.02, 0.8, 20)
-    picture = plot_against_frequency({"rising": frequencies.sqrt(), "flat": torch.rand(20)}, frequencies, "focus")
+    picture = plot_against_frequency(
+        {"rising": frequencies.sqrt(), "flat": torch.rand(20)}, frequencies, "focus"
+    )
     assert "rising +1.00 (95 % interval +1.00 to +1.00)" in picture.description
     assert picture.description.startswith("focus against frequency")

@@ -1,4 +1,6 @@
-"""Measures against independent references, known worlds and input that cannot be measured; and their pictures."""
+"""Measures against independent references, known worlds and input that cannot be measured; and
+their pictures.
+"""
 
 import math
 
@@ -30,7 +32,12 @@ from course_lib.analysis.measures import (
     within_person_consistency,
 )
 
-MEASURES = [within_person_consistency, between_person_discriminability, pair_similarities, separation_auc]
+MEASURES = [
+    within_person_consistency,
+    between_person_discriminability,
+    pair_similarities,
+    separation_auc,
+]
 
 
 def people(count=12, images=3, dim=16, noise=1.5, seed=0):
@@ -41,7 +48,7 @@ def people(count=12, images=3, dim=16, noise=1.5, seed=0):
     return centres[person] + noise * torch.randn(len(person), dim, generator=generator), person
 
 
-# ---- people -------------------------------------------------------------------------------------------------------
+# ---- people --------------------------------------------------------------------------------------
 
 
 @given(seed=st.integers(0, 50), count=st.integers(2, 6), images=st.integers(2, 4))
@@ -54,7 +61,9 @@ def test_consistency_and_discriminability_are_means_over_pairs(seed, count, imag
     within = [similarity[pair] for pair in pairs if person[pair[0]] == person[pair[1]]]
     between = [1 - similarity[pair] for pair in pairs if person[pair[0]] != person[pair[1]]]
     assert within_person_consistency(features, person) == pytest.approx(np.mean(within), abs=1e-9)
-    assert between_person_discriminability(features, person) == pytest.approx(np.mean(between), abs=1e-9)
+    assert between_person_discriminability(features, person) == pytest.approx(
+        np.mean(between), abs=1e-9
+    )
 
 
 @given(seed=st.integers(0, 50), noise=st.floats(0.1, 5))
@@ -70,10 +79,15 @@ def test_the_auc_is_scikit_learns(seed, noise):
 def test_scale_and_order_change_nothing():
     features, person = people()
     order = torch.randperm(len(person))
-    for measure in (within_person_consistency, between_person_discriminability,
-                    lambda *pair: separation_auc(*pair, 10)[0]):
+    for measure in (
+        within_person_consistency,
+        between_person_discriminability,
+        lambda *pair: separation_auc(*pair, 10)[0],
+    ):
         expected = measure(features, person)
-        assert measure(features * torch.rand(len(person), 1).add(0.1), person) == pytest.approx(expected, abs=1e-6)
+        assert measure(features * torch.rand(len(person), 1).add(0.1), person) == pytest.approx(
+            expected, abs=1e-6
+        )
         assert measure(features[order], 7 * person[order] - 3) == pytest.approx(expected, abs=1e-6)
 
 
@@ -85,14 +99,24 @@ def test_known_worlds():
     assert separation_auc(perfect, person, 50) == (1, 1, 1)
     assert separation_auc(torch.ones(8, 3), person, 50) == (0.5, 0.5, 0.5), "a tie is half right"
     one_direction = torch.rand(8, 1) * torch.rand(1, 37)
-    assert separation_auc(one_direction, person, 50) == (0.5, 0.5, 0.5), "a tie but for rounding is a tie"
+    assert separation_auc(one_direction, person, 50) == (
+        0.5,
+        0.5,
+        0.5,
+    ), "a tie but for rounding is a tie"
     collapsed = 100 + torch.randn(8, 3)
-    assert within_person_consistency(collapsed, person) > 0.99, "consistency alone rewards a collapsed network"
-    assert separation_auc(torch.randn(120, 8), torch.arange(60).repeat(2), 50)[0] == pytest.approx(0.5, abs=0.12)
+    assert within_person_consistency(collapsed, person) > 0.99, (
+        "consistency alone rewards a collapsed network"
+    )
+    assert separation_auc(torch.randn(120, 8), torch.arange(60).repeat(2), 50)[0] == pytest.approx(
+        0.5, abs=0.12
+    )
 
 
 def test_the_interval_draws_people():
-    """It covers the truth about as often as it says; drawing pairs would make it a third too narrow."""
+    """It covers the truth about as often as it says; drawing pairs would make it a third too
+    narrow.
+    """
     truth = np.mean([separation_auc(*people(200, 2, 8, 1.0, seed), 1)[0] for seed in range(8)])
     covered = 0
     for seed in range(40):
@@ -104,7 +128,9 @@ def test_the_interval_draws_people():
     similarity, same = (values.numpy() for values in pair_similarities(features, person))
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, len(same), (200, len(same)))
-    naive = np.quantile([roc_auc_score(same[row], similarity[row]) for row in drawn], [0.025, 0.975])
+    naive = np.quantile(
+        [roc_auc_score(same[row], similarity[row]) for row in drawn], [0.025, 0.975]
+    )
     _, low, high = separation_auc(features, person, 200)
     assert high - low > 1.5 * (naive[1] - naive[0])
 
@@ -116,9 +142,13 @@ def test_a_resample_is_the_auc_of_copies_without_pairs_of_a_copy_and_itself(monk
     drawn = torch.cat([torch.arange(3 * who, 3 * who + 3) for who in (0, 0, 1, 3)])
     copy = torch.arange(4).repeat_interleave(3)
     similarity = 1 - cdist(features[drawn], features[drawn], "cosine")
-    same, different = ([similarity[i, j].round(10) for i in range(12) for j in range(i) if chosen(i, j)] for chosen in (
-        lambda i, j: copy[i] == copy[j],
-        lambda i, j: copy[i] != copy[j] and person[drawn[i]] != person[drawn[j]]))
+    same, different = (
+        [similarity[i, j].round(10) for i in range(12) for j in range(i) if chosen(i, j)]
+        for chosen in (
+            lambda i, j: copy[i] == copy[j],
+            lambda i, j: copy[i] != copy[j] and person[drawn[i]] != person[drawn[j]],
+        )
+    )
     expected = roc_auc_score([1] * len(same) + [0] * len(different), same + different)
     assert (low, high) == pytest.approx((expected, expected), abs=1e-9)
 
@@ -126,9 +156,13 @@ def test_a_resample_is_the_auc_of_copies_without_pairs_of_a_copy_and_itself(monk
 def test_the_interval_is_seeded_and_compares_the_pairs_once(monkeypatch):
     features, person = people(50, 4)
     compared = []
-    monkeypatch.setattr(measures, "pair_similarities", lambda *items: compared.append(1) or pair_similarities(*items))
+    monkeypatch.setattr(
+        measures,
+        "pair_similarities",
+        lambda *items: compared.append(1) or pair_similarities(*items),
+    )
     first = separation_auc(features, person)
-    assert compared == [1]                                  # not once for each resample
+    assert compared == [1]  # not once for each resample
     assert separation_auc(features, person) == first
     assert separation_auc(features, person, seed=1)[1:] != first[1:]
 
@@ -136,13 +170,29 @@ def test_the_interval_is_seeded_and_compares_the_pairs_once(monkeypatch):
 BAD = [
     (torch.rand(4, 3), torch.zeros(4, dtype=torch.long), "all 4 items show one person"),
     (torch.rand(4, 3), torch.arange(4), "each of the 4 people has one image"),
-    (torch.rand(4, 3), torch.tensor([0, 0, 1]), r"person has shape \(3,\) and there are 4 feature vectors"),
+    (
+        torch.rand(4, 3),
+        torch.tensor([0, 0, 1]),
+        r"person has shape \(3,\) and there are 4 feature vectors",
+    ),
     (torch.rand(4, 3), torch.tensor([[0, 0, 1, 1]]), r"person has shape \(1, 4\)"),
-    (torch.rand(4), torch.tensor([0, 0, 1, 1]), r"features have shape \(4,\); expected \(items, dim\)"),
+    (
+        torch.rand(4),
+        torch.tensor([0, 0, 1, 1]),
+        r"features have shape \(4,\); expected \(items, dim\)",
+    ),
     (torch.rand(1, 3), torch.tensor([0]), "at least two items"),
     (torch.rand(4, 0), torch.tensor([0, 0, 1, 1]), r"shape \(4, 0\)"),
-    (torch.tensor([[1.0, 2], [3, math.nan], [1, 1], [2, 1]]), torch.tensor([0, 0, 1, 1]), "item 1 are not finite"),
-    (torch.tensor([[1.0, 2], [3, 1], [0, 0], [2, 1]]), torch.tensor([0, 0, 1, 1]), "item 2 are all zero"),
+    (
+        torch.tensor([[1.0, 2], [3, math.nan], [1, 1], [2, 1]]),
+        torch.tensor([0, 0, 1, 1]),
+        "item 1 are not finite",
+    ),
+    (
+        torch.tensor([[1.0, 2], [3, 1], [0, 0], [2, 1]]),
+        torch.tensor([0, 0, 1, 1]),
+        "item 2 are all zero",
+    ),
 ]
 
 
@@ -153,7 +203,7 @@ def test_what_cannot_be_measured_is_said(measure, features, person, words):
         measure(features, person)
 
 
-# ---- layers and dimensions ----------------------------------------------------------------------------------------
+# ---- layers and dimensions -----------------------------------------------------------------------
 
 
 def test_pca_finds_the_directions_of_variance():
@@ -191,18 +241,27 @@ def test_dead_and_redundant_dimensions():
     features = torch.randn(200, 6)
     features[:, 1] = 0.7
     features[:, 3] = 2 - 5 * features[:, 0]
-    features[:, 5] = features[:, 2] + 0.8 * features[:, 4]          # correlation about .78 with dimension 2
+    features[:, 5] = features[:, 2] + 0.8 * features[:, 4]  # correlation about .78 with dimension 2
     found = dimension_distribution(features)
     assert found.dead.tolist() == [False, True, False, False, False, False]
     assert found.redundant.tolist() == [False, False, False, True, False, False]
-    assert dimension_distribution(features, 0.7).redundant.tolist() == [False, False, False, True, False, True]
+    assert dimension_distribution(features, 0.7).redundant.tolist() == [
+        False,
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
     assert found.spread.numpy() == pytest.approx(features.std(0, correction=0).numpy(), abs=1e-5)
     assert found.variance.sum() == pytest.approx(1)
 
 
 @given(used=st.integers(1, 8))
 def test_effective_dimensions_count_equal_directions(used):
-    signs = torch.tensor([[1.0 if row >> bit & 1 else -1.0 for bit in range(8)] for row in range(256)])
+    signs = torch.tensor(
+        [[1.0 if row >> bit & 1 else -1.0 for bit in range(8)] for row in range(256)]
+    )
     features = signs.clone()
     features[:, used:] = 4
     turned = features @ torch.linalg.qr(torch.randn(8, 8)).Q
@@ -217,7 +276,7 @@ def test_a_dead_feature_uses_no_dimension():
     assert found.effective_dimensions == 0
 
 
-# ---- the probe ----------------------------------------------------------------------------------------------------
+# ---- the probe -----------------------------------------------------------------------------------
 
 
 def test_a_probe_reads_what_is_linearly_there():
@@ -245,39 +304,55 @@ def test_a_speaker_is_never_on_both_sides():
     """Features that only name the speaker would score 1 if the folds split speakers."""
     groups = torch.arange(20).repeat_interleave(10)
     identity, label = torch.randn(20, 40)[groups], torch.randn(20)[groups]
-    assert linear_probe(identity, label, torch.arange(200)[torch.randperm(200)]).scores.mean() > 0.95
+    assert (
+        linear_probe(identity, label, torch.arange(200)[torch.randperm(200)]).scores.mean() > 0.95
+    )
     assert linear_probe(identity, label, groups).scores.mean() < 0.3
 
 
-@pytest.mark.parametrize(("features", "targets", "groups", "words"), [
-    (torch.rand(6, 2), torch.arange(5), torch.arange(6), r"targets \(5,\) and groups \(6,\) do not fit 6"),
-    (torch.rand(6, 2), torch.arange(6), torch.arange(5), "do not fit"),
-    (torch.rand(6, 2), torch.zeros(6, 2).long(), torch.arange(6), "do not fit"),
-    (torch.rand(6, 2), torch.full((6,), 0.5), torch.arange(6), "all the same or not finite"),
-    (torch.rand(6, 2), torch.tensor([1, 2, 3, 4, 5, math.nan]), torch.arange(6), "not finite"),
-    (torch.rand(6, 2) * math.nan, torch.arange(6), torch.arange(6), "item 0 are not finite"),
-    (torch.rand(6, 2), torch.arange(6), torch.arange(6) // 2, "3 groups do not make 5 folds"),
-])
+@pytest.mark.parametrize(
+    ("features", "targets", "groups", "words"),
+    [
+        (
+            torch.rand(6, 2),
+            torch.arange(5),
+            torch.arange(6),
+            r"targets \(5,\) and groups \(6,\) do not fit 6",
+        ),
+        (torch.rand(6, 2), torch.arange(6), torch.arange(5), "do not fit"),
+        (torch.rand(6, 2), torch.zeros(6, 2).long(), torch.arange(6), "do not fit"),
+        (torch.rand(6, 2), torch.full((6,), 0.5), torch.arange(6), "all the same or not finite"),
+        (torch.rand(6, 2), torch.tensor([1, 2, 3, 4, 5, math.nan]), torch.arange(6), "not finite"),
+        (torch.rand(6, 2) * math.nan, torch.arange(6), torch.arange(6), "item 0 are not finite"),
+        (torch.rand(6, 2), torch.arange(6), torch.arange(6) // 2, "3 groups do not make 5 folds"),
+    ],
+)
 def test_what_cannot_be_probed_is_said(features, targets, groups, words):
     with pytest.raises(ValueError, match=words):
         linear_probe(features, targets, groups)
 
 
-# ---- pictures -----------------------------------------------------------------------------------------------------
+# ---- pictures ------------------------------------------------------------------------------------
 
 
 def test_every_measure_has_a_picture_that_states_its_numbers(tmp_path):
     features, person = people()
     dead = features.clone()
     dead[:, :4] = 0
-    layers = activation_statistics({"conv1": torch.randn(4, 8, 3, 3), "relu": torch.randn(4, 8, 3, 3).relu()})
+    layers = activation_statistics(
+        {"conv1": torch.randn(4, 8, 3, 3), "relu": torch.randn(4, 8, 3, 3).relu()}
+    )
     auc = separation_auc(features, person, 20)[0]
     probe = linear_probe(features, features[:, 0], person)
     pictures = {
         plot_separation({"course": features, "dead": dead}, person, 20): f"course {auc:.3f} (95 %",
         plot_pca(features, person): f"which hold {pca(features)[1][0]:.0%} and",
-        plot_activation_statistics(layers): f"zeros are most common in relu ({layers['relu'].zeros:.0%})",
-        plot_dimension_distribution({"dead": dimension_distribution(dead)}): "dead: 4 of 16 dimensions dead",
+        plot_activation_statistics(
+            layers
+        ): f"zeros are most common in relu ({layers['relu'].zeros:.0%})",
+        plot_dimension_distribution(
+            {"dead": dimension_distribution(dead)}
+        ): "dead: 4 of 16 dimensions dead",
         plot_probes({"features": probe}): f"features {probe.scores.mean():.2f} (a constant",
     }
     for index, (picture, words) in enumerate(pictures.items()):

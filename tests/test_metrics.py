@@ -25,7 +25,9 @@ def slow_concordance(x: list[float], y: list[float]) -> float:
 def test_the_metrics_agree_with_their_formulas(size, seed):
     prediction, target = torch.rand(2, *size, generator=torch.Generator().manual_seed(seed))
     columns = list(zip(prediction.T.tolist(), target.T.tolist(), strict=True))
-    accuracy = [1 - sum(abs(a - b) for a, b in zip(*column, strict=True)) / size[0] for column in columns]
+    accuracy = [
+        1 - sum(abs(a - b) for a, b in zip(*column, strict=True)) / size[0] for column in columns
+    ]
     torch.testing.assert_close(mean_accuracy(prediction, target), torch.tensor(accuracy))
     expected = torch.tensor([slow_concordance(*column) for column in columns])
     torch.testing.assert_close(concordance(prediction, target), expected, atol=1e-4, rtol=1e-4)
@@ -34,8 +36,12 @@ def test_the_metrics_agree_with_their_formulas(size, seed):
 @given(sizes.filter(lambda size: size[0] > 1), seeds)
 def test_concordance_is_one_only_on_the_diagonal(size, seed):
     target = torch.rand(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    torch.testing.assert_close(concordance(target, target), torch.ones(size[1], dtype=torch.float64))
-    torch.testing.assert_close(concordance(-target, target - 2 * target.mean(0)), -torch.ones(size[1]).double())
+    torch.testing.assert_close(
+        concordance(target, target), torch.ones(size[1], dtype=torch.float64)
+    )
+    torch.testing.assert_close(
+        concordance(-target, target - 2 * target.mean(0)), -torch.ones(size[1]).double()
+    )
     assert (concordance(target + 0.5, target) < 0.999).all()  # correlation would say 1
     assert (concordance(target * 0.1, target) < 0.999).all()
 
@@ -72,23 +78,31 @@ NAN = torch.tensor([[0.1, float("nan")]])
 
 
 @pytest.mark.parametrize("metric", [mean_accuracy, concordance])
-@pytest.mark.parametrize(("prediction", "target", "sentence"), [
-    (torch.rand(3, 5), torch.rand(3, 4), r"prediction has shape \(3, 5\) and target \(3, 4\)"),
-    (torch.rand(1, 5), torch.rand(3, 5), "broadcasting would compare the wrong items"),
-    (torch.rand(5), torch.rand(5), r"prediction has shape \(5,\); expected \(batch, traits\)"),
-    (torch.rand(0, 5), torch.rand(0, 5), "at least one row"),
-    (NAN, torch.rand(1, 2), r"prediction\[0, 1\] is nan"),
-    (torch.rand(1, 2), NAN, r"target\[0, 1\] is nan"),
-])
+@pytest.mark.parametrize(
+    ("prediction", "target", "sentence"),
+    [
+        (torch.rand(3, 5), torch.rand(3, 4), r"prediction has shape \(3, 5\) and target \(3, 4\)"),
+        (torch.rand(1, 5), torch.rand(3, 5), "broadcasting would compare the wrong items"),
+        (torch.rand(5), torch.rand(5), r"prediction has shape \(5,\); expected \(batch, traits\)"),
+        (torch.rand(0, 5), torch.rand(0, 5), "at least one row"),
+        (NAN, torch.rand(1, 2), r"prediction\[0, 1\] is nan"),
+        (torch.rand(1, 2), NAN, r"target\[0, 1\] is nan"),
+    ],
+)
 def test_bad_input_gets_one_sentence(metric, prediction, target, sentence):
     with pytest.raises(ValueError, match=sentence):
         metric(prediction, target)
 
 
-@pytest.mark.parametrize(("targets", "count", "sentence"), [
-    (torch.rand(0, 5), 2, "at least one row"), (torch.rand(5), 2, "expected .batch, traits."),
-    (NAN, 2, "nan"), (torch.rand(3, 5), -1, "count is -1"),
-])
+@pytest.mark.parametrize(
+    ("targets", "count", "sentence"),
+    [
+        (torch.rand(0, 5), 2, "at least one row"),
+        (torch.rand(5), 2, "expected .batch, traits."),
+        (NAN, 2, "nan"),
+        (torch.rand(3, 5), -1, "count is -1"),
+    ],
+)
 def test_the_floor_refuses_what_has_no_mean(targets, count, sentence):
     with pytest.raises(ValueError, match=sentence):
         floor_prediction(targets, count)
@@ -103,8 +117,11 @@ def test_the_look_up_says_each_speaker_s_mean_and_the_floor_for_strangers(count,
     for answer, speaker in zip(answers, asked.tolist(), strict=True):
         own = [row for row, name in zip(targets, who.tolist(), strict=True) if name == speaker]
         torch.testing.assert_close(answer, torch.stack(own or list(targets)).mean(dim=0))
-    names = [f"-_{speaker}" for speaker in who.tolist()], [f"-_{speaker}" for speaker in asked.tolist()]
-    assert torch.equal(speaker_lookup(targets, *names), answers)    # names do as well as numbers
+    names = (
+        [f"-_{speaker}" for speaker in who.tolist()],
+        [f"-_{speaker}" for speaker in asked.tolist()],
+    )
+    assert torch.equal(speaker_lookup(targets, *names), answers)  # names do as well as numbers
 
 
 def test_the_look_up_refuses_what_does_not_fit():

@@ -1,4 +1,6 @@
-"""Pictures of features over time: one scale per feature, the right frame for each step, sentences that are true."""
+"""Pictures of features over time: one scale per feature, the right frame for each step, sentences
+that are true.
+"""
 
 import re
 
@@ -21,7 +23,9 @@ from course_lib.analysis.motion_pictures import (
 
 @pytest.fixture
 def clip():
-    """Nine frames of grey, eight flow fields, and two features on a grid of 2 × 2 places over four steps."""
+    """Nine frames of grey, eight flow fields, and two features on a grid of 2 × 2 places over four
+    steps.
+    """
     rng = np.random.default_rng(0)
     frames = np.full((9, 32, 32, 3), 120, np.uint8)
     flow = rng.normal(size=(8, 32, 32, 2)).astype(np.float32)
@@ -33,11 +37,14 @@ def clip():
 def pictures(clip):
     frames, flow, maps = clip
     curves = np.array([[0, 1, 4, 2], [3, 1, 1, 1]], float)
-    return [plot_boring_video({"replicate": np.array([1e-7, 0]), "zeros": np.array([0.4, 0.1])}),
-            plot_features_over_time(curves, ["a", "b"]), plot_features_over_time(curves, ["a", "b"], curves[:, ::-1]),
-            plot_all_features(np.random.default_rng(0).random((4, 12))),
-            features_beside_flow(frames, flow, maps, ["one", "two"]),
-            features_beside_flow(frames, flow, maps, ["one", "two"], steps=[1, 3])]
+    return [
+        plot_boring_video({"replicate": np.array([1e-7, 0]), "zeros": np.array([0.4, 0.1])}),
+        plot_features_over_time(curves, ["a", "b"]),
+        plot_features_over_time(curves, ["a", "b"], curves[:, ::-1]),
+        plot_all_features(np.random.default_rng(0).random((4, 12))),
+        features_beside_flow(frames, flow, maps, ["one", "two"]),
+        features_beside_flow(frames, flow, maps, ["one", "two"], steps=[1, 3]),
+    ]
 
 
 @pytest.mark.parametrize("index", range(6))
@@ -64,14 +71,17 @@ def test_sentences_say_what_was_measured():
     truth = np.array([[0, 1, 4, 2], [-3, -1, -1, -2], [0, 1, 2, 3]], float)
     said = plot_features_over_time(curves, ["a", "b", "still"], truth, "size").description
     assert "correlation with the size: a 1.00, b -1.00, still 0.00" in said
-    assert "a peaks at step 2, b peaks at step 0" in plot_features_over_time(curves, ["a", "b", "still"]).description
+    assert (
+        "a peaks at step 2, b peaks at step 0"
+        in plot_features_over_time(curves, ["a", "b", "still"]).description
+    )
     said = plot_boring_video({"zeros": np.array([0.4, 0.1])}).description
     assert "zeros 0.4 at worst, 0.1 at best" in said
 
 
 def test_all_features_are_counted_and_sorted_by_their_peak():
     tokens = np.zeros((4, 6))
-    tokens[[2, 0, 2, 3], [0, 1, 2, 3]] = [1, 5, 0.1, 9]     # two features never change
+    tokens[[2, 0, 2, 3], [0, 1, 2, 3]] = [1, 5, 0.1, 9]  # two features never change
     picture = plot_all_features(tokens)
     assert picture.description.startswith("4 of 6 features change")
     assert "the peak of 0 to 2 of them" in picture.description
@@ -84,19 +94,29 @@ def test_a_features_scale_is_one_for_all_steps(clip):
     """Scaled step by step, a quiet moment would look as busy as a lively one."""
     frames, flow, maps = clip
     picture = features_beside_flow(frames, flow, maps, ["one", "two"])
-    drawn = np.array([axis.images[0].get_array() for axis in picture.figure.axes]).reshape(4, 4, 32, 32, 3).astype(int)
+    drawn = (
+        np.array([axis.images[0].get_array() for axis in picture.figure.axes])
+        .reshape(4, 4, 32, 32, 3)
+        .astype(int)
+    )
     lively, quiet, silent = (drawn[2, step, :16, 16:].sum() for step in (1, 3, 0))
     assert lively > quiet > silent
-    assert drawn[2, 1, :16, :16].sum() == silent            # the other tiles of that step are silent
-    assert (drawn[3, 2, 16:, :16] == drawn[2, 1, :16, 16:]).all()   # each feature's own largest is brightest
+    assert drawn[2, 1, :16, :16].sum() == silent  # the other tiles of that step are silent
+    # each feature's own largest is brightest
+    assert (drawn[3, 2, 16:, :16] == drawn[2, 1, :16, 16:]).all()
     assert "one at step 1, row 0, column 1, two at step 2, row 1, column 0" in picture.description
 
 
 def test_chosen_steps_are_the_columns(clip):
     _, flow, maps = clip
-    frames = np.broadcast_to(np.arange(9, dtype=np.uint8)[:, None, None, None] * 20, (9, 32, 32, 3)).copy()
+    frames = np.broadcast_to(
+        np.arange(9, dtype=np.uint8)[:, None, None, None] * 20, (9, 32, 32, 3)
+    ).copy()
     picture = features_beside_flow(frames, flow, maps, ["one", "two"], steps=[1, 3])
-    assert [axis.images[0].get_array().max() for axis in picture.figure.axes[:2]] == [3 * 20, 7 * 20]
+    assert [axis.images[0].get_array().max() for axis in picture.figure.axes[:2]] == [
+        3 * 20,
+        7 * 20,
+    ]
     assert [axis.get_title() for axis in picture.figure.axes[:2]] == ["step 1", "step 3"]
     assert len(picture.figure.axes) == 8
     assert "2 × 2 places" in picture.description
@@ -106,7 +126,8 @@ def test_the_animation_changes_features_once_a_step(clip, tmp_path):
     frames, flow, maps = clip
     animation = animate_features(frames, flow, maps, ["one", "two"], fps=10)
     assert len(animation.frames) == 8
-    panels = np.array([frame[18:, 64:96] for frame in animation.frames]).astype(int)    # the first feature
+    # the first feature
+    panels = np.array([frame[18:, 64:96] for frame in animation.frames]).astype(int)
     changed = [t for t in range(1, 8) if (panels[t] != panels[t - 1]).any()]
     assert changed == [2, 4, 6]
     with Image.open(animation.save(tmp_path / "a.gif")) as gif:
@@ -115,15 +136,24 @@ def test_the_animation_changes_features_once_a_step(clip, tmp_path):
         assert gif.size == (4 * 32, 32 + 18)
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"names": ["one"]}, "there are 1 names"), ({"maps": np.zeros((4, 2, 2))}, "expected features, steps, rows"),
-    ({"maps": np.zeros((2, 0, 2, 2))}, "expected features, steps"), ({"flow": np.zeros((8, 16, 32, 2))}, "of one clip"),
-    ({"flow": np.zeros((3, 32, 32, 2))}, "4 steps are not of one clip"),
-    ({"frames": np.zeros((4, 32, 32, 3), np.uint8)}, "4 frames of"),
-    ({"maps": np.full((2, 4, 2, 2), np.nan)}, "not finite"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"names": ["one"]}, "there are 1 names"),
+        ({"maps": np.zeros((4, 2, 2))}, "expected features, steps, rows"),
+        ({"maps": np.zeros((2, 0, 2, 2))}, "expected features, steps"),
+        ({"flow": np.zeros((8, 16, 32, 2))}, "of one clip"),
+        ({"flow": np.zeros((3, 32, 32, 2))}, "4 steps are not of one clip"),
+        ({"frames": np.zeros((4, 32, 32, 3), np.uint8)}, "4 frames of"),
+        ({"maps": np.full((2, 4, 2, 2), np.nan)}, "not finite"),
+    ],
+)
 def test_what_does_not_fit_gets_one_sentence(clip, change, words):
-    arguments = dict(zip(("frames", "flow", "maps"), clip, strict=True)) | {"names": ["one", "two"]} | change
+    arguments = (
+        dict(zip(("frames", "flow", "maps"), clip, strict=True))
+        | {"names": ["one", "two"]}
+        | change
+    )
     for draw in (features_beside_flow, animate_features):
         with pytest.raises(ValueError, match=words) as error:
             draw(**arguments)
@@ -136,9 +166,10 @@ def test_curves_need_a_name_and_a_truth_each():
             plot_features_over_time(np.zeros((2, 4)), names, truth)
 
 
-
 def test_nothing_touches_pyplot():
     import sys
 
     assert not re.search("pyplot", "".join(vars(motion_pictures)))
-    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+    assert (
+        "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+    )

@@ -1,6 +1,6 @@
 """The conventions that all notebooks keep, each with a planted fault that shows it can fail.
 
-A convention is a function ``(notebook, name) -> list of problems``.
+A convention is a function `(notebook, name) -> list of problems`.
 """
 
 import ast
@@ -39,12 +39,16 @@ FORBIDDEN = {
     r"(?m)^\s*(\w+\s*=\s*)?!(?!=)|^\s*%%(bash|sh|script|cmd)\b": "runs a shell command",
     r"%cd\b|\bos\.chdir\b": "changes the working folder, so that cells cannot be run in any order",
     r"""["'](/(?!content/drive)|~/|[A-Za-z]:[\\/])\w""": "holds an absolute path",
-    rf"https?://(?!{re.escape(REPOSITORY.removeprefix('https://'))})": "names a host on the network",
+    rf"https?://(?!{re.escape(REPOSITORY.removeprefix('https://'))})": (
+        "names a host on the network"
+    ),
     r"\btorch\.load\(|\bpickle\b": "reads pickles; use files.load_tensors",
     r"(?m)^\s*from \S+ import \*": "imports a star",
 }
-EXERCISE = re.compile(r"\*\*Exercise (\d+)\.(\d+) — [^*]+\*\* · difficulty (●*○*) · importance (●*○*) · "
-                      r"about \d+ minutes?$")
+EXERCISE = re.compile(
+    r"\*\*Exercise (\d+)\.(\d+) — [^*]+\*\* · difficulty (●*○*) · importance (●*○*) · "
+    r"about \d+ minutes?$"
+)
 
 
 def code_cells(notebook):
@@ -62,6 +66,7 @@ def parse(source):
 
 # The conventions
 
+
 def is_valid(notebook, name):
     try:
         nbformat.validate(notebook)
@@ -73,12 +78,17 @@ def is_valid(notebook, name):
 def is_committed_without_outputs(notebook, name):
     problems = []
     for cell in code_cells(notebook):
-        if (cell.execution_count is None) == bool(cell.outputs):  # nbval refuses an output without a count
-            problems.append(f"cell {cell.id} has an execution count without outputs, or outputs without a count")
+        # nbval refuses an output without a count
+        if (cell.execution_count is None) == bool(cell.outputs):
+            problems.append(
+                f"cell {cell.id} has an execution count without outputs, or outputs without a count"
+            )
         if cell.outputs and "nbval-check-output" not in cell.metadata.get("tags", []):
             problems.append(f"cell {cell.id} has outputs and no tag nbval-check-output")
         for output in cell.outputs:
-            if output.output_type != "stream" and set(output.get("data", {"not text": 0})) != {"text/plain"}:
+            if output.output_type != "stream" and set(output.get("data", {"not text": 0})) != {
+                "text/plain"
+            }:
                 problems.append(f"cell {cell.id} has an output that is not text")
             if len(json.dumps(output)) > 2000:
                 problems.append(f"cell {cell.id} has an output of more than 2,000 characters")
@@ -101,32 +111,53 @@ def runs_on_python3(notebook, name):
 
 def has_unique_cell_ids(notebook, name):
     ids = [cell.get("id", "") for cell in notebook.cells]
-    return [f"the cell id {cell_id!r} is empty or used twice" for cell_id in {*ids}
-            if not cell_id or ids.count(cell_id) > 1]
+    return [
+        f"the cell id {cell_id!r} is empty or used twice"
+        for cell_id in {*ids}
+        if not cell_id or ids.count(cell_id) > 1
+    ]
 
 
 def begins_like_all(notebook, name):
     cells = code_cells(notebook)
-    return [] if cells and cells[0].source == FIRST_CELL else [f"the first code cell is not\n{FIRST_CELL}"]
+    return (
+        []
+        if cells and cells[0].source == FIRST_CELL
+        else [f"the first code cell is not\n{FIRST_CELL}"]
+    )
 
 
 def has_its_colab_badge(notebook, name):
     link = f"(https://colab.research.google.com/github/{configured()}/blob/main/notebooks/{name})"
-    badges = [line for cell in markdown_cells(notebook) for line in cell.source.splitlines()
-              if "colab.research.google.com/github" in line]
-    return [] if len(badges) == 1 and badges[0].count(link) == 1 else [f"expected one Colab badge, linking to {link}"]
+    badges = [
+        line
+        for cell in markdown_cells(notebook)
+        for line in cell.source.splitlines()
+        if "colab.research.google.com/github" in line
+    ]
+    return (
+        []
+        if len(badges) == 1 and badges[0].count(link) == 1
+        else [f"expected one Colab badge, linking to {link}"]
+    )
 
 
 def calls_nothing_forbidden(notebook, name):
-    return [f"cell {cell.id} {why}" for cell in code_cells(notebook)[1:]
-            for pattern, why in FORBIDDEN.items() if re.search(pattern, cell.source)]
+    return [
+        f"cell {cell.id} {why}"
+        for cell in code_cells(notebook)[1:]
+        for pattern, why in FORBIDDEN.items()
+        if re.search(pattern, cell.source)
+    ]
 
 
 def shows_no_plotly_inside_an_output(notebook, name):
-    return [f"cell {cell.id} puts a plotly figure into an ipywidgets Output, which stays empty on Colab"
-            for cell in code_cells(notebook)
-            if re.search(r"\bOutput\(|\binteract(ive)?(_output)?\(", cell.source)
-            and re.search(r"plotly|\bgo\.Figure|\bfigures\.|\.show\(", cell.source)]
+    return [
+        f"cell {cell.id} puts a plotly figure into an ipywidgets Output, which stays empty on Colab"
+        for cell in code_cells(notebook)
+        if re.search(r"\bOutput\(|\binteract(ive)?(_output)?\(", cell.source)
+        and re.search(r"plotly|\bgo\.Figure|\bfigures\.|\.show\(", cell.source)
+    ]
 
 
 def parses(notebook, name):
@@ -140,8 +171,11 @@ def parses(notebook, name):
 
 
 def describes_its_pictures(notebook, name):
-    return [f"cell {cell.id} has a picture without a description" for cell in markdown_cells(notebook)
-            if re.search(r"!\[\s*\]\(|<img(?![^>]*\balt=\"[^\"]+\")", cell.source)]
+    return [
+        f"cell {cell.id} has a picture without a description"
+        for cell in markdown_cells(notebook)
+        if re.search(r"!\[\s*\]\(|<img(?![^>]*\balt=\"[^\"]+\")", cell.source)
+    ]
 
 
 def heads_its_exercises(notebook, name):
@@ -150,12 +184,19 @@ def heads_its_exercises(notebook, name):
     for line in (line for line in lines if re.match(r"[>#\s]*(\*\*)?Exercise\b", line)):
         heading = EXERCISE.search(line)
         if not heading or {len(heading[3]), len(heading[4])} != {5}:
-            problems.append(f"{line!r} is not '**Exercise 4.2 — title** · difficulty ●●○○○ · importance ●●●●● · "
-                            "about 8 minutes'")
+            problems.append(
+                f"{line!r} is not '**Exercise 4.2 — title** · difficulty ●●○○○ · importance ●●●●● ·"
+                " about 8 minutes'"
+            )
         else:
             numbers.append((int(heading[1]), int(heading[2])))
-    if not problems and numbers != [(int(name[:2]), 1 + index) for index in range(max(3, len(numbers)))]:
-        problems.append(f"expected three or more exercises numbered {int(name[:2])}.1, .2, .3 …; found {numbers}")
+    if not problems and numbers != [
+        (int(name[:2]), 1 + index) for index in range(max(3, len(numbers)))
+    ]:
+        problems.append(
+            f"expected three or more exercises numbered {int(name[:2])}.1, .2, .3 …; found"
+            f" {numbers}"
+        )
     return problems
 
 
@@ -176,21 +217,37 @@ def checks_each_exercise(notebook, name):
 
 
 def stub_problems(cell, name):
-    """What is wrong with a cell that should read: stub with a docstring and ``...``, then ``f = check("f", f)``."""
+    """What is wrong with a cell that should read: stub with a docstring and `...`, then `f =
+    check("f", f)`.
+    """
     match parse(cell.source).body:
-        case [*_, ast.FunctionDef() | ast.ClassDef() as stub,
-              ast.Assign(targets=[ast.Name(bound)],
-                         value=ast.Call(ast.Name("check"), [ast.Constant(exercise), ast.Name(passed)]))]:
+        case [
+            *_,
+            ast.FunctionDef() | ast.ClassDef() as stub,
+            ast.Assign(
+                targets=[ast.Name(bound)],
+                value=ast.Call(ast.Name("check"), [ast.Constant(exercise), ast.Name(passed)]),
+            ),
+        ]:
             problems = []
             if not bound == passed == stub.name:
-                problems.append(f"cell {cell.id} defines {stub.name}, checks {passed} and binds {bound}")
+                problems.append(
+                    f"cell {cell.id} defines {stub.name}, checks {passed} and binds {bound}"
+                )
             if all_exercises().get(exercise, [""])[0] != name[:2]:
-                problems.append(f"cell {cell.id} checks {exercise!r}, which is no exercise of lesson {name[:2]}")
+                problems.append(
+                    f"cell {cell.id} checks {exercise!r}, which is no exercise of lesson {name[:2]}"
+                )
             functions = [node for node in ast.walk(stub) if isinstance(node, ast.FunctionDef)]
             if not ast.get_docstring(stub) or not any(
-                    isinstance(function.body[-1], ast.Expr) and ast.unparse(function.body[-1]) == "..."
-                    and len(function.body) <= 2 for function in functions):
-                problems.append(f"cell {cell.id}: the body of {stub.name} is not a docstring and `...`")
+                isinstance(function.body[-1], ast.Expr)
+                and ast.unparse(function.body[-1]) == "..."
+                and len(function.body) <= 2
+                for function in functions
+            ):
+                problems.append(
+                    f"cell {cell.id}: the body of {stub.name} is not a docstring and `...`"
+                )
             return problems
     return [f'cell {cell.id} does not end with a stub and `name = check("name", name)`']
 
@@ -220,10 +277,23 @@ def form_problem(line):
     return None
 
 
-CONVENTIONS = [is_valid, is_committed_without_outputs, holds_no_widget_state, is_small, runs_on_python3,
-               has_unique_cell_ids, begins_like_all, has_its_colab_badge, calls_nothing_forbidden,
-               shows_no_plotly_inside_an_output, parses, describes_its_pictures, heads_its_exercises,
-               checks_each_exercise, has_valid_forms]
+CONVENTIONS = [
+    is_valid,
+    is_committed_without_outputs,
+    holds_no_widget_state,
+    is_small,
+    runs_on_python3,
+    has_unique_cell_ids,
+    begins_like_all,
+    has_its_colab_badge,
+    calls_nothing_forbidden,
+    shows_no_plotly_inside_an_output,
+    parses,
+    describes_its_pictures,
+    heads_its_exercises,
+    checks_each_exercise,
+    has_valid_forms,
+]
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS, ids=lambda convention: convention.__name__)
@@ -235,26 +305,44 @@ def test_each_notebook(path, convention):
 # Planted faults
 
 NAME = "00_start_here.ipynb"
-BADGE = (f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-         f"(https://colab.research.google.com/github/{configured()}/blob/main/notebooks/{NAME})")
+BADGE = (
+    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    f"(https://colab.research.google.com/github/{configured()}/blob/main/notebooks/{NAME})"
+)
 
 
 def exercise_cells(number, name):
-    heading = f"> **Exercise 0.{number} — {name}** · difficulty ●○○○○ · importance ●●●●● · about 5 minutes"
+    heading = (
+        f"> **Exercise 0.{number} — {name}** · difficulty ●○○○○ · importance ●●●●● · about 5"
+        " minutes"
+    )
     stub = f'def {name}(*inputs):\n    """What to write."""\n    ...'
-    return [new_markdown_cell(f"{heading}\n>\n> Write it."),
-            new_code_cell(f'{stub}\n\n{name} = check("{name}", {name})')]
+    return [
+        new_markdown_cell(f"{heading}\n>\n> Write it."),
+        new_code_cell(f'{stub}\n\n{name} = check("{name}", {name})'),
+    ]
 
 
 def good_notebook():
-    forms = 'DATA = "synthetic"  # @param ["synthetic", "celeba"]\nPATH = ""  # @param {type: "string"}'
-    cells = [new_markdown_cell(f"# Start here\n\n{BADGE}\n\n![a map](map.png)"), new_code_cell(FIRST_CELL),
-             new_code_cell(f"from course_lib.lessons import check\n\n{forms}"),
-             new_code_cell("%matplotlib inline\n1 + 1", metadata={"tags": ["nbval-check-output"]}, execution_count=3,
-                           outputs=[new_output("execute_result", {"text/plain": "2"}, execution_count=3)])]
+    forms = (
+        'DATA = "synthetic"  # @param ["synthetic", "celeba"]\nPATH = ""  # @param {type: "string"}'
+    )
+    cells = [
+        new_markdown_cell(f"# Start here\n\n{BADGE}\n\n![a map](map.png)"),
+        new_code_cell(FIRST_CELL),
+        new_code_cell(f"from course_lib.lessons import check\n\n{forms}"),
+        new_code_cell(
+            "%matplotlib inline\n1 + 1",
+            metadata={"tags": ["nbval-check-output"]},
+            execution_count=3,
+            outputs=[new_output("execute_result", {"text/plain": "2"}, execution_count=3)],
+        ),
+    ]
     for number, name in enumerate(("to_tokens", "mean_accuracy", "floor_prediction"), start=1):
         cells += exercise_cells(number, name)
-    return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    return new_notebook(
+        cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    )
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS, ids=lambda convention: convention.__name__)
@@ -264,9 +352,11 @@ def test_a_good_notebook_keeps_every_convention(convention):
 
 def in_cell(index, old, new):
     """A fault planted in the text of one cell."""
+
     def plant(notebook):
         assert old in notebook.cells[index].source
         notebook.cells[index].source = notebook.cells[index].source.replace(old, new)
+
     return plant
 
 
@@ -277,20 +367,61 @@ def add(source, **more):
 PICTURE = new_output("display_data", {"image/png": "iVBORw0KGgo="})
 FAULTS = [
     (is_valid, lambda notebook: notebook.cells[1].pop("outputs"), "no valid notebook"),
-    (is_committed_without_outputs, add("1", outputs=[new_output("stream", text="1")]), "no tag nbval-check-output"),
+    (
+        is_committed_without_outputs,
+        add("1", outputs=[new_output("stream", text="1")]),
+        "no tag nbval-check-output",
+    ),
     (is_committed_without_outputs, add("1", execution_count=3), "execution count without outputs"),
-    (is_committed_without_outputs, lambda notebook: notebook.cells[3].update(execution_count=None), "without a count"),
-    (is_committed_without_outputs, lambda notebook: notebook.cells[3].outputs.append(PICTURE), "is not text"),
-    (is_committed_without_outputs, lambda notebook: notebook.cells[3].outputs.append(
-        new_output("stream", text="epoch 1\n" * 300)), "more than 2,000 characters"),
-    (holds_no_widget_state, lambda notebook: notebook.metadata.update(widgets={}), "metadata.widgets"),
-    (is_small, lambda notebook: notebook.cells.append(new_markdown_cell("word " * 40_000)), "more than 200 kB"),
-    (runs_on_python3, lambda notebook: notebook.metadata.kernelspec.update(name="course"), "the kernel course"),
+    (
+        is_committed_without_outputs,
+        lambda notebook: notebook.cells[3].update(execution_count=None),
+        "without a count",
+    ),
+    (
+        is_committed_without_outputs,
+        lambda notebook: notebook.cells[3].outputs.append(PICTURE),
+        "is not text",
+    ),
+    (
+        is_committed_without_outputs,
+        lambda notebook: notebook.cells[3].outputs.append(
+            new_output("stream", text="epoch 1\n" * 300)
+        ),
+        "more than 2,000 characters",
+    ),
+    (
+        holds_no_widget_state,
+        lambda notebook: notebook.metadata.update(widgets={}),
+        "metadata.widgets",
+    ),
+    (
+        is_small,
+        lambda notebook: notebook.cells.append(new_markdown_cell("word " * 40_000)),
+        "more than 200 kB",
+    ),
+    (
+        runs_on_python3,
+        lambda notebook: notebook.metadata.kernelspec.update(name="course"),
+        "the kernel course",
+    ),
     (runs_on_python3, lambda notebook: notebook.metadata.clear(), "the kernel None"),
-    (has_unique_cell_ids, lambda notebook: notebook.cells[2].update(id=notebook.cells[1].id), "used twice"),
+    (
+        has_unique_cell_ids,
+        lambda notebook: notebook.cells[2].update(id=notebook.cells[1].id),
+        "used twice",
+    ),
     (begins_like_all, in_cell(1, "--depth 1", ""), "first code cell is not"),
-    (begins_like_all, lambda notebook: notebook.cells.insert(0, new_code_cell("import torch")), "first code cell"),
-    (has_its_colab_badge, in_cell(0, configured(), "another/repository"), "expected one Colab badge"),
+    (
+        begins_like_all,
+        lambda notebook: notebook.cells.insert(0, new_code_cell("import torch")),
+        "first code cell",
+    ),
+    (
+        has_its_colab_badge,
+        in_cell(0, configured(), "another/repository"),
+        "expected one Colab badge",
+    ),
     (has_its_colab_badge, in_cell(0, NAME, "01_static_features.ipynb"), "expected one Colab badge"),
     (has_its_colab_badge, in_cell(0, BADGE, ""), "expected one Colab badge"),
     (has_its_colab_badge, in_cell(0, BADGE, f"{BADGE}\n{BADGE}"), "expected one Colab badge"),
@@ -307,25 +438,49 @@ FAULTS = [
     (calls_nothing_forbidden, add('clip = "/content/clip.mp4"'), "absolute path"),
     (calls_nothing_forbidden, add("clip = '~/clip.mp4'"), "absolute path"),
     (calls_nothing_forbidden, add(r"clip = 'C:\clips\one.mp4'"), "absolute path"),
-    (calls_nothing_forbidden, add('download("https://example.org/clip.mp4", "clip.mp4")'), "a host on the network"),
+    (
+        calls_nothing_forbidden,
+        add('download("https://example.org/clip.mp4", "clip.mp4")'),
+        "a host on the network",
+    ),
     (calls_nothing_forbidden, add('torch.load("model.pt")'), "pickles"),
     (calls_nothing_forbidden, add("from course_lib import *"), "star"),
-    (shows_no_plotly_inside_an_output, add("out = widgets.Output()\nwith out:\n    figure.show()"), "empty on Colab"),
-    (shows_no_plotly_inside_an_output, add("interact(lambda t: go.Figure(data[t]), t=(0, 9))"), "empty on Colab"),
+    (
+        shows_no_plotly_inside_an_output,
+        add("out = widgets.Output()\nwith out:\n    figure.show()"),
+        "empty on Colab",
+    ),
+    (
+        shows_no_plotly_inside_an_output,
+        add("interact(lambda t: go.Figure(data[t]), t=(0, 9))"),
+        "empty on Colab",
+    ),
     (parses, add("x = = 1"), "invalid syntax"),
     (describes_its_pictures, in_cell(0, "![a map]", "![]"), "without a description"),
-    (describes_its_pictures, in_cell(0, "![a map](map.png)", '<img src="map.png" width="9">'), "without a description"),
+    (
+        describes_its_pictures,
+        in_cell(0, "![a map](map.png)", '<img src="map.png" width="9">'),
+        "without a description",
+    ),
     (heads_its_exercises, in_cell(4, " · about 5 minutes", ""), "is not '**Exercise"),
     (heads_its_exercises, in_cell(4, "●○○○○", "●○○○"), "is not '**Exercise"),
     (heads_its_exercises, in_cell(4, "> **Exercise", "### Exercise"), "is not '**Exercise"),
     (heads_its_exercises, in_cell(4, "0.1", "1.1"), "numbered 0.1"),
-    (heads_its_exercises, lambda notebook: notebook.cells.__delitem__(slice(4, 6)), "three or more exercises"),
+    (
+        heads_its_exercises,
+        lambda notebook: notebook.cells.__delitem__(slice(4, 6)),
+        "three or more exercises",
+    ),
     (checks_each_exercise, lambda notebook: notebook.cells.pop(5), "followed by no check"),
     (checks_each_exercise, lambda notebook: notebook.cells.pop(9), "followed by no check"),
     (checks_each_exercise, lambda notebook: notebook.cells.pop(4), "has no heading"),
     (checks_each_exercise, in_cell(5, "...", "return 1"), "is not a docstring and `...`"),
     (checks_each_exercise, in_cell(5, '"""What to write."""\n', ""), "is not a docstring"),
-    (checks_each_exercise, in_cell(5, 'check("to_tokens"', 'check("to_token"'), "no exercise of lesson 00"),
+    (
+        checks_each_exercise,
+        in_cell(5, 'check("to_tokens"', 'check("to_token"'),
+        "no exercise of lesson 00",
+    ),
     (checks_each_exercise, in_cell(5, "to_tokens = check", "answer = check"), "binds answer"),
     (checks_each_exercise, in_cell(5, "to_tokens = check", "check"), "does not end with a stub"),
     (has_valid_forms, in_cell(2, '"synthetic"  #', '"drawn"  #'), "not among the options"),

@@ -1,4 +1,6 @@
-"""The page of recorded attention, driven in Chromium: what is drawn, by mouse and by keyboard, offline and silent."""
+"""The page of recorded attention, driven in Chromium: what is drawn, by mouse and by keyboard,
+offline and silent.
+"""
 
 import base64
 import html
@@ -24,13 +26,22 @@ WORDS = ["the", "face", "asks", "</script>", "“clip”", "where", "to", "look"
 
 def random_maps(layers=2, heads=3, queries=8, keys=8, steps=None, sharp=2.0):
     shape = (2, heads, queries, keys)
-    return {f"blocks.{i}.attn": [(sharp * torch.randn(shape)).softmax(-1) for _ in range(steps)] if steps
-            else (sharp * torch.randn(shape)).softmax(-1) for i in range(layers)}
+    return {
+        f"blocks.{i}.attn": (
+            [(sharp * torch.randn(shape)).softmax(-1) for _ in range(steps)]
+            if steps
+            else (sharp * torch.randn(shape)).softmax(-1)
+        )
+        for i in range(layers)
+    }
 
 
 def unpack(page):
     """What a browser reads from the page: its meta and its planes."""
-    content = {name: re.search(rf'id="{name}">(.*?)</script>', page, re.DOTALL)[1] for name in ("meta", "planes")}
+    content = {
+        name: re.search(rf'id="{name}">(.*?)</script>', page, re.DOTALL)[1]
+        for name in ("meta", "planes")
+    }
     return json.loads(content["meta"]), zlib.decompress(base64.b64decode(content["planes"]))
 
 
@@ -46,11 +57,14 @@ def test_every_weight_comes_back_within_the_stated_error():
             if weights is None:
                 assert layer["offsets"][step] == -1
                 continue
-            levels = np.frombuffer(planes, np.uint8, 3 * 64, layer["offsets"][step]).reshape(3, 8, 8)
+            levels = np.frombuffer(planes, np.uint8, 3 * 64, layer["offsets"][step]).reshape(
+                3, 8, 8
+            )
             tops = np.array(layer["tops"][step])[:, None, None]
             error = np.abs((levels / 255) ** 2 * tops - weights[1].numpy()) / tops
             assert 0 < error.max() < 1 / 255
-            assert (error < np.sqrt(weights[1].numpy() / tops) / 255 + 1e-5).all()      # faint ones are closer
+            # faint ones are closer
+            assert (error < np.sqrt(weights[1].numpy() / tops) / 255 + 1e-5).all()
     assert "Each weight is stored within 0.39 %" in attention_page(maps)
 
 
@@ -72,16 +86,21 @@ def test_the_page_needs_no_network_and_shows_hostile_names_as_text():
     assert len(attention_page(random_maps())) < 120_000
 
 
-@pytest.mark.parametrize(("maps", "options", "message"), [
-    ({}, {}, "recording is empty"), ({"a": [None]}, {}, "recording is empty"),
-    ({"a": torch.rand(3, 4, 4)}, {}, "batch heads queries keys"),
-    ({"a": [torch.ones(1, 1, 2, 2) / 2, torch.ones(1, 1, 3, 3) / 3]}, {}, "a name of its own"),
-    ({"a": torch.ones(1, 1, 2, 2) / 2}, {"sample": 1}, "sample 1"),
-    ({"a": torch.ones(1, 1, 2, 2) / 2}, {"query_names": "abc"}, "3 names"),
-    ({"a": torch.ones(1, 1, 4, 4) / 4}, {"grid": (3, 3)}, "fits no layer"),
-    ({"a": torch.ones(1, 1, 4, 4) / 4}, {"image": torch.rand(3, 8, 8)}, "grid="),
-    ({"a": torch.ones(1, 1, 4, 4)}, {}, "no distribution"),
-    ({"a": torch.ones(1, 1, 1, 1).expand(1, 100, 1000, 1000)}, {}, "at most 67")])
+@pytest.mark.parametrize(
+    ("maps", "options", "message"),
+    [
+        ({}, {}, "recording is empty"),
+        ({"a": [None]}, {}, "recording is empty"),
+        ({"a": torch.rand(3, 4, 4)}, {}, "batch heads queries keys"),
+        ({"a": [torch.ones(1, 1, 2, 2) / 2, torch.ones(1, 1, 3, 3) / 3]}, {}, "a name of its own"),
+        ({"a": torch.ones(1, 1, 2, 2) / 2}, {"sample": 1}, "sample 1"),
+        ({"a": torch.ones(1, 1, 2, 2) / 2}, {"query_names": "abc"}, "3 names"),
+        ({"a": torch.ones(1, 1, 4, 4) / 4}, {"grid": (3, 3)}, "fits no layer"),
+        ({"a": torch.ones(1, 1, 4, 4) / 4}, {"image": torch.rand(3, 8, 8)}, "grid="),
+        ({"a": torch.ones(1, 1, 4, 4)}, {}, "no distribution"),
+        ({"a": torch.ones(1, 1, 1, 1).expand(1, 100, 1000, 1000)}, {}, "at most 67"),
+    ],
+)
 def test_bad_input_is_one_sentence(maps, options, message):
     with pytest.raises(ValueError, match=message) as error:
         pack(maps, **options)
@@ -103,7 +122,10 @@ def test_records_become_layers_with_their_kind():
     maps = options["maps"]
     assert list(maps)[:2] == ["encoder.layers.0.self_attn", "decoder.layers.0.self_attn 6 × 6"]
     assert [run is not None for run in maps["decoder.layers.0.self_attn 4 × 4"]] == [False, True]
-    assert options["cross"] == {"decoder.layers.0.multihead_attn 6 × 6", "decoder.layers.0.multihead_attn 4 × 6"}
+    assert options["cross"] == {
+        "decoder.layers.0.multihead_attn 6 × 6",
+        "decoder.layers.0.multihead_attn 4 × 6",
+    }
     meta, _ = pack(**options)
     kinds = {layer["name"]: layer["self"] for layer in meta["layers"]}
     assert kinds["encoder.layers.0.self_attn"]
@@ -115,11 +137,18 @@ def test_a_recording_writes_its_page(tmp_path):
     model = nn.MultiheadAttention(8, 2, batch_first=True)
     with AttentionRecorder(model) as recording:
         model(*[torch.randn(1, 4, 8)] * 3)
-    path = recording.to_html(tmp_path / "page.html", title="Four words", query_names=["one", "two", "three", "four"])
+    path = recording.to_html(
+        tmp_path / "page.html", title="Four words", query_names=["one", "two", "three", "four"]
+    )
     text = path.read_text()
-    assert text == attention_page(**from_records(recording.records), title="Four words",
-                                  query_names=["one", "two", "three", "four"])
-    framed = re.search('srcdoc="([^"]*)" title="The page page.html, shown in a frame"', show_page(path).data)[1]
+    assert text == attention_page(
+        **from_records(recording.records),
+        title="Four words",
+        query_names=["one", "two", "three", "four"],
+    )
+    framed = re.search(
+        'srcdoc="([^"]*)" title="The page page.html, shown in a frame"', show_page(path).data
+    )[1]
     assert html.unescape(framed) == text
     with pytest.raises(ValueError, match="the recording is empty"):
         type(recording)().to_html(tmp_path / "none.html")
@@ -129,12 +158,15 @@ def test_a_recording_writes_its_page(tmp_path):
 # ---------------------------------------------------------------- the browser
 
 
-open_saved = explorer_driver.open_page              # a fixture
+open_saved = explorer_driver.open_page  # a fixture
 
 
 @pytest.fixture
 def open_page(open_saved, tmp_path):
-    """Open a page of these maps from disk, with the network cut; any word on the console fails the test."""
+    """Open a page of these maps from disk, with the network cut; any word on the console fails the
+    test.
+    """
+
     def opener(maps, scheme="light", width=1300, script=True, address="", **options):
         path = save_page(tmp_path / "page.html", maps, **options)
         return open_saved(f"{path}{address}", scheme, width, script, "no-preference")
@@ -147,18 +179,25 @@ def state(page, name):
 
 
 def put(page, **values):
-    page.evaluate("values => { for (const k in values) attention.set(k, values[k]); attention.save_changes() }", values)
+    page.evaluate(
+        "values => { for (const k in values) attention.set(k, values[k]);"
+        " attention.save_changes() }",
+        values,
+    )
     settle(page)
 
 
 def pixels(page, selector):
     """The pixels that a canvas holds, `height width 4`."""
-    size, data = page.evaluate("""selector => {
+    size, data = page.evaluate(
+        """selector => {
         const canvas = document.querySelector(selector), { width, height } = canvas;
         const copy = Object.assign(document.createElement("canvas"), { width, height });
         const brush = copy.getContext("2d", { willReadFrequently: true });
         brush.drawImage(canvas, 0, 0);
-        return [[height, width], Array.from(brush.getImageData(0, 0, width, height).data)] }""", selector)
+        return [[height, width], Array.from(brush.getImageData(0, 0, width, height).data)] }""",
+        selector,
+    )
     return np.array(data, np.uint8).reshape(*size, 4)
 
 
@@ -179,7 +218,7 @@ def test_the_map_on_screen_is_the_weights_in_cividis(open_page, head):
     expected = colormaps["cividis"](weights / weights.max())[..., :3] * 255
     shown = pixels(page, ".matrix canvas")[..., :3].astype(float)
     assert shown.shape == (9, 12, 3)
-    assert np.abs(shown - expected).max() < 9                   # of 255: quantisation and interpolated colours
+    assert np.abs(shown - expected).max() < 9  # of 255: quantisation and interpolated colours
     assert np.abs(shown - expected).mean() < 2
 
 
@@ -191,8 +230,10 @@ def test_hovering_a_word_lights_what_it_looks_at(open_page):
     settle(page)
     assert state(page, "query") == 5
     row = maps["blocks.0.attn"][0, 2, 5]
-    brightness = page.evaluate("""[...document.querySelectorAll(".chip")].map(chip =>
-        getComputedStyle(chip).backgroundColor.match(/[0-9]+/g).slice(0, 3).map(Number).reduce((a, b) => a + b))""")
+    brightness = page.evaluate(
+        """[...document.querySelectorAll(".chip")].map(chip =>
+        getComputedStyle(chip).backgroundColor.match(/[0-9]+/g).slice(0, 3).map(Number).reduce((a, b) => a + b))"""
+    )
     assert int(np.argmax(brightness)) == int(row.argmax())
     assert np.argsort(brightness)[-2] == np.argsort(row)[-2]
     best = int(row.argmax())
@@ -202,7 +243,7 @@ def test_hovering_a_word_lights_what_it_looks_at(open_page):
     page.locator(".chip").nth(5).click()
     page.locator(".chip").nth(1).hover()
     settle(page)
-    assert state(page, "query") == 5                             # held
+    assert state(page, "query") == 5  # held
     assert "Held." in sentence(page)
 
 
@@ -237,7 +278,8 @@ def test_hovering_a_patch_lights_patches_of_the_image(open_page):
     heat = pixels(page, ".picture canvas")
     assert heat.shape == (3, 4, 4)
     expected = colormaps["cividis"]((row[1:] / row.max()).numpy().reshape(3, 4))[..., :3] * 255
-    assert np.abs(heat[..., :3].astype(float) - expected).max() < 12          # alpha costs a little precision
+    # alpha costs a little precision
+    assert np.abs(heat[..., :3].astype(float) - expected).max() < 12
     assert 0 < heat[..., 3].min() == heat[..., 3].max() < 255
 
 
@@ -261,12 +303,29 @@ def test_everything_can_be_reached_and_changed_with_the_keyboard(open_page):
     reached = []
     for _ in range(13):
         page.keyboard.press("Tab")
-        reached.append(page.evaluate("""document.activeElement.getAttribute("aria-label")
-            || document.activeElement.closest("label")?.textContent || document.activeElement.textContent"""))
+        reached.append(
+            page.evaluate(
+                """document.activeElement.getAttribute("aria-label")
+            || document.activeElement.closest("label")?.textContent || document.activeElement.textContent"""
+            )
+        )
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline != "none", reached[-1]
-    for wanted in ("Layer", "Head", "Step", "Play", "Overview", "lift faint", "Who looks here", "Pin", "PNG", "npz",
-                   "All maps", "token", "Statistics"):
+    for wanted in (
+        "Layer",
+        "Head",
+        "Step",
+        "Play",
+        "Overview",
+        "lift faint",
+        "Who looks here",
+        "Pin",
+        "PNG",
+        "npz",
+        "All maps",
+        "token",
+        "Statistics",
+    ):
         assert any(wanted in name for name in reached), (wanted, reached)
     overview = page.locator(".overview")
     overview.focus()
@@ -298,7 +357,14 @@ def test_a_screen_reader_hears_the_last_sentence_once(open_page):
     live = page.locator("[aria-live=polite]")
     eventually(lambda: "“where” (5)" in live.inner_text())
     tree = page.locator(".attention").aria_snapshot()
-    for role in ('combobox "Layer"', 'combobox "Head"', 'application "All maps', 'slider "token"', "table", "img"):
+    for role in (
+        'combobox "Layer"',
+        'combobox "Head"',
+        'application "All maps',
+        'slider "token"',
+        "table",
+        "img",
+    ):
         assert role in tree, role
 
 
@@ -330,17 +396,28 @@ def test_the_overview_chooses_by_click_and_shows_a_statistic(open_page):
     assert (state(page, "layer"), state(page, "head")) == (2, 3)
     corner = 17 + 2 * int(cell), 24 + 4 * int(cell)
     drawn = pixels(page, ".overview canvas")
-    thumbnail = drawn[corner[0]:corner[0] + int(cell) - 2, corner[1]:corner[1] + int(cell) - 2]
+    thumbnail = drawn[corner[0] : corner[0] + int(cell) - 2, corner[1] : corner[1] + int(cell) - 2]
     places = (np.arange(len(thumbnail)) + 0.5) * 8 // len(thumbnail)
     brightest = np.argwhere(thumbnail[..., :3].sum(-1) == thumbnail[..., :3].sum(-1).max())
     weights = maps["blocks.2.attn"][0, 3]
-    assert {tuple(places[list(at)].astype(int)) for at in brightest} == {divmod(int(weights.argmax()), 8)}
+    assert {tuple(places[list(at)].astype(int)) for at in brightest} == {
+        divmod(int(weights.argmax()), 8)
+    }
     page.get_by_label("Overview").select_option("entropy")
     settle(page)
     image = pixels(page, ".overview canvas").astype(int)
-    centres = np.array([[image[int(17 + (row + 0.4) * cell), int(24 + (column + 1.4) * cell), :3].sum()
-                         for column in range(5)] for row in range(4)])
-    entropy = torch.stack([torch.special.entr(w[0]).sum(-1).mean(-1) for w in maps.values()]).numpy()
+    centres = np.array(
+        [
+            [
+                image[int(17 + (row + 0.4) * cell), int(24 + (column + 1.4) * cell), :3].sum()
+                for column in range(5)
+            ]
+            for row in range(4)
+        ]
+    )
+    entropy = torch.stack(
+        [torch.special.entr(w[0]).sum(-1).mean(-1) for w in maps.values()]
+    ).numpy()
     assert centres.argmax() == entropy.argmax()
     assert centres.argmin() == entropy.argmin()
     assert "entropy" in page.locator(".overview + .note").inner_text()
@@ -407,7 +484,10 @@ def contrast(one, other):
 
 
 def test_the_address_remembers_and_an_impossible_state_is_brought_within_bounds(open_page):
-    page = open_page(random_maps(), address="#" + json.dumps({"layer": 99, "head": 2, "query": -4, "measure": "x"}))
+    page = open_page(
+        random_maps(),
+        address="#" + json.dumps({"layer": 99, "head": 2, "query": -4, "measure": "x"}),
+    )
     assert "Layer 1 (blocks.1.attn), head 2" in sentence(page)
     put(page, query=5)
     wait(page, "decodeURIComponent(location.hash).includes('\"query\":5')")
@@ -416,7 +496,11 @@ def test_the_address_remembers_and_an_impossible_state_is_brought_within_bounds(
 def test_without_javascript_or_inflation_the_static_part_stays(open_page, browser):
     page = open_page(random_maps(), script=False)
     assert "JavaScript is off" in page.locator("#note").inner_text()
-    assert page.locator("#static img").get_attribute("alt").startswith("The mean map of each of the 2 layers")
+    assert (
+        page.locator("#static img")
+        .get_attribute("alt")
+        .startswith("The mean map of each of the 2 layers")
+    )
     assert "blocks.1.attn" in page.locator("#static table").inner_text()
     page = open_page(random_maps())
     assert page.locator("#static").is_hidden()
@@ -441,7 +525,9 @@ COUNT_PIXELS = """() => {
 
 
 def test_a_base_vision_transformer_repaints_only_what_changes(open_page):
-    """12 layers × 12 heads × 197 tokens: hovering paints the patches, another head one map, each once a frame."""
+    """12 layers × 12 heads × 197 tokens: hovering paints the patches, another head one map, each
+    once a frame.
+    """
     page = open_page(random_maps(12, 12, 197, 197), image=torch.rand(3, 224, 224), grid=(14, 14))
     put(page, head=3)
     page.evaluate(COUNT_PIXELS)
@@ -451,7 +537,7 @@ def test_a_base_vision_transformer_repaints_only_what_changes(open_page):
     eventually(lambda: state(page, "query") == 1 + 8 * 14 + 4)
     settle(page)
     assert page.evaluate("painted.splice(0)") == ["14 × 14"]
-    assert table.evaluate("body => body.isConnected")           # the statistics were not built again
+    assert table.evaluate("body => body.isConnected")  # the statistics were not built again
     page.evaluate("""() => { for (let head = 4; head < 9; head++) {
         attention.set("layer", head); attention.set("head", head); attention.save_changes(); } }""")
     settle(page)
@@ -474,7 +560,9 @@ window.listening = () => listeners.size;
 
 
 def test_render_takes_a_widgets_model_and_lets_go_of_it(browser):
-    """The same module under anywidget: bytes as a DataView, each `set` announced at once, a clean-up returned."""
+    """The same module under anywidget: bytes as a DataView, each `set` announced at once, a
+    clean-up returned.
+    """
     maps, other = random_maps(queries=4, keys=5), random_maps(layers=1, queries=3, keys=3)
     (meta, planes), (new_meta, new_planes) = pack(maps), pack(other)
     viewer = (files("course_lib.analysis") / "viewer.js").read_text(encoding="utf-8")
@@ -491,10 +579,13 @@ def test_render_takes_a_widgets_model_and_lets_go_of_it(browser):
     weights = maps["blocks.0.attn"][0, 1].numpy()
     shown = pixels(page, ".matrix canvas")[..., :3].astype(float)
     assert np.abs(shown - colormaps["cividis"](weights / weights.max())[..., :3] * 255).max() < 9
-    page.evaluate("""([meta, planes]) => { attention.set("meta", meta);
-        attention.set("planes", new DataView(new Uint8Array(planes).buffer)) }""", [new_meta, list(new_planes)])
+    page.evaluate(
+        """([meta, planes]) => { attention.set("meta", meta);
+        attention.set("planes", new DataView(new Uint8Array(planes).buffer)) }""",
+        [new_meta, list(new_planes)],
+    )
     settle(page)
-    assert pixels(page, ".matrix canvas").shape == (3, 3, 4)            # another sample replaces everything
+    assert pixels(page, ".matrix canvas").shape == (3, 3, 4)  # another sample replaces everything
     assert page.get_by_role("combobox", name="Layer").locator("option").count() == 1
     page.evaluate("close_view()")
     assert page.evaluate("[listening(), document.querySelectorAll('.attention').length]") == [0, 0]

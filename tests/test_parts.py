@@ -50,20 +50,34 @@ def pipeline(model):
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-# ---- the blocks ------------------------------------------------------------------------------------------------------
+# ---- the blocks ----------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("local", [True, False])
 def test_only_global_blocks_mix_parts(local):
     block = PartBlock(dim=32, heads=2, time_dim=8, tokens=4, local=local)
-    x, place, image, time = torch.randn(2, 12, 32), torch.randn(12, 32), torch.randn(2, 5, 32), torch.randn(2, 8)
+    x, place, image, time = (
+        torch.randn(2, 12, 32),
+        torch.randn(12, 32),
+        torch.randn(2, 5, 32),
+        torch.randn(2, 8),
+    )
     other = x.clone()
-    other[:, 4:8] += 1 * torch.randn(2, 4, 32)                          # the second part of three
-    moved = (block(other, place, image, image, time) - block(x, place, image, image, time)).abs().amax((0, 2))
+    other[:, 4:8] += 1 * torch.randn(2, 4, 32)  # the second part of three
+    moved = (
+        (block(other, place, image, image, time) - block(x, place, image, image, time))
+        .abs()
+        .amax((0, 2))
+    )
     assert (moved[4:8] > 1e-3).all()
     assert bool((moved[[0, 1, 2, 3, 8, 9, 10, 11]] == 0).all()) is local
     one = x.clone()
-    one[:, 4] += torch.randn(2, 32)                                     # a token's own part always hears it
-    heard = (block(one, place, image, image, time) - block(x, place, image, image, time)).abs().amax((0, 2))
+    one[:, 4] += torch.randn(2, 32)  # a token's own part always hears it
+    heard = (
+        (block(one, place, image, image, time) - block(x, place, image, image, time))
+        .abs()
+        .amax((0, 2))
+    )
     assert (heard[4:8] > 1e-4).all()
 
 
@@ -85,10 +99,12 @@ def test_adaptive_norm_begins_as_a_layer_norm_and_learns_the_time():
     norm, x, time = AdaptiveNorm(16, 8), torch.randn(3, 5, 16), torch.randn(3, 8)
     torch.testing.assert_close(norm(x, time), F.layer_norm(x, (16,)))
     norm(x, time).square().sum().backward()
-    assert norm.modulation.weight.grad.abs().sum() > 0                  # 0 is no dead point
+    assert norm.modulation.weight.grad.abs().sum() > 0  # 0 is no dead point
     nn.init.normal_(norm.modulation.weight)
     scale, shift = (time @ norm.modulation.weight.T).split(16, 1)
-    torch.testing.assert_close(norm(x, time), F.layer_norm(x, (16,)) * (1 + scale[:, None]) + shift[:, None])
+    torch.testing.assert_close(
+        norm(x, time), F.layer_norm(x, (16,)) * (1 + scale[:, None]) + shift[:, None]
+    )
     assert not torch.allclose(norm(x, time), norm(x, time.flip(0)))
 
 
@@ -96,7 +112,9 @@ def test_adaptive_norm_begins_as_a_layer_norm_and_learns_the_time():
 def test_grids_of_different_fineness_agree_on_places(coarse, fine):
     """The cells most like a token's place are those nearest to it."""
     likeness = wave_positions(coarse, 64) @ wave_positions(fine, 64).T
-    centres = [torch.cartesian_prod(*2 * [(torch.arange(side) + 0.5) / side]) for side in (coarse, fine)]
+    centres = [
+        torch.cartesian_prod(*2 * [(torch.arange(side) + 0.5) / side]) for side in (coarse, fine)
+    ]
     distance = torch.cdist(*centres)
     chosen = distance.gather(1, likeness.argmax(1, keepdim=True))[:, 0]
     torch.testing.assert_close(chosen, distance.min(1).values)
@@ -106,36 +124,54 @@ def test_tokens_first_look_at_their_own_place():
     attention = PartBlock(dim=128, heads=4, time_dim=8, tokens=16, local=True).cross_attention
     place, grid = wave_positions(4, 128)[None], wave_positions(8, 128)[None]
     attention(place, grid, grid, record=True)
-    looks = attention.last_attn_weights[0].unflatten(2, (8, 8))         # heads queries rows columns
-    own = torch.stack([looks[:, 4 * row + column, 2 * row:2 * row + 2, 2 * column:2 * column + 2].sum((1, 2))
-                       for row in range(4) for column in range(4)])
+    looks = attention.last_attn_weights[0].unflatten(2, (8, 8))  # heads queries rows columns
+    own = torch.stack(
+        [
+            looks[:, 4 * row + column, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].sum(
+                (1, 2)
+            )
+            for row in range(4)
+            for column in range(4)
+        ]
+    )
     assert own.mean() > 3 * 4 / 64
 
 
-# ---- the model -------------------------------------------------------------------------------------------------------
+# ---- the model -----------------------------------------------------------------------------------
+
 
 def test_the_answer_depends_on_layers_time_and_image(model):
-    tokens, layers, time = model.encoder(IMAGES), torch.randn(3, 10, 32, 32), torch.tensor([0.1, 0.5, 0.9])
+    tokens, layers, time = (
+        model.encoder(IMAGES),
+        torch.randn(3, 10, 32, 32),
+        torch.tensor([0.1, 0.5, 0.9]),
+    )
     answer = model(layers, time, tokens)
     assert answer.shape == layers.shape
-    for other in (model(layers.flip(0), time, tokens), model(layers, time.flip(0), tokens),
-                  model(layers, time, tokens.flip(0))):
+    for other in (
+        model(layers.flip(0), time, tokens),
+        model(layers, time.flip(0), tokens),
+        model(layers, time, tokens.flip(0)),
+    ):
         assert ((answer - other).abs().amax((1, 2, 3)) > 1e-3)[[0, 2]].all()
-        torch.testing.assert_close(answer[1], other[1], rtol=1e-4, atol=1e-5)       # items do not hear each other
+        # items do not hear each other
+        torch.testing.assert_close(answer[1], other[1], rtol=1e-4, atol=1e-5)
 
 
 def test_what_it_computes_is_added_to_the_base(model):
     tokens, layers, time = model.encoder(IMAGES), torch.randn(3, 10, 32, 32), torch.rand(3)
     before = model(layers, time, tokens), model.segmentation(tokens)
     model.base += 2
-    for old, new in zip(before, (model(layers, time, tokens), model.segmentation(tokens)), strict=True):
+    for old, new in zip(
+        before, (model(layers, time, tokens), model.segmentation(tokens)), strict=True
+    ):
         torch.testing.assert_close(new - old, torch.full_like(old, 2))
 
 
 def test_segmentation_is_local_in_space(model):
     tokens = model.encoder(IMAGES)
     other = tokens.clone()
-    other[:, 6] += 1                                                    # second row, third column of 4×4
+    other[:, 6] += 1  # second row, third column of 4×4
     moved = (model.segmentation(other) - model.segmentation(tokens)).abs().amax((0, 1)) > 1e-4
     assert moved[8:16, 16:24].float().mean() > 0.9
     assert moved.sum() == moved[8:16, 16:24].sum()
@@ -146,18 +182,26 @@ def test_gradients_reach_every_parameter(model):
     tokens = model.encoder(IMAGES)
     answer = model(torch.randn(3, 10, 32, 32), torch.rand(3), tokens)
     weight = torch.ones(10)
-    (part_loss(answer, truth, weight) + part_loss(model.segmentation(tokens), truth, weight)).backward()
-    assert [name for name, parameter in model.named_parameters()
-            if parameter.grad is None or not parameter.grad.abs().sum() > 0] == []
+    (
+        part_loss(answer, truth, weight) + part_loss(model.segmentation(tokens), truth, weight)
+    ).backward()
+    assert [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().sum() > 0
+    ] == []
 
 
 def test_a_size_that_does_not_divide_is_refused():
     for size, grid in ((60, 4), (64, 3)):
-        with pytest.raises(ValueError, match=f"size={size} does not divide into {grid}×{grid} patches"):
+        with pytest.raises(
+            ValueError, match=f"size={size} does not divide into {grid}×{grid} patches"
+        ):
             PartTransformer(size=size, grid=grid)
 
 
-# ---- sampling --------------------------------------------------------------------------------------------------------
+# ---- sampling ------------------------------------------------------------------------------------
+
 
 @given(st.integers(1, 30), st.integers(0, 1000))
 def test_euler_arrives_at_the_clean_layers_in_any_number_of_steps(steps, seed):
@@ -167,7 +211,9 @@ def test_euler_arrives_at_the_clean_layers_in_any_number_of_steps(steps, seed):
     for step in range(steps):
         time, next_time = step / steps, (step + 1) / steps
         layers = euler_step(layers, clean, time, next_time)
-        torch.testing.assert_close(layers, (1 - next_time) * noise + next_time * clean, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            layers, (1 - next_time) * noise + next_time * clean, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_the_pipeline_follows_the_velocity(model, pipeline):
@@ -180,7 +226,9 @@ def test_the_pipeline_follows_the_velocity(model, pipeline):
             clean = 2 * torch.sigmoid(model(layers, torch.tensor([step / 4]), tokens)) - 1
             velocity = (clean - layers) / (1 - step / 4)
             layers = layers + velocity / 4
-    torch.testing.assert_close(pipeline(IMAGES[0], 4, seed=7).layers, (layers + 1) / 2, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        pipeline(IMAGES[0], 4, seed=7).layers, (layers + 1) / 2, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_the_same_seed_gives_the_same_layers_another_seed_others(pipeline):
@@ -188,7 +236,7 @@ def test_the_same_seed_gives_the_same_layers_another_seed_others(pipeline):
     assert torch.equal(first.layers, again.layers)
     assert torch.equal(first.picture, again.picture)
     assert not torch.allclose(first.layers, other.layers, atol=1e-3)
-    torch.manual_seed(123)                                              # nor does it touch or need the global seed
+    torch.manual_seed(123)  # nor does it touch or need the global seed
     state = torch.random.get_rng_state()
     assert torch.equal(pipeline(IMAGES, 3, seed=5).layers, first.layers)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -197,8 +245,9 @@ def test_the_same_seed_gives_the_same_layers_another_seed_others(pipeline):
 def test_an_image_gets_the_same_layers_in_any_company(pipeline):
     together = pipeline(IMAGES, 3, seed=5).layers
     for item in range(3):
-        torch.testing.assert_close(pipeline(IMAGES[item], 3, seed=5 + item).layers[0], together[item], rtol=1e-4,
-                                   atol=1e-5)
+        torch.testing.assert_close(
+            pipeline(IMAGES[item], 3, seed=5 + item).layers[0], together[item], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_what_comes_back(pipeline):
@@ -214,15 +263,22 @@ def test_what_comes_back(pipeline):
         result["ears"]
 
 
-@pytest.mark.parametrize(("every", "called"), [(1, [0, 1, 2, 3, 4]), (2, [1, 3]), (5, [4]), (6, [])])
+@pytest.mark.parametrize(
+    ("every", "called"), [(1, [0, 1, 2, 3, 4]), (2, [1, 3]), (5, [4]), (6, [])]
+)
 def test_the_callback_is_told_step_time_and_layers(pipeline, every, called):
     told = []
-    result = pipeline(IMAGES[:2], num_inference_steps=5, seed=1, callback_steps=every,
-                      callback=lambda step, timestep, latents: told.append((step, timestep, latents)))
+    result = pipeline(
+        IMAGES[:2],
+        num_inference_steps=5,
+        seed=1,
+        callback_steps=every,
+        callback=lambda step, timestep, latents: told.append((step, timestep, latents)),
+    )
     assert [step for step, _, _ in told] == called
     assert [time for _, time, _ in told] == pytest.approx([step / 5 for step in called])
     assert all(latents.shape == (2, 10, 32, 32) for _, _, latents in told)
-    if called and called[-1] == 4:                                      # at the end they are the clean layers
+    if called and called[-1] == 4:  # at the end they are the clean layers
         torch.testing.assert_close(told[-1][2], 2 * result.layers - 1, rtol=1e-4, atol=1e-5)
     assert torch.equal(pipeline(IMAGES[:2], 5, seed=1).layers, result.layers)
 
@@ -239,25 +295,38 @@ def test_a_callback_that_fails_leaves_the_model_as_it_was(model, pipeline, train
     with pytest.raises(KeyError, match="stop"), AttentionRecorder(model):
         pipeline(IMAGES, 3, callback=fail)
     assert all(module.training is training for module in model.modules())
-    assert [attention.record for attention in attentions(model).values()] == [name == "blocks.1.self_attention"
-                                                                              for name in attentions(model)]
+    assert [attention.record for attention in attentions(model).values()] == [
+        name == "blocks.1.self_attention" for name in attentions(model)
+    ]
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert not nn.modules.module._global_forward_hooks
     assert torch.is_grad_enabled()
     assert torch.equal(pipeline(IMAGES, 3).layers, expected)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"image": torch.rand(3, 48, 32)}, "images are 48×32 px but the model was built for 32×32; resize"),
-    ({"image": torch.rand(2, 1, 32, 32)}, "expected batch 3 height width"),
-    ({"image": 255 * torch.rand(3, 32, 32)}, "expected numbers in .0, 1."),
-    ({"image": torch.zeros(3, 32, 32, dtype=torch.uint8)}, "expected floats"),
-    ({"num_inference_steps": 0}, "num_inference_steps is 0, expected a whole number from 1 on"),
-    ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5"),
-    ({"callback_steps": 0}, "callback_steps is 0"),
-    ({"callback": lambda step: None}, "cannot be called as callback.step, timestep, latents.*too many"),
-    ({"callback": lambda step, timestep, latents, extra: None}, "missing a required argument: 'extra'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"image": torch.rand(3, 48, 32)},
+            "images are 48×32 px but the model was built for 32×32; resize",
+        ),
+        ({"image": torch.rand(2, 1, 32, 32)}, "expected batch 3 height width"),
+        ({"image": 255 * torch.rand(3, 32, 32)}, "expected numbers in .0, 1."),
+        ({"image": torch.zeros(3, 32, 32, dtype=torch.uint8)}, "expected floats"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0, expected a whole number from 1 on"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5"),
+        ({"callback_steps": 0}, "callback_steps is 0"),
+        (
+            {"callback": lambda step: None},
+            "cannot be called as callback.step, timestep, latents.*too many",
+        ),
+        (
+            {"callback": lambda step, timestep, latents, extra: None},
+            "missing a required argument: 'extra'",
+        ),
+    ],
+)
 def test_bad_input_is_named(pipeline, arguments, message):
     with pytest.raises(ValueError, match=message):
         pipeline(**{"image": IMAGES[0], **arguments})
@@ -278,7 +347,9 @@ def test_callbacks_of_other_shapes_are_welcome(pipeline):
 
 def test_an_image_without_a_face_is_said(model, pipeline):
     model.base[PARTS.index("skin")] = -20
-    with pytest.warns(UserWarning, match="image 0 shows no face: the model is 0% sure of skin in it; give a face"):
+    with pytest.warns(
+        UserWarning, match="image 0 shows no face: the model is 0% sure of skin in it; give a face"
+    ):
         result = pipeline(IMAGES[0], 2)
     assert result.confidence[0, PARTS.index("skin")] < 1e-3
     model.base[PARTS.index("skin")] = 20
@@ -287,10 +358,15 @@ def test_an_image_without_a_face_is_said(model, pipeline):
         assert pipeline(IMAGES[0], 2).confidence[0, PARTS.index("skin")] > 0.999
 
 
-# ---- looking ---------------------------------------------------------------------------------------------------------
+# ---- looking -------------------------------------------------------------------------------------
+
 
 def attentions(model):
-    return {name: module for name, module in model.named_modules() if isinstance(module, VisualizableCrossAttention)}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, VisualizableCrossAttention)
+    }
 
 
 def test_the_recorder_sees_every_attention_of_every_step(model, pipeline):
@@ -299,10 +375,15 @@ def test_the_recorder_sees_every_attention_of_every_step(model, pipeline):
         watched = pipeline(IMAGES[:2], 3)
     assert torch.equal(plain.layers, watched.layers)
     assert [(record.step, record.name) for record in recording.records] == [
-        (step, name) for step in range(3) for name in attentions(model)]
+        (step, name) for step in range(3) for name in attentions(model)
+    ]
     assert recording.coverage() == []
-    shapes = {"blocks.0.self_attention": (20, 2, 4, 4), "blocks.1.self_attention": (2, 2, 40, 40),
-              "blocks.0.cross_attention": (2, 2, 40, 16), "blocks.3.cross_attention": (2, 2, 40, 16)}
+    shapes = {
+        "blocks.0.self_attention": (20, 2, 4, 4),
+        "blocks.1.self_attention": (2, 2, 40, 40),
+        "blocks.0.cross_attention": (2, 2, 40, 16),
+        "blocks.3.cross_attention": (2, 2, 40, 16),
+    }
     for record in recording.records:
         assert record.shape == shapes.get(record.name, record.shape)
         assert record.kind == ("self" if "self" in record.name else "cross")
@@ -310,10 +391,13 @@ def test_the_recorder_sees_every_attention_of_every_step(model, pipeline):
 
 
 def test_the_visualizer_draws_every_step(model, pipeline, tmp_path):
-    sequence = visualize_during_inference(pipeline, model, IMAGES[0], tmp_path, num_inference_steps=2)
+    sequence = visualize_during_inference(
+        pipeline, model, IMAGES[0], tmp_path, num_inference_steps=2
+    )
     assert [list(step) for step in sequence] == 2 * [list(attentions(model))]
     assert {path.name for path in tmp_path.iterdir()} == {
-        f"step_00{step}_{name}.png" for step in range(2) for name in attentions(model)}
+        f"step_00{step}_{name}.png" for step in range(2) for name in attentions(model)
+    }
 
 
 def test_a_folder_of_images_is_recorded_one_file_each(pipeline, tmp_path):
@@ -326,10 +410,10 @@ def test_a_folder_of_images_is_recorded_one_file_each(pipeline, tmp_path):
 
 
 def test_part_attention_is_that_of_the_tokens_that_hold_the_part():
-    weights = torch.rand(2, 3, 3 * 4, 16).softmax(-1)                   # three parts of 2×2 tokens look at 4×4
+    weights = torch.rand(2, 3, 3 * 4, 16).softmax(-1)  # three parts of 2×2 tokens look at 4×4
     layers = torch.zeros(2, 3, 8, 8)
-    layers[:, 0, :4, 4:] = 1                                            # all of it in the second token
-    layers[:, 1, 3:5, :2] = 1                                           # half in the first, half in the third
+    layers[:, 0, :4, 4:] = 1  # all of it in the second token
+    layers[:, 1, 3:5, :2] = 1  # half in the first, half in the third
     looks = part_attention(weights, layers)
     assert looks.shape == (2, 3, 4, 4)
     torch.testing.assert_close(looks[:, 0].flatten(1), weights.mean(1)[:, 1])
@@ -338,15 +422,19 @@ def test_part_attention_is_that_of_the_tokens_that_hold_the_part():
     torch.testing.assert_close(looks[:, :2].sum((2, 3)), torch.ones(2, 2))
 
 
-# ---- training --------------------------------------------------------------------------------------------------------
+# ---- training ------------------------------------------------------------------------------------
+
 
 def test_the_loss_is_small_for_the_truth_and_minds_small_parts():
     truth = torch.zeros(2, 3, 16, 16)
     truth[:, 0, :12], truth[:, 1, 5, 4:8] = 1, 1
     certain, weight = 40 * truth - 20, torch.ones(3)
     assert part_loss(certain, truth, weight) < 1e-3
-    for forget in (lambda logits: logits[:, 0].fill_(-20), lambda logits: logits[:, 1].fill_(-20),
-                   lambda logits: logits[:, 2].fill_(20)):
+    for forget in (
+        lambda logits: logits[:, 0].fill_(-20),
+        lambda logits: logits[:, 1].fill_(-20),
+        lambda logits: logits[:, 2].fill_(20),
+    ):
         wrong = certain.clone()
         forget(wrong)
         assert part_loss(wrong, truth, weight) > 0.25
@@ -363,16 +451,23 @@ def test_iou_is_that_of_sets(seed):
     scores = layer_iou(torch.from_numpy(layers), torch.from_numpy(truth)).numpy()
     for item in range(2):
         for part in range(3):
-            said, true = ({tuple(place) for place in np.argwhere(values[item, part] > 0.5)}
-                          for values in (layers, truth))
+            said, true = (
+                {tuple(place) for place in np.argwhere(values[item, part] > 0.5)}
+                for values in (layers, truth)
+            )
             expected = len(said & true) / len(said | true) if said | true else np.nan
             assert scores[item, part] == pytest.approx(expected, nan_ok=True)
 
 
 def test_the_shipped_model_takes_unseen_faces_apart():
     """Far above the mean layer on a few faces of the test split; all scores stand in the manifest."""
-    model, faces = course_part_transformer(), [PartDataset(16, "test", seed=3)[item] for item in range(8)]
-    images, layers, present = (torch.stack([face[key] for face in faces]) for key in ("image", "layers", "present"))
+    model, faces = (
+        course_part_transformer(),
+        [PartDataset(16, "test", seed=3)[item] for item in range(8)],
+    )
+    images, layers, present = (
+        torch.stack([face[key] for face in faces]) for key in ("image", "layers", "present")
+    )
     found = layer_iou(PartPipeline(model)(images).layers, layers)[present]
     blind = layer_iou(model.base.sigmoid().expand_as(layers), layers)[present]
     assert found.mean() > 0.7
@@ -383,13 +478,20 @@ def test_the_shipped_model_takes_unseen_faces_apart():
 
 def test_the_recipe_writes_weights_that_load_and_scores(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
-    scores = parts_recipe.write_parts(tmp_path / "parts.safetensors", faces=4, encoder_steps=1, steps=1, batch=2,
-                                      tested=2)
+    scores = parts_recipe.write_parts(
+        tmp_path / "parts.safetensors", faces=4, encoder_steps=1, steps=1, batch=2, tested=2
+    )
     tensors, metadata = files.load_tensors(tmp_path / "parts.safetensors")
     assert (tmp_path / "parts.safetensors").stat().st_size < 5e6
     assert metadata["parts"] == list(PARTS)
     assert tensors.keys() == PartTransformer().state_dict().keys()
     assert 0 <= float(scores["iou_generator"]) <= 1
-    assert {"iou_mean_layer", "iou_segmentation", "iou_one_step", "invented_generator_glasses",
-            "energy_block3_step19_map"} <= scores.keys()
-    assert not list((tmp_path / "cache" / "recipes").iterdir())          # a run that is done leaves no checkpoint
+    assert {
+        "iou_mean_layer",
+        "iou_segmentation",
+        "iou_one_step",
+        "invented_generator_glasses",
+        "energy_block3_step19_map",
+    } <= scores.keys()
+    # a run that is done leaves no checkpoint
+    assert not list((tmp_path / "cache" / "recipes").iterdir())

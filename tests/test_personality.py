@@ -1,4 +1,6 @@
-"""The two complete models: counts, a batch of one, attention per trait, and what only tokens can learn."""
+"""The two complete models: counts, a batch of one, attention per trait, and what only tokens can
+learn.
+"""
 
 import pytest
 import torch
@@ -40,25 +42,59 @@ def test_complete_model_has_the_counts_of_the_lesson():
 def test_every_layer_has_the_count_worked_out_by_hand():
     """Floating-point values in the order of the data; each linear layer is (inputs + 1) × outputs."""
     model = CompletePersonalityModel()
-    counts = {name: sum(value.numel() for value in layer.state_dict().values() if value.is_floating_point())
-              for name, layer in model.named_modules() if not list(layer.children())}
+    counts = {
+        name: sum(
+            value.numel() for value in layer.state_dict().values() if value.is_floating_point()
+        )
+        for name, layer in model.named_modules()
+        if not list(layer.children())
+    }
     assert {name: count for name, count in counts.items() if count} == {
-        "cross_attention.project_static": 65_664, "cross_attention.project_dynamic": 32_896,
-        "cross_attention.attention.to_query": 66_048, "cross_attention.attention.to_key": 66_048,
-        "cross_attention.attention.to_value": 66_048, "cross_attention.attention.to_output": 65_664,
-        "cross_attention.norm": 256, "fusion.norm": 512, "head.layers.0": 8_256, "head.layers.2": 325}
+        "cross_attention.project_static": 65_664,
+        "cross_attention.project_dynamic": 32_896,
+        "cross_attention.attention.to_query": 66_048,
+        "cross_attention.attention.to_key": 66_048,
+        "cross_attention.attention.to_value": 66_048,
+        "cross_attention.attention.to_output": 65_664,
+        "cross_attention.norm": 256,
+        "fusion.norm": 512,
+        "head.layers.0": 8_256,
+        "head.layers.2": 325,
+    }
 
 
-@pytest.mark.parametrize(("static", "dynamic", "sentence"), [
-    (2048, 256, r"static is 2048 wide .*build it with static_dim=2048, or project first with nn.Linear\(2048, 512\)"),
-    (512, 1024, r"dynamic is 1024 wide .*build it with dynamic_dim=1024, or project first with nn.Linear\(1024, 256\)"),
-])
-def test_features_that_do_not_fit_name_the_argument_and_either_cure_works(static, dynamic, sentence):
+@pytest.mark.parametrize(
+    ("static", "dynamic", "sentence"),
+    [
+        (
+            2048,
+            256,
+            (
+                r"static is 2048 wide .*build it with static_dim=2048, or project first with"
+                r" nn.Linear\(2048, 512\)"
+            ),
+        ),
+        (
+            512,
+            1024,
+            (
+                r"dynamic is 1024 wide .*build it with dynamic_dim=1024, or project first with"
+                r" nn.Linear\(1024, 256\)"
+            ),
+        ),
+    ],
+)
+def test_features_that_do_not_fit_name_the_argument_and_either_cure_works(
+    static, dynamic, sentence
+):
     features = torch.randn(4, static), torch.randn(4, dynamic)
     with pytest.raises(ValueError, match=sentence) as error:
         CompletePersonalityModel()(*features)
     assert "\n" not in str(error.value)
-    assert CompletePersonalityModel(static_dim=static, dynamic_dim=dynamic)(*features).shape == (4, 5)
+    assert CompletePersonalityModel(static_dim=static, dynamic_dim=dynamic)(*features).shape == (
+        4,
+        5,
+    )
     projected = nn.Linear(static, 512)(features[0]), nn.Linear(dynamic, 256)(features[1])
     assert CompletePersonalityModel()(*projected).shape == (4, 5)
 
@@ -72,7 +108,7 @@ def test_the_shipped_weights_fit_the_model_and_only_their_own_extractors():
     static, dynamic = StaticFeatureExtractor(), DynamicFeatureExtractor()
     model = course_personality_model(static, dynamic)
     assert not model.training
-    assert model.fusion.norm.running_mean.abs().sum() > 0               # trained, not fresh
+    assert model.fusion.norm.running_mean.abs().sum() > 0  # trained, not fresh
     with torch.no_grad():
         traits = model(torch.rand(3, 49, 2048), torch.rand(3, 8, 1024))
     assert traits.shape == (3, 5)
@@ -129,7 +165,9 @@ def test_batch_norm_by_hand_is_pytorchs(steps):
         torch.testing.assert_close(normalised, layer(vectors))
     torch.testing.assert_close(mean, layer.running_mean)
     torch.testing.assert_close(variance, layer.running_var)
-    torch.testing.assert_close(batch_norm(vectors[:1], mean, variance, training=False)[0], layer.eval()(vectors[:1]))
+    torch.testing.assert_close(
+        batch_norm(vectors[:1], mean, variance, training=False)[0], layer.eval()(vectors[:1])
+    )
     with pytest.raises(ValueError, match="batch of 1"):
         batch_norm(vectors[:1], mean, variance, training=True)
 
@@ -139,8 +177,9 @@ def test_gradients_pass_through_batch_norm_as_through_pytorchs():
     zero, one, weights = torch.zeros(3).double(), torch.ones(3).double(), torch.randn(5, 3).double()
     ours = batch_norm(vectors, zero, one, training=True)[0]
     expected = F.batch_norm(vectors, zero.clone(), one.clone(), training=True)
-    torch.testing.assert_close(*(torch.autograd.grad((output * weights).sum(), vectors)[0]
-                                 for output in (ours, expected)))
+    torch.testing.assert_close(
+        *(torch.autograd.grad((output * weights).sum(), vectors)[0] for output in (ours, expected))
+    )
 
 
 def test_one_key_attention_is_one_linear_layer_on_both_vectors():
@@ -156,9 +195,13 @@ def test_one_key_attention_is_one_linear_layer_on_both_vectors():
     torch.testing.assert_close(fitted, before["norm"])
 
 
-@pytest.mark.parametrize(("model", "static", "dynamic"), [
-    (CompletePersonalityModel(20, 12, 16, 2), (3, 30), (3, 50)),
-    (TokenPersonalityModel(20, 12, 16, 2), (3, 49, 30), (3, 8, 50))])
+@pytest.mark.parametrize(
+    ("model", "static", "dynamic"),
+    [
+        (CompletePersonalityModel(20, 12, 16, 2), (3, 30), (3, 50)),
+        (TokenPersonalityModel(20, 12, 16, 2), (3, 49, 30), (3, 8, 50)),
+    ],
+)
 def test_projections_make_other_widths_fit_either_model(model, static, dynamic):
     projected = ProjectedPersonalityModel(model, 30, 50)
     traits = projected(torch.randn(static), torch.randn(dynamic))
@@ -169,11 +212,19 @@ def test_projections_make_other_widths_fit_either_model(model, static, dynamic):
     assert projected.model is model
 
 
-@pytest.mark.parametrize("model", [
-    TokenPersonalityModel(fusion_dim=16, num_heads=2),
-    CompletePersonalityModel(2048, 1024, fusion_dim=16, num_heads=2),
-    ProjectedPersonalityModel(CompletePersonalityModel(20, 12, fusion_dim=16, num_heads=2), 2048, 1024),
-    ProjectedPersonalityModel(TokenPersonalityModel(20, 12, fusion_dim=16, num_heads=2), 2048, 1024)])
+@pytest.mark.parametrize(
+    "model",
+    [
+        TokenPersonalityModel(fusion_dim=16, num_heads=2),
+        CompletePersonalityModel(2048, 1024, fusion_dim=16, num_heads=2),
+        ProjectedPersonalityModel(
+            CompletePersonalityModel(20, 12, fusion_dim=16, num_heads=2), 2048, 1024
+        ),
+        ProjectedPersonalityModel(
+            TokenPersonalityModel(20, 12, fusion_dim=16, num_heads=2), 2048, 1024
+        ),
+    ],
+)
 def test_end_to_end_is_the_extractors_and_then_the_model(model):
     static, dynamic = StaticFeatureExtractor(weights=None), DynamicFeatureExtractor(weights=None)
     whole = EndToEndPersonalityModel(static, dynamic, model).eval()
@@ -187,20 +238,29 @@ def test_end_to_end_is_the_extractors_and_then_the_model(model):
 
 
 def test_end_to_end_learns_from_the_pixels():
-    whole = EndToEndPersonalityModel(StaticFeatureExtractor(weights=None), DynamicFeatureExtractor(weights=None),
-                                     TokenPersonalityModel(fusion_dim=16, num_heads=2))
+    whole = EndToEndPersonalityModel(
+        StaticFeatureExtractor(weights=None),
+        DynamicFeatureExtractor(weights=None),
+        TokenPersonalityModel(fusion_dim=16, num_heads=2),
+    )
     whole(torch.rand(2, 3, 112, 112), torch.randn(2, 4, 32, 32, 2)).square().sum().backward()
     assert whole.static.backbone.conv1.weight.grad.any()
     assert whole.dynamic.backbone.conv1.conv.weight.grad.any()
 
 
 def test_example_inputs_have_the_shapes_of_the_contracts():
-    complete, tokens = CompletePersonalityModel(30, 20, 16, 2), TokenPersonalityModel(30, 20, 16, 2).double()
+    complete, tokens = (
+        CompletePersonalityModel(30, 20, 16, 2),
+        TokenPersonalityModel(30, 20, 16, 2).double(),
+    )
     assert [x.shape for x in complete.example_inputs(3)] == [(3, 30), (3, 20)]
     assert [(x.shape, x.dtype) for x in tokens.example_inputs(3)] == [
-        ((3, 49, 30), torch.float64), ((3, 8, 20), torch.float64)]
-    whole = EndToEndPersonalityModel(StaticFeatureExtractor(weights=None), DynamicFeatureExtractor(weights=None),
-                                     tokens)
+        ((3, 49, 30), torch.float64),
+        ((3, 8, 20), torch.float64),
+    ]
+    whole = EndToEndPersonalityModel(
+        StaticFeatureExtractor(weights=None), DynamicFeatureExtractor(weights=None), tokens
+    )
     assert [x.shape for x in whole.example_inputs(2)] == [(2, 3, 112, 112), (2, 32, 112, 112, 2)]
 
 
@@ -211,7 +271,7 @@ def test_head_is_linear_at_the_end():
 
 
 def test_attention_per_trait_is_the_gradient_of_hand_written_attention():
-    """The same model with its fused kernel replaced by ``attend``, whose weights autograd can see."""
+    """The same model with its fused kernel replaced by `attend`, whose weights autograd can see."""
     model = TokenPersonalityModel(static_dim=10, dynamic_dim=6, fusion_dim=16, num_heads=2).eval()
     face, motion = torch.randn(3, 7, 10), torch.randn(3, 4, 6)
     maps = attention_per_trait(model, face, motion)
@@ -229,13 +289,17 @@ def test_attention_per_trait_is_the_gradient_of_hand_written_attention():
         patch.setattr(F, "scaled_dot_product_attention", visible)
         traits = model(face, motion)
     for trait in range(5):
-        gradient, = torch.autograd.grad(traits[:, trait].sum(), seen["weights"], retain_graph=True)
+        (gradient,) = torch.autograd.grad(
+            traits[:, trait].sum(), seen["weights"], retain_graph=True
+        )
         expected = (seen["weights"] * gradient).mean(1)
         torch.testing.assert_close(maps[:, trait], expected, atol=1e-7, rtol=1e-4)
 
 
 def test_attention_per_trait_works_frozen_without_gradients_and_leaves_the_mode():
-    model = TokenPersonalityModel(static_dim=10, dynamic_dim=6, fusion_dim=16, num_heads=2).requires_grad_(False)
+    model = TokenPersonalityModel(
+        static_dim=10, dynamic_dim=6, fusion_dim=16, num_heads=2
+    ).requires_grad_(False)
     face, motion = torch.randn(3, 7, 10), torch.randn(3, 4, 6)
     with torch.no_grad():
         in_training = attention_per_trait(model.train(), face, motion)
@@ -256,13 +320,22 @@ def drawn_world(count, seed):
     face = 0.3 * torch.randn(count, 8, 12, generator=generator)
     face[:, 5:7, :4] += 2 * F.one_hot(cue, 4)[:, None]
     motion = torch.cat([2.0 * F.one_hot(direction, 4), 3.4 * (sizes - 0.5)], dim=-1)
-    return face, motion + 0.1 * torch.randn(motion.shape, generator=generator), sizes[clips, moment], moment
+    return (
+        face,
+        motion + 0.1 * torch.randn(motion.shape, generator=generator),
+        sizes[clips, moment],
+        moment,
+    )
 
 
 def concordance(prediction, target):
     mean, other = prediction.mean(0), target.mean(0)
     covariance = ((prediction - mean) * (target - other)).mean(0)
-    return (2 * covariance / (prediction.var(0, False) + target.var(0, False) + (mean - other) ** 2)).mean().item()
+    return (
+        (2 * covariance / (prediction.var(0, False) + target.var(0, False) + (mean - other) ** 2))
+        .mean()
+        .item()
+    )
 
 
 def trained(model, inputs, traits, steps, seed=0):
@@ -283,12 +356,18 @@ def test_tokens_learn_to_bind_what_averages_cannot():
     face, motion, traits, _ = drawn_world(2000, seed=1)
     unseen_face, unseen_motion, unseen_traits, moment = drawn_world(500, seed=2)
     tokens = trained(TokenPersonalityModel(12, 9, fusion_dim=32), (face, motion), traits, steps=350)
-    averages = trained(CompletePersonalityModel(12, 9, fusion_dim=32), (face.mean(1), motion.mean(1)), traits,
-                       steps=350)
+    averages = trained(
+        CompletePersonalityModel(12, 9, fusion_dim=32),
+        (face.mean(1), motion.mean(1)),
+        traits,
+        steps=350,
+    )
     tokens.cross_attention.attention.record = True
     with torch.no_grad():
         assert concordance(tokens(unseen_face, unseen_motion), unseen_traits) > 0.85
-        assert concordance(averages(unseen_face.mean(1), unseen_motion.mean(1)), unseen_traits) < 0.5
+        assert (
+            concordance(averages(unseen_face.mean(1), unseen_motion.mean(1)), unseen_traits) < 0.5
+        )
     heard = tokens.cross_attention.last_pooled_weights.mean(1)
     assert (heard.argmax(-1) == moment).float().mean() > 0.9
     assert tokens.cross_attention.last_importance[:, 5:7].sum(1).mean() > 0.5

@@ -12,14 +12,31 @@ def all_pictures():
     frames = np.random.default_rng(0).integers(0, 255, (9, 40, 40, 3)).astype(np.uint8)
     flow = np.random.default_rng(1).normal(size=(40, 40, 2)).astype(np.float32)
     weights = np.full((2, 4), 0.25)
-    return [pictures.contact_sheet([torch.rand(3, 20, 20), frames[0]], ["a", "b"], description="Two images."),
-            pictures.plot_flow(frames[0], frames[1], flow), pictures.plot_pipeline("I3D"),
-            pictures.plot_traits(np.linspace(0.1, 0.9, 5), {"label": np.full(5, 0.5)}),
-            world_pictures.plot_rates(["x", "y"], np.array([0.1, 0.4]), np.array([0.12, 0.38]), "CelebA"),
-            world_pictures.plot_difficulty([
-                {"difficulty": name, "tested": name, "faces": faces, "f1_rare": 0.3, "f1_tuned_rare": 0.4}
-                for name in ("easy", "hard") for faces in (1000, 4000)]),
-            pictures.attention_on_clip(frames, weights, ["mean", "Openness"], 2)]
+    return [
+        pictures.contact_sheet(
+            [torch.rand(3, 20, 20), frames[0]], ["a", "b"], description="Two images."
+        ),
+        pictures.plot_flow(frames[0], frames[1], flow),
+        pictures.plot_pipeline("I3D"),
+        pictures.plot_traits(np.linspace(0.1, 0.9, 5), {"label": np.full(5, 0.5)}),
+        world_pictures.plot_rates(
+            ["x", "y"], np.array([0.1, 0.4]), np.array([0.12, 0.38]), "CelebA"
+        ),
+        world_pictures.plot_difficulty(
+            [
+                {
+                    "difficulty": name,
+                    "tested": name,
+                    "faces": faces,
+                    "f1_rare": 0.3,
+                    "f1_tuned_rare": 0.4,
+                }
+                for name in ("easy", "hard")
+                for faces in (1000, 4000)
+            ]
+        ),
+        pictures.attention_on_clip(frames, weights, ["mean", "Openness"], 2),
+    ]
 
 
 @pytest.mark.parametrize("index", range(7))
@@ -44,7 +61,9 @@ def test_an_animation_plays_at_its_speed(tmp_path):
 
 
 def test_hostile_text_in_a_description_stays_text():
-    picture = pictures.contact_sheet([torch.rand(3, 8, 8)], description='<script>alert("x")</script>')
+    picture = pictures.contact_sheet(
+        [torch.rand(3, 8, 8)], description='<script>alert("x")</script>'
+    )
     assert "<script" not in picture._repr_html_()
 
 

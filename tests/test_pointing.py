@@ -14,11 +14,17 @@ from course_lib.training.calibration import course_attribute_predictor
 
 def test_a_run_gives_the_stored_row_and_the_recipe_ships_it(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
-    for name, size in (("FACES", 70), ("VALID", 700), ("TEST", 700), ("WITH_REGIONS", 40), ("EPOCHS", 1)):
+    for name, size in (
+        ("FACES", 70),
+        ("VALID", 700),
+        ("TEST", 700),
+        ("WITH_REGIONS", 40),
+        ("EPOCHS", 1),
+    ):
         monkeypatch.setattr(pointing, name, size)
     for kept in (pointing._faces, pointing._regions):
         kept.cache_clear()
-    row, = pointing.run_decoder("tokens that hear each other", 1)
+    (row,) = pointing.run_decoder("tokens that hear each other", 1)
     scores = pointing.write_attributes(tmp_path / "attributes.safetensors")
     for kept in (pointing._faces, pointing._regions):
         kept.cache_clear()
@@ -29,7 +35,8 @@ def test_a_run_gives_the_stored_row_and_the_recipe_ships_it(tmp_path, monkeypatc
     for name in ("attributes.safetensors", "attributes_mixed.safetensors"):
         ours, theirs = (files.load_tensors(folder / name) for folder in (tmp_path, shipped))
         assert {key: (value.shape, value.dtype) for key, value in ours[0].items()} == {
-            key: (value.shape, value.dtype) for key, value in theirs[0].items()}
+            key: (value.shape, value.dtype) for key, value in theirs[0].items()
+        }
         assert ours[1] == theirs[1]
 
 
@@ -37,7 +44,9 @@ def test_a_run_gives_the_stored_row_and_the_recipe_ships_it(tmp_path, monkeypatc
 def looked():
     """Maps of both shipped decoders on 300 hard test faces, and where the answers are."""
     items = gather(hard_faces("test", 300, regions=True), "image", "target", "regions", workers=0)
-    maps = {name: model.attention_maps(items["image"]) for name, model in shipped_decoders().items()}
+    maps = {
+        name: model.attention_maps(items["image"]) for name, model in shipped_decoders().items()
+    }
     return maps, items["regions"] & items["target"].bool()[:, :, None, None], items
 
 

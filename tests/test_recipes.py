@@ -38,7 +38,9 @@ def test_principal_axes_are_those_of_most_variance():
     mean, axes, share = principal_axes(stretched, 2)
     _, singular, turned = torch.linalg.svd(stretched - stretched.mean(0), full_matrices=False)
     torch.testing.assert_close((axes.T @ turned[:2].T).abs(), torch.eye(2), rtol=0, atol=1e-3)
-    assert share == pytest.approx(float(singular[:2].square().sum() / singular.square().sum()), rel=1e-3)
+    assert share == pytest.approx(
+        float(singular[:2].square().sum() / singular.square().sum()), rel=1e-3
+    )
     torch.testing.assert_close(mean, stretched.mean(0))
 
 
@@ -46,15 +48,23 @@ def test_lesson_tokens_carry_the_answer_and_no_speaker_twice():
     train, valid, test = (lesson_tokens(part) for part in ("train", "valid", "test"))
     for part, data in (("train", train), ("valid", valid), ("test", test)):
         assert len(data["traits"]) == LESSON_CLIPS[part]
-        whole = CLIPS[part].labels()                    # the same clips as the ablation's, in order
-        torch.testing.assert_close(data["traits"], whole["traits"][:len(data["traits"])])
-    told, asked = (torch.cat([data["face_tokens"][:, 0], data["motion_tokens"][range(len(data["moment"])),
-                                                                               data["moment"]]], 1)
-                   for data in (train, test))
+        whole = CLIPS[part].labels()  # the same clips as the ablation's, in order
+        torch.testing.assert_close(data["traits"], whole["traits"][: len(data["traits"])])
+    told, asked = (
+        torch.cat(
+            [
+                data["face_tokens"][:, 0],
+                data["motion_tokens"][range(len(data["moment"])), data["moment"]],
+            ],
+            1,
+        )
+        for data in (train, test)
+    )
     told, asked = (torch.cat([values, torch.ones(len(values), 1)], 1) for values in (told, asked))
     answer = asked @ torch.linalg.lstsq(told, train["traits"]).solution
     ceiling = concordance(test["expected"], test["traits"]).mean()
-    assert concordance(answer, test["traits"]).mean() > 0.85 * ceiling      # once the deciding moment is known
+    # once the deciding moment is known
+    assert concordance(answer, test["traits"]).mean() > 0.85 * ceiling
 
 
 def test_an_unknown_part_of_the_lesson_tokens_is_refused():
@@ -72,12 +82,19 @@ def test_pictures_of_the_readme_can_be_made_again(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pipeline.png", "world.jpg"]
 
 
-@pytest.mark.parametrize(("arguments", "code", "words"), [
-    (["assets"], 0, "static"), (["assets", "nope"], 2, "no recipe 'nope'"), ([], 2, "usage"),
-    (["assets", "--help"], 0, "--folder"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["assets"], 0, "static"),
+        (["assets", "nope"], 2, "no recipe 'nope'"),
+        ([], 2, "usage"),
+        (["assets", "--help"], 0, "--folder"),
+    ],
+)
 def test_the_command_line(arguments, code, words):
-    run = subprocess.run([sys.executable, "-m", "course_lib", *arguments], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "course_lib", *arguments], capture_output=True, text=True
+    )
     assert run.returncode == code
     assert words in run.stdout + run.stderr
     assert "Traceback" not in run.stderr
@@ -87,13 +104,20 @@ def test_the_readme_shows_the_scores_of_the_shipped_weights():
     weights = runtime.assets("weights")
     readme = (weights.parent.parent / "README.md").read_text()
     assert recipes.score_table(weights) in readme
-    assert parts_recipe.parts_table(files.read_json(weights / "manifest.json")["parts"]["scores"]) in readme
+    assert (
+        parts_recipe.parts_table(files.read_json(weights / "manifest.json")["parts"]["scores"])
+        in readme
+    )
 
 
-@pytest.mark.parametrize(("study", "table"), [
-    ("ablation", ablation_table), ("evolution", lambda rows: evolution_table(rows, SUMMARY)),
-    ("pointing", pointing_table),
-])
+@pytest.mark.parametrize(
+    ("study", "table"),
+    [
+        ("ablation", ablation_table),
+        ("evolution", lambda rows: evolution_table(rows, SUMMARY)),
+        ("pointing", pointing_table),
+    ],
+)
 def test_the_readme_shows_the_stored_results(study, table):
     results = runtime.assets("results")
     shown = table(files.read_json(results / f"{study}.json")["rows"])

@@ -1,4 +1,6 @@
-"""The recorder on models that come with PyTorch and torchvision: every map, exact, and not a bit of output changed."""
+"""The recorder on models that come with PyTorch and torchvision: every map, exact, and not a bit of
+output changed.
+"""
 
 import copy
 import itertools
@@ -33,15 +35,20 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.key_heads, self.options = heads, key_heads or heads, options
         self.to_query, self.to_key, self.to_value = (
-            nn.Linear(dim, dim // heads * count) for count in (heads, self.key_heads, self.key_heads))
+            nn.Linear(dim, dim // heads * count)
+            for count in (heads, self.key_heads, self.key_heads)
+        )
         self.to_output = nn.Linear(dim, dim)
 
     def heads_of(self, x, count):
         return x.unflatten(-1, (count, -1)).transpose(1, 2)
 
     def parts(self, query, key):
-        return (self.heads_of(self.to_query(query), self.heads), self.heads_of(self.to_key(key), self.key_heads),
-                self.heads_of(self.to_value(key), self.key_heads))
+        return (
+            self.heads_of(self.to_query(query), self.heads),
+            self.heads_of(self.to_key(key), self.key_heads),
+            self.heads_of(self.to_value(key), self.key_heads),
+        )
 
     def forward(self, query, key=None):
         q, k, v = self.parts(query, query if key is None else key)
@@ -65,8 +72,11 @@ class Stack(nn.Module):
 
     def forward(self, x):
         for block in self.blocks:
-            step = x + (block(x) if self.checkpointing is None
-                        else checkpoint(block, x, use_reentrant=self.checkpointing == "reentrant"))
+            step = x + (
+                block(x)
+                if self.checkpointing is None
+                else checkpoint(block, x, use_reentrant=self.checkpointing == "reentrant")
+            )
             x = step
         return x
 
@@ -79,7 +89,9 @@ def recorded(model, *inputs, recorder_options=None, **keywords):
     with warnings.catch_warnings(), AttentionRecorder(model, **recorder_options or {}) as recording:
         warnings.simplefilter("error")
         seen = model(*inputs, **keywords)
-    for a, b in zip(torch.utils._pytree.tree_leaves(unseen), torch.utils._pytree.tree_leaves(seen), strict=True):
+    for a, b in zip(
+        torch.utils._pytree.tree_leaves(unseen), torch.utils._pytree.tree_leaves(seen), strict=True
+    ):
         assert a is b is None or torch.equal(a, b)
     assert not any(gap.grave for gap in recording.gaps), str(recording)
     return recording
@@ -89,7 +101,7 @@ def assert_close(weights, expected, atol=1e-6):
     torch.testing.assert_close(weights, expected.detach(), atol=atol, rtol=0)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The zoo
 
 MASKS = ["none", "causal", "float", "padding", "causal and padding"]
@@ -99,14 +111,28 @@ def attention_masks(kind, batch, queries, keys, heads):
     causal = torch.ones(queries, keys, dtype=torch.bool).triu(1)
     padding = torch.zeros(batch, keys, dtype=torch.bool)
     padding[0, -2:] = True
-    return {"none": {}, "causal": {"attn_mask": causal},
-            "float": {"attn_mask": torch.randn(batch * heads, queries, keys)}, "padding": {"key_padding_mask": padding},
-            "causal and padding": {"attn_mask": causal, "key_padding_mask": padding}}[kind]
+    return {
+        "none": {},
+        "causal": {"attn_mask": causal},
+        "float": {"attn_mask": torch.randn(batch * heads, queries, keys)},
+        "padding": {"key_padding_mask": padding},
+        "causal and padding": {"attn_mask": causal, "key_padding_mask": padding},
+    }[kind]
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"bias": False}, {"num_heads": 3, "embed_dim": 12}, {"kdim": 6, "vdim": 10}, {"add_bias_kv": True},
-    {"add_zero_attn": True}, {"batch_first": False}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": False},
+        {"num_heads": 3, "embed_dim": 12},
+        {"kdim": 6, "vdim": 10},
+        {"add_bias_kv": True},
+        {"add_zero_attn": True},
+        {"batch_first": False},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_every_multihead_attention(options, context):
     options = {"embed_dim": 16, "num_heads": 4, "batch_first": True} | options
@@ -116,14 +142,22 @@ def test_every_multihead_attention(options, context):
         if asks_itself and "kdim" in options:
             continue
         query = torch.randn(2, 5, module.embed_dim)
-        key, value = (query, query) if asks_itself else (torch.randn(2, 7, module.kdim), torch.randn(2, 7, module.vdim))
+        key, value = (
+            (query, query)
+            if asks_itself
+            else (torch.randn(2, 7, module.kdim), torch.randn(2, 7, module.vdim))
+        )
         masks = attention_masks(mask, 2, 5, key.shape[1], heads)
-        query, key, value = (x if first else x.transpose(0, 1).contiguous() for x in (query, key, value))
+        query, key, value = (
+            x if first else x.transpose(0, 1).contiguous() for x in (query, key, value)
+        )
         if asks_itself:
             key = value = query
         expected = module(query, key, value, **masks, average_attn_weights=False)[1]
         with CONTEXTS[context]():
-            (found,) = recorded(module, query, key, value, **masks, need_weights=need_weights).records
+            (found,) = recorded(
+                module, query, key, value, **masks, need_weights=need_weights
+            ).records
         assert_close(found.weights, expected)
         assert found.shape == tuple(expected.shape)
         assert found.kind == ("self" if asks_itself else "cross")
@@ -131,8 +165,16 @@ def test_every_multihead_attention(options, context):
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
-@pytest.mark.parametrize(("context", "mask"), [          # the fast path makes a float mask NaN, recorded or not
-    (context, mask) for context in CONTEXTS for mask in MASKS if mask != "float" or context == "grad"])
+# the fast path makes a float mask NaN, recorded or not
+@pytest.mark.parametrize(
+    ("context", "mask"),
+    [
+        (context, mask)
+        for context in CONTEXTS
+        for mask in MASKS
+        if mask != "float" or context == "grad"
+    ],
+)
 @pytest.mark.filterwarnings("ignore:.*nested_tensor")
 def test_the_encoder_and_its_fast_path(norm_first, context, mask):
     layer = nn.TransformerEncoderLayer(16, 4, 32, norm_first=norm_first, batch_first=True)
@@ -141,13 +183,26 @@ def test_the_encoder_and_its_fast_path(norm_first, context, mask):
     expected, inside = [], x
     for layer in model.layers:
         tokens = layer.norm1(inside) if norm_first else inside
-        expected.append(layer.self_attn(tokens, tokens, tokens, **masks, average_attn_weights=False)[1])
-        inside = layer(inside, src_mask=masks.get("attn_mask"), src_key_padding_mask=masks.get("key_padding_mask"))
+        expected.append(
+            layer.self_attn(tokens, tokens, tokens, **masks, average_attn_weights=False)[1]
+        )
+        inside = layer(
+            inside,
+            src_mask=masks.get("attn_mask"),
+            src_key_padding_mask=masks.get("key_padding_mask"),
+        )
     with CONTEXTS[context]():
-        recording = recorded(model, x, mask=masks.get("attn_mask"),
-                             src_key_padding_mask=masks.get("key_padding_mask"))
-    assert [found.name for found in recording.records] == [f"layers.{i}.self_attn" for i in range(3)]
-    seen = slice(None), slice(None), slice(0, 4 if "padding" in mask else 6)         # padded queries are never read
+        recording = recorded(
+            model,
+            x,
+            mask=masks.get("attn_mask"),
+            src_key_padding_mask=masks.get("key_padding_mask"),
+        )
+    assert [found.name for found in recording.records] == [
+        f"layers.{i}.self_attn" for i in range(3)
+    ]
+    # padded queries are never read
+    seen = slice(None), slice(None), slice(0, 4 if "padding" in mask else 6)
     for found, weights in zip(recording.records, expected, strict=True):
         assert_close(found.weights[seen], weights[seen])
         assert found.kind == "self"
@@ -162,10 +217,13 @@ def test_a_layer_as_the_model_itself_keeps_its_fast_path():
 
 def test_a_decoder_asks_itself_and_its_memory():
     model = nn.TransformerDecoder(nn.TransformerDecoderLayer(16, 4, 32, batch_first=True), 2).eval()
-    recording = recorded(model, torch.randn(2, 6, 16), torch.randn(2, 6, 16))         # as many keys as queries
+    # as many keys as queries
+    recording = recorded(model, torch.randn(2, 6, 16), torch.randn(2, 6, 16))
     assert [(found.name, found.kind) for found in recording.records] == [
-        (f"layers.{layer}.{name}", kind) for layer in (0, 1) for name, kind in
-        (("self_attn", "self"), ("multihead_attn", "cross"))]
+        (f"layers.{layer}.{name}", kind)
+        for layer in (0, 1)
+        for name, kind in (("self_attn", "self"), ("multihead_attn", "cross"))
+    ]
 
 
 def small_vit():
@@ -178,7 +236,11 @@ def small_swin(version):
     from torchvision.models import SwinTransformer
     from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
-    options = {"block": SwinTransformerBlockV2, "downsample_layer": PatchMergingV2} if version == 2 else {}
+    options = (
+        {"block": SwinTransformerBlockV2, "downsample_layer": PatchMergingV2}
+        if version == 2
+        else {}
+    )
     return SwinTransformer([4, 4], 16, [2, 2], [2, 4], [4, 4], num_classes=3, **options), 64, 4
 
 
@@ -189,7 +251,9 @@ def small_maxvit():
 
 
 def collect_library_weights(model, monkeypatch):
-    """Wherever torchvision itself computes weights, keep them: Swin and MaxViT call softmax, ViT can be asked."""
+    """Wherever torchvision itself computes weights, keep them: Swin and MaxViT call softmax, ViT
+    can be asked.
+    """
     kept, softmax = [], F.softmax
 
     def keep(*args, **keywords):
@@ -208,8 +272,11 @@ def collect_library_weights(model, monkeypatch):
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-@pytest.mark.parametrize("build", [small_vit, lambda: small_swin(1), lambda: small_swin(2), small_maxvit],
-                         ids=["ViT", "Swin", "Swin v2", "MaxViT"])
+@pytest.mark.parametrize(
+    "build",
+    [small_vit, lambda: small_swin(1), lambda: small_swin(2), small_maxvit],
+    ids=["ViT", "Swin", "Swin v2", "MaxViT"],
+)
 def test_torchvision(build, context, monkeypatch):
     model, size, layers = build()
     model.eval()
@@ -226,24 +293,36 @@ def test_torchvision(build, context, monkeypatch):
         assert found.name
 
 
-HALF_BLIND = torch.tensor([False, True, True, False]).view(1, 4, 1, 1).expand(2, 4, 1, 5)    # whole heads see nothing
+# whole heads see nothing
+HALF_BLIND = torch.tensor([False, True, True, False]).view(1, 4, 1, 1).expand(2, 4, 1, 5)
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-@pytest.mark.parametrize("options", [
-    {}, {"is_causal": True}, {"scale": 0.3}, {"attn_mask": torch.ones(5, 5).tril().bool()}, {"attn_mask": HALF_BLIND},
-    {"attn_mask": torch.linspace(-2, 2, 25).reshape(5, 5)}], ids=lambda options: next(iter(options), "plain"))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"is_causal": True},
+        {"scale": 0.3},
+        {"attn_mask": torch.ones(5, 5).tril().bool()},
+        {"attn_mask": HALF_BLIND},
+        {"attn_mask": torch.linspace(-2, 2, 25).reshape(5, 5)},
+    ],
+    ids=lambda options: next(iter(options), "plain"),
+)
 def test_fused_attention(options, context):
     model, x = Attention(**options), torch.randn(2, 5, 16)
     q, k, _ = model.parts(x, x)
     scores = q.double() @ k.double().mT * options.get("scale", 0.5)
     mask = torch.ones(5, 5).tril().bool() if "is_causal" in options else options.get("attn_mask")
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        scores = (
+            scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        )
     with CONTEXTS[context]():
         (found,) = recorded(model, x).records
     assert_close(found.weights.double(), scores.softmax(-1).nan_to_num(0))
-    assert not found.weights.is_inference()                               # what is kept may be used anywhere
+    assert not found.weights.is_inference()  # what is kept may be used anywhere
     assert found.residual < 1e-6
     assert found.weights.dtype == torch.float32
 
@@ -267,9 +346,16 @@ def test_weights_are_at_least_float32(dtype):
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-@pytest.mark.parametrize("model", [Attention(), ByHand().eval(), nn.MultiheadAttention(16, 4, batch_first=True).eval(),
-                                   nn.TransformerEncoderLayer(16, 4, 32, batch_first=True).eval()],
-                         ids=lambda model: type(model).__name__)
+@pytest.mark.parametrize(
+    "model",
+    [
+        Attention(),
+        ByHand().eval(),
+        nn.MultiheadAttention(16, 4, batch_first=True).eval(),
+        nn.TransformerEncoderLayer(16, 4, 32, batch_first=True).eval(),
+    ],
+    ids=lambda model: type(model).__name__,
+)
 def test_autocast_changes_no_bit(model, context):
     """Autocast must still act inside PyTorch's native fast path, which computes in several steps."""
     x = torch.randn(2, 5, 16)
@@ -320,7 +406,7 @@ def test_compiled_models_run_uncompiled_and_keep_their_names(mode, before):
     assert [found.name for found in recording.records] == ["blocks.0", "blocks.1"]
     assert len(compiled) == graphs
     torch.testing.assert_close(model(x), plain(x))
-    assert compiled                                           # after the block it compiles again
+    assert compiled  # after the block it compiles again
 
 
 @pytest.mark.parametrize("checkpointing", ["reentrant", "saved"])
@@ -364,12 +450,15 @@ def test_threads_keep_apart():
         for thread in threads:
             thread.join()
     assert sorted((found.step, found.name, found.sub) for found in recording.records) == [
-        (step, f"blocks.{block}", 0) for step in range(6) for block in (0, 1)]
-    assert {found.weights.sum().item() for found in recording.records if found.name == "blocks.0"} == expected
+        (step, f"blocks.{block}", 0) for step in range(6) for block in (0, 1)
+    ]
+    assert {
+        found.weights.sum().item() for found in recording.records if found.name == "blocks.0"
+    } == expected
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("context", ["no_grad", "inference"])                  # on the CPU it has no gradient
+@pytest.mark.parametrize("context", ["no_grad", "inference"])  # on the CPU it has no gradient
 def test_flex_attention(context):
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -378,9 +467,16 @@ def test_flex_attention(context):
     class Flex(Attention):
         def forward(self, x):
             q, k, v = self.parts(x, x)
-            blocks = create_block_mask(lambda b, h, i, j: i >= j, None, None, 5, 5, device="cpu", BLOCK_SIZE=16)
-            return flex_attention(q, k, v, score_mod=lambda score, b, h, i, j: score + bias[h] * (i - j),
-                                  block_mask=blocks)
+            blocks = create_block_mask(
+                lambda b, h, i, j: i >= j, None, None, 5, 5, device="cpu", BLOCK_SIZE=16
+            )
+            return flex_attention(
+                q,
+                k,
+                v,
+                score_mod=lambda score, b, h, i, j: score + bias[h] * (i - j),
+                block_mask=blocks,
+            )
 
     model, x = Flex(), torch.randn(2, 5, 16)
     q, k, _ = model.parts(x, x)
@@ -419,7 +515,7 @@ def test_records_outlive_what_the_model_writes_over():
     torch.testing.assert_close(found.weights.sum(-1), torch.ones(2, 4, 5))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Who asks whom, and when
 
 
@@ -439,10 +535,13 @@ def test_rotation_and_caches_leave_it_self_attention():
         def forward(self, x, past):
             q, k, v = self.parts(x, x)
             angle = torch.arange(5.0)[:, None]
-            q, k = (part * angle.cos() + torch.cat([-part[..., 2:], part[..., :2]], -1) * angle.sin()
-                    for part in (q, k))
-            return F.scaled_dot_product_attention(F.layer_norm(q, (4,)), torch.cat([past, k], 2),
-                                                  torch.cat([past, v], 2))
+            q, k = (
+                part * angle.cos() + torch.cat([-part[..., 2:], part[..., :2]], -1) * angle.sin()
+                for part in (q, k)
+            )
+            return F.scaled_dot_product_attention(
+                F.layer_norm(q, (4,)), torch.cat([past, k], 2), torch.cat([past, v], 2)
+            )
 
     (found,) = recorded(Rotary(), torch.randn(2, 5, 16), torch.randn(2, 4, 3, 4)).records
     assert found.kind == "self"
@@ -468,7 +567,9 @@ def test_a_softmax_module_does_not_own_its_attention():
 
         def forward(self, x):
             q, k, v = self.parts(x, x)
-            return self.to_output((self.drop(self.softmax(q @ k.mT)) @ v).transpose(1, 2).flatten(2))
+            return self.to_output(
+                (self.drop(self.softmax(q @ k.mT)) @ v).transpose(1, 2).flatten(2)
+            )
 
     (found,) = recorded(Stack(WithModules()), torch.randn(2, 5, 16)).records
     assert (found.name, found.class_name) == ("blocks.0", "WithModules")
@@ -481,9 +582,10 @@ def test_steps_and_sub_count_forwards_and_calls():
     with AttentionRecorder(model) as recording:
         for _ in range(3):
             model(x)
-        block(x)                                              # not through the model: not its forward
+        block(x)  # not through the model: not its forward
     assert [(found.name, found.step, found.sub) for found in recording.records] == [
-        ("blocks.0", step, sub) for step in range(3) for sub in (0, 1)]
+        ("blocks.0", step, sub) for step in range(3) for sub in (0, 1)
+    ]
 
 
 def test_a_model_that_calls_itself_is_recorded_once():
@@ -494,7 +596,7 @@ def test_a_model_that_calls_itself_is_recorded_once():
     assert [found.sub for found in recorded(Twice(), torch.randn(1, 3, 16)).records] == [0, 1]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Gradients
 
 
@@ -516,8 +618,10 @@ def test_gradients_are_those_of_the_weights(kind, key_heads):
 
 def test_gradients_of_chosen_rows_and_of_the_last_backward():
     model, x = Stack(Attention(), Attention()), torch.randn(2, 5, 16)
-    with AttentionRecorder(model, [1, -1], gradients=True) as rows, \
-            AttentionRecorder(model, gradients=True) as full:
+    with (
+        AttentionRecorder(model, [1, -1], gradients=True) as rows,
+        AttentionRecorder(model, gradients=True) as full,
+    ):
         heard = model(x)
     for output in (heard[..., 0].sum(), heard[..., 1].sum()):
         model.zero_grad()
@@ -533,14 +637,16 @@ def test_gradients_need_room():
     with pytest.raises(ValueError, match="no room for gradients"):
         AttentionRecorder(Attention(), "heads", gradients=True)
     model, x = Attention(), torch.randn(2, 5, 16)
-    with pytest.warns(UserWarning, match="no room for its gradient"), \
-            AttentionRecorder(model, gradients=True, budget=cost((2, 4, 5, 5), ("full",))) as recording:
+    with (
+        pytest.warns(UserWarning, match="no room for its gradient"),
+        AttentionRecorder(model, gradients=True, budget=cost((2, 4, 5, 5), ("full",))) as recording,
+    ):
         model(x).sum().backward()
     assert recording.records[0].gradient is None
     assert "no room for its gradient" in str(recording)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # What is kept
 
 
@@ -557,8 +663,10 @@ def test_policies_are_reductions_of_the_whole_map(long, chunk, monkeypatch):
     """Also when the map never exists as a whole."""
     model, x, full = long
     monkeypatch.setattr("course_lib.analysis.records.CHUNK", chunk)
-    kept = {keep: recorded(model, x, recorder_options={"keep": keep}).records[0]
-            for keep in ("full", "heads", "thumbnail", "statistics", "shapes")}
+    kept = {
+        keep: recorded(model, x, recorder_options={"keep": keep}).records[0]
+        for keep in ("full", "heads", "thumbnail", "statistics", "shapes")
+    }
     assert_close(kept["full"].weights, full)
     assert_close(kept["heads"].weights, full.mean(1, keepdim=True))
     blocks = torch.arange(70) * SIDE // 70
@@ -568,9 +676,13 @@ def test_policies_are_reductions_of_the_whole_map(long, chunk, monkeypatch):
     assert kept["statistics"].weights is None is kept["shapes"].weights
     assert kept["shapes"].statistics == {}
     entropy = -(full.double() * full.double().log()).sum(-1)
-    expected = {"max": full.amax((-2, -1)), "sparsity": (full < 0.01).float().mean((-2, -1)),
-                "entropy": entropy.mean(-1).float(), "support": entropy.exp().mean(-1).float(),
-                "sink": full.mean(-2).amax(-1)}
+    expected = {
+        "max": full.amax((-2, -1)),
+        "sparsity": (full < 0.01).float().mean((-2, -1)),
+        "entropy": entropy.mean(-1).float(),
+        "support": entropy.exp().mean(-1).float(),
+        "sink": full.mean(-2).amax(-1),
+    }
     for keep in ("full", "heads", "thumbnail", "statistics"):
         torch.testing.assert_close(kept[keep].statistics, expected, atol=1e-5, rtol=1e-5)
     for keep, found in kept.items():
@@ -598,22 +710,29 @@ def test_the_plan_says_what_a_recording_costs(long):
     assert "2 of 2 × 4 × 70 × 70" in str(plan)
     assert "→ thumbnail" in str(plan)
     with pytest.warns(UserWarning, match="Linear has no attention"):
-        assert "nothing to record" in str(AttentionRecorder(nn.Linear(2, 2)).plan(torch.zeros(1, 2)))
+        assert "nothing to record" in str(
+            AttentionRecorder(nn.Linear(2, 2)).plan(torch.zeros(1, 2))
+        )
 
 
 @pytest.mark.parametrize("fraction", [0.9, 0.4, 0.11, 0.0001])
 def test_a_full_budget_steps_down_and_says_how(long, fraction):
     model, x, full = long
-    stack, budget = Stack(*(copy.deepcopy(model) for _ in range(4))), int(4 * full.nbytes * fraction)
+    stack, budget = (
+        Stack(*(copy.deepcopy(model) for _ in range(4))),
+        int(4 * full.nbytes * fraction),
+    )
     with AttentionRecorder(stack) as reference:
         unseen = stack(x)
-    with pytest.warns(UserWarning, match="the budget of .* was full at blocks") as said, \
-            AttentionRecorder(stack, budget=budget) as recording:
+    with (
+        pytest.warns(UserWarning, match="the budget of .* was full at blocks") as said,
+        AttentionRecorder(stack, budget=budget) as recording,
+    ):
         assert torch.equal(stack(x), unseen)
     assert sum(found.bytes for found in recording.records) <= budget
     assert len({found.kept for found in recording.records}) == 1
     (policies,) = {found.kept for found in recording.records}
-    assert policies == ("full", "heads", "thumbnail", "statistics", "shapes")[:len(policies)]
+    assert policies == ("full", "heads", "thumbnail", "statistics", "shapes")[: len(policies)]
     assert len(policies) == {0.9: 2, 0.4: 2, 0.11: 3, 0.0001: 5}[fraction]
     assert str(said[0].message) in str(recording)
     for found, whole in zip(recording.records, reference.records, strict=True):
@@ -623,27 +742,38 @@ def test_a_full_budget_steps_down_and_says_how(long, fraction):
             torch.testing.assert_close(found.statistics, whole.statistics, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("options", "said"), [({"keep": "everything"}, "keep='everything' says nothing"),
-                                               ({"keep": []}, "says nothing"), ({"budget": -1}, "-1 bytes")])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"keep": "everything"}, "keep='everything' says nothing"),
+        ({"keep": []}, "says nothing"),
+        ({"budget": -1}, "-1 bytes"),
+    ],
+)
 def test_bad_options(options, said):
     with pytest.raises(ValueError, match=said):
         AttentionRecorder(Attention(), **options)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # What is not recorded is said
 
 
 def test_a_model_without_attention_says_so():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3), nn.Softmax(-1))
-    with pytest.warns(UserWarning, match="Sequential has no attention"), AttentionRecorder(model) as recording:
+    with (
+        pytest.warns(UserWarning, match="Sequential has no attention"),
+        AttentionRecorder(model) as recording,
+    ):
         model(torch.randn(2, 4))
     assert recording.records == []
 
 
 def test_a_model_that_was_not_called_says_so():
-    with pytest.warns(UserWarning, match="Attention was not called; call the model itself"), \
-            AttentionRecorder(Attention()):
+    with (
+        pytest.warns(UserWarning, match="Attention was not called; call the model itself"),
+        AttentionRecorder(Attention()),
+    ):
         pass
 
 
@@ -654,8 +784,10 @@ class LinearAttention(nn.Module):
 
 def test_attention_without_softmax_is_reported_by_name():
     model = Stack(Attention(), LinearAttention())
-    with pytest.warns(UserWarning, match=r"blocks\.1: LinearAttention gave no weights"), \
-            AttentionRecorder(model) as recording:
+    with (
+        pytest.warns(UserWarning, match=r"blocks\.1: LinearAttention gave no weights"),
+        AttentionRecorder(model) as recording,
+    ):
         model(torch.randn(2, 5, 16))
     assert [gap.where for gap in recording.coverage()] == ["blocks.1"]
     assert "record(weights)" in str(recording)
@@ -672,8 +804,10 @@ def test_an_opaque_kernel_is_reported():
             return my_attention(x)
 
     model = Stack(Opaque())
-    with pytest.warns(UserWarning, match=r"my_attention.* is a kernel of its own"), \
-            AttentionRecorder(model) as recording:
+    with (
+        pytest.warns(UserWarning, match=r"my_attention.* is a kernel of its own"),
+        AttentionRecorder(model) as recording,
+    ):
         model(torch.randn(2, 5, 16))
     assert [gap.where for gap in recording.coverage()] == ["blocks.0"]
 
@@ -684,7 +818,10 @@ def test_a_router_is_no_attention():
     class Router(nn.Module):
         def __init__(self):
             super().__init__()
-            self.gate, self.experts = nn.Linear(16, 4), nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
+            self.gate, self.experts = (
+                nn.Linear(16, 4),
+                nn.ModuleList(nn.Linear(16, 16) for _ in range(4)),
+            )
 
         def forward(self, x):
             best, which = self.gate(x).softmax(-1).topk(2)
@@ -704,8 +841,10 @@ def test_gates_are_no_attention():
         def forward(self, x):
             return super().forward(x.softmax(-1) * torch.tanh(super().forward(x)))
 
-    assert [found.name for found in recorded(Stack(Gate(16, 16), Attention()), torch.randn(2, 5, 16)).records] == [
-        "blocks.1"]
+    assert [
+        found.name
+        for found in recorded(Stack(Gate(16, 16), Attention()), torch.randn(2, 5, 16)).records
+    ] == ["blocks.1"]
 
 
 def test_record_takes_what_the_model_hands_over():
@@ -733,7 +872,9 @@ def test_a_softmax_that_is_handed_over_counts_once():
             q, k, v = self.parts(x, x)
             return record((q @ k.mT).softmax(-1)) @ v
 
-    assert [found.operator for found in recorded(Both(), torch.randn(2, 5, 16)).records] == ["record"]
+    assert [found.operator for found in recorded(Both(), torch.randn(2, 5, 16)).records] == [
+        "record"
+    ]
 
 
 def test_an_exported_graph_says_that_names_are_lost():
@@ -744,7 +885,7 @@ def test_an_exported_graph_says_that_names_are_lost():
     assert len(recording.records) == 1
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Nothing is disturbed
 
 
@@ -753,12 +894,20 @@ def global_state():
     from torch.nn.modules import module
     from torch.utils import _python_dispatch as modes
 
-    return (len(module._global_forward_hooks), len(module._global_forward_pre_hooks), _stance.stance,
-            torch._C._len_torch_dispatch_stack(), modes._is_in_torch_dispatch_mode)
+    return (
+        len(module._global_forward_hooks),
+        len(module._global_forward_pre_hooks),
+        _stance.stance,
+        torch._C._len_torch_dispatch_stack(),
+        modes._is_in_torch_dispatch_mode,
+    )
 
 
 def test_the_model_is_left_as_it_was():
-    model, x = Stack(Attention(), nn.TransformerEncoderLayer(16, 4, 32, batch_first=True).eval()), torch.randn(2, 5, 16)
+    model, x = (
+        Stack(Attention(), nn.TransformerEncoderLayer(16, 4, 32, batch_first=True).eval()),
+        torch.randn(2, 5, 16),
+    )
     before, state = [dict(vars(module)) for module in model.modules()], global_state()
     with torch.no_grad(), AttentionRecorder(model):
         model(x)
@@ -772,14 +921,17 @@ def test_an_exception_in_the_model_passes_and_leaves_nothing():
             raise ArithmeticError("the model's own")
 
     model, x, state = Stack(Attention(), Breaks()), torch.randn(2, 5, 16), global_state()
-    with pytest.raises(ArithmeticError, match="the model's own"), AttentionRecorder(model) as recording:
+    with (
+        pytest.raises(ArithmeticError, match="the model's own"),
+        AttentionRecorder(model) as recording,
+    ):
         model(x)
     assert global_state() == state
     assert [found.name for found in recording.records] == ["blocks.0"]
     with AttentionRecorder(model) as recording:
         with pytest.raises(ArithmeticError):
             model(x)
-        Attention()(x)                                        # nobody watches any more
+        Attention()(x)  # nobody watches any more
         assert global_state()[3:] == state[3:]
     assert len(recording.records) == 1
 
@@ -788,23 +940,37 @@ def test_what_fails_in_the_recorder_never_reaches_the_model(monkeypatch):
     model, x = Attention(), torch.randn(2, 5, 16)
     unseen = model(x)
     monkeypatch.setattr(Recording, "add", lambda *_: 1 / 0)
-    with pytest.warns(UserWarning, match=r"recording .* failed \(ZeroDivisionError"), \
-            AttentionRecorder(model, gradients=True) as recording:
+    with (
+        pytest.warns(UserWarning, match=r"recording .* failed \(ZeroDivisionError"),
+        AttentionRecorder(model, gradients=True) as recording,
+    ):
         assert torch.equal(model(x), unseen)
     assert recording.records == []
 
 
 @pytest.mark.parametrize("order", ["nested", "overlapping"])
 def test_two_recorders_at_once(order):
-    outer, x, state = Stack(Stack(Attention(), ByHand().eval()), Attention()), torch.randn(2, 5, 16), global_state()
+    outer, x, state = (
+        Stack(Stack(Attention(), ByHand().eval()), Attention()),
+        torch.randn(2, 5, 16),
+        global_state(),
+    )
     inner = outer.blocks[0]
     unseen = outer(x)
-    first, second, third = AttentionRecorder(outer), AttentionRecorder(inner, "heads"), AttentionRecorder(outer)
+    first, second, third = (
+        AttentionRecorder(outer),
+        AttentionRecorder(inner, "heads"),
+        AttentionRecorder(outer),
+    )
     of_outer, of_inner, again = first.__enter__(), second.__enter__(), third.__enter__()
     assert torch.equal(outer(x), unseen)
     for recorder in (first, second, third) if order == "overlapping" else (third, second, first):
         recorder.__exit__(None, None, None)
-    assert [found.name for found in of_outer.records] == ["blocks.0.blocks.0", "blocks.0.blocks.1", "blocks.1"]
+    assert [found.name for found in of_outer.records] == [
+        "blocks.0.blocks.0",
+        "blocks.0.blocks.1",
+        "blocks.1",
+    ]
     assert [found.name for found in of_inner.records] == ["blocks.0", "blocks.1"]
     for a, b in zip(of_outer.records, again.records, strict=True):
         assert torch.equal(a.weights, b.weights)
@@ -820,19 +986,23 @@ def test_hooks_and_other_modes_live_beside_it():
         unseen = model(x)
     with FlopCounterMode(display=False) as counted, AttentionRecorder(model) as recording:
         assert torch.equal(model(x), unseen)
-    assert counted.get_total_flops() == plain.get_total_flops()          # what the recorder computes is not counted
+    # what the recorder computes is not counted
+    assert counted.get_total_flops() == plain.get_total_flops()
     assert len(recording.records) == 2
 
 
 def test_training_mode_draws_the_same_random_numbers():
-    model, x = Stack(ByHand(), nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)).train(), torch.randn(2, 5, 16)
+    model, x = (
+        Stack(ByHand(), nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)).train(),
+        torch.randn(2, 5, 16),
+    )
     assert [found.residual for found in recorded(model, x).records] == [0, 0]
     with torch.inference_mode():
         (found,) = recorded(Attention(dropout_p=0.5), x).records
-    assert found.residual is None                            # dropout inside the kernel leaves nothing to compare with
+    assert found.residual is None  # dropout inside the kernel leaves nothing to compare with
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The course's own modules
 
 
@@ -851,22 +1021,28 @@ def test_the_course_attention_fills_its_weights_inside_a_recorder(keys):
     assert found.kind == "cross"
     with AttentionRecorder(module, "heads"):
         module(query, key, key)
-    assert module.last_attn_weights is None                                # a head mean would be mistaken for weights
+    assert module.last_attn_weights is None  # a head mean would be mistaken for weights
     (once,) = recorded(module, query, key, key, record=True).records
     assert_close(once.weights, expected)
 
 
 def test_the_course_models():
-    recording = recorded(CompletePersonalityModel().eval(), torch.randn(3, 512), torch.randn(3, 256))
+    recording = recorded(
+        CompletePersonalityModel().eval(), torch.randn(3, 512), torch.randn(3, 256)
+    )
     (found,) = recording.records
     assert (found.name, found.shape) == ("cross_attention.attention", (3, 4, 1, 1))
-    assert (found.weights == 1).all()                                      # the one-key trap
+    assert (found.weights == 1).all()  # the one-key trap
     model = TokenPersonalityModel().eval()
     tokens = next(module for module in model.modules() if isinstance(module, TokenCrossAttention))
     face, motion = torch.randn(2, 49, 2048), torch.randn(2, 8, 1024)
     recording = recorded(model, face, motion)
     (found,) = recording.records
-    assert (found.name, found.shape, found.kind) == ("cross_attention.attention", (2, 4, 49, 8), "cross")
+    assert (found.name, found.shape, found.kind) == (
+        "cross_attention.attention",
+        (2, 4, 49, 8),
+        "cross",
+    )
     assert tokens.last_pooled_weights.shape == (2, 4, 8)
     (found,) = recorded(tokens, torch.randn(2, 5, 2048), torch.randn(2, 8, 1024)).records
     assert found.name == "attention"
@@ -883,7 +1059,7 @@ def test_attend_inside_any_module():
     assert found.kind == "cross"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Files
 
 
@@ -891,7 +1067,10 @@ def test_attend_inside_any_module():
 @pytest.mark.parametrize("keep", ["full", "thumbnail", "statistics", [0, 2]], ids=str)
 def test_a_recording_survives_its_file(suffix, keep, tmp_path):
     model, x = Stack(Attention(), LinearAttention()), torch.randn(2, 40, 16)
-    with warnings.catch_warnings(), AttentionRecorder(model, keep, gradients=not isinstance(keep, str)) as recording:
+    with (
+        warnings.catch_warnings(),
+        AttentionRecorder(model, keep, gradients=not isinstance(keep, str)) as recording,
+    ):
         warnings.simplefilter("ignore")
         model(x).sum().backward()
     path = recording.save(tmp_path / f"maps{suffix}")
@@ -923,7 +1102,11 @@ def test_bad_files(tmp_path):
     for suffix in (".npz", ".safetensors"):
         with pytest.raises(FileNotFoundError):
             Recording.load(tmp_path / f"missing{suffix}")
-        for content in (b"", b"PK nothing", recording.save(tmp_path / f"good{suffix}").read_bytes()[:-9]):
+        for content in (
+            b"",
+            b"PK nothing",
+            recording.save(tmp_path / f"good{suffix}").read_bytes()[:-9],
+        ):
             (tmp_path / f"broken{suffix}").write_bytes(content)
             with pytest.raises(ValueError, match=rf"broken\{suffix}"):
                 Recording.load(tmp_path / f"broken{suffix}")

@@ -51,15 +51,41 @@ def test_a_page_holds_its_parts_in_order_and_is_no_draft():
     assert dict(page.tags)["html"] == {"lang": "en"}
 
 
-@pytest.mark.parametrize("report", [
-    Report(EVIL, EVIL, {name: [EVIL, Table(EVIL, [(EVIL, "b"), (EVIL, EVIL)])] for name in PARTS}),
-    Report("t", "a", {name: ["words", picture(EVIL)] for name in PARTS}),
-])
+@pytest.mark.parametrize(
+    "report",
+    [
+        Report(
+            EVIL, EVIL, {name: [EVIL, Table(EVIL, [(EVIL, "b"), (EVIL, EVIL)])] for name in PARTS}
+        ),
+        Report("t", "a", {name: ["words", picture(EVIL)] for name in PARTS}),
+    ],
+)
 def test_what_people_write_stays_text(report):
     page = Reader(report.page())
-    assert {tag for tag, _ in page.tags} <= {"html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "p",
-                                             "section", "div", "table", "caption", "thead", "tbody", "tr", "th", "td",
-                                             "figure", "img", "figcaption"}
+    assert {tag for tag, _ in page.tags} <= {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "main",
+        "h1",
+        "h2",
+        "p",
+        "section",
+        "div",
+        "table",
+        "caption",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "figure",
+        "img",
+        "figcaption",
+    }
     assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert EVIL in page.text
     assert page.open == []
@@ -76,7 +102,8 @@ def test_a_page_needs_no_network_and_describes_its_pictures():
 
 def test_blank_lines_make_paragraphs():
     page = Reader(whole(**{"Root cause": ["\none\n\ntwo\nstill two\n  \n\nthree\n"]}).page())
-    assert len([tag for tag, _ in page.tags if tag == "p"]) == 3 + 4 + 1       # of this part, of the others, the author
+    # of this part, of the others, the author
+    assert len([tag for tag, _ in page.tags if tag == "p"]) == 3 + 4 + 1
 
 
 def test_parts_without_words_are_named_and_asked_for():
@@ -95,7 +122,9 @@ def test_parts_without_words_are_named_and_asked_for():
 def test_a_report_refuses_what_it_cannot_print():
     with pytest.raises(ValueError, match="has no title; give it one"):
         Report("  ", "me", {})
-    with pytest.raises(ValueError, match="no part of the report is called 'Ethics'; they are Root cause, Losses"):
+    with pytest.raises(
+        ValueError, match="no part of the report is called 'Ethics'; they are Root cause, Losses"
+    ):
         Report("t", "me", {"Ethics": ["words"]})
 
 
@@ -117,16 +146,25 @@ def test_a_table_is_text_too():
 
 def test_the_picture_of_gains_says_its_numbers():
     gains = torch.tensor([[0.1, 0.0, -0.2], [0.3, 0.0, -0.2]])
-    drawn = plot_attribute_gains(gains, torch.tensor([0.01, 0.03, 0.4]), ["Bald", "Goatee", "Smiling"], 0.05, "Mine")
+    drawn = plot_attribute_gains(
+        gains, torch.tensor([0.01, 0.03, 0.4]), ["Bald", "Goatee", "Smiling"], 0.05, "Mine"
+    )
     assert "+0.100 for the 2 rare" in repr(drawn)
     assert "-0.200 for the 1 common" in repr(drawn)
     assert "most moved: Bald +0.200, Smiling -0.200" in repr(drawn)
-    points = [line.get_xydata() for line in drawn.figure.axes[0].lines
-              if line.get_markersize() == 6 and line.get_marker() != "None"]
-    np.testing.assert_allclose(np.concatenate(points), [[0.01, 0.2], [0.03, 0.0], [0.4, -0.2]], atol=1e-6)
+    points = [
+        line.get_xydata()
+        for line in drawn.figure.axes[0].lines
+        if line.get_markersize() == 6 and line.get_marker() != "None"
+    ]
+    np.testing.assert_allclose(
+        np.concatenate(points), [[0.01, 0.2], [0.03, 0.0], [0.4, -0.2]], atol=1e-6
+    )
 
 
 def test_the_picture_of_no_gain_and_of_one_group_is_drawn_too():
-    drawn = plot_attribute_gains(torch.zeros(1, 2), torch.tensor([0.2, 0.4]), ["a", "b"], 0.05, "None")
+    drawn = plot_attribute_gains(
+        torch.zeros(1, 2), torch.tensor([0.2, 0.4]), ["a", "b"], 0.05, "None"
+    )
     assert "most moved" not in repr(drawn)
     assert "rare" not in repr(drawn)

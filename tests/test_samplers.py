@@ -32,7 +32,9 @@ BALD, MUSTACHE, MALE, YOUNG = map(ATTRIBUTES.index, ("Bald", "Mustache", "Male",
 
 def drawn_targets(seed: int, images: int = 30) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    targets = (torch.rand(images, 4, generator=generator) < torch.tensor([0.05, 0.2, 0.5, 0.9])).float()
+    targets = (
+        torch.rand(images, 4, generator=generator) < torch.tensor([0.05, 0.2, 0.5, 0.9])
+    ).float()
     targets[0], targets[1] = 1, 0
     return targets
 
@@ -44,7 +46,11 @@ def test_share_weights_by_the_letter(seed, share, chosen):
     expected = []
     for row in targets:
         if any(row[a] for a in chosen):
-            expected.append(share * sum(row[a] / sum(other[a] for other in targets) for a in chosen) / len(chosen))
+            expected.append(
+                share
+                * sum(row[a] / sum(other[a] for other in targets) for a in chosen)
+                / len(chosen)
+            )
         else:
             expected.append((1 - share) / others)
     weights = share_weights(drawn_targets(seed), chosen, share)
@@ -58,7 +64,10 @@ def test_share_weights_by_the_letter(seed, share, chosen):
 def test_rarest_weights_by_the_letter(seed):
     targets = drawn_targets(seed).tolist()
     frequency = [sum(column) / len(targets) for column in zip(*targets, strict=True)]
-    rarest = [min([f for f, present in zip(frequency, row, strict=True) if present], default=1) for row in targets]
+    rarest = [
+        min([f for f, present in zip(frequency, row, strict=True) if present], default=1)
+        for row in targets
+    ]
     weights = rarest_weights(drawn_targets(seed))
     assert weights.tolist() == pytest.approx([1 / f / sum(1 / g for g in rarest) for f in rarest])
 
@@ -68,7 +77,8 @@ def test_the_draws_of_an_epoch_follow_the_weights():
     sampler = BalancedSampler(share_weights(targets, [0], 0.4), seed=1)
     draws = list(sampler)
     assert len(draws) == len(sampler) == 4000
-    assert targets[draws, 0].mean().item() == pytest.approx(0.4, abs=0.04)        # five standard deviations
+    # five standard deviations
+    assert targets[draws, 0].mean().item() == pytest.approx(0.4, abs=0.04)
     assert targets[:, 0].mean() < 0.07
     weights = torch.tensor([0.0, 1.0, 3.0]).repeat(500)
     counts = torch.bincount(torch.tensor(list(BalancedSampler(weights))) % 3, minlength=3)
@@ -76,8 +86,13 @@ def test_the_draws_of_an_epoch_follow_the_weights():
     assert (counts[2] / counts[1]).item() == pytest.approx(3, rel=0.25)
 
 
-@pytest.mark.parametrize("make", [lambda w, seed=0: BalancedSampler(w, seed=seed),
-                                  lambda w, seed=0: CurriculumSampler(w, 4, seed=seed)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda w, seed=0: BalancedSampler(w, seed=seed),
+        lambda w, seed=0: CurriculumSampler(w, 4, seed=seed),
+    ],
+)
 def test_the_order_depends_on_seed_and_epoch_alone(make):
     weights = torch.rand(200)
     first = make(weights)
@@ -97,7 +112,7 @@ def test_the_order_depends_on_seed_and_epoch_alone(make):
 def test_a_prepared_loader_moves_the_epoch_on():
     data, sampler = TensorDataset(torch.arange(50)), BalancedSampler(torch.rand(50))
     loader = Accelerator(cpu=True).prepare(DataLoader(data, 8, sampler=sampler))
-    seen = [torch.cat([batch for batch, in loader]).tolist() for _ in range(3)]
+    seen = [torch.cat([batch for (batch,) in loader]).tolist() for _ in range(3)]
     alone = BalancedSampler(sampler.weights)
     for epoch, order in enumerate(seen):
         alone.set_epoch(epoch)
@@ -118,20 +133,26 @@ def test_fit_tells_the_sampler_its_epochs_and_a_run_that_is_cut_off_goes_on(tmp_
     whole, last = train(tmp_path / "whole", cut=99)
     assert last == 2
     with pytest.raises(Killed):
-        train(tmp_path / "cut", cut=8)                  # in the second of three epochs
+        train(tmp_path / "cut", cut=8)  # in the second of three epochs
     assert torch.equal(train(tmp_path / "cut", cut=99)[0], whole)
 
 
 def test_workers_show_the_same_images_in_the_same_order():
     faces = EnrichedFaces(NATURAL, ["Bald"], 0.1)
     sampler = BalancedSampler(share_weights(all_targets(faces), [BALD], 0.5), seed=4)
-    sampler.weights = sampler.weights[:40] / sampler.weights[:40].sum()         # forty draws are enough
+    sampler.weights = sampler.weights[:40] / sampler.weights[:40].sum()  # forty draws are enough
     seen = []
     for workers in (0, 2):
         for epoch in (1, 2):
             sampler.set_epoch(epoch)
-            seen.append(torch.cat([batch["image"] for batch in DataLoader(faces, 8, sampler=sampler,
-                                                                          num_workers=workers)]))
+            seen.append(
+                torch.cat(
+                    [
+                        batch["image"]
+                        for batch in DataLoader(faces, 8, sampler=sampler, num_workers=workers)
+                    ]
+                )
+            )
     assert torch.equal(seen[0], seen[2])
     assert torch.equal(seen[1], seen[3])
     assert not torch.equal(seen[0], seen[1])
@@ -149,7 +170,7 @@ def test_the_curriculum_ends_with_nature():
     assert (steps[3] == 0.25).all()
     large = CurriculumSampler(torch.arange(1000.0), epochs=3)
     large.set_epoch(2)
-    assert np.mean(list(large)) == pytest.approx(499.5, abs=46)                   # five standard deviations
+    assert np.mean(list(large)) == pytest.approx(499.5, abs=46)  # five standard deviations
     large.set_epoch(0)
     assert np.mean(list(large)) > 600
 
@@ -215,37 +236,69 @@ def test_skin_tone_follows_too():
     """Blond is rare on dark skin, so the tone must be drawn with the attributes."""
     faces = EnrichedFaces(NATURAL, ["Blond_Hair"], 0.5)
     dark = np.mean([faces.person(i)[1] > 0.6 for i in range(300, 600)])
-    assert dark < 0.12                                  # 0.32 in the population
+    assert dark < 0.12  # 0.32 in the population
 
 
 def test_enriched_faces_are_the_same_everywhere():
     one, other = (EnrichedFaces(NATURAL, ["Bald"], 0.1) for _ in range(2))
-    assert [one.person(i) for i in range(300, 333)] == [other.person(i) for i in reversed(range(300, 333))][::-1]
-    assert torch.equal(next(iter(DataLoader(one, 4, sampler=[320, 1], num_workers=1)))["image"][0], other[320]["image"])
+    assert [one.person(i) for i in range(300, 333)] == [
+        other.person(i) for i in reversed(range(300, 333))
+    ][::-1]
+    assert torch.equal(
+        next(iter(DataLoader(one, 4, sampler=[320, 1], num_workers=1)))["image"][0],
+        other[320]["image"],
+    )
 
 
-@pytest.mark.parametrize(("make", "sentence"), [
-    (lambda: share_weights(drawn_targets(0), [0], 1.2), "share is 1.2; expected 0 to 1"),
-    (lambda: share_weights(drawn_targets(0) * 0, [2, 3], 0.5), "attribute 2 has no positive among 30 images"),
-    (lambda: share_weights(torch.ones(4, 2), [0], 0.5), "every image has one of the attributes [0]"),
-    (lambda: share_weights(drawn_targets(0) * 2 - 1, [0], 0.5), "expected (images, attributes) of 0 and 1"),
-    (lambda: rarest_weights(torch.rand(5)), "targets of shape (5,)"),
-    (lambda: BalancedSampler(torch.zeros(4)), "weights of shape (4,); expected one finite number from 0 on"),
-    (lambda: BalancedSampler(torch.tensor([1, -1.0])), "not all 0"),
-    (lambda: BalancedSampler(torch.tensor([1, float("nan")])), "see share_weights and rarest_weights"),
-    (lambda: CurriculumSampler(torch.ones(4), 1), "epochs is 1; expected at least 2"),
-    (lambda: EnrichedFaces(NATURAL, ["Beard"], 0.1), "cannot draw faces for the names ['Beard']"),
-    (lambda: EnrichedFaces(NATURAL, [], 0.1), "expected one or more of ATTRIBUTES"),
-    (lambda: EnrichedFaces(NATURAL, ["Bald"], 1.0), "share is 1.0; expected 0 to under 1"),
-    (lambda: EnrichedFaces(FaceDataset(4, images_per_person=2), ["Bald"], 0.1), "images_per_person=2; expected 1"),
-])
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: share_weights(drawn_targets(0), [0], 1.2), "share is 1.2; expected 0 to 1"),
+        (
+            lambda: share_weights(drawn_targets(0) * 0, [2, 3], 0.5),
+            "attribute 2 has no positive among 30 images",
+        ),
+        (
+            lambda: share_weights(torch.ones(4, 2), [0], 0.5),
+            "every image has one of the attributes [0]",
+        ),
+        (
+            lambda: share_weights(drawn_targets(0) * 2 - 1, [0], 0.5),
+            "expected (images, attributes) of 0 and 1",
+        ),
+        (lambda: rarest_weights(torch.rand(5)), "targets of shape (5,)"),
+        (
+            lambda: BalancedSampler(torch.zeros(4)),
+            "weights of shape (4,); expected one finite number from 0 on",
+        ),
+        (lambda: BalancedSampler(torch.tensor([1, -1.0])), "not all 0"),
+        (
+            lambda: BalancedSampler(torch.tensor([1, float("nan")])),
+            "see share_weights and rarest_weights",
+        ),
+        (lambda: CurriculumSampler(torch.ones(4), 1), "epochs is 1; expected at least 2"),
+        (
+            lambda: EnrichedFaces(NATURAL, ["Beard"], 0.1),
+            "cannot draw faces for the names ['Beard']",
+        ),
+        (lambda: EnrichedFaces(NATURAL, [], 0.1), "expected one or more of ATTRIBUTES"),
+        (lambda: EnrichedFaces(NATURAL, ["Bald"], 1.0), "share is 1.0; expected 0 to under 1"),
+        (
+            lambda: EnrichedFaces(FaceDataset(4, images_per_person=2), ["Bald"], 0.1),
+            "images_per_person=2; expected 1",
+        ),
+    ],
+)
 def test_bad_input_gets_one_sentence(make, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         make()
 
 
 def test_an_epoch_has_as_many_draws_as_asked():
-    for sampler in (BalancedSampler(torch.rand(10), draws=25), CurriculumSampler(torch.rand(10), 3, draws=25)):
+    for sampler in (
+        BalancedSampler(torch.rand(10), draws=25),
+        CurriculumSampler(torch.rand(10), 3, draws=25),
+    ):
         drawn = list(sampler)
         assert len(sampler) == len(drawn) == 25
         assert set(drawn) <= set(range(10))

@@ -1,4 +1,6 @@
-"""The site: what is run and what is not, what stands on its pages, and that a browser draws them without a network."""
+"""The site: what is run and what is not, what stands on its pages, and that a browser draws them
+without a network.
+"""
 
 import base64
 import io
@@ -30,34 +32,48 @@ CSS = (ROOT / "course_lib" / "commands" / "site.css").read_text()
 def embedded(kind):
     buffer = io.BytesIO()
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    frames[0].save(buffer, kind.upper(), **({"save_all": True, "append_images": frames[1:]} if kind == "gif" else {}))
+    frames[0].save(
+        buffer,
+        kind.upper(),
+        **({"save_all": True, "append_images": frames[1:]} if kind == "gif" else {}),
+    )
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 FIRST = [
-    new_markdown_cell("# 00 · First\n\n[![Open in Colab](https://example.org/badge.svg)](https://example.org/a)\n\n"
-                      "## A part\n\n<details><summary>Why?</summary>\n\nBecause.\n</details>\n\n"
-                      "| a | b |\n|---|---|\n| 1 | 2 |\n\n<script>alert(1)</script>\n\n"
-                      "![A square](../assets/square.png) [second](01_second.ipynb) [code](../course_lib/files.py)"),
+    new_markdown_cell(
+        "# 00 · First\n\n[![Open in"
+        " Colab](https://example.org/badge.svg)](https://example.org/a)\n\n## A"
+        " part\n\n<details><summary>Why?</summary>\n\nBecause.\n</details>\n\n| a | b"
+        " |\n|---|---|\n| 1 | 2 |\n\n<script>alert(1)</script>\n\n![A square](../assets/square.png)"
+        " [second](01_second.ipynb) [code](../course_lib/files.py)"
+    ),
     new_code_cell('print("0 %\\r50 %\\r100 %\\n\\x1b[31mred\\x1b[0m <b>&")', id="words"),
-    new_code_cell(f"""\
+    new_code_cell(
+        f"""\
 from IPython.display import HTML, display
 HTML('<figure><img alt="a red square" src="{embedded("png")}" onerror="alert(1)"></figure>'
      '<picture><source media="(prefers-reduced-motion: reduce)" srcset="{embedded("png")}">'
      '<img alt="red, then blue" src="{embedded("gif")}"></picture><script>alert(2)</script>'
      '<iframe title="a frame" srcdoc="&lt;html lang=en&gt;&lt;title&gt;In a frame&lt;/title&gt;"></iframe>')""",
-                  id="pictures"),
-    new_code_cell("""\
+        id="pictures",
+    ),
+    new_code_cell(
+        """\
 display({"application/vnd.plotly.v1+json": {"data": [{"y": [1, 3], "type": "scatter"}], "layout": {"height": 300}},
          "text/html": '<script src="https://a.org"></script>', "text/plain": "A line </script>."}, raw=True)
 display({"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider()"}, raw=True)""",
-                  id="figures"),
-    new_code_cell("""\
+        id="figures",
+    ),
+    new_code_cell(
+        """\
 import os, pathlib, random
 page = pathlib.Path(os.environ["COURSE_CACHE"]) / "lesson_00" / "own.html"
 page.parent.mkdir(parents=True, exist_ok=True)
 page.write_text("<html lang='en'><title>Own</title><h1>Own</h1>")
-print(page, random.SystemRandom().random())""", id="saves"),
+print(page, random.SystemRandom().random())""",
+        id="saves",
+    ),
 ]
 
 
@@ -74,13 +90,20 @@ def course(tmp_path_factory):
         (root / folder).mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(root / "assets" / "square.png")
     (root / "package" / "module.py").write_text("x = 1\n")
-    (root / "pyproject.toml").write_text('[project]\nurls = {Repository = "https://github.com/ada/course"}\n')
-    (root / "README.md").write_text("# Tiny course\n\n![A square](assets/square.png)\n\n"
-                                    "[first](notebooks/00_first.ipynb) [third](notebooks/02_third.ipynb) "
-                                    "[sheet](SHEET.md)\n")
+    (root / "pyproject.toml").write_text(
+        '[project]\nurls = {Repository = "https://github.com/ada/course"}\n'
+    )
+    (root / "README.md").write_text(
+        "# Tiny course\n\n![A square](assets/square.png)\n\n"
+        "[first](notebooks/00_first.ipynb) [third](notebooks/02_third.ipynb) "
+        "[sheet](SHEET.md)\n"
+    )
     (root / "SHEET.md").write_text("# Sheet\n\n[home](README.md)\n")
     write(root / "notebooks" / "00_first.ipynb", FIRST)
-    write(root / "notebooks" / "01_second.ipynb", [new_markdown_cell("# 01 · Second"), new_code_cell("1 + 1")])
+    write(
+        root / "notebooks" / "01_second.ipynb",
+        [new_markdown_cell("# 01 · Second"), new_code_cell("1 + 1")],
+    )
     return root
 
 
@@ -98,17 +121,27 @@ def pages(course):
 
 def loaded(text):
     """What a page loads by itself."""
-    return re.findall(r'<(?:script|img|iframe|source)[^>]*\ssrc(?:set)?="([^"]*)"|<link[^>]*href="([^"]*)"', text)
+    return re.findall(
+        r'<(?:script|img|iframe|source)[^>]*\ssrc(?:set)?="([^"]*)"|<link[^>]*href="([^"]*)"', text
+    )
 
 
 # The pages
 
+
 def test_every_page_has_its_title_its_language_and_ways_on(pages):
     assert list(pages) == ["index.html", "00_first.html", "01_second.html", "sheet.html"]
     titles = [re.search("<title>(.*)</title>", text)[1] for text in pages.values()]
-    assert titles == ["Tiny course", "00 · First · Tiny course", "01 · Second · Tiny course",
-                      "Sheet · Tiny course"]
-    assert all('<html lang="en">' in text and 'class="skip" href="#content"' in text for text in pages.values())
+    assert titles == [
+        "Tiny course",
+        "00 · First · Tiny course",
+        "01 · Second · Tiny course",
+        "Sheet · Tiny course",
+    ]
+    assert all(
+        '<html lang="en">' in text and 'class="skip" href="#content"' in text
+        for text in pages.values()
+    )
     assert '<a rel="next" href="00_first.html">00 · First →</a>' in pages["index.html"]
     assert 'rel="prev"' not in pages["00_first.html"]
     assert '<a rel="next" href="01_second.html">01 · Second →</a>' in pages["00_first.html"]
@@ -120,9 +153,15 @@ def test_links_lead_to_pages_and_else_to_the_repository(pages):
     assert '<a href="00_first.html">first</a>' in pages["index.html"]
     assert '<a href="sheet.html">sheet</a>' in pages["index.html"]
     assert '<a href="index.html">home</a>' in pages["sheet.html"]
-    assert 'href="https://github.com/ada/course/blob/main/notebooks/02_third.ipynb"' in pages["index.html"]
+    assert (
+        'href="https://github.com/ada/course/blob/main/notebooks/02_third.ipynb"'
+        in pages["index.html"]
+    )
     assert '<a href="01_second.html">second</a>' in pages["00_first.html"]
-    assert 'href="https://github.com/ada/course/blob/main/course_lib/files.py"' in pages["00_first.html"]
+    assert (
+        'href="https://github.com/ada/course/blob/main/course_lib/files.py"'
+        in pages["00_first.html"]
+    )
     assert '<li><a href="#a-part">A part</a></li>' in pages["00_first.html"]
 
 
@@ -130,8 +169,10 @@ def test_nothing_comes_from_the_network_and_all_pictures_are_described(pages, co
     for text in pages.values():
         sources = [first or second for first, second in loaded(text)]
         assert "site.css" in sources
-        assert all(not re.match("https?:|//|data:", source) and (course / "site" / source).is_file()
-                   for source in sources), sources
+        assert all(
+            not re.match("https?:|//|data:", source) and (course / "site" / source).is_file()
+            for source in sources
+        ), sources
         assert all(re.search(r'\salt="[^"]+"', tag) for tag in re.findall(r"<img[^>]*>", text))
     assert '<a href="https://example.org/a">Open in Colab</a>' in pages["00_first.html"]
     assert site_problems(course / "site") == []
@@ -155,11 +196,13 @@ def test_figures_are_data_and_plotly_comes_once(pages, course):
     assert 'role="img" aria-label="A line &lt;/script&gt;."' in text
     assert "<noscript>" in text
     assert "which needs a kernel" in text
-    assert "<pre class=\"output\" tabindex=\"0\">IntSlider" not in text
+    assert '<pre class="output" tabindex="0">IntSlider' not in text
 
 
 def test_what_moves_has_a_still_for_who_wants_no_motion(pages, course):
-    found = re.search(r'reduced-motion: reduce\)" srcset="([^"]+)"><img[^>]*src="([^"]+)"', pages["00_first.html"])
+    found = re.search(
+        r'reduced-motion: reduce\)" srcset="([^"]+)"><img[^>]*src="([^"]+)"', pages["00_first.html"]
+    )
     still, moving = found.groups()
     assert moving == still.removesuffix("png") + "gif"
     with Image.open(course / "site" / still) as picture:
@@ -168,8 +211,13 @@ def test_what_moves_has_a_still_for_who_wants_no_motion(pages, course):
 
 def test_an_animation_of_the_library_stays_a_picture(tmp_path):
     """It brings a still of its own, which must not end up on the page as text."""
-    film = Animation([np.full((8, 8, 3), value, np.uint8) for value in (0, 255)], 2, "A tile that turns white.")
-    output = {"output_type": "display_data", "data": {"text/html": film._repr_html_(), "text/plain": "film"}}
+    film = Animation(
+        [np.full((8, 8, 3), value, np.uint8) for value in (0, 255)], 2, "A tile that turns white."
+    )
+    output = {
+        "output_type": "display_data",
+        "data": {"text/html": film._repr_html_(), "text/plain": "film"},
+    }
     shown = site_pages._output(output, tmp_path)
     assert shown.count("<picture>") == shown.count("<img") == 1
     assert "base64" not in shown
@@ -177,7 +225,10 @@ def test_an_animation_of_the_library_stays_a_picture(tmp_path):
 
 
 def test_a_progress_bar_that_comes_in_pieces_is_one_line():
-    pieces = [{"output_type": "stream", "name": "stderr", "text": [f"\r{share} %"]} for share in (0, 50, 100)]
+    pieces = [
+        {"output_type": "stream", "name": "stderr", "text": [f"\r{share} %"]}
+        for share in (0, 50, 100)
+    ]
     (joined,) = site_pages._joined(pieces)
     assert "".join(joined["text"]) == "\r0 %\r50 %\r100 %"
     assert len(site_pages._joined([pieces[0], {**pieces[1], "name": "stdout"}, pieces[2]])) == 3
@@ -200,6 +251,7 @@ def test_the_prose_of_every_lesson_and_text_can_be_published(monkeypatch, tmp_pa
 
 # What is run
 
+
 def test_a_lesson_is_run_again_only_if_it_or_the_library_has_changed(pages, course, capsys):
     module, command = course / "package" / "module.py", course / "package" / "commands" / "site.py"
 
@@ -213,8 +265,11 @@ def test_a_lesson_is_run_again_only_if_it_or_the_library_has_changed(pages, cour
     module.write_text("x = 2\n")
     text, unchanged = again()
     assert unchanged == 0
-    assert text != pages["00_first.html"]               # a new random number
-    write(course / "notebooks" / "01_second.ipynb", [new_markdown_cell("# 01 · Second"), new_code_cell("2 + 2")])
+    assert text != pages["00_first.html"]  # a new random number
+    write(
+        course / "notebooks" / "01_second.ipynb",
+        [new_markdown_cell("# 01 · Second"), new_code_cell("2 + 2")],
+    )
     assert again() == (text, 1)
 
 
@@ -223,18 +278,32 @@ def test_a_failing_lesson_names_its_cell_and_the_ones_before_are_kept(tmp_path, 
     write(good, [new_code_cell("1")])
     write(bad, [new_markdown_cell("# Bad"), new_code_cell("1 / 0", id="divides")])
     site.executed(good, tmp_path / "kept")
-    with pytest.raises(ValueError, match=r"01_bad.ipynb fails at cell 'divides', number 2: ZeroDivisionError: div"):
+    with pytest.raises(
+        ValueError, match=r"01_bad.ipynb fails at cell 'divides', number 2: ZeroDivisionError: div"
+    ):
         site.executed(bad, tmp_path / "kept")
     assert [path.name for path in (tmp_path / "kept").glob("*.ipynb")] == ["00_good.ipynb"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal there")
 def test_ctrl_c_stops_at_once_and_leaves_nothing_half(tmp_path):
-    write(tmp_path / "00_long.ipynb", [new_code_cell("open('begun', 'w'); import time; time.sleep(600)")])
-    code = ("import sys; from pathlib import Path; from course_lib.commands import site\n"
-            "try: site.executed(Path('00_long.ipynb'), Path('kept'))\nexcept KeyboardInterrupt: sys.exit(130)")
-    run = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-                           env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True)
+    write(
+        tmp_path / "00_long.ipynb",
+        [new_code_cell("open('begun', 'w'); import time; time.sleep(600)")],
+    )
+    code = (
+        "import sys; from pathlib import Path; from course_lib.commands import site\ntry:"
+        " site.executed(Path('00_long.ipynb'), Path('kept'))\nexcept KeyboardInterrupt:"
+        " sys.exit(130)"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
     for _ in range(3000):
         if (tmp_path / "begun").exists():
             break
@@ -254,27 +323,43 @@ def test_a_lesson_that_is_not_there_is_refused(lessons, tmp_path, capsys):
 
 # What is refused
 
-GOOD = '<!doctype html><html lang="en"><head><title>A</title></head><body><h1 id="a">A</h1>{}</body></html>'
+GOOD = (
+    '<!doctype html><html lang="en"><head><title>A</title></head><body><h1'
+    ' id="a">A</h1>{}</body></html>'
+)
 
 
-@pytest.mark.parametrize(("planted", "words"), [
-    ('<img src="a.png" alt=" ">', "no alternative text"), ('<img src="https://a.org/a.png" alt="a">', "the network"),
-    ('<script src="//cdn.a.org/a.js"></script>', "from the network"), ('<a href="gone.html">x</a>', "leads nowhere"),
-    ('<link rel="stylesheet" href="http://a.org/a.css">', "from the network"), ("<h3>x</h3>", "an h3 follows an h1"),
-    ('<style>p { background: url("https://a.org/a") }</style>', "the network"),
-    ('<iframe src="a.html"></iframe>', "no title"), ('<p id="a">x</p>', "used twice"),
-    ('<a href="#b">x</a>', "leads nowhere"), ('<img src="gone.png" alt="a">', "leads nowhere"),
-    ('<iframe title="a" srcdoc="&lt;script src=https://a.org/a.js&gt;"></iframe>', "from the network"),
-    ('<div style="background: url(https://a.org/a)"></div>', "from the network"),
-    (f"<p>{'iVBORw0KGgo' * 50}</p>", "shows data or markup as if it were text"),
-    ("<p>&lt;caption>A table</p>", "shows data or markup as if it were text"),
-])
+@pytest.mark.parametrize(
+    ("planted", "words"),
+    [
+        ('<img src="a.png" alt=" ">', "no alternative text"),
+        ('<img src="https://a.org/a.png" alt="a">', "the network"),
+        ('<script src="//cdn.a.org/a.js"></script>', "from the network"),
+        ('<a href="gone.html">x</a>', "leads nowhere"),
+        ('<link rel="stylesheet" href="http://a.org/a.css">', "from the network"),
+        ("<h3>x</h3>", "an h3 follows an h1"),
+        ('<style>p { background: url("https://a.org/a") }</style>', "the network"),
+        ('<iframe src="a.html"></iframe>', "no title"),
+        ('<p id="a">x</p>', "used twice"),
+        ('<a href="#b">x</a>', "leads nowhere"),
+        ('<img src="gone.png" alt="a">', "leads nowhere"),
+        (
+            '<iframe title="a" srcdoc="&lt;script src=https://a.org/a.js&gt;"></iframe>',
+            "from the network",
+        ),
+        ('<div style="background: url(https://a.org/a)"></div>', "from the network"),
+        (f"<p>{'iVBORw0KGgo' * 50}</p>", "shows data or markup as if it were text"),
+        ("<p>&lt;caption>A table</p>", "shows data or markup as if it were text"),
+    ],
+)
 def test_a_planted_fault_on_a_page_is_found(planted, words, tmp_path):
     (tmp_path / "a.png").touch()
     (tmp_path / "a.html").write_text(GOOD.format(""))
     assert site_problems(tmp_path) == []
     (tmp_path / "b.html").write_text(GOOD.format(planted))
-    assert any(problem.startswith("b.html: ") and words in problem for problem in site_problems(tmp_path))
+    assert any(
+        problem.startswith("b.html: ") and words in problem for problem in site_problems(tmp_path)
+    )
 
 
 def test_a_page_without_language_or_title_is_found(tmp_path):
@@ -285,15 +370,18 @@ def test_a_page_without_language_or_title_is_found(tmp_path):
 def test_a_page_with_a_fault_is_not_published(course, pages, tmp_path):
     write(tmp_path / "00_first.ipynb", [new_markdown_cell("# A\n\n#### Too deep")])
     for name in ("README.md", "pyproject.toml"):
-        (tmp_path / name).write_text((course / name).read_text().replace("![A square](assets/square.png)", ""))
+        (tmp_path / name).write_text(
+            (course / name).read_text().replace("![A square](assets/square.png)", "")
+        )
     with pytest.raises(ValueError, match=r"00_first\.html: an h4 follows an h1"):
         site.build(tmp_path, [tmp_path / "00_first.ipynb"], tmp_path / "site")
 
 
 # Light and dark
 
+
 def luminance(colour):
-    channels = [int(colour[at:at + 2], 16) / 255 for at in (1, 3, 5)]
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -306,14 +394,21 @@ def test_all_text_has_contrast(scheme):
     assert len(colours) == 11
     for name in set(colours) - {"paper", "panel", "line"}:
         for ground in ("paper", "panel"):
-            bright, dim = sorted((luminance(colours[name]), luminance(colours[ground])), reverse=True)
+            bright, dim = sorted(
+                (luminance(colours[name]), luminance(colours[ground])), reverse=True
+            )
             assert (bright + 0.05) / (dim + 0.05) >= 4.5, (name, ground)
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_the_pages_without_a_network(browser, pages, course, scheme):
-    context, said = browser.new_context(offline=True, color_scheme=scheme, viewport={"width": 400, "height": 800}), []
+    context, said = (
+        browser.new_context(
+            offline=True, color_scheme=scheme, viewport={"width": 400, "height": 800}
+        ),
+        [],
+    )
     page = context.new_page()
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
@@ -334,12 +429,15 @@ def test_a_browser_shows_the_pages_without_a_network(browser, pages, course, sch
 
 # The workflow
 
+
 def test_the_workflow_publishes_what_make_site_writes():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "site.yml").read_text())
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     commands = [step["run"] for step in steps if "run" in step]
     assert any(command.startswith("make site") for command in commands)
-    uploads = [step["with"]["path"] for step in steps if "upload-pages-artifact" in step.get("uses", "")]
+    uploads = [
+        step["with"]["path"] for step in steps if "upload-pages-artifact" in step.get("uses", "")
+    ]
     assert uploads == ["site"]
     (kept,) = [step["with"]["path"] for step in steps if "actions/cache" in step.get("uses", "")]
     assert kept == "build/site"

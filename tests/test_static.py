@@ -60,14 +60,22 @@ def test_course_architecture_is_a_slim_resnet50(random_extractor):
 
 
 def test_equals_torchvision_on_normalised_images(random_extractor, images):
-    reference = torchvision.models.resnet50(width_per_group=16, replace_stride_with_dilation=[False, False, True])
+    reference = torchvision.models.resnet50(
+        width_per_group=16, replace_stride_with_dilation=[False, False, True]
+    )
     reference.fc = nn.Identity()
-    reference.load_state_dict({name.removeprefix("backbone."): tensor
-                               for name, tensor in random_extractor.state_dict().items()})
+    reference.load_state_dict(
+        {
+            name.removeprefix("backbone."): tensor
+            for name, tensor in random_extractor.state_dict().items()
+        }
+    )
     normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.no_grad():
         torch.testing.assert_close(random_extractor(images), reference.eval()(normalise(images)))
-        torch.testing.assert_close(random_extractor.tokens(images).mean(1), random_extractor(images))
+        torch.testing.assert_close(
+            random_extractor.tokens(images).mean(1), random_extractor(images)
+        )
 
 
 def test_resizing_antialiases(random_extractor):
@@ -82,16 +90,28 @@ def test_resizing_antialiases(random_extractor):
 
 def test_first_four_convolutions_are_frozen_with_their_batch_norms(course_file, images):
     extractor = StaticFeatureExtractor()
-    frozen = {name.removesuffix(".weight") for name, parameter in extractor.backbone.named_parameters()
-              if not parameter.requires_grad and parameter.ndim == 4}
+    frozen = {
+        name.removesuffix(".weight")
+        for name, parameter in extractor.backbone.named_parameters()
+        if not parameter.requires_grad and parameter.ndim == 4
+    }
     assert frozen == FIRST_FOUR
     before = {name: tensor.clone() for name, tensor in extractor.state_dict().items()}
     extractor.train()
     extractor(images).square().mean().backward()
     torch.optim.SGD((p for p in extractor.parameters() if p.requires_grad), lr=0.1).step()
-    changed = {name for name, tensor in extractor.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert not [name for name in changed if name.startswith(("backbone.conv1.", "backbone.bn1.",
-                                                             "backbone.layer1.0.conv", "backbone.layer1.0.bn"))]
+    changed = {
+        name
+        for name, tensor in extractor.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
+    assert not [
+        name
+        for name in changed
+        if name.startswith(
+            ("backbone.conv1.", "backbone.bn1.", "backbone.layer1.0.conv", "backbone.layer1.0.bn")
+        )
+    ]
     assert "backbone.layer1.1.conv1.weight" in changed
     assert "backbone.layer1.1.bn1.running_mean" in changed
     assert extractor.backbone.layer1[1].bn1.training
@@ -109,8 +129,12 @@ def test_freeze_counts_and_random_weights_freeze_nothing(random_extractor):
 def test_course_weights_survive_the_file(course_file, random_extractor, images):
     extractor = StaticFeatureExtractor(image_size=112).eval()
     assert extractor.hash == files.sha256(course_file)
-    assert files.load_tensors(course_file)[1] == {"recipe": "test", "backbone": "resnet50", "width_per_group": 16,
-                                                  "feature_dim": None}
+    assert files.load_tensors(course_file)[1] == {
+        "recipe": "test",
+        "backbone": "resnet50",
+        "width_per_group": 16,
+        "feature_dim": None,
+    }
     assert {parameter.dtype for parameter in extractor.parameters()} == {torch.float32}
     assert course_file.stat().st_size < 12.5e6
     with torch.no_grad():
@@ -139,15 +163,18 @@ def test_chunks_change_nothing_but_memory(images):
     assert relative_error(chunked, extractor.eval().tokens(batch)) < 1e-5
 
 
-@pytest.mark.parametrize(("bad", "words"), [
-    (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "/ 255"),
-    (torch.full((1, 3, 8, 8), 255.0), "255"),
-    (torch.full((1, 3, 8, 8), -0.5), "-0.5"),
-    (torch.full((1, 3, 8, 8), float("nan")), "nan"),
-    (torch.zeros(1, 4, 8, 8), r"\(1, 4, 8, 8\)"),
-    (torch.zeros(3, 8, 8), "batch axis"),
-    (torch.zeros(0, 3, 8, 8), "empty"),
-])
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "/ 255"),
+        (torch.full((1, 3, 8, 8), 255.0), "255"),
+        (torch.full((1, 3, 8, 8), -0.5), "-0.5"),
+        (torch.full((1, 3, 8, 8), float("nan")), "nan"),
+        (torch.zeros(1, 4, 8, 8), r"\(1, 4, 8, 8\)"),
+        (torch.zeros(3, 8, 8), "batch axis"),
+        (torch.zeros(0, 3, 8, 8), "empty"),
+    ],
+)
 def test_bad_images_get_one_sentence(random_extractor, bad, words):
     for method in (random_extractor, random_extractor.tokens):
         with pytest.raises(ValueError, match=words) as error:
@@ -167,7 +194,9 @@ def test_bad_choices_get_one_sentence(course_file, tmp_path):
     with pytest.raises(FileNotFoundError, match="'imagnet' is no file"):
         StaticFeatureExtractor(weights="imagnet")
     foreign = tmp_path / "foreign.safetensors"
-    files.save_tensors(foreign, {"a": torch.zeros(2)}, {"backbone": "resnet50", "width_per_group": 16})
+    files.save_tensors(
+        foreign, {"a": torch.zeros(2)}, {"backbone": "resnet50", "width_per_group": 16}
+    )
     with pytest.raises(ValueError, match="do not fit"):
         StaticFeatureExtractor(weights=foreign)
     course_file.write_bytes(course_file.read_bytes()[:1000])
@@ -219,8 +248,14 @@ def test_pooling_is_the_mean_of_the_tokens(random_extractor, images):
 def test_freezing_returns_convolutions_with_their_batch_norms():
     network = torchvision.models.resnet18().train()
     frozen = freeze_first(network, 3)
-    assert frozen == [network.conv1, network.bn1, network.layer1[0].conv1, network.layer1[0].bn1,
-                      network.layer1[0].conv2, network.layer1[0].bn2]
+    assert frozen == [
+        network.conv1,
+        network.bn1,
+        network.layer1[0].conv1,
+        network.layer1[0].bn1,
+        network.layer1[0].conv2,
+        network.layer1[0].bn2,
+    ]
     assert not any(parameter.requires_grad for layer in frozen for parameter in layer.parameters())
     assert [layer.training for layer in frozen[1::2]] == [False] * 3
     assert network.layer1[1].bn1.training
@@ -237,13 +272,17 @@ def test_training_mode_keeps_frozen_batch_norms_in_evaluation_mode(course_file):
     assert not nn.Sequential(extractor).train()[0].backbone.bn1.training
 
 
-@pytest.mark.parametrize(("backbone", "size", "channels"), [("resnet34", 224, 512), ("resnext50_32x4d", 112, 2048)])
+@pytest.mark.parametrize(
+    ("backbone", "size", "channels"), [("resnet34", 224, 512), ("resnext50_32x4d", 112, 2048)]
+)
 def test_other_resnets_by_name(backbone, size, channels, tmp_path):
     extractor = StaticFeatureExtractor(backbone=backbone, weights=None, image_size=size).eval()
     with torch.no_grad():
         assert extractor.tokens(torch.rand(1, 3, size, size)).shape == (1, 49, channels)
     extractor.save(tmp_path / "mine.safetensors")
-    again = StaticFeatureExtractor(backbone=backbone, weights=tmp_path / "mine.safetensors", image_size=size)
+    again = StaticFeatureExtractor(
+        backbone=backbone, weights=tmp_path / "mine.safetensors", image_size=size
+    )
     assert again.hash == files.sha256(tmp_path / "mine.safetensors")
 
 
@@ -271,7 +310,8 @@ def test_the_shipped_head_reads_the_attributes_of_unseen_faces():
         logits = head(static(torch.stack([item["image"] for item in items]), chunk=16))
     target = torch.stack([item["target"] for item in items]).bool()
     majority = torch.maximum(target.float().mean(0), 1 - target.float().mean(0)).mean()
-    assert ((logits > 0) == target).float().mean() > 0.5 * (1 + majority)   # half of what the majority gets wrong
+    # half of what the majority gets wrong
+    assert ((logits > 0) == target).float().mean() > 0.5 * (1 + majority)
 
 
 def test_the_shipped_head_refuses_another_extractor(random_extractor):

@@ -1,4 +1,6 @@
-"""Statistics of attention against plain loops, what diagnosis says of made faults, and rollout by hand."""
+"""Statistics of attention against plain loops, what diagnosis says of made faults, and rollout by
+hand.
+"""
 
 import math
 
@@ -20,8 +22,14 @@ from course_lib.analysis.statistics import (
     effective_support,
 )
 
-PICTURES = {"uniform", "collapsed", "one key only", "no distribution", "the same for every input",
-            "unstable over steps"}
+PICTURES = {
+    "uniform",
+    "collapsed",
+    "one key only",
+    "no distribution",
+    "the same for every input",
+    "unstable over steps",
+}
 
 
 def random_attention(*shape, sharp=1.0, seed=0):
@@ -41,11 +49,27 @@ def test_statistics_equal_plain_loops(queries, keys, seed):
     w = weights[1, 2].double().numpy()
     rows = [-sum(p * math.log(p) for p in row if p > 0) for row in w]
     x, y = [(i + 0.5) / queries for i in range(queries)], [(j + 0.5) / keys for j in range(keys)]
-    far = sum(w[i, j] * abs(x[i] - y[j]) * keys for i in range(queries) for j in range(keys)) / queries
-    expected = {"mean": w.mean(), "max": w.max(), "sparsity": (w < 0.01).mean(), "entropy": np.mean(rows),
-                "support": np.mean([math.exp(row) for row in rows]), "sink": w.sum(0).max() / queries, "distance": far,
-                "similarity": np.mean([np.mean([np.sqrt(weights[1, 2, q] * weights[1, h, q]).sum()
-                                                for q in range(queries)]) for h in (0, 1)])}
+    far = (
+        sum(w[i, j] * abs(x[i] - y[j]) * keys for i in range(queries) for j in range(keys))
+        / queries
+    )
+    expected = {
+        "mean": w.mean(),
+        "max": w.max(),
+        "sparsity": (w < 0.01).mean(),
+        "entropy": np.mean(rows),
+        "support": np.mean([math.exp(row) for row in rows]),
+        "sink": w.sum(0).max() / queries,
+        "distance": far,
+        "similarity": np.mean(
+            [
+                np.mean(
+                    [np.sqrt(weights[1, 2, q] * weights[1, h, q]).sum() for q in range(queries)]
+                )
+                for h in (0, 1)
+            ]
+        ),
+    }
     for name, value in expected.items():
         assert float(found[name][1, 2]) == pytest.approx(float(value), abs=2e-5), name
     if queries > 1 and w.std(0).max() > 1e-6:
@@ -57,9 +81,16 @@ def test_statistics_equal_plain_loops(queries, keys, seed):
 
 def test_patterns_are_told_apart():
     size, blocks = 24, torch.block_diag(*[torch.full((6, 6), 1 / 6)] * 4)[None, None]
-    shown = {"diagonal": torch.eye(size)[None, None], "reversed": torch.eye(size).flip(0)[None, None],
-             "uniform": torch.full((1, 1, size, size), 1 / size), "sink": one_hot([0] * size, size), "blocks": blocks}
-    found = {name: {k: float(v) for k, v in attention_statistics(w).items()} for name, w in shown.items()}
+    shown = {
+        "diagonal": torch.eye(size)[None, None],
+        "reversed": torch.eye(size).flip(0)[None, None],
+        "uniform": torch.full((1, 1, size, size), 1 / size),
+        "sink": one_hot([0] * size, size),
+        "blocks": blocks,
+    }
+    found = {
+        name: {k: float(v) for k, v in attention_statistics(w).items()} for name, w in shown.items()
+    }
     assert found["diagonal"]["diagonality"] == pytest.approx(1)
     assert found["reversed"]["diagonality"] == pytest.approx(-1)
     assert found["uniform"]["diagonality"] == pytest.approx(0, abs=1e-6)
@@ -87,7 +118,8 @@ def test_block_structure_is_the_adjusted_share_of_variance():
 def test_distance_on_a_grid_leaves_the_class_token_out():
     weights = torch.zeros(1, 1, 7, 7)
     weights[..., 0] = 0.5
-    for patch, neighbour in enumerate([3, 4, 5, 0, 1, 2]):          # the patch below or above, in 2 rows of 3
+    # the patch below or above, in 2 rows of 3
+    for patch, neighbour in enumerate([3, 4, 5, 0, 1, 2]):
         weights[0, 0, 1 + patch, 1 + neighbour] = 0.5
     weights[0, 0, 0, 0] = 1
     assert float(attention_statistics(weights, grid=(2, 3))["distance"]) == pytest.approx(1)
@@ -101,11 +133,18 @@ def test_half_precision_and_fully_masked_rows_are_attention():
     assert torch.isfinite(attention_statistics(weights)["entropy"]).all()
 
 
-@pytest.mark.parametrize(("weights", "message"), [
-    (torch.rand(2, 2, 4, 4), "sums to"), (-torch.ones(1, 1, 2, 2), "smallest is -1"),
-    (torch.full((1, 1, 2, 2), torch.nan), "NaN"), (torch.rand(5), "batch heads queries keys"),
-    (torch.zeros(1, 2, 0, 4), "batch heads queries keys"),
-    (random_attention(1, 1, 5, 3).mT, "columns sum to 1"), (torch.randn(1, 1, 3, 3).half() - 3, "no distribution")])
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (torch.rand(2, 2, 4, 4), "sums to"),
+        (-torch.ones(1, 1, 2, 2), "smallest is -1"),
+        (torch.full((1, 1, 2, 2), torch.nan), "NaN"),
+        (torch.rand(5), "batch heads queries keys"),
+        (torch.zeros(1, 2, 0, 4), "batch heads queries keys"),
+        (random_attention(1, 1, 5, 3).mT, "columns sum to 1"),
+        (torch.randn(1, 1, 3, 3).half() - 3, "no distribution"),
+    ],
+)
 def test_what_is_no_attention_is_refused_and_diagnosed(weights, message):
     with pytest.raises(ValueError, match=message) as error:
         attention_statistics(weights)
@@ -120,13 +159,21 @@ def many(shape, sharp, steps):
     return [random_attention(*shape, sharp=sharp, seed=step) for step in range(steps)]
 
 
-@pytest.mark.parametrize(("weights", "name"), [
-    (torch.full((2, 4, 9, 9), 1 / 9), "uniform"), (one_hot([2] * 9, 9).expand(1, 4, 9, 9), "collapsed"),
-    (torch.ones(3, 4, 9, 1), "one key only"), (random_attention(1, 2, 9, 9).expand(4, 2, 9, 9),
-                                               "the same for every input"),
-    (many((1, 2, 9, 9), 30, 5), "unstable over steps"), (None, "nothing captured"), ([], "nothing captured"),
-    ({}, "nothing captured"), (MemoryError("tried 8 GB"), "out of memory"),
-    (torch.full((2, 1, 9, 4), 2.0), "no distribution")])
+@pytest.mark.parametrize(
+    ("weights", "name"),
+    [
+        (torch.full((2, 4, 9, 9), 1 / 9), "uniform"),
+        (one_hot([2] * 9, 9).expand(1, 4, 9, 9), "collapsed"),
+        (torch.ones(3, 4, 9, 1), "one key only"),
+        (random_attention(1, 2, 9, 9).expand(4, 2, 9, 9), "the same for every input"),
+        (many((1, 2, 9, 9), 30, 5), "unstable over steps"),
+        (None, "nothing captured"),
+        ([], "nothing captured"),
+        ({}, "nothing captured"),
+        (MemoryError("tried 8 GB"), "out of memory"),
+        (torch.full((2, 1, 9, 4), 2.0), "no distribution"),
+    ],
+)
 def test_each_fault_is_named_with_its_remedy_and_picture(weights, name):
     findings = {finding.name: finding for finding in diagnose(weights)}
     assert name in findings
@@ -179,9 +226,12 @@ def test_check_returns_the_weights_themselves():
 
 @given(keys=st.integers(1, 8), seed=st.integers(0, 99))
 def test_agreement_is_what_the_total_variation_leaves(keys, seed):
-    weights, truth = random_attention(3, 4, keys, sharp=3, seed=seed), random_attention(3, 4, keys, seed=seed + 100)
+    weights, truth = (
+        random_attention(3, 4, keys, sharp=3, seed=seed),
+        random_attention(3, 4, keys, seed=seed + 100),
+    )
     apart = torch.zeros(3, 4)
-    for chosen in range(2**keys):                       # the total variation, as it is defined: over all sets of keys
+    for chosen in range(2**keys):  # the total variation, as it is defined: over all sets of keys
         keep = torch.tensor([chosen >> key & 1 for key in range(keys)]).float()
         apart = torch.maximum(apart, ((weights - truth) * keep).sum(-1).abs())
     assert torch.allclose(agreement(weights, truth), 1 - apart, atol=1e-6)
@@ -197,13 +247,18 @@ def test_support_counts_evenly_watched_keys():
 
 def test_pictures_say_their_numbers(tmp_path):
     weights = random_attention(2, 4, 6, 5, sharp=2)
-    picture = attention_pictures.plot_attention_map(weights, tmp_path / "map.png", query_names="abcdef")
+    picture = attention_pictures.plot_attention_map(
+        weights, tmp_path / "map.png", query_names="abcdef"
+    )
     assert (tmp_path / "map.png").stat().st_size > 1000
     assert f"{weights[0].mean(0).max():.2f}" in picture.description
     with pytest.raises(ValueError, match="3 names for 5 keys"):
         attention_pictures.plot_attention_map(weights, key_names="abc")
     assert "4 maps" in attention_pictures.plot_heads(weights).description
-    assert "eye looks effectively" in attention_pictures.plot_heads(torch.eye(5), names=["eye"]).description
+    assert (
+        "eye looks effectively"
+        in attention_pictures.plot_heads(torch.eye(5), names=["eye"]).description
+    )
     with pytest.raises(ValueError, match="2 names for 4 maps"):
         attention_pictures.plot_heads(weights, names="ab")
     with pytest.raises(ValueError, match="queries and keys"):
@@ -227,8 +282,10 @@ def test_an_animation_has_a_frame_a_step_on_one_scale():
     steps = [torch.eye(n)[None, None] for n in (5, 5, 5)]
     animation = attention_pictures.animate_attention(steps)
     assert len(animation.frames) == 3
-    assert (animation.frames[1] != animation.frames[0]).any()       # the step's number
-    large = attention_pictures.animate_attention([random_attention(1, 1, 20, 20, seed=s, sharp=3) for s in range(2)])
+    assert (animation.frames[1] != animation.frames[0]).any()  # the step's number
+    large = attention_pictures.animate_attention(
+        [random_attention(1, 1, 20, 20, seed=s, sharp=3) for s in range(2)]
+    )
     assert (large.frames[0] != large.frames[1]).mean() > 0.05
     with pytest.raises(ValueError, match="one layer at a time"):
         attention_pictures.animate_attention([torch.eye(3), torch.eye(4)])

@@ -30,26 +30,37 @@ def assert_same(items, others):
         assert item.keys() == other.keys()
         for key in item:
             assert torch.equal(torch.as_tensor(item[key]), torch.as_tensor(other[key])), key
-            assert not isinstance(item[key], torch.Tensor) or item[key].dtype == other[key].dtype, key
+            assert not isinstance(item[key], torch.Tensor) or item[key].dtype == other[key].dtype, (
+                key
+            )
 
 
 @pytest.fixture
 def no_drawing(monkeypatch):
     """From now on, whoever draws fails."""
+
     def refuse():
         def draw(*args, **kwargs):
             raise AssertionError("drawn, not read")
+
         monkeypatch.setattr(faces_module, "draw_face", draw)
+
     return refuse
 
 
-@pytest.mark.parametrize("settings", [{}, {"size": 45, "images_per_person": 3, "label_noise": 0.2},
-                                      {"regions": False, "difficulty": "hard"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"size": 45, "images_per_person": 3, "label_noise": 0.2},
+        {"regions": False, "difficulty": "hard"},
+    ],
+)
 def test_items_are_the_same_drawn_and_read(tmp_path, no_drawing, settings):
     plain = list(faces(False, **settings))
-    assert_same(faces(tmp_path, **settings), plain)         # drawn, and kept
+    assert_same(faces(tmp_path, **settings), plain)  # drawn, and kept
     no_drawing()
-    assert_same(faces(tmp_path, **settings), plain)         # read
+    assert_same(faces(tmp_path, **settings), plain)  # read
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -62,8 +73,17 @@ def test_items_read_can_be_changed_without_changing_the_file(tmp_path):
     assert_same([dataset[0]], [faces(False)[0]])
 
 
-@pytest.mark.parametrize("other", [{"n": 11}, {"size": 33}, {"difficulty": "hard"}, {"label_noise": 0.1},
-                                   {"regions": False}, {"images_per_person": 2}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"n": 11},
+        {"size": 33},
+        {"difficulty": "hard"},
+        {"label_noise": 0.1},
+        {"regions": False},
+        {"images_per_person": 2},
+    ],
+)
 def test_other_settings_have_a_file_of_their_own(tmp_path, other):
     assert faces(tmp_path).stored.path != faces(tmp_path, **other).stored.path
 
@@ -72,7 +92,7 @@ def test_workers_fill_one_file_that_all_read(tmp_path, no_drawing):
     dataset = faces(tmp_path)
     assert_same(DataLoader(dataset, batch_size=None, num_workers=2), faces(False))
     no_drawing()
-    assert_same(dataset, faces(tmp_path))                   # opened before the workers wrote, and after
+    assert_same(dataset, faces(tmp_path))  # opened before the workers wrote, and after
     assert_same(DataLoader(dataset, batch_size=None, num_workers=2), dataset)
 
 
@@ -127,8 +147,10 @@ def test_a_killed_process_loses_nothing_and_leaves_nothing_half(tmp_path, monkey
     plain = faces(False, n)
     assert_same([dataset[held[-1]], dataset[held[0]]], [plain[held[-1]], plain[held[0]]])
     drawn, draw = [], faces_module.draw_face
-    monkeypatch.setattr(faces_module, "draw_face", lambda *args, **more: drawn.append(1) or draw(*args, **more))
-    faces(tmp_path, n).fill_cache(workers=0)                # goes on where it stopped
+    monkeypatch.setattr(
+        faces_module, "draw_face", lambda *args, **more: drawn.append(1) or draw(*args, **more)
+    )
+    faces(tmp_path, n).fill_cache(workers=0)  # goes on where it stopped
     assert len(drawn) == n - len(held)
     monkeypatch.undo()
     everything = list(plain)
@@ -152,7 +174,7 @@ def test_half_a_record_is_no_record(tmp_path, capsys):
         assert stored.get(index) is None
     assert capsys.readouterr().out.count("does not match its checksum is made again") == 1
     assert_same(dataset, plain)
-    assert all(stored.get(index) is not None for index in range(len(dataset)))      # and is mended
+    assert all(stored.get(index) is not None for index in range(len(dataset)))  # and is mended
 
 
 @given(st.binary(min_size=1, max_size=40), st.integers(0, 10_000), st.integers(1, 255))
@@ -165,17 +187,20 @@ def test_any_changed_byte_is_found(tmp_path_factory, content, place, change):
     assert stored.get(2) is None
     raw = bytearray(stored.path.read_bytes())
     first = len(raw) - 2 * stored.dtype.itemsize
-    raw[first + place % stored.dtype.itemsize] ^= change    # of record 1 of 0, 1, 2
+    raw[first + place % stored.dtype.itemsize] ^= change  # of record 1 of 0, 1, 2
     stored.path.write_bytes(raw)
-    assert StoredItems(folder, "bytes", 3, [("content", np.uint8, (len(content),))], {}, "1").get(1) is None
+    assert (
+        StoredItems(folder, "bytes", 3, [("content", np.uint8, (len(content),))], {}, "1").get(1)
+        is None
+    )
 
 
 def test_a_record_counts_in_its_own_place_only(tmp_path):
     stored = StoredItems(tmp_path, "bytes", 2, [("content", np.uint8, 16)], {}, "1")
     stored.put(0, {"content": 7})
     raw, size = stored.path.read_bytes(), stored.dtype.itemsize
-    header, mark = raw[:-2 * (8 + size)], raw[-2 * (8 + size):][:8]
-    stored.path.write_bytes(header + 2 * mark + 2 * raw[-2 * size:-size])
+    header, mark = raw[: -2 * (8 + size)], raw[-2 * (8 + size) :][:8]
+    stored.path.write_bytes(header + 2 * mark + 2 * raw[-2 * size : -size])
     assert stored.get(0) is not None
     assert stored.get(1) is None
 
@@ -251,7 +276,9 @@ def test_the_version_follows_the_source(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no file system in memory here")
 def test_asking_for_what_is_missing_takes_no_room():
-    """In memory, looking into the hole of a file allocates it, and kills whoever looks when there is no room."""
+    """In memory, looking into the hole of a file allocates it, and kills whoever looks when there
+    is no room.
+    """
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         stored = faces(folder, 500).stored
         room = stored.path.stat().st_blocks
@@ -263,14 +290,14 @@ def test_asking_for_what_is_missing_takes_no_room():
 def test_a_full_disk_is_said_once_and_drawing_goes_on(tmp_path, capsys):
     dataset = faces(tmp_path)
     first = dataset[0]
-    dataset.stored.path = Path("/dev/full")                 # every write fails with ENOSPC
+    dataset.stored.path = Path("/dev/full")  # every write fails with ENOSPC
     plain = list(faces(False))
     assert_same(dataset, plain)
     said = capsys.readouterr().out
     assert "No space left on device" in said
     assert "make room" in said
     assert said.count("\n") == 1
-    assert_same([dataset[0]], [first])                      # what was kept is still read
+    assert_same([dataset[0]], [first])  # what was kept is still read
     with pytest.raises(OSError, match="takes no more; make room"):
         dataset.fill_cache(workers=0)
 
@@ -278,6 +305,7 @@ def test_a_full_disk_is_said_once_and_drawing_goes_on(tmp_path, capsys):
 def test_a_disk_full_from_the_start(tmp_path, capsys, monkeypatch):
     def no_room(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     monkeypatch.setattr(os, "truncate", no_room)
     dataset = faces(tmp_path)
     assert_same(dataset, faces(False))

@@ -1,4 +1,6 @@
-"""The detector of a model that says no to everything: when it speaks, what it turns up, and what survives a cut."""
+"""The detector of a model that says no to everything: when it speaks, what it turns up, and what
+survives a cut.
+"""
 
 import math
 import re
@@ -9,7 +11,13 @@ from test_fit import Killed
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_lib.training import Checkpoints, FocalLoss, WarmupCosine, fit, prediction_diversity_penalty
+from course_lib.training import (
+    Checkpoints,
+    FocalLoss,
+    WarmupCosine,
+    fit,
+    prediction_diversity_penalty,
+)
 from course_lib.training.losses import calculate_aggressive_pos_weights
 from course_lib.training.stuck import REMEDIES, AggressiveLoss, StuckDetector, red_flags
 
@@ -33,10 +41,19 @@ def loader(items: int = 40, rates: tuple = (0.1, 0.1, 0.2, 0.4)) -> DataLoader:
     return DataLoader(TensorDataset(torch.randn(items, 6), targets), 10)
 
 
-def watch(detector: StuckDetector, model: nn.Module, epochs: int = 5, loss=None, callbacks=(), rates=None) -> nn.Module:
+def watch(
+    detector: StuckDetector, model: nn.Module, epochs: int = 5, loss=None, callbacks=(), rates=None
+) -> nn.Module:
     data = loader(rates=rates) if rates else loader()
-    return fit(model, data, data, epochs=epochs, loss_function=loss or nn.BCEWithLogitsLoss(),
-               optimizer=torch.optim.SGD(model.parameters(), 0.25), callbacks=[*callbacks, detector])
+    return fit(
+        model,
+        data,
+        data,
+        epochs=epochs,
+        loss_function=loss or nn.BCEWithLogitsLoss(),
+        optimizer=torch.optim.SGD(model.parameters(), 0.25),
+        callbacks=[*callbacks, detector],
+    )
 
 
 def test_three_epochs_of_no_are_said_once(capsys):
@@ -46,8 +63,10 @@ def test_three_epochs_of_no_are_said_once(capsys):
         spoken = capsys.readouterr().out
         assert spoken.count("stuck after epoch") == said
         assert detector.stuck
-    assert spoken.startswith("stuck after epoch 3: 0.0% of the predictions are positive, 20.0% of the labels; try, in "
-                             "this order: double the learning rate; raise the weight cap to 100; ")
+    assert spoken.startswith(
+        "stuck after epoch 3: 0.0% of the predictions are positive, 20.0% of the labels; try, in "
+        "this order: double the learning rate; raise the weight cap to 100; "
+    )
     assert (run.log["valid_positive_rate"], run.log["valid_true_rate"]) == (0, pytest.approx(0.2))
     assert len(detector.history) == 6
 
@@ -59,10 +78,20 @@ def test_a_model_that_says_yes_is_not_stuck(capsys):
     assert "stuck" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("rate", "truth", "stuck"), [(0.049, 0.225, True), (0.051, 0.225, False), (0.03, 0.04, False),
-                                                      (0.019, 0.04, True), (0.0, 0.01, True)])
+@pytest.mark.parametrize(
+    ("rate", "truth", "stuck"),
+    [
+        (0.049, 0.225, True),
+        (0.051, 0.225, False),
+        (0.03, 0.04, False),
+        (0.019, 0.04, True),
+        (0.0, 0.01, True),
+    ],
+)
 def test_what_counts_as_stuck(rate, truth, stuck):
-    """Under 5 %, or under half of the truth where that is less: rare attributes alone are not stuck by being rare."""
+    """Under 5 %, or under half of the truth where that is less: rare attributes alone are not stuck
+    by being rare.
+    """
     detector = StuckDetector(NAMES)
     assert not detector.stuck
     detector.history = [{"positive_rate": rate, "true_rate": truth}]
@@ -75,17 +104,38 @@ def test_remedies_come_in_order_when_asked(capsys):
 
     class Look:
         def after_epoch(self, run):
-            rates.append((run.optimizer.param_groups[0]["lr"], loss.cap, loss.diversity, loss.factor, loss.boldness,
-                          loss.gamma))
+            rates.append(
+                (
+                    run.optimizer.param_groups[0]["lr"],
+                    loss.cap,
+                    loss.diversity,
+                    loss.factor,
+                    loss.boldness,
+                    loss.gamma,
+                )
+            )
 
     model = Stubborn(-3.0)
     data = loader()
-    fit(model, data, data, epochs=7, loss_function=loss, optimizer=torch.optim.SGD(model.parameters(), 0.25),
-        callbacks=[detector, Look()])
-    assert rates == [(0.5, 50, 0.1, 1, 0, 2), (0.5, 100, 0.1, 1, 0, 2), (0.5, 100, 1, 1, 0, 2),
-                     (0.5, 100, 1, 2, 0, 2), (0.5, 100, 1, 2, 0.1, 2), (0.5, 100, 1, 2, 0.1, 3),
-                     (0.5, 100, 1, 2, 0.1, 3)]
-    spoken = capsys.readouterr().out.splitlines()[1:]               # the first line names critical attributes
+    fit(
+        model,
+        data,
+        data,
+        epochs=7,
+        loss_function=loss,
+        optimizer=torch.optim.SGD(model.parameters(), 0.25),
+        callbacks=[detector, Look()],
+    )
+    assert rates == [
+        (0.5, 50, 0.1, 1, 0, 2),
+        (0.5, 100, 0.1, 1, 0, 2),
+        (0.5, 100, 1, 1, 0, 2),
+        (0.5, 100, 1, 2, 0, 2),
+        (0.5, 100, 1, 2, 0.1, 2),
+        (0.5, 100, 1, 2, 0.1, 3),
+        (0.5, 100, 1, 2, 0.1, 3),
+    ]
+    spoken = capsys.readouterr().out.splitlines()[1:]  # the first line names critical attributes
     for number, (line, (what, _)) in enumerate(zip(spoken[:6], REMEDIES, strict=True), start=1):
         assert line.endswith(f"remedy {number} of 6: {what}")
     assert spoken[6].endswith("all remedies are applied: look at the data and the labels")
@@ -114,7 +164,9 @@ def imbalanced(items: int = 400) -> TensorDataset:
     """Two attributes at 10 %, which what is seen makes likelier and never likely."""
     generator = torch.Generator().manual_seed(2)
     seen = torch.randn(items, 6, generator=generator)
-    return TensorDataset(seen, (torch.rand(items, 2, generator=generator) < torch.sigmoid(seen[:, :2] - 2.7)).float())
+    return TensorDataset(
+        seen, (torch.rand(items, 2, generator=generator) < torch.sigmoid(seen[:, :2] - 2.7)).float()
+    )
 
 
 def test_remedies_free_a_model_that_is_stuck():
@@ -123,9 +175,18 @@ def test_remedies_free_a_model_that_is_stuck():
         torch.manual_seed(0)
         model, loss = nn.Linear(6, 2), AggressiveLoss([0.1, 0.1], cap=1, gamma=0, diversity=0)
         detector = StuckDetector(NAMES[:2], loss=loss if apply else None)
-        fit(model, data, data, epochs=14, loss_function=loss, callbacks=[detector],
-            optimizer=torch.optim.SGD(model.parameters(), 0.5))
-        outcomes.append((detector.stuck, detector.applied > 1, detector.history[-1]["positive_rate"]))
+        fit(
+            model,
+            data,
+            data,
+            epochs=14,
+            loss_function=loss,
+            callbacks=[detector],
+            optimizer=torch.optim.SGD(model.parameters(), 0.5),
+        )
+        outcomes.append(
+            (detector.stuck, detector.applied > 1, detector.history[-1]["positive_rate"])
+        )
     assert outcomes[0][:2] == (True, False)
     assert outcomes[1][:2] == (False, True)
     assert outcomes[1][2] > 0.05 > outcomes[0][2]
@@ -149,8 +210,15 @@ def test_a_run_that_is_cut_off_goes_on_with_the_same_remedies(tmp_path):
         nn.init.constant_(model.bias, -9.0)
         data = DataLoader(imbalanced(), 50, shuffle=True)
         detector = StuckDetector(NAMES[:2], patience=1, loss=loss)
-        fit(model, data, data, epochs=6, loss_function=loss, callbacks=[detector, Checkpoints(folder), Cut(cut)],
-            optimizer=torch.optim.SGD(model.parameters(), 0.01))
+        fit(
+            model,
+            data,
+            data,
+            epochs=6,
+            loss_function=loss,
+            callbacks=[detector, Checkpoints(folder), Cut(cut)],
+            optimizer=torch.optim.SGD(model.parameters(), 0.01),
+        )
         return model, detector
 
     whole, detector = train(tmp_path / "whole", cut=99)
@@ -168,12 +236,17 @@ def test_the_aggressive_loss_is_the_sum_of_its_parts():
     targets = (torch.rand(50, 4) < 0.3).float()
     loss = AggressiveLoss(FREQUENCIES, cap=30, gamma=1.5, diversity=0.7)
     weights = calculate_aggressive_pos_weights(FREQUENCIES, 30)
-    parts = FocalLoss(1.5, weights)(logits, targets) + 0.7 * prediction_diversity_penalty(logits, FREQUENCIES)
+    parts = FocalLoss(1.5, weights)(logits, targets) + 0.7 * prediction_diversity_penalty(
+        logits, FREQUENCIES
+    )
     torch.testing.assert_close(loss(logits, targets), parts)
     loss.factor, loss.boldness = 2, 0.3
     bold = -logits.sigmoid().mean(0).log().mean()
-    parts = FocalLoss(1.5, 2 * weights)(logits, targets) + 0.7 * prediction_diversity_penalty(
-        logits, FREQUENCIES) + 0.3 * bold
+    parts = (
+        FocalLoss(1.5, 2 * weights)(logits, targets)
+        + 0.7 * prediction_diversity_penalty(logits, FREQUENCIES)
+        + 0.3 * bold
+    )
     torch.testing.assert_close(loss(logits, targets), parts)
     assert torch.equal(loss.pos_weight(), 2 * weights)
 
@@ -192,19 +265,33 @@ def test_the_aggressive_loss_is_stable_where_the_model_is_sure(dtype):
 
 def test_it_names_what_is_critical_once(capsys):
     loss = AggressiveLoss(FREQUENCIES, names=NAMES)
-    assert capsys.readouterr().out.startswith("1 of 4 attributes are critical (under 5%): Bald (1.00%")
+    assert capsys.readouterr().out.startswith(
+        "1 of 4 attributes are critical (under 5%): Bald (1.00%"
+    )
     loss(torch.zeros(3, 4), torch.zeros(3, 4))
     assert capsys.readouterr().out == ""
 
 
-FINE = {"positive_rate": 0.2, "true_rate": 0.22, "accuracy": 0.9, "f1": [0.3, 0.4, 0.6, 0.8], "loss": 0.3}
+FINE = {
+    "positive_rate": 0.2,
+    "true_rate": 0.22,
+    "accuracy": 0.9,
+    "f1": [0.3, 0.4, 0.6, 0.8],
+    "loss": 0.3,
+}
 
 
-@pytest.mark.parametrize(("changes", "flag"), [
-    ({"positive_rate": 0.01, "accuracy": 0.79}, "accuracy is 79.0% and 1.0% of the predictions are positive"),
-    ({"f1": [0.04, 0.4, 0.0, 0.8]}, "F1 is under .05 for 2 of 4 attributes: Bald, Bangs"),
-    ({"accuracy": 0.77}, "accuracy is 77.0%, below the 78.0% of saying no to everything"),
-])
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        (
+            {"positive_rate": 0.01, "accuracy": 0.79},
+            "accuracy is 79.0% and 1.0% of the predictions are positive",
+        ),
+        ({"f1": [0.04, 0.4, 0.0, 0.8]}, "F1 is under .05 for 2 of 4 attributes: Bald, Bangs"),
+        ({"accuracy": 0.77}, "accuracy is 77.0%, below the 78.0% of saying no to everything"),
+    ],
+)
 def test_each_red_flag_alone(changes, flag):
     flags = red_flags([FINE, FINE | changes], NAMES)
     assert len(flags) == 1
@@ -213,16 +300,21 @@ def test_each_red_flag_alone(changes, flag):
 
 def test_a_falling_loss_with_a_standing_positive_rate():
     def epochs(rates, losses):
-        return [FINE | {"positive_rate": rate, "loss": loss} for rate, loss in zip(rates, losses, strict=True)]
+        return [
+            FINE | {"positive_rate": rate, "loss": loss}
+            for rate, loss in zip(rates, losses, strict=True)
+        ]
 
     falling = [0.5, 0.45, 0.4, 0.38]
     flags = red_flags(epochs([0.08] * 4, falling), NAMES)
-    assert flags == ["the loss fell from 0.500 to 0.380 in three epochs and the positive rate stands at 8.0%: it "
-                     "learns to be surer of its no"]
-    assert not red_flags(epochs([0.08] * 3, falling[:3]), NAMES)                # too early to say
-    assert not red_flags(epochs([0.08] * 4, [0.5] * 4), NAMES)                  # the loss stands too
-    assert not red_flags(epochs([0.06, 0.07, 0.08, 0.09], falling), NAMES)      # it moves
-    assert not red_flags(epochs([0.2] * 4, falling), NAMES)                     # it stands where it should
+    assert flags == [
+        "the loss fell from 0.500 to 0.380 in three epochs and the positive rate stands at 8.0%: it"
+        " learns to be surer of its no"
+    ]
+    assert not red_flags(epochs([0.08] * 3, falling[:3]), NAMES)  # too early to say
+    assert not red_flags(epochs([0.08] * 4, [0.5] * 4), NAMES)  # the loss stands too
+    assert not red_flags(epochs([0.06, 0.07, 0.08, 0.09], falling), NAMES)  # it moves
+    assert not red_flags(epochs([0.2] * 4, falling), NAMES)  # it stands where it should
 
 
 def test_no_flags_and_the_box():
@@ -236,13 +328,25 @@ def test_no_flags_and_the_box():
     assert lines[2].startswith("⚑ F1 is under .05 for 4 of 4")
 
 
-@pytest.mark.parametrize(("call", "sentence"), [
-    (lambda: fit(Stubborn(0.0), loader(), epochs=1, callbacks=[StuckDetector(NAMES)]), "the run has no validation set"),
-    (lambda: AggressiveLoss([0.1, 0.0]), "the frequency of attribute 1 is 0"),
-    (lambda: AggressiveLoss([0.1, 0.2], cap=0.5), "cap is 0.5; expected at least 1"),
-    (lambda: AggressiveLoss([0.1, 0.2], gamma=-1)(torch.zeros(2, 2), torch.zeros(2, 2)), "gamma is -1"),
-    (lambda: watch(StuckDetector(NAMES[:2]), Stubborn(0.0), 1), "the detector has 2 names and the model predicts 4"),
-])
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda: fit(Stubborn(0.0), loader(), epochs=1, callbacks=[StuckDetector(NAMES)]),
+            "the run has no validation set",
+        ),
+        (lambda: AggressiveLoss([0.1, 0.0]), "the frequency of attribute 1 is 0"),
+        (lambda: AggressiveLoss([0.1, 0.2], cap=0.5), "cap is 0.5; expected at least 1"),
+        (
+            lambda: AggressiveLoss([0.1, 0.2], gamma=-1)(torch.zeros(2, 2), torch.zeros(2, 2)),
+            "gamma is -1",
+        ),
+        (
+            lambda: watch(StuckDetector(NAMES[:2]), Stubborn(0.0), 1),
+            "the detector has 2 names and the model predicts 4",
+        ),
+    ],
+)
 def test_bad_input_gets_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         call()

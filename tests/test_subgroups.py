@@ -1,4 +1,6 @@
-"""Scores of groups: sklearn's in each group, intervals that cover, gaps that are there and gaps that are not."""
+"""Scores of groups: sklearn's in each group, intervals that cover, gaps that are there and gaps
+that are not.
+"""
 
 import math
 
@@ -16,7 +18,9 @@ NAMES = ("Hat", "Glasses", "Beard")
 
 
 def drawn(items=900, recalls=((0.9, 0.9), (0.5, 0.8), (0.7, 0.7)), alarms=0.1, seed=0):
-    """Two groups, "a" and "b"; of each attribute the share found in a and in b. The third is missing in b."""
+    """Two groups, "a" and "b"; of each attribute the share found in a and in b. The third is
+    missing in b.
+    """
     random = np.random.default_rng(seed)
     groups = np.where(np.arange(items) % 3 < 2, "a", "b")
     targets = (random.random((items, 3)) < 0.3).astype(np.float32)
@@ -29,7 +33,7 @@ def drawn(items=900, recalls=((0.9, 0.9), (0.5, 0.8), (0.7, 0.7)), alarms=0.1, s
 
 def test_each_group_scores_as_it_does_alone():
     probabilities, targets, groups = drawn()
-    thresholds = torch.tensor([0.5, 0.1, 0.5])              # the second says yes to everything
+    thresholds = torch.tensor([0.5, 0.1, 0.5])  # the second says yes to everything
     scores = subgroup_scores(probabilities, targets, groups, thresholds, NAMES)
     assert scores.groups == ["a", "b"]
     assert scores.sizes == [600, 300]
@@ -52,11 +56,15 @@ def test_each_group_scores_as_it_does_alone():
 
 def test_the_mean_compares_groups_on_the_same_attributes():
     scores = subgroup_scores(*drawn(), names=NAMES)
-    assert scores.compared("recall") == ["Hat", "Glasses"]                      # the beard is unknown in b
+    assert scores.compared("recall") == ["Hat", "Glasses"]  # the beard is unknown in b
     assert scores.compared("false_positive_rate") == list(NAMES)
     for measure, count in (("recall", 2), ("false_positive_rate", 3)):
-        assert torch.allclose(scores.value[measure][:, -1], scores.value[measure][:, :count].mean(1))
-        assert torch.allclose(scores.resampled[measure][..., -1], scores.resampled[measure][..., :count].mean(-1))
+        assert torch.allclose(
+            scores.value[measure][:, -1], scores.value[measure][:, :count].mean(1)
+        )
+        assert torch.allclose(
+            scores.resampled[measure][..., -1], scores.resampled[measure][..., :count].mean(-1)
+        )
 
 
 def test_intervals_are_those_of_drawing_items():
@@ -64,9 +72,13 @@ def test_intervals_are_those_of_drawing_items():
     low, high = subgroup_scores(probabilities, targets, groups, names=NAMES).interval("f1")
     mine = np.flatnonzero(np.array(groups) == "b")
     random = np.random.default_rng(7)
-    resampled = [f1_score(targets[rows, 1], probabilities[rows, 1] >= 0.5)
-                 for rows in (random.choice(mine, len(mine)) for _ in range(400))]
-    assert (low[1, 1].item(), high[1, 1].item()) == pytest.approx(np.quantile(resampled, [0.025, 0.975]), abs=0.02)
+    resampled = [
+        f1_score(targets[rows, 1], probabilities[rows, 1] >= 0.5)
+        for rows in (random.choice(mine, len(mine)) for _ in range(400))
+    ]
+    assert (low[1, 1].item(), high[1, 1].item()) == pytest.approx(
+        np.quantile(resampled, [0.025, 0.975]), abs=0.02
+    )
 
 
 def test_intervals_cover_the_truth():
@@ -75,7 +87,7 @@ def test_intervals_cover_the_truth():
         scores = subgroup_scores(*drawn(300, seed=seed), names=NAMES, resamples=200)
         low, high = scores.interval("recall")[:, 0, 1].tolist()
         covered += low <= 0.5 <= high
-    assert covered >= 52                                                        # 57 expected
+    assert covered >= 52  # 57 expected
 
 
 def test_a_gap_that_is_there_is_found_and_one_that_is_not_is_doubted():
@@ -97,14 +109,16 @@ def test_recall_gaps_are_those_of_the_scores():
     scores = subgroup_scores(probabilities, targets, groups, names=NAMES)
     for index, name in enumerate(NAMES[:2]):
         assert gaps[index].item() == pytest.approx(scores.gap("recall", name).difference, abs=1e-6)
-    assert gaps[2].isnan()                                                      # known in one group only
+    assert gaps[2].isnan()  # known in one group only
 
 
 def test_false_alarms_are_better_when_fewer():
     probabilities, targets, groups = drawn()
     silent = torch.tensor([group == "a" for group in groups])
-    probabilities[silent & (targets[:, 0] == 0), 0] = 0                        # no false alarm in a
-    gap = subgroup_scores(probabilities, targets, groups, names=NAMES).gap("false_positive_rate", "Hat")
+    probabilities[silent & (targets[:, 0] == 0), 0] = 0  # no false alarm in a
+    gap = subgroup_scores(probabilities, targets, groups, names=NAMES).gap(
+        "false_positive_rate", "Hat"
+    )
     assert (gap.best, gap.worst) == ("a", "b")
     assert 0 < gap.low < gap.difference < gap.high
 
@@ -121,15 +135,17 @@ def test_groups_too_small_are_named_with_the_bound():
     scores = subgroup_scores(probabilities, targets, groups, names=NAMES)
     assert "c: all 3 attributes" in scores.too_small("f1")
     assert scores.value["f1"][2].isnan().all()
-    assert scores.compared("f1") == ["Hat", "Glasses"]                         # a group that knows nothing blocks none
+    assert scores.compared("f1") == ["Hat", "Glasses"]  # a group that knows nothing blocks none
     assert scores.gap("f1").worst != "c"
     assert "nan" in str(scores)
 
 
 def test_just_enough_is_enough():
     targets = torch.zeros(100, 1)
-    targets[:SMALLEST], targets[50:50 + SMALLEST - 1] = 1, 1
-    scores = subgroup_scores(torch.full((100, 1), 0.9), targets, [0] * 50 + [1] * 50, names=("Hat",))
+    targets[:SMALLEST], targets[50 : 50 + SMALLEST - 1] = 1, 1
+    scores = subgroup_scores(
+        torch.full((100, 1), 0.9), targets, [0] * 50 + [1] * 50, names=("Hat",)
+    )
     assert scores.value["recall"][:, 0].isnan().tolist() == [False, True]
     assert scores.groups == ["0", "1"]
 
@@ -146,7 +162,9 @@ def test_the_drawn_world_knows_its_groups():
         assert sorted(tones[np.array(groups["skin tone"]) == label].tolist()) == expected.tolist()
     for index in range(60):
         assert (groups["Male"][index] == "Male") == ("Male" in faces.person(index)[2])
-        assert (groups["Young"][index] == "Young") == bool(targets[index, ATTRIBUTES.index("Young")])
+        assert (groups["Young"][index] == "Young") == bool(
+            targets[index, ATTRIBUTES.index("Young")]
+        )
     with pytest.raises(ValueError, match="a tone for each row"):
         drawn_groups(tones[:5], targets)
 
@@ -156,7 +174,10 @@ def test_the_picture_shows_the_gaps_with_their_intervals():
     picture = plot_subgroups(scores)
     axis = picture.figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["mean of 2", "Glasses", "Hat"]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a (2000 images)", "b (1000 images)"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == [
+        "a (2000 images)",
+        "b (1000 images)",
+    ]
     assert axis.lines[0].get_xdata()[1] == pytest.approx(scores.value["recall"][0, 1].item())
     assert str(scores.gap("recall", "Glasses")) in picture.description
     assert "1 of 3 attributes have a group with fewer than 25 positives" in picture.description
@@ -164,15 +185,25 @@ def test_the_picture_shows_the_gaps_with_their_intervals():
         plot_subgroups(scores, "accuracy")
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"groups": ["a"] * 900}, "of 1 groups"), ({"groups": ["a", "b"]}, "2 labels"), ({"names": ("Hat",)}, "1 names"),
-    ({"targets": torch.zeros(900, 2)}, "expected the same"),
-    ({"probabilities": torch.full((900, 3), math.nan)}, "NaN"),
-    ({"probabilities": torch.full((900, 3), 2.0)}, "0 to 1"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"groups": ["a"] * 900}, "of 1 groups"),
+        ({"groups": ["a", "b"]}, "2 labels"),
+        ({"names": ("Hat",)}, "1 names"),
+        ({"targets": torch.zeros(900, 2)}, "expected the same"),
+        ({"probabilities": torch.full((900, 3), math.nan)}, "NaN"),
+        ({"probabilities": torch.full((900, 3), 2.0)}, "0 to 1"),
+    ],
+)
 def test_bad_input_gets_one_sentence(change, words):
     probabilities, targets, groups = drawn()
-    arguments = {"probabilities": probabilities, "targets": targets, "groups": groups, "names": NAMES} | change
+    arguments = {
+        "probabilities": probabilities,
+        "targets": targets,
+        "groups": groups,
+        "names": NAMES,
+    } | change
     with pytest.raises(ValueError, match=words) as error:
         subgroup_scores(**arguments)
     assert "\n" not in str(error.value)

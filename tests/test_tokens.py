@@ -1,4 +1,6 @@
-"""Tokens: kept with the extractors that made them, taken up where a run was cut off, shuffled within a clip only."""
+"""Tokens: kept with the extractors that made them, taken up where a run was cut off, shuffled
+within a clip only.
+"""
 
 import pytest
 import torch
@@ -14,11 +16,15 @@ from course_lib.training.tokens import TokenDataset, cache_tokens, stored_tokens
 def test_shuffling_keeps_the_moments_of_a_clip_together():
     face, motion = torch.randn(6, 49, 3).half(), torch.randn(6, 8, 2).half()
     traits = torch.rand(6, 5)
-    plain, shuffled = (TokenDataset(face, motion, traits=traits, shuffle=shuffle) for shuffle in (False, True))
+    plain, shuffled = (
+        TokenDataset(face, motion, traits=traits, shuffle=shuffle) for shuffle in (False, True)
+    )
     torch.manual_seed(0)
     orders = set()
     for index in range(6):
-        for given, expected in zip(plain[index], (face[index], motion[index], traits[index]), strict=True):
+        for given, expected in zip(
+            plain[index], (face[index], motion[index], traits[index]), strict=True
+        ):
             assert given.dtype == torch.float32
             assert torch.equal(given, expected.float())
         places, moments, target = shuffled[index]
@@ -64,7 +70,9 @@ class FakeClips(ClipDataset):
     """Clip 3 is a face of threes."""
 
     def __getitem__(self, index):
-        return {key: torch.full((2, 4), float(index)) for key in ("face", "flow", "traits", "region")}
+        return {
+            key: torch.full((2, 4), float(index)) for key in ("face", "flow", "traits", "region")
+        }
 
 
 @pytest.fixture
@@ -74,23 +82,29 @@ def extractors():
 
 def test_tokens_come_in_order_with_what_else_is_asked_for(extractors):
     kept = cache_tokens(FakeClips(5), *extractors, batch_size=2, workers=0, also=("region",))
-    assert kept["face_tokens"][:, 0, 0].tolist() == kept["region"][:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert (
+        kept["face_tokens"][:, 0, 0].tolist() == kept["region"][:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    )
     assert kept["motion_tokens"].dtype == torch.float16
 
 
-def test_stored_tokens_are_computed_once_and_by_the_right_extractors(extractors, tmp_path, monkeypatch):
+def test_stored_tokens_are_computed_once_and_by_the_right_extractors(
+    extractors, tmp_path, monkeypatch
+):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     plain = tokens.cache_tokens
-    monkeypatch.setattr(tokens, "cache_tokens", lambda *args, **options: plain(*args, workers=0, **options))
+    monkeypatch.setattr(
+        tokens, "cache_tokens", lambda *args, **options: plain(*args, workers=0, **options)
+    )
     clips = FakeClips(5)
     first = stored_tokens(clips, *extractors, part=2)
     assert first["face_tokens"][:, 0, 0].tolist() == [0, 1, 2, 3, 4]
     assert extractors[0].asked == 5
-    (tmp_path / "tokens" / "train_0_2_2.safetensors").unlink()          # as if a kill had come before it
+    (tmp_path / "tokens" / "train_0_2_2.safetensors").unlink()  # as if a kill had come before it
     again = stored_tokens(clips, *extractors, part=2)
     assert extractors[0].asked == 7
     assert torch.equal(again["motion_tokens"], first["motion_tokens"])
     stored_tokens(clips, *extractors, also=("region",), part=2)
-    assert extractors[0].asked == 12                                    # regions were not kept before
+    assert extractors[0].asked == 12  # regions were not kept before
     stored_tokens(clips, extractors[0], FakeDynamic("three"), part=2)
-    assert extractors[0].asked == 17                                    # other extractors, other tokens
+    assert extractors[0].asked == 17  # other extractors, other tokens

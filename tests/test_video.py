@@ -1,4 +1,6 @@
-"""Decoding, face tracking and cropping: on videos made here, and on real ones where COURSE_REAL_CLIPS names them."""
+"""Decoding, face tracking and cropping: on videos made here, and on real ones where
+COURSE_REAL_CLIPS names them.
+"""
 
 import gc
 import math
@@ -21,7 +23,15 @@ from hypothesis.extra import numpy as arrays
 from skimage.feature import Cascade
 
 from course_lib.data import video
-from course_lib.data.video import FaceTrack, crop_face, face_windows, read_clip, steady_box, to_rgb, track_face
+from course_lib.data.video import (
+    FaceTrack,
+    crop_face,
+    face_windows,
+    read_clip,
+    steady_box,
+    to_rgb,
+    track_face,
+)
 
 ASTRONAUT = skimage.data.astronaut()
 LOSSLESS = {"codec": "png", "pixelformat": "rgb24", "macro_block_size": 1}
@@ -35,7 +45,9 @@ def write(path, frames, fps=25, **options):
 
 
 def noise(frames=12, height=36, width=64, channels=3, seed=0):
-    coarse = np.random.default_rng(seed).integers(0, 256, (frames, height // 4 + 1, width // 4 + 1, channels), np.uint8)
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (frames, height // 4 + 1, width // 4 + 1, channels), np.uint8
+    )
     return coarse.repeat(4, 1).repeat(4, 2)[:, :height, :width]
 
 
@@ -46,8 +58,8 @@ def offsets(count):
 
 
 def moving_face(count):
-    """The astronaut's face, moving by ``offsets``."""
-    return (ASTRONAUT[10 - y:202 - y, 120 - x:312 - x] for x, y in offsets(count))
+    """The astronaut's face, moving by `offsets`."""
+    return (ASTRONAUT[10 - y : 202 - y, 120 - x : 312 - x] for x, y in offsets(count))
 
 
 def centres(track):
@@ -60,17 +72,24 @@ def off_path(track):
     return abs(deviation - np.median(deviation, axis=0)).max(axis=1)
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("suffix", "options", "tolerance"), [
-    ("mp4", {"macro_block_size": 2}, 12), ("avi", LOSSLESS, 0), ("mov", LOSSLESS, 0),
-    ("mpg", {"codec": "mpeg1video", "macro_block_size": 2}, 12),
-    ("webm", {"codec": "libvpx", "macro_block_size": 2}, 12),
-])
+@pytest.mark.parametrize(
+    ("suffix", "options", "tolerance"),
+    [
+        ("mp4", {"macro_block_size": 2}, 12),
+        ("avi", LOSSLESS, 0),
+        ("mov", LOSSLESS, 0),
+        ("mpg", {"codec": "mpeg1video", "macro_block_size": 2}, 12),
+        ("webm", {"codec": "libvpx", "macro_block_size": 2}, 12),
+    ],
+)
 def test_every_format_gives_its_own_frames_size_and_rate(tmp_path, suffix, options, tolerance):
     frames = noise()
-    clip = read_clip(write(tmp_path / f"clip.{suffix}", frames, ffmpeg_log_level="error", **options))
+    clip = read_clip(
+        write(tmp_path / f"clip.{suffix}", frames, ffmpeg_log_level="error", **options)
+    )
     decoded = np.stack(list(clip))
     assert (clip.fps, clip.height, clip.width, clip.scale) == (25, 36, 64, 1)
     assert decoded.shape == frames.shape
@@ -87,17 +106,40 @@ def test_gif(tmp_path):
 
 @pytest.mark.parametrize(("channels", "pixel_format"), [(1, "gray"), (4, "rgba")])
 @pytest.mark.parametrize(("height", "width"), [(36, 64), (35, 53)])
-def test_grey_transparent_and_odd_sizes_come_out_as_rgb(tmp_path, channels, pixel_format, height, width):
+def test_grey_transparent_and_odd_sizes_come_out_as_rgb(
+    tmp_path, channels, pixel_format, height, width
+):
     frames = noise(3, height, width, channels)
-    write(tmp_path / "clip.mov", frames.squeeze(), codec="png", pixelformat=pixel_format, macro_block_size=1)
+    write(
+        tmp_path / "clip.mov",
+        frames.squeeze(),
+        codec="png",
+        pixelformat=pixel_format,
+        macro_block_size=1,
+    )
     decoded = np.stack(list(read_clip(tmp_path / "clip.mov")))
-    assert np.array_equal(decoded, np.broadcast_to(frames[..., :min(3, channels)], (3, height, width, 3)))
+    assert np.array_equal(
+        decoded, np.broadcast_to(frames[..., : min(3, channels)], (3, height, width, 3))
+    )
 
 
 def test_a_phone_video_comes_out_upright(tmp_path):
     write(tmp_path / "flat.mov", noise(), **LOSSLESS)
-    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-display_rotation", "90", "-i",
-                    tmp_path / "flat.mov", "-c", "copy", tmp_path / "turned.mov"], check=True)
+    subprocess.run(
+        [
+            imageio_ffmpeg.get_ffmpeg_exe(),
+            "-v",
+            "error",
+            "-display_rotation",
+            "90",
+            "-i",
+            tmp_path / "flat.mov",
+            "-c",
+            "copy",
+            tmp_path / "turned.mov",
+        ],
+        check=True,
+    )
     clip = read_clip(tmp_path / "turned.mov")
     assert (clip.height, clip.width) == (64, 36)
     assert np.array_equal(next(iter(clip)), np.rot90(noise()[0]))
@@ -163,13 +205,20 @@ def test_missing_empty_text_sound_and_playlist_files(tmp_path):
 
 def test_truncated_videos(tmp_path):
     whole = write(tmp_path / "whole.mp4", noise(50, 64, 64), macro_block_size=2).read_bytes()
-    (tmp_path / "cut.mp4").write_bytes(whole[:len(whole) // 2])  # the index stands at the end: nothing is readable
+    # the index stands at the end: nothing is readable
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="cut off before its index"):
         read_clip(tmp_path / "cut.mp4")
-    whole = write(tmp_path / "streamed.mp4", noise(50, 64, 64), macro_block_size=2,
-                  output_params=["-movflags", "+faststart"]).read_bytes()
-    (tmp_path / "cut.mp4").write_bytes(whole[:len(whole) // 2])
-    with pytest.warns(UserWarning, match=r"cut\.mp4 announces 50 frames but holds \d+; it is truncated"):
+    whole = write(
+        tmp_path / "streamed.mp4",
+        noise(50, 64, 64),
+        macro_block_size=2,
+        output_params=["-movflags", "+faststart"],
+    ).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(
+        UserWarning, match=r"cut\.mp4 announces 50 frames but holds \d+; it is truncated"
+    ):
         frames = list(read_clip(tmp_path / "cut.mp4"))
     assert 10 < len(frames) < 40
     with warnings.catch_warnings(action="error", category=UserWarning):
@@ -188,10 +237,14 @@ def test_decoding_holds_one_frame_at_a_time(tmp_path):
     assert peaks[1] < peaks[0] + 2 * 120 * 160 * 3
 
 
-# ---- pictures ---------------------------------------------------------------------------------------------------
+# ---- pictures ------------------------------------------------------------------------------------
 
 
-@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 4]))))
+@given(
+    arrays.arrays(
+        np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 4]))
+    )
+)
 def test_to_rgb_keeps_colours_and_accepts_floats(picture):
     rgb = to_rgb(picture)
     assert np.array_equal(rgb, np.broadcast_to(picture[..., :3], rgb.shape))
@@ -200,14 +253,23 @@ def test_to_rgb_keeps_colours_and_accepts_floats(picture):
         assert np.array_equal(to_rgb(picture[..., 0]), rgb)
 
 
-@pytest.mark.parametrize("picture", [np.zeros((3, 8, 8), np.uint8), np.zeros(5, np.uint8), np.zeros((0, 8), np.uint8),
-                                     np.zeros((8, 8), np.int64), np.full((8, 8), 2.0), np.full((8, 8), np.nan)])
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((3, 8, 8), np.uint8),
+        np.zeros(5, np.uint8),
+        np.zeros((0, 8), np.uint8),
+        np.zeros((8, 8), np.int64),
+        np.full((8, 8), 2.0),
+        np.full((8, 8), np.nan),
+    ],
+)
 def test_to_rgb_refuses_what_is_no_picture(picture):
     with pytest.raises(ValueError, match=r"a picture of .*; (pass|convert)"):
         to_rgb(picture)
 
 
-# ---- tracking ---------------------------------------------------------------------------------------------------
+# ---- tracking ------------------------------------------------------------------------------------
 
 
 def test_the_box_follows_a_known_path():
@@ -248,21 +310,31 @@ def test_a_false_alarm_is_ignored(monkeypatch):
 def test_smoothing_does_not_lag():
     velocity = np.gradient(offsets(60)[:, 0])
     deviation = centres(track_face(moving_face(60)))[:, 0] - offsets(60)[:, 0]
-    lag = -((deviation - deviation.mean()) * velocity).sum() / (velocity**2).sum()  # in frames, by least squares
+    # in frames, by least squares
+    lag = -((deviation - deviation.mean()) * velocity).sum() / (velocity**2).sum()
     assert abs(lag) < 0.5
 
 
 def test_sizes_scale_with_the_picture():
     frames = list(moving_face(6))
     doubled = [np.repeat(np.repeat(frame, 2, 0), 2, 1) for frame in frames]
-    assert track_face(doubled).boxes == pytest.approx(2 * track_face(frames).boxes, abs=20)  # a tenth of the face
+    # a tenth of the face
+    assert track_face(doubled).boxes == pytest.approx(2 * track_face(frames).boxes, abs=20)
 
 
-@pytest.mark.parametrize("convert", [lambda rgb: rgb.mean(2).astype(np.uint8), lambda rgb: rgb / 255,
-                                     lambda rgb: np.concatenate([rgb, rgb[..., :1]], 2), lambda rgb: rgb[:191, :189]])
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda rgb: rgb.mean(2).astype(np.uint8),
+        lambda rgb: rgb / 255,
+        lambda rgb: np.concatenate([rgb, rgb[..., :1]], 2),
+        lambda rgb: rgb[:191, :189],
+    ],
+)
 def test_grey_float_rgba_and_odd_frames(convert):
     reference = centres(track_face(moving_face(3)))
-    assert centres(track_face(map(convert, moving_face(3)))) == pytest.approx(reference, abs=9)  # a tenth of the face
+    # a tenth of the face
+    assert centres(track_face(map(convert, moving_face(3)))) == pytest.approx(reference, abs=9)
 
 
 def test_one_frame_no_frame_no_face_bad_setting():
@@ -281,7 +353,7 @@ def test_one_frame_no_frame_no_face_bad_setting():
 
 
 def live_frames(frames, peak):
-    """Yield copies of the frames and note in ``peak`` how many of them are alive at once."""
+    """Yield copies of the frames and note in `peak` how many of them are alive at once."""
     alive = weakref.WeakSet()
 
     class Frame(np.ndarray):
@@ -305,21 +377,24 @@ def test_tracking_and_cropping_hold_few_frames():
     assert max(peak) <= 3
 
 
-# ---- cropping ---------------------------------------------------------------------------------------------------
+# ---- cropping ------------------------------------------------------------------------------------
 
 
 @given(st.integers(-40, 60), st.integers(-40, 60), st.integers(1, 50))
 def test_crops_repeat_the_edge(left, top, side):
     frame = noise(1, 20, 30)[0]
     padded = np.pad(frame, ((100, 100), (100, 100), (0, 0)), mode="edge")
-    expected = padded[100 + top:100 + top + side, 100 + left:100 + left + side]
-    assert np.array_equal(crop_face(frame, [left, top, left + side, top + side], side, margin=0), expected)
+    expected = padded[100 + top : 100 + top + side, 100 + left : 100 + left + side]
+    assert np.array_equal(
+        crop_face(frame, [left, top, left + side, top + side], side, margin=0), expected
+    )
 
 
 def test_a_crop_is_square_centred_and_widened():
     frame = np.zeros((100, 100, 3), np.uint8)
     frame[40:60, 40:60] = 255
-    crop = crop_face(frame, [40, 45, 60, 55], size=60, margin=0.5)  # a square of 20, widened to 40 pixels
+    # a square of 20, widened to 40 pixels
+    crop = crop_face(frame, [40, 45, 60, 55], size=60, margin=0.5)
     assert crop.shape == (60, 60, 3)
     assert crop.mean() == pytest.approx(255 / 4, abs=1)
     assert np.array_equal(crop, crop[::-1, ::-1])
@@ -345,9 +420,12 @@ def test_windows_are_cut_with_one_box_each():
     windows = list(face_windows(iter(frames), track, [0, 4, 14], frames=8, size=24))
     assert [len(window) for window in windows] == [9, 9, 6]
     for start, window in zip([0, 4, 14], windows, strict=True):
-        box = np.r_[boxes[start, :2], boxes[min(start + 8, 19), 2:]]  # the face moves right and down
-        assert np.array_equal(steady_box(boxes[start:start + 9]), box)
-        assert np.array_equal(window, [crop_face(frame, box, 24) for frame in frames[start:start + 9]])
+        # the face moves right and down
+        box = np.r_[boxes[start, :2], boxes[min(start + 8, 19), 2:]]
+        assert np.array_equal(steady_box(boxes[start : start + 9]), box)
+        assert np.array_equal(
+            window, [crop_face(frame, box, 24) for frame in frames[start : start + 9]]
+        )
 
 
 @pytest.mark.parametrize("starts", [[0, 20], [-1], [4, 2], [3, 3]])
@@ -357,7 +435,7 @@ def test_bad_window_starts_are_refused(starts):
         next(face_windows(noise(20), track, starts))
 
 
-# ---- real speakers ------------------------------------------------------------------------------------------------
+# ---- real speakers -------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not REAL, reason="COURSE_REAL_CLIPS is not set to a folder of real clips")
@@ -368,25 +446,39 @@ def test_real_speakers_are_tracked(name):
     assert clip.fps == 25
     assert len(track.boxes) == 75
     sides = track.boxes[:, 2:] - track.boxes[:, :2]
-    on_face = (sides > 100).all(1) & (track.boxes[:, :2] >= 0).all(1) & (track.boxes[:, 2:] <= (360, 288)).all(1)
+    on_face = (
+        (sides > 100).all(1)
+        & (track.boxes[:, :2] >= 0).all(1)
+        & (track.boxes[:, 2:] <= (360, 288)).all(1)
+    )
     assert on_face.mean() >= 0.98
 
     cascade = Cascade(skimage.data.lbp_frontal_face_cascade_filename())
     overlaps, raw_centres = [], []
     for frame, (x0, y0, x1, y1) in zip(clip, track.boxes, strict=True):
-        faces = cascade.detect_multi_scale(frame, scale_factor=1.2, step_ratio=1, min_size=(60, 60),
-                                           max_size=(288, 288))
+        faces = cascade.detect_multi_scale(
+            frame, scale_factor=1.2, step_ratio=1, min_size=(60, 60), max_size=(288, 288)
+        )
         for face in sorted(faces, key=lambda face: face["width"])[-1:]:
-            left, top, right, bottom = (face["c"], face["r"], face["c"] + face["width"], face["r"] + face["height"])
+            left, top, right, bottom = (
+                face["c"],
+                face["r"],
+                face["c"] + face["width"],
+                face["r"] + face["height"],
+            )
             shared = max(0, min(x1, right) - max(x0, left)) * max(0, min(y1, bottom) - max(y0, top))
             raw_centres.append([(left + right) / 2, (top + bottom) / 2])
-            overlaps.append(shared / ((x1 - x0) * (y1 - y0) + (right - left) * (bottom - top) - shared))
+            overlaps.append(
+                shared / ((x1 - x0) * (y1 - y0) + (right - left) * (bottom - top) - shared)
+            )
     assert len(overlaps) >= 65
     assert min(overlaps) >= 0.5
     assert np.median(overlaps) >= 0.8
 
     def jitter(path):
-        """Mean absolute second difference, as a share of the box's side: 0 for a box at rest or gliding."""
+        """Mean absolute second difference, as a share of the box's side: 0 for a box at rest or
+        gliding.
+        """
         return abs(np.diff(path, 2, axis=0)).mean() / sides.mean()
 
     assert jitter(centres(track)) < min(0.002, jitter(raw_centres) / 10)

@@ -1,4 +1,6 @@
-"""The visualizer: weights from any model, pictures of them, a pipeline watched step by step, a folder of images."""
+"""The visualizer: weights from any model, pictures of them, a pipeline watched step by step, a
+folder of images.
+"""
 
 import re
 
@@ -29,8 +31,12 @@ def test_weights_of_each_layer_by_name():
     assert list(weights) == [f"layers.{i}.self_attn" for i in range(3)]
     first = model.layers[0].self_attn(tokens, tokens, tokens, average_attn_weights=False)[1]
     assert torch.allclose(weights["layers.0.self_attn"], first, atol=1e-6)
-    assert list(visualizer.extract_attention_weights(model, tokens, layer_idx=-1)) == ["layers.2.self_attn"]
-    assert list(visualizer.extract_attention_weights(model, src=tokens, layer_idx=1)) == ["layers.1.self_attn"]
+    assert list(visualizer.extract_attention_weights(model, tokens, layer_idx=-1)) == [
+        "layers.2.self_attn"
+    ]
+    assert list(visualizer.extract_attention_weights(model, src=tokens, layer_idx=1)) == [
+        "layers.1.self_attn"
+    ]
     with pytest.raises(ValueError, match="layer_idx=3 does not exist"):
         visualizer.extract_attention_weights(model, tokens, layer_idx=3)
 
@@ -76,7 +82,9 @@ def test_cross_attention_weights_are_the_modules_own():
 
 
 def test_the_one_key_trap_shows():
-    weights = get_attention_weights(CrossAttention(12, 20, 16, 2), torch.randn(3, 12), torch.randn(3, 20))
+    weights = get_attention_weights(
+        CrossAttention(12, 20, 16, 2), torch.randn(3, 12), torch.randn(3, 20)
+    )
     assert weights.shape == (3, 2, 1, 1)
     assert (weights == 1).all()
 
@@ -124,26 +132,36 @@ class NewerPipeline(Pipeline):
     @torch.no_grad()
     def __call__(self, image, num_inference_steps, callback_on_step_end=None):
         for step in range(num_inference_steps):
-            extra = callback_on_step_end(self, step, torch.tensor(step), {"latents": self.step(image, step)})
+            extra = callback_on_step_end(
+                self, step, torch.tensor(step), {"latents": self.step(image, step)}
+            )
             assert "latents" in extra
 
 
 @pytest.mark.parametrize("kind", [Pipeline, NewerPipeline])
 def test_a_pipeline_is_watched_step_by_step(tmp_path, kind):
     model, tokens = encoder(), torch.randn(1, 5, 16)
-    sequence = visualize_during_inference(kind(model), model, tokens, tmp_path, num_inference_steps=3)
+    sequence = visualize_during_inference(
+        kind(model), model, tokens, tmp_path, num_inference_steps=3
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"step_{step:03d}_layers.{layer}.self_attn.png" for step in range(3) for layer in range(2)]
+        f"step_{step:03d}_layers.{layer}.self_attn.png" for step in range(3) for layer in range(2)
+    ]
     assert len(sequence) == 3
-    expected = AttentionVisualizer().extract_attention_weights(model, tokens * 3)       # the last call of the last step
-    assert torch.allclose(sequence[2]["layers.1.self_attn"], expected["layers.1.self_attn"], atol=1e-6)
+    # the last call of the last step
+    expected = AttentionVisualizer().extract_attention_weights(model, tokens * 3)
+    assert torch.allclose(
+        sequence[2]["layers.1.self_attn"], expected["layers.1.self_attn"], atol=1e-6
+    )
 
 
 def test_pictures_of_two_runs_never_mix(tmp_path):
     model = encoder()
     visualize_during_inference(Pipeline(model), model, torch.randn(1, 5, 16), tmp_path, 2)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match=r"holds the pictures of another run.*give an empty folder"):
+    with pytest.raises(
+        ValueError, match=r"holds the pictures of another run.*give an empty folder"
+    ):
         visualize_during_inference(Pipeline(model), model, torch.randn(1, 5, 16), tmp_path, 2)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -163,7 +181,9 @@ class Patches(nn.Module):
         self.attention = nn.MultiheadAttention(48, 2, batch_first=True)
 
     def forward(self, image):
-        tokens = image.unfold(2, 4, 4).unfold(3, 4, 4).flatten(2, 3).permute(0, 2, 1, 3, 4).flatten(2)
+        tokens = (
+            image.unfold(2, 4, 4).unfold(3, 4, 4).flatten(2, 3).permute(0, 2, 1, 3, 4).flatten(2)
+        )
         return self.attention(tokens, tokens, tokens)[0]
 
 

@@ -13,8 +13,27 @@ from .recorder import AttentionRecorder, record
 from .statistics import attention_rollout, attention_statistics, diagnose
 from .visualizer import AttentionVisualizer, get_attention_weights, visualize_during_inference
 
-__all__ = ["Animation", "AttentionExplorer", "AttentionMonitor", "AttentionRecorder", "AttentionVisualizer",
-           "AttributeResults", "ImbalanceAwareAttentionExplorer", "PersonalityExplorer", "Picture", "attention_rollout",
-           "attention_statistics", "compare_models", "diagnose", "get_attention_weights", "get_model_summary",
-           "get_param_count", "performance_dashboard", "plot_attention_map", "pointing_game", "record",
-           "visualize_during_inference", "visualize_feature_maps"]
+__all__ = [
+    "Animation",
+    "AttentionExplorer",
+    "AttentionMonitor",
+    "AttentionRecorder",
+    "AttentionVisualizer",
+    "AttributeResults",
+    "ImbalanceAwareAttentionExplorer",
+    "PersonalityExplorer",
+    "Picture",
+    "attention_rollout",
+    "attention_statistics",
+    "compare_models",
+    "diagnose",
+    "get_attention_weights",
+    "get_model_summary",
+    "get_param_count",
+    "performance_dashboard",
+    "plot_attention_map",
+    "pointing_game",
+    "record",
+    "visualize_during_inference",
+    "visualize_feature_maps",
+]

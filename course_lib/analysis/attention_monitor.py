@@ -24,11 +24,11 @@ __all__ = ["AttentionMonitor"]
 class AttentionMonitor:
     """Watch a model's attention on one fixed batch: before training, and after every epoch.
 
-    `inputs` are what the model takes; give two clips or more, since a map that is the same for all is a habit.
-    `layer` names the attention as `AttentionRecorder` does; it is the last that runs, unless given. `maps` holds the
-    mean map of each epoch, `rows` its entropy (nats), support (keys), sink (share of the top key) and what `diagnose`
-    found; entropy also goes to the run's log. Raises ValueError if the model has no such attention. Derived in
-    lesson 06.
+    `inputs` are what the model takes; give two clips or more, since a map that is the same for all
+    is a habit. `layer` names the attention as `AttentionRecorder` does; it is the last that runs,
+    unless given. `maps` holds the mean map of each epoch, `rows` its entropy (nats), support
+    (keys), sink (share of the top key) and what `diagnose` found; entropy also goes to the run's
+    log. Raises ValueError if the model has no such attention. Derived in lesson 06.
     """
 
     def __init__(self, *inputs: Tensor, layer: str | None = None):
@@ -50,12 +50,18 @@ class AttentionMonitor:
             model(*to_model(model, *self.inputs))
         names = [record.name for record in recording.records]
         if not names or self.layer not in (None, *names):
-            raise ValueError(f"no attention {self.layer or ''!r} in {type(model).__name__}; "
-                             f"it has {', '.join(dict.fromkeys(names)) or 'none that a recorder sees'}")
-        weights = [record.weights for record in recording.records if self.layer in (None, record.name)][-1].float()
+            raise ValueError(
+                f"no attention {self.layer or ''!r} in {type(model).__name__}; "
+                f"it has {', '.join(dict.fromkeys(names)) or 'none that a recorder sees'}"
+            )
+        weights = [
+            record.weights for record in recording.records if self.layer in (None, record.name)
+        ][-1].float()
         statistics = attention_statistics(weights)
-        self.rows.append({name: statistics[name].mean().item() for name in ("entropy", "support", "sink")}
-                         | {"found": [finding.name for finding in diagnose(weights)]})
+        self.rows.append(
+            {name: statistics[name].mean().item() for name in ("entropy", "support", "sink")}
+            | {"found": [finding.name for finding in diagnose(weights)]}
+        )
         mean = weights.mean((0, 1))[None]
         self.maps = torch.cat([self.maps, mean]) if len(self.rows) > 1 else mean
 
@@ -66,14 +72,19 @@ class AttentionMonitor:
         self.maps, self.rows = state["maps"], state["rows"]
 
     def plot(self) -> Picture:
-        """Entropy over the epochs, epoch 0 being the untrained model, beside that of uniform attention."""
+        """Entropy over the epochs, epoch 0 being the untrained model, beside that of uniform
+        attention.
+        """
         figure, axes = blank_axes(1, 1, 6.4, 2.8)
         self._draw_entropy(axes[0, 0])
         first, last = self.rows[0], self.rows[-1]
         found = ", ".join(last["found"]) or "nothing"
-        return Picture(figure, f"Entropy of attention over {len(self.rows) - 1} epochs: from {first['entropy']:.2f} "
-                               f"nats untrained to {last['entropy']:.2f} (uniform: {self._uniform:.2f}), effectively "
-                               f"{last['support']:.1f} of {self.maps.shape[-1]} keys; diagnosed at the end: {found}.")
+        return Picture(
+            figure,
+            f"Entropy of attention over {len(self.rows) - 1} epochs: from {first['entropy']:.2f} "
+            f"nats untrained to {last['entropy']:.2f} (uniform: {self._uniform:.2f}), effectively "
+            f"{last['support']:.1f} of {self.maps.shape[-1]} keys; diagnosed at the end: {found}.",
+        )
 
     def animate(self, fps: float = 2) -> Animation:
         """The mean map after each epoch, on one scale, beside the entropy so far."""
@@ -90,9 +101,13 @@ class AttentionMonitor:
             canvas.draw()
             frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
         largest = self.maps.amax((1, 2))
-        return Animation(frames, fps, f"The mean map on a fixed batch over {len(frames) - 1} epochs, on one scale: its "
-                                      f"largest weight goes from {largest[0]:.2f} untrained to {largest[-1]:.2f} "
-                                      f"(uniform: {1 / self.maps.shape[-1]:.2f}).")
+        return Animation(
+            frames,
+            fps,
+            f"The mean map on a fixed batch over {len(frames) - 1} epochs, on one scale: its "
+            f"largest weight goes from {largest[0]:.2f} untrained to {largest[-1]:.2f} "
+            f"(uniform: {1 / self.maps.shape[-1]:.2f}).",
+        )
 
     @property
     def _uniform(self) -> float:
@@ -103,7 +118,13 @@ class AttentionMonitor:
         axis.plot(entropy, ".-", color=BLUE, label="this model")
         if ill := {epoch: row["found"] for epoch, row in enumerate(self.rows) if row["found"]}:
             names = ", ".join(dict.fromkeys(name for found in ill.values() for name in found))
-            axis.plot(list(ill), [entropy[epoch] for epoch in ill], "x", color=INK, label=f"diagnosed: {names}")
+            axis.plot(
+                list(ill),
+                [entropy[epoch] for epoch in ill],
+                "x",
+                color=INK,
+                label=f"diagnosed: {names}",
+            )
         axis.axhline(self._uniform, color=HIGHLIGHT, linestyle="--", label="uniform attention")
         open_axis(axis, xlabel="epoch", ylabel="entropy, nats", ylim=(0, 1.1 * self._uniform + 0.1))
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))

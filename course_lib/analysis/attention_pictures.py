@@ -12,28 +12,51 @@ from torch import Tensor
 from ..shapes import Float
 from .pictures import BLUE, HIGHLIGHT, INK, Animation, Picture, blank_axes, open_axis
 
-__all__ = ["animate_attention", "draw_map", "first_item", "plot_attention_map", "plot_evidence", "plot_heads"]
+__all__ = [
+    "animate_attention",
+    "draw_map",
+    "first_item",
+    "plot_attention_map",
+    "plot_evidence",
+    "plot_heads",
+]
 
-CELL = 0.34                                             # inches; where cells are wider, each shows its weight
+CELL = 0.34  # inches; where cells are wider, each shows its weight
 
 
 def first_item(weights) -> Float[Tensor, "heads queries keys"]:
     """The heads of the first item of a batch, from weights with any number of leading axes."""
     weights = torch.as_tensor(weights).detach().float().cpu()
     if weights.ndim < 2 or 0 in weights.shape:
-        raise ValueError(f"a map needs queries and keys, but the weights have the shape {tuple(weights.shape)}; pass "
-                         "`batch heads queries keys`, or one map `queries keys`")
+        raise ValueError(
+            f"a map needs queries and keys, but the weights have the shape {tuple(weights.shape)};"
+            " pass `batch heads queries keys`, or one map `queries keys`"
+        )
     weights = weights[(None,) * max(0, 3 - weights.ndim)]
     return weights[(0,) * (weights.ndim - 3)]
 
 
-def draw_map(axis, values: Float[np.ndarray, "queries keys"], width: float, brightest: float | None = None,
-             query_names: Sequence[str] | None = None, key_names: Sequence[str] | None = None):
-    """One map on `axis`, `width` inches wide, black-to-yellow from 0 to `brightest` (its own maximum)."""
+def draw_map(
+    axis,
+    values: Float[np.ndarray, "queries keys"],
+    width: float,
+    brightest: float | None = None,
+    query_names: Sequence[str] | None = None,
+    key_names: Sequence[str] | None = None,
+):
+    """One map on `axis`, `width` inches wide, black-to-yellow from 0 to `brightest` (its own
+    maximum).
+    """
     queries, keys = values.shape
     brightest = brightest or max(float(values.max()), 1e-12)
-    image = axis.imshow(values, cmap="cividis", vmin=0, vmax=brightest, interpolation="nearest",
-                        aspect="equal" if 0.4 < queries / keys < 2.5 else "auto")
+    image = axis.imshow(
+        values,
+        cmap="cividis",
+        vmin=0,
+        vmax=brightest,
+        interpolation="nearest",
+        aspect="equal" if 0.4 < queries / keys < 2.5 else "auto",
+    )
     axis.set_axis_on()
     axis.tick_params(length=0, labelsize=8)
     for side, count, names in ((axis.yaxis, queries, query_names), (axis.xaxis, keys, key_names)):
@@ -44,19 +67,35 @@ def draw_map(axis, values: Float[np.ndarray, "queries keys"], width: float, brig
         else:
             side.set_major_locator(MaxNLocator(8, integer=True))
     if key_names is not None:
-        axis.tick_params(axis="x", labelrotation=45 if max(len(str(name)) for name in key_names) > 3 else 0)
+        axis.tick_params(
+            axis="x", labelrotation=45 if max(len(str(name)) for name in key_names) > 3 else 0
+        )
     if max(queries, keys) * CELL <= width:
         for q, k in np.ndindex(queries, keys):
-            axis.text(k, q, f"{values[q, k]:.2f}", ha="center", va="center", fontsize=7.5,
-                      color="black" if values[q, k] > 0.55 * brightest else "white")
+            axis.text(
+                k,
+                q,
+                f"{values[q, k]:.2f}",
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                color="black" if values[q, k] > 0.55 * brightest else "white",
+            )
     return image
 
 
-def plot_attention_map(weights, save_path: str | Path | None = None, *, title: str = "",
-                       query_names: Sequence[str] | None = None, key_names: Sequence[str] | None = None) -> Picture:
-    """One map, `queries keys`; the heads of `batch heads queries keys` are averaged and the first item is shown.
+def plot_attention_map(
+    weights,
+    save_path: str | Path | None = None,
+    *,
+    title: str = "",
+    query_names: Sequence[str] | None = None,
+    key_names: Sequence[str] | None = None,
+) -> Picture:
+    """One map, `queries keys`; the heads of `batch heads queries keys` are averaged and the first
+    item is shown.
 
-    Raises ``ValueError`` if names are given and are not as many as the tokens. Derived in lesson 04.
+    Raises `ValueError` if names are given and are not as many as the tokens. Derived in lesson 04.
     """
     heads = first_item(weights)
     values = heads.mean(0).numpy()
@@ -74,17 +113,23 @@ def plot_attention_map(weights, save_path: str | Path | None = None, *, title: s
     figure.colorbar(image, ax=axis, label="weight", fraction=0.05)
     top = np.unravel_index(values.argmax(), values.shape)
     of = f"the mean of {len(heads)} heads" if len(heads) > 1 else "one head"
-    picture = Picture(figure, f"{title or 'Attention'}: {queries} queries over {keys} keys, {of}; the largest weight "
-                              f"is {values.max():.2f}, from query {top[0]} to key {top[1]} (uniform: {1 / keys:.2f}).")
+    picture = Picture(
+        figure,
+        f"{title or 'Attention'}: {queries} queries over {keys} keys, {of}; the largest weight "
+        f"is {values.max():.2f}, from query {top[0]} to key {top[1]} (uniform: {1 / keys:.2f}).",
+    )
     if save_path is not None:
         picture.save(save_path)
     return picture
 
 
-def plot_heads(weights, title: str = "Attention", columns: int = 4, names: Sequence[str] | None = None) -> Picture:
-    """The heads of one layer (or any maps, with `names`) side by side, on one scale, each with its support in keys.
+def plot_heads(
+    weights, title: str = "Attention", columns: int = 4, names: Sequence[str] | None = None
+) -> Picture:
+    """The heads of one layer (or any maps, with `names`) side by side, on one scale, each with its
+    support in keys.
 
-    Raises ``ValueError`` if names are given and are not as many as the maps. Derived in lesson 04.
+    Raises `ValueError` if names are given and are not as many as the maps. Derived in lesson 04.
     """
     heads = first_item(weights)
     count, _, keys = heads.shape
@@ -98,15 +143,25 @@ def plot_heads(weights, title: str = "Attention", columns: int = 4, names: Seque
     support = torch.special.entr(heads).sum(-1).exp().mean(-1)
     for head, axis in zip(range(count), axes.flat, strict=False):
         image = draw_map(axis, heads[head].numpy(), 2, float(heads.max()))
-        axis.set_title(f"{names[head]}: {support[head]:.1f} of {keys} keys", fontsize=8.5, color=INK)
+        axis.set_title(
+            f"{names[head]}: {support[head]:.1f} of {keys} keys", fontsize=8.5, color=INK
+        )
     figure.colorbar(image, ax=axes, label="weight", fraction=0.03)
     sharpest, widest = int(support.argmin()), int(support.argmax())
-    return Picture(figure, f"{title}: {count} maps on one scale; {names[sharpest]} looks effectively at "
-                           f"{support[sharpest]:.1f} of {keys} keys, {names[widest]} at {support[widest]:.1f}.")
+    return Picture(
+        figure,
+        f"{title}: {count} maps on one scale; {names[sharpest]} looks effectively at "
+        f"{support[sharpest]:.1f} of {keys} keys, {names[widest]} at {support[widest]:.1f}.",
+    )
 
 
-def plot_evidence(values: Float[np.ndarray, "queries keys"], measured: Float[np.ndarray, " items"], reference: float,
-                  label: str, reference_label: str) -> Picture:
+def plot_evidence(
+    values: Float[np.ndarray, "queries keys"],
+    measured: Float[np.ndarray, " items"],
+    reference: float,
+    label: str,
+    reference_label: str,
+) -> Picture:
     """A map beside the numbers that say what is wrong with it, and the value they are held against."""
     figure, axes = blank_axes(1, 2, 7.6, 3.0)
     draw_map(axes[0, 0], values, 2)
@@ -117,24 +172,34 @@ def plot_evidence(values: Float[np.ndarray, "queries keys"], measured: Float[np.
     open_axis(axis, ylabel=label)
     axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.16))
-    return Picture(figure, f"The mean map, its largest weight {values.max():.2f}, and the {label}: "
-                           f"{measured.min():.3g} to {measured.max():.3g}, against {reference_label}, {reference:.3g}.")
+    return Picture(
+        figure,
+        f"The mean map, its largest weight {values.max():.2f}, and the {label}: "
+        f"{measured.min():.3g} to {measured.max():.3g}, against {reference_label},"
+        f" {reference:.3g}.",
+    )
 
 
 def animate_attention(sequence: Sequence, fps: float = 2) -> Animation:
-    """One map a step (heads averaged, first item), all on one scale, as an animation. Derived in lesson 10."""
+    """One map a step (heads averaged, first item), all on one scale, as an animation. Derived in
+    lesson 10.
+    """
     if not len(sequence):
-        raise ValueError("an animation needs at least one step of attention, but the sequence is empty; record a run "
-                         "first")
+        raise ValueError(
+            "an animation needs at least one step of attention, but the sequence is empty; record a"
+            " run first"
+        )
     maps = [first_item(weights).mean(0).numpy() for weights in sequence]
     if len({values.shape for values in maps}) > 1:
-        raise ValueError(f"the steps have maps of the shapes {sorted({values.shape for values in maps})}; animate one "
-                         "layer at a time")
+        raise ValueError(
+            f"the steps have maps of the shapes {sorted({values.shape for values in maps})};"
+            " animate one layer at a time"
+        )
     brightest = max(max(float(values.max()) for values in maps), 1e-12)
     figure, axes = blank_axes(1, 1, 4.2, 3.8)
     canvas = FigureCanvasAgg(figure)
     axes[0, 0].set(xlabel="key", ylabel="query")
-    image = draw_map(axes[0, 0], maps[0], 0, brightest)         # numbers that flicker cannot be read
+    image = draw_map(axes[0, 0], maps[0], 0, brightest)  # numbers that flicker cannot be read
     frames = []
     for step, values in enumerate(maps):
         image.set_data(values)
@@ -142,5 +207,9 @@ def animate_attention(sequence: Sequence, fps: float = 2) -> Animation:
         canvas.draw()
         frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     largest = [float(values.max()) for values in maps]
-    return Animation(frames, fps, f"Attention over {len(maps)} steps on one scale; the largest weight goes from "
-                                  f"{largest[0]:.2f} at step 0 to {largest[-1]:.2f} at step {len(maps) - 1}.")
+    return Animation(
+        frames,
+        fps,
+        f"Attention over {len(maps)} steps on one scale; the largest weight goes from "
+        f"{largest[0]:.2f} at step 0 to {largest[-1]:.2f} at step {len(maps) - 1}.",
+    )

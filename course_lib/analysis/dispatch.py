@@ -1,6 +1,8 @@
-"""Attention as PyTorch's operators show it: which operator is attention, and what its exact weights are.
+"""Attention as PyTorch's operators show it: which operator is attention, and what its exact weights
+are.
 
-What differs between versions of PyTorch, and every private name of it that the recorder needs, stands in this module.
+What differs between versions of PyTorch, and every private name of it that the recorder needs,
+stands in this module.
 """
 
 import math
@@ -18,20 +20,54 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..shapes import Float
 
-__all__ = ["ATTENDING", "Attention", "OperatorMode", "WeakTensorKeyDictionary", "call", "encoder_layer", "flex",
-           "fused", "in_backward", "native", "of_weights", "role_of", "unobserved"]
+__all__ = [
+    "ATTENDING",
+    "Attention",
+    "OperatorMode",
+    "WeakTensorKeyDictionary",
+    "call",
+    "encoder_layer",
+    "flex",
+    "fused",
+    "in_backward",
+    "native",
+    "of_weights",
+    "role_of",
+    "unobserved",
+]
 
-unobserved = _disable_current_modes      # what a recorder computes for itself, no other recorder sees
+unobserved = _disable_current_modes  # what a recorder computes for itself, no other recorder sees
 
-ATTENDING = {"fused", "native", "encoder layer", "flex", "product"}         # roles that may turn out to be attention
+# roles that may turn out to be attention
+ATTENDING = {"fused", "native", "encoder layer", "flex", "product"}
 ROLES = {
     "native": {"_native_multi_head_attention"},
     "encoder layer": {"_transformer_encoder_layer_fwd"},
     "softmax": {"_softmax", "_safe_softmax", "softmax"},
-    "product": {"mm", "addmm", "bmm", "baddbmm", "matmul", "linear", "einsum", "convolution", "conv1d", "conv2d"},
-    "same": {"_unsafe_view", "_to_copy", "clone"},                             # and all views
+    "product": {
+        "mm",
+        "addmm",
+        "bmm",
+        "baddbmm",
+        "matmul",
+        "linear",
+        "einsum",
+        "convolution",
+        "conv1d",
+        "conv2d",
+    },
+    "same": {"_unsafe_view", "_to_copy", "clone"},  # and all views
     "join": {"cat", "concat", "stack"},
-    "scale": {"native_dropout", "dropout", "mul", "div", "add", "where", "masked_fill", "nan_to_num"},
+    "scale": {
+        "native_dropout",
+        "dropout",
+        "mul",
+        "div",
+        "add",
+        "where",
+        "masked_fill",
+        "nan_to_num",
+    },
     "noise": {"bernoulli"},
 }
 
@@ -43,7 +79,9 @@ class OperatorMode(TorchDispatchMode):
 
 
 def in_backward() -> bool:
-    """True while gradients are computed: a forward that runs now repeats one that was recorded (checkpointing)."""
+    """True while gradients are computed: a forward that runs now repeats one that was recorded
+    (checkpointing).
+    """
     return torch._C._current_graph_task_id() != -1
 
 
@@ -71,9 +109,10 @@ def role_of(operator) -> str:
 def call(operator, args: tuple, kwargs: dict):
     """Run an operator exactly as it runs when nobody watches.
 
-    A mode sees operators after autograd and autocast have acted, and what an operator calls inside would go without
-    them. Where an operator computes in several steps that shows in the last bits, or in mixed precision in the second
-    digit: such a one runs in the dispatcher's state outside the mode.
+    A mode sees operators after autograd and autocast have acted, and what an operator calls inside
+    would go without them. Where an operator computes in several steps that shows in the last bits,
+    or in mixed precision in the second digit: such a one runs in the dispatcher's state outside the
+    mode.
     """
     with _as_outside() if _has_steps(operator) else nullcontext():
         return operator(*args, **kwargs)
@@ -82,19 +121,30 @@ def call(operator, args: tuple, kwargs: dict):
 @cache
 def _has_steps(operator) -> bool:
     return role_of(operator) in ("native", "encoder layer") or (
-        isinstance(operator, torch._ops.OpOverload) and not operator.is_view
-        and torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd"))
+        isinstance(operator, torch._ops.OpOverload)
+        and not operator.is_view
+        and torch._C._dispatch_has_kernel_for_dispatch_key(
+            operator.name(), "CompositeImplicitAutograd"
+        )
+    )
 
 
 def _as_outside():
     """The dispatcher's state before this call met the mode, without the mode."""
     with torch._C._RestorePythonTLSSnapshot():
-        include, exclude = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
-    modes = torch._C.DispatchKeySet(torch._C.DispatchKey.Python).add(torch._C.DispatchKey.PythonTLSSnapshot)
-    return torch._C._ForceDispatchKeyGuard(include - modes | torch._C._dispatch_tls_local_include_set(), exclude)
+        include, exclude = (
+            torch._C._dispatch_tls_local_include_set(),
+            torch._C._dispatch_tls_local_exclude_set(),
+        )
+    modes = torch._C.DispatchKeySet(torch._C.DispatchKey.Python).add(
+        torch._C.DispatchKey.PythonTLSSnapshot
+    )
+    return torch._C._ForceDispatchKeyGuard(
+        include - modes | torch._C._dispatch_tls_local_include_set(), exclude
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The weights
 
 
@@ -105,9 +155,10 @@ Rows = slice | list[int]
 class Attention:
     """One attention operation: the shape of its map, and a way to compute any of its rows.
 
-    ``rows(chosen)`` are exact weights, ``batch heads queries keys``, at least float32; ``check(chosen, weights)`` says
-    how far they are from what the kernel computed, or None. ``result`` is the tensor through which gradients reach the
-    weights: what the queries heard if there is a ``value``, the weights themselves if not.
+    `rows(chosen)` are exact weights, `batch heads queries keys`, at least float32; `check(chosen,
+    weights)` says how far they are from what the kernel computed, or None. `result` is the tensor
+    through which gradients reach the weights: what the queries heard if there is a `value`, the
+    weights themselves if not.
     """
 
     operator: str
@@ -118,24 +169,34 @@ class Attention:
     value: Tensor | None = None
     check: Callable[[Rows, Tensor], float | None] = lambda chosen, weights: None
 
-    def gradient(self, result_gradient: Tensor, chosen: Rows) -> Float[Tensor, "batch heads queries keys"]:
-        """The gradient of the weights, from that of the result: for heard = weights @ value it is gradient @ valueᵀ."""
+    def gradient(
+        self, result_gradient: Tensor, chosen: Rows
+    ) -> Float[Tensor, "batch heads queries keys"]:
+        """The gradient of the weights, from that of the result: for heard = weights @ value it is
+        gradient @ valueᵀ.
+        """
         gradient = four_axes(result_gradient, self.shape[1])[:, :, chosen]
         return gradient if self.value is None else gradient @ self.value.to(gradient.dtype).mT
 
 
-def hears(result: Tensor, value: Float[Tensor, "batch heads keys dim"]) -> Callable[[Rows, Tensor], float | None]:
+def hears(
+    result: Tensor, value: Float[Tensor, "batch heads keys dim"]
+) -> Callable[[Rows, Tensor], float | None]:
     """A check: the largest difference between weights @ value and what the kernel returned."""
 
     def check(chosen, weights):
         heard = four_axes(result, value.shape[1])[:, :, chosen].to(weights.dtype)
-        return float((weights @ value.to(weights.dtype) - heard).abs().max()) if heard.numel() else None
+        return (
+            float((weights @ value.to(weights.dtype) - heard).abs().max())
+            if heard.numel()
+            else None
+        )
 
     return check
 
 
 def four_axes(tensor: Tensor, heads: int = 1) -> Float[Tensor, "batch heads queries keys"]:
-    """Any layout of maps as ``batch heads queries keys``; three axes are heads folded into the batch."""
+    """Any layout of maps as `batch heads queries keys`; three axes are heads folded into the batch."""
     if tensor.dim() == 3:
         return tensor.unflatten(0, (-1, heads if tensor.shape[0] % heads == 0 else 1))
     return tensor.flatten(0, -4) if tensor.dim() > 4 else tensor[(None,) * (4 - tensor.dim())]
@@ -143,7 +204,10 @@ def four_axes(tensor: Tensor, heads: int = 1) -> Float[Tensor, "batch heads quer
 
 def named(operator, args: tuple, kwargs: dict) -> dict:
     """The arguments of a call by the names of the operator's schema."""
-    return dict(zip((argument.name for argument in operator._schema.arguments), args, strict=False), **kwargs)
+    return dict(
+        zip((argument.name for argument in operator._schema.arguments), args, strict=False),
+        **kwargs,
+    )
 
 
 def fused(operator, args: tuple, kwargs: dict, output, kind: str, heads: int) -> Attention:
@@ -154,7 +218,7 @@ def fused(operator, args: tuple, kwargs: dict, output, kind: str, heads: int) ->
     causal, scale = given.get("is_causal", False), given.get("scale")
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     precise = torch.promote_types(query.dtype, torch.float32)
-    if query.dim() > 3 and query.shape[-3] != key.shape[-3]:                       # grouped heads share keys and values
+    if query.dim() > 3 and query.shape[-3] != key.shape[-3]:  # grouped heads share keys and values
         key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value))
 
     def rows(chosen):
@@ -165,33 +229,70 @@ def fused(operator, args: tuple, kwargs: dict, output, kind: str, heads: int) ->
             scores = scores.masked_fill(column > row[:, None], -math.inf)
         if mask is not None:
             part = mask if mask.shape[-2] == 1 else mask[..., chosen, :]
-            scores = scores.masked_fill(~part, -math.inf) if part.dtype == torch.bool else scores + part.to(precise)
-        return four_axes(scores.softmax(-1).nan_to_num(0), heads)        # a query that may look nowhere: zeros
+            scores = (
+                scores.masked_fill(~part, -math.inf)
+                if part.dtype == torch.bool
+                else scores + part.to(precise)
+            )
+        # a query that may look nowhere: zeros
+        return four_axes(scores.softmax(-1).nan_to_num(0), heads)
 
     heard, value = output if isinstance(output, Tensor) else output[0], four_axes(value, heads)
     batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
-    shape = four_axes(torch.empty((*batch, query.shape[-2], key.shape[-2]), device="meta"), heads).shape
-    dropped = given.get("dropout_p", 0.0) > 0                      # then the output is of other weights than these
-    return Attention(operator.__name__.split(".")[0], kind, tuple(shape), rows, heard, value,
-                     *() if dropped else (hears(heard, value),))
+    shape = four_axes(
+        torch.empty((*batch, query.shape[-2], key.shape[-2]), device="meta"), heads
+    ).shape
+    dropped = given.get("dropout_p", 0.0) > 0  # then the output is of other weights than these
+    return Attention(
+        operator.__name__.split(".")[0],
+        kind,
+        tuple(shape),
+        rows,
+        heard,
+        value,
+        *() if dropped else (hears(heard, value),),
+    )
 
 
 def native(operator, args: tuple, kwargs: dict, output, kind: str) -> Attention:
-    """The fast path of ``nn.MultiheadAttention``: when its weights are wanted, ask the same operator again for them."""
+    """The fast path of `nn.MultiheadAttention`: when its weights are wanted, ask the same operator
+    again for them.
+    """
     given = named(operator, args, kwargs) | {"need_weights": True, "average_attn_weights": False}
     return asked_again(operator, given, kind, output[0])
 
 
 def encoder_layer(operator, args: tuple, kwargs: dict) -> Attention:
-    """The fast path of ``nn.TransformerEncoderLayer``: ask the native attention inside it."""
+    """The fast path of `nn.TransformerEncoderLayer`: ask the native attention inside it."""
     given = named(operator, args, kwargs)
     tokens = given["src"]
     if given["norm_first"]:
-        tokens = F.layer_norm(tokens, (given["embed_dim"],), given["norm_weight_1"], given["norm_bias_1"], given["eps"])
-    inside = {name: given.get(name) for name in ("embed_dim", "qkv_weight", "qkv_bias", "proj_weight", "proj_bias",
-                                                 "mask", "mask_type")}
-    inside |= {"query": tokens, "key": tokens, "value": tokens, "num_head": given["num_heads"],
-               "average_attn_weights": False}
+        tokens = F.layer_norm(
+            tokens,
+            (given["embed_dim"],),
+            given["norm_weight_1"],
+            given["norm_bias_1"],
+            given["eps"],
+        )
+    inside = {
+        name: given.get(name)
+        for name in (
+            "embed_dim",
+            "qkv_weight",
+            "qkv_bias",
+            "proj_weight",
+            "proj_bias",
+            "mask",
+            "mask_type",
+        )
+    }
+    inside |= {
+        "query": tokens,
+        "key": tokens,
+        "value": tokens,
+        "num_head": given["num_heads"],
+        "average_attn_weights": False,
+    }
     return asked_again(torch.ops.aten._native_multi_head_attention.default, inside, "self")
 
 
@@ -206,23 +307,42 @@ def asked_again(operator, given: dict, kind: str, output: Tensor | None = None) 
         return float((again()[0] - output).abs().max())
 
     shape = (query.size(0), given["num_head"], longest(query), longest(key))
-    return Attention("native_multi_head_attention", kind, shape, lambda chosen: again()[1][:, :, chosen].float(), query,
-                     check=check)
+    return Attention(
+        "native_multi_head_attention",
+        kind,
+        shape,
+        lambda chosen: again()[1][:, :, chosen].float(),
+        query,
+        check=check,
+    )
 
 
 def longest(tokens: Tensor) -> int:
-    """How many tokens the longest sequence of a batch has; the encoder's fast path packs them without padding."""
+    """How many tokens the longest sequence of a batch has; the encoder's fast path packs them
+    without padding.
+    """
     return int(tokens._nested_tensor_size()[:, 0].max()) if tokens.is_nested else tokens.shape[1]
 
 
 def flex(args: tuple, output, kind: str) -> Attention:
-    """Flex attention: the scores after ``score_mod`` and ``block_mask``, by PyTorch's own definition of them."""
+    """Flex attention: the scores after `score_mod` and `block_mask`, by PyTorch's own definition of
+    them.
+    """
     query, key, value, *rest = args
     key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
     shape = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-    weights = cache(lambda: _math_attention_inner(query, key, value, *rest)[1].softmax(-1).nan_to_num(0))
-    return Attention("flex_attention", kind, shape, lambda chosen: weights()[:, :, chosen], output[0], value,
-                     hears(output[0], value))
+    weights = cache(
+        lambda: _math_attention_inner(query, key, value, *rest)[1].softmax(-1).nan_to_num(0)
+    )
+    return Attention(
+        "flex_attention",
+        kind,
+        shape,
+        lambda chosen: weights()[:, :, chosen],
+        output[0],
+        value,
+        hears(output[0], value),
+    )
 
 
 def of_weights(weights: Tensor, operator: str, kind: str, heads: int = 1) -> Attention:
@@ -231,6 +351,8 @@ def of_weights(weights: Tensor, operator: str, kind: str, heads: int = 1) -> Att
     precise = torch.promote_types(weights.dtype, torch.float32)
 
     def rows(chosen):
-        return map_[:, :, chosen].to(precise, copy=True)                           # the model may write over its own
+        return map_[:, :, chosen].to(precise, copy=True)  # the model may write over its own
 
-    return Attention(operator, kind, tuple(map_.shape), rows, weights, check=lambda chosen, weights: 0.0)
+    return Attention(
+        operator, kind, tuple(map_.shape), rows, weights, check=lambda chosen, weights: 0.0
+    )

@@ -1,4 +1,6 @@
-"""How much to keep of an attention map, and what that costs: one map of a model with 16,000 tokens is gigabytes."""
+"""How much to keep of an attention map, and what that costs: one map of a model with 16,000 tokens
+is gigabytes.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +12,17 @@ from torch import Tensor
 
 from ..shapes import Float
 
-__all__ = ["BUDGET", "CHUNK", "KEEP", "Plan", "Statistics", "cost", "finish", "megabytes", "reduce_rows"]
+__all__ = [
+    "BUDGET",
+    "CHUNK",
+    "KEEP",
+    "Plan",
+    "Statistics",
+    "cost",
+    "finish",
+    "megabytes",
+    "reduce_rows",
+]
 
 KEEP = {
     "full": "every weight",
@@ -19,8 +31,8 @@ KEEP = {
     "statistics": "five numbers for each head",
     "shapes": "shapes only",
 }
-SIDE = 32                           # of a thumbnail
-CHUNK = 1 << 24                     # weights that exist at once while a map is reduced
+SIDE = 32  # of a thumbnail
+CHUNK = 1 << 24  # weights that exist at once while a map is reduced
 BUDGET = 2_000_000_000
 
 
@@ -32,19 +44,32 @@ class Statistics:
 
     def add(self, weights: Float[Tensor, "batch heads queries keys"]) -> Self:
         entropy = torch.special.entr(weights).sum(-1)
-        self.rows.append(torch.stack([weights.amax(-1), (weights < 0.01).to(weights.dtype).mean(-1), entropy,
-                                      entropy.exp()]).cpu())
+        self.rows.append(
+            torch.stack(
+                [
+                    weights.amax(-1),
+                    (weights < 0.01).to(weights.dtype).mean(-1),
+                    entropy,
+                    entropy.exp(),
+                ]
+            ).cpu()
+        )
         self.received = self.received + weights.sum(-2).cpu()
         return self
 
     def of_heads(self) -> dict[str, Float[Tensor, "batch heads"]]:
         largest, sparsity, entropy, support = torch.cat(self.rows, dim=-1)
-        return {"max": largest.amax(-1), "sparsity": sparsity.mean(-1), "entropy": entropy.mean(-1),
-                "support": support.mean(-1), "sink": self.received.amax(-1) / largest.shape[-1]}
+        return {
+            "max": largest.amax(-1),
+            "sparsity": sparsity.mean(-1),
+            "entropy": entropy.mean(-1),
+            "support": support.mean(-1),
+            "sink": self.received.amax(-1) / largest.shape[-1],
+        }
 
 
 def _fold(weights: Tensor, axis: int) -> Tensor:
-    """Sum neighbours along an axis until at most ``SIDE`` blocks are left."""
+    """Sum neighbours along an axis until at most `SIDE` blocks are left."""
     size = weights.shape[axis]
     if size <= SIDE:
         return weights
@@ -77,7 +102,9 @@ def cost(shape: Sequence[int], policies: Sequence[str], rows: Sequence[int] | No
     numbers = 5 * batch * heads if policies[-1] not in ("full", "shapes") else 0
     if policies[-1] not in ("statistics", "shapes"):
         side = SIDE if "thumbnail" in policies else max(queries, keys)
-        numbers += batch * (1 if "heads" in policies else heads) * min(queries, side) * min(keys, side)
+        numbers += (
+            batch * (1 if "heads" in policies else heads) * min(queries, side) * min(keys, side)
+        )
     return 4 * numbers
 
 
@@ -96,16 +123,28 @@ class Plan:
     def __str__(self) -> str:
         if not self.shapes:
             return "one forward shows no attention: there is nothing to record"
-        counted = ", ".join(f"{count} of {' × '.join(map(str, shape))}"
-                            for shape, count in Counter(self.shapes).items())
-        lines = [f"attention maps of one forward: {len(self.shapes)} (batch × heads × queries × keys: {counted})"]
+        counted = ", ".join(
+            f"{count} of {' × '.join(map(str, shape))}"
+            for shape, count in Counter(self.shapes).items()
+        )
+        lines = [
+            f"attention maps of one forward: {len(self.shapes)} (batch × heads × queries × keys:"
+            f" {counted})"
+        ]
         if self.rows is not None:
             lines.append(f"of each, {len(self.rows)} chosen queries")
         for keep, what in KEEP.items():
             fits = int(self.budget // self.bytes(keep)) if self.bytes(keep) else None
-            lines.append(f"{'→' if keep == self.keep else ' '} {keep:10} {megabytes(self.bytes(keep)):>11}   {what}"
-                         + ("" if fits is None else f"; the budget holds {fits} forwards"))
-        return "\n".join([*lines, f"budget {megabytes(self.budget)}: when it is full, every map steps down this list"])
+            lines.append(
+                f"{'→' if keep == self.keep else ' '} {keep:10} {megabytes(self.bytes(keep)):>11}  "
+                f" {what}" + ("" if fits is None else f"; the budget holds {fits} forwards")
+            )
+        return "\n".join(
+            [
+                *lines,
+                f"budget {megabytes(self.budget)}: when it is full, every map steps down this list",
+            ]
+        )
 
 
 def megabytes(count: int) -> str:

@@ -1,7 +1,8 @@
-"""Does a map point at the right place? Pointing game, energy and IoU against known regions, each beside its baselines.
+"""Does a map point at the right place? Pointing game, energy and IoU against known regions, each
+beside its baselines.
 
-A map is `rows columns` of tokens over an image; a region is `height width` of that image's pixels. Where a region is
-empty there is nothing to find, and the scores are NaN. Derived in lesson 09.
+A map is `rows columns` of tokens over an image; a region is `height width` of that image's pixels.
+Where a region is empty there is nothing to find, and the scores are NaN. Derived in lesson 09.
 """
 
 from dataclasses import dataclass
@@ -11,18 +12,28 @@ from torch import Tensor
 
 from ..shapes import Bool, Float
 
-__all__ = ["LocalisationScores", "area_share", "chance_of_pointing", "energy", "follows", "iou_curve",
-           "pointing_at_one_place", "pointing_game", "score_localisation"]
+__all__ = [
+    "LocalisationScores",
+    "area_share",
+    "chance_of_pointing",
+    "energy",
+    "follows",
+    "iou_curve",
+    "pointing_at_one_place",
+    "pointing_game",
+    "score_localisation",
+]
 
-THRESHOLDS = tuple(round(0.1 * k, 1) for k in range(1, 10))     # of the map's own largest value
+THRESHOLDS = tuple(round(0.1 * k, 1) for k in range(1, 10))  # of the map's own largest value
 
 
 def pointing_game(maps: Tensor, regions: Tensor, tolerance: float = 0.5) -> Float[Tensor, "*batch"]:
-    """1 where the strongest token of a map, `*batch rows columns`, hits its region, `*batch height width`; else 0.
+    """1 where the strongest token of a map, `*batch rows columns`, hits its region, `*batch height
+    width`; else 0.
 
-    A token hits if the region comes within `tolerance` token widths of its centre: at 0.5 it touches the token. Tokens
-    that tie for strongest share the point, so a uniform map scores chance.
-    Source: Zhang et al., arXiv 1608.00507.
+    A token hits if the region comes within `tolerance` token widths of its centre: at 0.5 it
+    touches the token. Tokens that tie for strongest share the point, so a uniform map scores
+    chance. Source: Zhang et al., arXiv 1608.00507.
     """
     check_shapes(maps, regions)
     hit = touched(regions, maps.shape[-2:], tolerance).flatten(-2)
@@ -31,16 +42,22 @@ def pointing_game(maps: Tensor, regions: Tensor, tolerance: float = 0.5) -> Floa
     return _where_known(regions, (strongest * hit).sum(-1) / strongest.sum(-1))
 
 
-def chance_of_pointing(regions: Tensor, grid: tuple[int, int], tolerance: float = 0.5) -> Float[Tensor, "*batch"]:
+def chance_of_pointing(
+    regions: Tensor, grid: tuple[int, int], tolerance: float = 0.5
+) -> Float[Tensor, "*batch"]:
     """What the pointing game gives to a token chosen at random: the share of tokens that hit."""
     return _where_known(regions, touched(regions, grid, tolerance).float().mean((-2, -1)))
 
 
-def pointing_at_one_place(regions: Tensor, grid: tuple[int, int], tolerance: float = 0.5) -> Bool[Tensor, "batch ..."]:
-    """Which of the regions, `batch attributes height width`, are hit by each attribute's luckiest token.
+def pointing_at_one_place(
+    regions: Tensor, grid: tuple[int, int], tolerance: float = 0.5
+) -> Bool[Tensor, "batch ..."]:
+    """Which of the regions, `batch attributes height width`, are hit by each attribute's luckiest
+    token.
 
-    That token is chosen with these regions in hand, so no map that is the same for all images points better. What it
-    misses is where a map must follow its image: score the pointing game there. Derived in lesson 09.
+    That token is chosen with these regions in hand, so no map that is the same for all images
+    points better. What it misses is where a map must follow its image: score the pointing game
+    there. Derived in lesson 09.
     """
     hit = touched(regions, grid, tolerance).flatten(-2)
     luckiest = hit.float().sum(0).argmax(-1)
@@ -48,17 +65,20 @@ def pointing_at_one_place(regions: Tensor, grid: tuple[int, int], tolerance: flo
 
 
 def follows(maps: Tensor, regions: Tensor) -> Float[Tensor, " attributes"]:
-    """Do maps move with their regions? The correlation of their centres over images, the mean of both directions.
+    """Do maps move with their regions? The correlation of their centres over images, the mean of
+    both directions.
 
-    `maps` are `batch attributes rows columns`, `regions` `batch attributes height width`, and images with an empty
-    region do not count. A map that is the same for all images follows nothing: 0, as by chance. NaN with fewer than 3
-    images. Derived in lesson 09.
+    `maps` are `batch attributes rows columns`, `regions` `batch attributes height width`, and
+    images with an empty region do not count. A map that is the same for all images follows nothing:
+    0, as by chance. NaN with fewer than 3 images. Derived in lesson 09.
     """
     check_shapes(maps, regions)
     known = regions.flatten(-2).any(-1)[..., None]
     images = known.sum(0)
-    ours, true = ((centre - torch.where(known, centre, 0).sum(0) / images.clamp(min=1)) * known
-                  for centre in (_centre(maps.detach()), _centre(regions)))
+    ours, true = (
+        (centre - torch.where(known, centre, 0).sum(0) / images.clamp(min=1)) * known
+        for centre in (_centre(maps.detach()), _centre(regions))
+    )
     spread = (ours.square().sum(0) * true.square().sum(0)).sqrt()
     correlation = torch.where(spread > 1e-9, (ours * true).sum(0) / spread.clamp(min=1e-9), 0)
     return torch.where(images > 2, correlation, torch.nan).mean(-1).float()
@@ -67,20 +87,30 @@ def follows(maps: Tensor, regions: Tensor) -> Float[Tensor, " attributes"]:
 def _centre(maps: Tensor) -> Float[Tensor, "*batch 2"]:
     """The centre of mass, as shares of height and width."""
     mass = maps.double().clamp(min=0)
-    return torch.stack([(mass.sum(-1 - axis) * ((torch.arange(size, device=maps.device) + 0.5) / size)).sum(-1)
-                        / mass.sum((-2, -1)).clamp(min=1e-12) for axis, size in enumerate(maps.shape[-2:])], -1)
+    return torch.stack(
+        [
+            (mass.sum(-1 - axis) * ((torch.arange(size, device=maps.device) + 0.5) / size)).sum(-1)
+            / mass.sum((-2, -1)).clamp(min=1e-12)
+            for axis, size in enumerate(maps.shape[-2:])
+        ],
+        -1,
+    )
 
 
 def area_share(regions: Tensor) -> Float[Tensor, "*batch"]:
-    """The share of the image, `*batch height width`, that a region covers: what blind pointing scores. Lesson 00."""
+    """The share of the image, `*batch height width`, that a region covers: what blind pointing
+    scores. Lesson 00.
+    """
     return regions.float().mean((-2, -1))
 
 
 def energy(maps: Tensor, regions: Tensor) -> Float[Tensor, "*batch"]:
-    """The share of a map's positive part that lies inside its region; a token counts by the area it shares with it.
+    """The share of a map's positive part that lies inside its region; a token counts by the area it
+    shares with it.
 
-    Chance, for any map whose tokens are shuffled, is the region's share of the image; a map without positive part
-    counts as a flat one. Source: Wang et al., arXiv 1910.01279. Derived in lessons 01 and 09.
+    Chance, for any map whose tokens are shuffled, is the region's share of the image; a map without
+    positive part counts as a flat one. Source: Wang et al., arXiv 1910.01279. Derived in lessons 01
+    and 09.
     """
     check_shapes(maps, regions)
     positive = maps.detach().clamp(min=0)
@@ -89,60 +119,95 @@ def energy(maps: Tensor, regions: Tensor) -> Float[Tensor, "*batch"]:
     return _where_known(regions, inside / positive.sum((-2, -1)))
 
 
-def iou_curve(maps: Tensor, regions: Tensor,
-              thresholds: tuple[float, ...] = THRESHOLDS) -> Float[Tensor, "*batch thresholds"]:
-    """Intersection over union of the region with the tokens above each threshold, a share of the map's maximum."""
+def iou_curve(
+    maps: Tensor, regions: Tensor, thresholds: tuple[float, ...] = THRESHOLDS
+) -> Float[Tensor, "*batch thresholds"]:
+    """Intersection over union of the region with the tokens above each threshold, a share of the
+    map's maximum.
+    """
     intersection, chosen, region = _areas(maps, regions, thresholds)
-    return _where_known(regions[..., None, :, :], intersection / (chosen + region - intersection).clamp(min=1e-12))
+    return _where_known(
+        regions[..., None, :, :], intersection / (chosen + region - intersection).clamp(min=1e-12)
+    )
 
 
-def _chance_of_iou(maps: Tensor, regions: Tensor, thresholds: tuple[float, ...] = THRESHOLDS,
-                   ) -> Float[Tensor, "*batch thresholds"]:
-    """The same with as many tokens anywhere: their expected intersection is the product of the two shares."""
+def _chance_of_iou(
+    maps: Tensor,
+    regions: Tensor,
+    thresholds: tuple[float, ...] = THRESHOLDS,
+) -> Float[Tensor, "*batch thresholds"]:
+    """The same with as many tokens anywhere: their expected intersection is the product of the two
+    shares.
+    """
     _, chosen, region = _areas(maps, regions, thresholds)
     expected = chosen * region
-    return _where_known(regions[..., None, :, :], expected / (chosen + region - expected).clamp(min=1e-12))
+    return _where_known(
+        regions[..., None, :, :], expected / (chosen + region - expected).clamp(min=1e-12)
+    )
 
 
-def _areas(maps: Tensor, regions: Tensor, thresholds: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:
+def _areas(
+    maps: Tensor, regions: Tensor, thresholds: tuple[float, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Shares of the image: chosen tokens that lie in the region, chosen tokens, region."""
     check_shapes(maps, regions)
     inside = covered(regions, maps.shape[-2:])[..., None, :, :]
     maps = maps.detach()[..., None, :, :]
-    chosen = (maps >= torch.tensor(thresholds).to(maps)[:, None, None] * maps.amax((-2, -1), keepdim=True)).float()
+    chosen = (
+        maps >= torch.tensor(thresholds).to(maps)[:, None, None] * maps.amax((-2, -1), keepdim=True)
+    ).float()
     return (chosen * inside).mean((-2, -1)), chosen.mean((-2, -1)), inside.mean((-2, -1))
 
 
 def covered(regions: Tensor, grid: tuple[int, int]) -> Float[Tensor, "*batch rows columns"]:
-    """The share of each token's area that the region covers, exact for any ratio of pixels to tokens."""
-    down, across = (_overlap(tokens, pixels, 0.5).to(regions.device)
-                    for tokens, pixels in zip(grid, regions.shape[-2:], strict=True))
+    """The share of each token's area that the region covers, exact for any ratio of pixels to
+    tokens.
+    """
+    down, across = (
+        _overlap(tokens, pixels, 0.5).to(regions.device)
+        for tokens, pixels in zip(grid, regions.shape[-2:], strict=True)
+    )
     return down @ regions.float() @ across.T * (grid[0] * grid[1])
 
 
-def touched(regions: Tensor, grid: tuple[int, int], tolerance: float) -> Bool[Tensor, "*batch rows columns"]:
-    """Which tokens have the region within `tolerance` token widths of their centre, along both axes."""
+def touched(
+    regions: Tensor, grid: tuple[int, int], tolerance: float
+) -> Bool[Tensor, "*batch rows columns"]:
+    """Which tokens have the region within `tolerance` token widths of their centre, along both
+    axes.
+    """
     if tolerance <= 0:
-        raise ValueError(f"tolerance is {tolerance} token widths, expected more than 0; 0.5 asks that the region touch "
-                         "the token")
-    down, across = ((_overlap(tokens, pixels, tolerance) > 1e-9).float().to(regions.device)
-                    for tokens, pixels in zip(grid, regions.shape[-2:], strict=True))
+        raise ValueError(
+            f"tolerance is {tolerance} token widths, expected more than 0; 0.5 asks that the region"
+            " touch the token"
+        )
+    down, across = (
+        (_overlap(tokens, pixels, tolerance) > 1e-9).float().to(regions.device)
+        for tokens, pixels in zip(grid, regions.shape[-2:], strict=True)
+    )
     return down @ regions.float() @ across.T > 0
 
 
 def _overlap(tokens: int, pixels: int, reach: float) -> Float[Tensor, "tokens pixels"]:
-    """The length that each pixel shares with the interval `reach` tokens either side of a token's centre, side = 1."""
+    """The length that each pixel shares with the interval `reach` tokens either side of a token's
+    centre, side = 1.
+    """
     centre = (torch.arange(tokens, dtype=torch.float64)[:, None] + 0.5) / tokens
     edge = torch.arange(pixels + 1, dtype=torch.float64) / pixels
-    shared = torch.minimum(centre + reach / tokens, edge[1:]) - torch.maximum(centre - reach / tokens, edge[:-1])
+    shared = torch.minimum(centre + reach / tokens, edge[1:]) - torch.maximum(
+        centre - reach / tokens, edge[:-1]
+    )
     return shared.clamp(min=0).float()
 
 
 def check_shapes(maps: Tensor, regions: Tensor) -> None:
-    """Raise one ``ValueError`` that says how maps and regions disagree."""
+    """Raise one `ValueError` that says how maps and regions disagree."""
     if maps.ndim < 2 or maps.shape[:-2] != regions.shape[:-2]:
-        raise ValueError(f"maps have the shape {tuple(maps.shape)} and regions {tuple(regions.shape)}, expected "
-                         "`*batch rows columns` and `*batch height width`; reshape attention over tokens to its grid")
+        raise ValueError(
+            f"maps have the shape {tuple(maps.shape)} and regions {tuple(regions.shape)}, expected"
+            " `*batch rows columns` and `*batch height width`; reshape attention over tokens to"
+            " its grid"
+        )
 
 
 def _where_known(regions: Tensor, scores: Tensor) -> Tensor:
@@ -151,9 +216,11 @@ def _where_known(regions: Tensor, scores: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LocalisationScores:
-    """Each measure's score beside its baselines, `attributes` each (NaN where nothing is known); prints as a table.
+    """Each measure's score beside its baselines, `attributes` each (NaN where nothing is known);
+    prints as a table.
 
-    Columns: `map`, `mean map` (one map for all images), `untrained` if such a model's maps were given, and `chance`.
+    Columns: `map`, `mean map` (one map for all images), `untrained` if such a model's maps were
+    given, and `chance`.
     """
 
     table: dict[str, dict[str, Float[Tensor, " attributes"]]]
@@ -170,42 +237,71 @@ class LocalisationScores:
         for measure in self.table:
             means = (f"{self.mean(measure, column):>9.3f}" for column in columns)
             lines.append("  ".join([f"{measure:<9}", *means]))
-        return "\n".join([*lines, f"{self.items} regions; pointing within {self.tolerance:g} token widths; IoU is the "
-                                  f"mean over thresholds {THRESHOLDS[0]} to {THRESHOLDS[-1]} of the maximum"])
+        return "\n".join(
+            [
+                *lines,
+                (
+                    f"{self.items} regions; pointing within {self.tolerance:g} token widths; IoU is"
+                    f" the mean over thresholds {THRESHOLDS[0]} to {THRESHOLDS[-1]} of the maximum"
+                ),
+            ]
+        )
 
     __repr__ = __str__
 
 
-def score_localisation(maps: Tensor, regions: Tensor, untrained: Tensor | None = None, mean_map: Tensor | None = None,
-                       tolerance: float = 0.5) -> LocalisationScores:
-    """Score maps, `batch attributes rows columns`, against regions, `batch attributes height width`, empty if unknown.
+def score_localisation(
+    maps: Tensor,
+    regions: Tensor,
+    untrained: Tensor | None = None,
+    mean_map: Tensor | None = None,
+    tolerance: float = 0.5,
+) -> LocalisationScores:
+    """Score maps, `batch attributes rows columns`, against regions, `batch attributes height
+    width`, empty if unknown.
 
-    Every measure stands beside chance, beside the mean map of each attribute, which cannot see the image (the mean of
-    `maps` over items with a region, unless `mean_map`, `attributes rows columns`, is given from other images), and
-    beside an `untrained` model's maps if given. Derived in lesson 09.
+    Every measure stands beside chance, beside the mean map of each attribute, which cannot see the
+    image (the mean of `maps` over items with a region, unless `mean_map`, `attributes rows
+    columns`, is given from other images), and beside an `untrained` model's maps if given. Derived
+    in lesson 09.
     """
     check_shapes(maps, regions)
     if maps.ndim != 4:
-        raise ValueError(f"maps have the shape {tuple(maps.shape)}, expected `batch attributes rows columns`; add the "
-                         "missing axis, for example maps[:, None]")
+        raise ValueError(
+            f"maps have the shape {tuple(maps.shape)}, expected `batch attributes rows columns`;"
+            " add the missing axis, for example maps[:, None]"
+        )
     known = regions.flatten(-2).any(-1)
     if not known.any():
-        raise ValueError("no region is known: every mask is empty, so there is nothing to score; pass items whose "
-                         "attributes have a place")
+        raise ValueError(
+            "no region is known: every mask is empty, so there is nothing to score; pass items"
+            " whose attributes have a place"
+        )
     if mean_map is None:
-        shared = (maps.detach() * known[..., None, None]).sum(0) / known.sum(0).clamp(min=1)[:, None, None]
+        shared = (maps.detach() * known[..., None, None]).sum(0) / known.sum(0).clamp(min=1)[
+            :, None, None
+        ]
     else:
         shared = mean_map
     compared = {"map": maps, "mean map": shared.expand_as(maps)}
     if untrained is not None:
         check_shapes(untrained, regions)
         compared["untrained"] = untrained
-    measures = {"pointing": lambda values: pointing_game(values, regions, tolerance),
-                "energy": lambda values: energy(values, regions),
-                "IoU": lambda values: iou_curve(values, regions).mean(-1)}
-    chance = {"pointing": chance_of_pointing(regions, tuple(maps.shape[-2:]), tolerance),
-              "energy": _where_known(regions, area_share(regions)),
-              "IoU": _chance_of_iou(maps, regions).mean(-1)}
-    table = {name: {column: measure(values).nanmean(0) for column, values in compared.items()}
-             | {"chance": chance[name].nanmean(0)} for name, measure in measures.items()}
+    measures = {
+        "pointing": lambda values: pointing_game(values, regions, tolerance),
+        "energy": lambda values: energy(values, regions),
+        "IoU": lambda values: iou_curve(values, regions).mean(-1),
+    }
+    chance = {
+        "pointing": chance_of_pointing(regions, tuple(maps.shape[-2:]), tolerance),
+        "energy": _where_known(regions, area_share(regions)),
+        "IoU": _chance_of_iou(maps, regions).mean(-1),
+    }
+    table = {
+        name: (
+            {column: measure(values).nanmean(0) for column, values in compared.items()}
+            | {"chance": chance[name].nanmean(0)}
+        )
+        for name, measure in measures.items()
+    }
     return LocalisationScores(table, tolerance, int(known.sum()))

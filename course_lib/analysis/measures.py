@@ -1,4 +1,6 @@
-"""Measures of features: whom they tell apart, what their dimensions do, and what can be read from them."""
+"""Measures of features: whom they tell apart, what their dimensions do, and what can be read from
+them.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,40 +11,65 @@ from torch import Tensor, nn
 
 from ..shapes import Bool, Float
 
-__all__ = ["DimensionDistribution", "LayerStatistics", "Probe", "activation_statistics",
-           "between_person_discriminability", "dead_dimensions", "dimension_distribution", "linear_probe",
-           "pair_similarities", "pca", "separation_auc", "silent_parameters", "within_person_consistency"]
+__all__ = [
+    "DimensionDistribution",
+    "LayerStatistics",
+    "Probe",
+    "activation_statistics",
+    "between_person_discriminability",
+    "dead_dimensions",
+    "dimension_distribution",
+    "linear_probe",
+    "pair_similarities",
+    "pca",
+    "separation_auc",
+    "silent_parameters",
+    "within_person_consistency",
+]
 
 
 def _check_features(features: Tensor) -> None:
     if features.ndim != 2 or len(features) < 2 or not features.shape[1]:
-        raise ValueError(f"features have shape {tuple(features.shape)}; expected (items, dim) with at least two items, "
-                         "so stack one feature vector for each image or clip")
+        raise ValueError(
+            f"features have shape {tuple(features.shape)}; expected (items, dim) with at least two"
+            " items, so stack one feature vector for each image or clip"
+        )
     if not features.isfinite().all():
-        raise ValueError(f"the features of item {int((~features.isfinite()).any(dim=1).nonzero()[0])} are not finite; "
-                         "expected numbers without NaN, so look at that item's input first")
+        raise ValueError(
+            f"the features of item {int((~features.isfinite()).any(dim=1).nonzero()[0])} are not"
+            " finite; expected numbers without NaN, so look at that item's input first"
+        )
 
 
 def _check_people(features: Tensor, person: Tensor) -> None:
     _check_features(features)
     if person.shape != features.shape[:1]:
-        raise ValueError(f"person has shape {tuple(person.shape)} and there are {len(features)} feature vectors; "
-                         "expected one whole number for each, the person it shows")
+        raise ValueError(
+            f"person has shape {tuple(person.shape)} and there are {len(features)} feature vectors;"
+            " expected one whole number for each, the person it shows"
+        )
     if not features.any(dim=1).all():
-        raise ValueError(f"the features of item {int((~features.any(dim=1)).nonzero()[0])} are all zero, and zero has "
-                         "no direction to compare; look for a dead layer, or leave that item out")
+        raise ValueError(
+            f"the features of item {int((~features.any(dim=1)).nonzero()[0])} are all zero, and"
+            " zero has no direction to compare; look for a dead layer, or leave that item out"
+        )
     people, images = person.unique(return_counts=True)
     if len(people) < 2:
-        raise ValueError(f"all {len(features)} items show one person; telling people apart needs at least two")
+        raise ValueError(
+            f"all {len(features)} items show one person; telling people apart needs at least two"
+        )
     if images.max() < 2:
-        raise ValueError(f"each of the {len(people)} people has one image; consistency needs somebody with two")
+        raise ValueError(
+            f"each of the {len(people)} people has one image; consistency needs somebody with two"
+        )
 
 
 def within_person_consistency(features: Tensor, person: Tensor) -> float:
-    """How alike two images of one person are: the mean cosine similarity over all such pairs, 1 at best.
+    """How alike two images of one person are: the mean cosine similarity over all such pairs, 1 at
+    best.
 
-    ``features`` are ``items dim``; ``person`` is ``items``, whole numbers. Raises ``ValueError`` for wrong shapes, NaN,
-    a zero vector, fewer than two people, or one image each. Derived in lesson 01.
+    `features` are `items dim`; `person` is `items`, whole numbers. Raises `ValueError` for wrong
+    shapes, NaN, a zero vector, fewer than two people, or one image each. Derived in lesson 01.
     """
     _check_people(features, person)
     unit = F.normalize(features.double(), dim=1)
@@ -52,9 +79,10 @@ def within_person_consistency(features: Tensor, person: Tensor) -> float:
 
 
 def between_person_discriminability(features: Tensor, person: Tensor) -> float:
-    """How unlike images of two people are: the mean cosine distance (1 − similarity) over all such pairs.
+    """How unlike images of two people are: the mean cosine distance (1 − similarity) over all such
+    pairs.
 
-    Arguments and errors as in ``within_person_consistency``. Derived in lesson 01.
+    Arguments and errors as in `within_person_consistency`. Derived in lesson 01.
     """
     _check_people(features, person)
     unit = F.normalize(features.double(), dim=1)
@@ -63,10 +91,12 @@ def between_person_discriminability(features: Tensor, person: Tensor) -> float:
     return distance[pairs].mean().item()
 
 
-def pair_similarities(features: Tensor, person: Tensor) -> tuple[Float[Tensor, " pairs"], Bool[Tensor, " pairs"]]:
+def pair_similarities(
+    features: Tensor, person: Tensor
+) -> tuple[Float[Tensor, " pairs"], Bool[Tensor, " pairs"]]:
     """The cosine similarity of every pair of items, and whether both show one person.
 
-    Arguments and errors as in ``within_person_consistency``. Derived in lesson 01.
+    Arguments and errors as in `within_person_consistency`. Derived in lesson 01.
     """
     _check_people(features, person)
     unit = F.normalize(features.double(), dim=1)
@@ -74,23 +104,29 @@ def pair_similarities(features: Tensor, person: Tensor) -> tuple[Float[Tensor, "
     return (unit @ unit.T)[first, second], person[first] == person[second]
 
 
-def separation_auc(features: Tensor, person: Tensor, resamples: int = 1000,
-                   seed: int = 0) -> tuple[float, float, float]:
-    """How well similarity tells a pair of one person from a pair of two: ROC-AUC and its 95 % interval.
+def separation_auc(
+    features: Tensor, person: Tensor, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """How well similarity tells a pair of one person from a pair of two: ROC-AUC and its 95 %
+    interval.
 
-    1 is perfect, 0.5 is chance. The bootstrap draws *people*: pairs that share a person are not independent, and
-    drawing pairs would make the interval too narrow (Bolle et al., 2004). A person drawn twice counts twice, but is
-    never paired with their own copy. Arguments and errors as in ``within_person_consistency``. Derived in lesson 01.
+    1 is perfect, 0.5 is chance. The bootstrap draws *people*: pairs that share a person are not
+    independent, and drawing pairs would make the interval too narrow (Bolle et al., 2004). A person
+    drawn twice counts twice, but is never paired with their own copy. Arguments and errors as in
+    `within_person_consistency`. Derived in lesson 01.
     """
     similarity, same = pair_similarities(features, person)
-    _, rank = similarity.round(decimals=10).unique(return_inverse=True)  # equal similarities share a rank
+    # equal similarities share a rank
+    _, rank = similarity.round(decimals=10).unique(return_inverse=True)
     people, index = person.unique(return_inverse=True)
     first, second = index[torch.triu_indices(len(index), len(index), offset=1, device=index.device)]
     whose, one, other = first[same], first[~same], second[~same]
     rank_alike, rank_unlike, ranks = rank[same], rank[~same], int(rank.max()) + 1
 
     def auc(copies: Float[Tensor, " people"]) -> Float[Tensor, ""]:
-        """The share of comparisons in which the pair of one person is the more similar; a tie is half right."""
+        """The share of comparisons in which the pair of one person is the more similar; a tie is
+        half right.
+        """
         alike = torch.bincount(rank_alike, copies[whose], ranks)
         unlike = torch.bincount(rank_unlike, copies[one] * copies[other], ranks)
         return (alike * (unlike.cumsum(0) - unlike / 2)).sum() / (alike.sum() * unlike.sum())
@@ -99,75 +135,97 @@ def separation_auc(features: Tensor, person: Tensor, resamples: int = 1000,
     drawn = torch.randint(len(people), (resamples, len(people)), generator=generator)
     copies = F.one_hot(drawn, len(people)).sum(dim=1).to(similarity)
     resampled = torch.stack([auc(row) for row in copies])
-    low, high = resampled.nanquantile(resampled.new_tensor([0.025, 0.975])).tolist()  # NaN: nobody to tell apart
+    # NaN: nobody to tell apart
+    low, high = resampled.nanquantile(resampled.new_tensor([0.025, 0.975])).tolist()
     return auc(torch.ones_like(copies[0])).item(), low, high
 
 
-def pca(features: Tensor,
-        components: int = 2) -> tuple[Float[Tensor, "items components"], Float[Tensor, " components"]]:
-    """Coordinates along the directions of largest variance, and the share of the variance each explains.
+def pca(
+    features: Tensor, components: int = 2
+) -> tuple[Float[Tensor, "items components"], Float[Tensor, " components"]]:
+    """Coordinates along the directions of largest variance, and the share of the variance each
+    explains.
 
-    ``features`` are ``items dim``. Raises ``ValueError`` for wrong shapes, NaN, or more components than there are.
-    Derived in lesson 01.
+    `features` are `items dim`. Raises `ValueError` for wrong shapes, NaN, or more components than
+    there are. Derived in lesson 01.
     """
     from sklearn.decomposition import PCA
 
     _check_features(features)
     if not 1 <= components <= min(features.shape):
-        raise ValueError(f"components={components} cannot be had from {len(features)} items of {features.shape[1]} "
-                         f"dimensions; choose 1 to {min(features.shape)}")
+        raise ValueError(
+            f"components={components} cannot be had from {len(features)} items of"
+            f" {features.shape[1]} dimensions; choose 1 to {min(features.shape)}"
+        )
     model = PCA(components, svd_solver="full")
     scores = model.fit_transform(features.detach().double().cpu().numpy())
-    return torch.from_numpy(scores).float(), torch.from_numpy(model.explained_variance_ratio_).float()
+    return (
+        torch.from_numpy(scores).float(),
+        torch.from_numpy(model.explained_variance_ratio_).float(),
+    )
 
 
 class LayerStatistics(NamedTuple):
-    """What one layer does on a batch. A dead channel has the same value for every input at every place."""
+    """What one layer does on a batch. A dead channel has the same value for every input at every
+    place.
+    """
 
     mean: float
-    spread: float                                   # the standard deviation
-    zeros: float                                    # the share of activations that are exactly 0
+    spread: float  # the standard deviation
+    zeros: float  # the share of activations that are exactly 0
     dead: Bool[Tensor, " channels"]
 
 
 def activation_statistics(activations: Mapping[str, Tensor]) -> dict[str, LayerStatistics]:
-    """Mean, spread, share of zeros and dead channels of each layer's activations ``batch channels …``, by name.
+    """Mean, spread, share of zeros and dead channels of each layer's activations `batch channels
+    …`, by name.
 
-    Raises ``ValueError`` for activations without a channel axis, empty, or not finite. Derived in lesson 01.
+    Raises `ValueError` for activations without a channel axis, empty, or not finite. Derived in
+    lesson 01.
     """
     statistics = {}
     for name, values in activations.items():
         if values.ndim < 2 or not values.numel() or not values.isfinite().all():
-            raise ValueError(f"the activations of {name!r}, of shape {tuple(values.shape)}, are empty, not finite or "
-                             "without channels; expected finite numbers (batch, channels, …)")
+            raise ValueError(
+                f"the activations of {name!r}, of shape {tuple(values.shape)}, are empty, not"
+                " finite or without channels; expected finite numbers (batch, channels, …)"
+            )
         values = values.detach().float()
         channels = values.transpose(0, 1).flatten(1)
-        statistics[name] = LayerStatistics(values.mean().item(), values.std(correction=0).item(),
-                                           (values == 0).float().mean().item(), channels.amax(1) == channels.amin(1))
+        statistics[name] = LayerStatistics(
+            values.mean().item(),
+            values.std(correction=0).item(),
+            (values == 0).float().mean().item(),
+            channels.amax(1) == channels.amin(1),
+        )
     return statistics
 
 
 class DimensionDistribution(NamedTuple):
     """What the dimensions of a feature are good for. A redundant one copies a dimension before it."""
 
-    spread: Float[Tensor, " dim"]                   # standard deviation over items
+    spread: Float[Tensor, " dim"]  # standard deviation over items
     dead: Bool[Tensor, " dim"]
     redundant: Bool[Tensor, " dim"]
-    variance: Float[Tensor, " directions"]          # share of the variance along each principal direction
-    effective_dimensions: float                     # 1 if one direction holds all variance, dim if all hold the same
+    variance: Float[Tensor, " directions"]  # share of the variance along each principal direction
+    effective_dimensions: float  # 1 if one direction holds all variance, dim if all hold the same
 
 
 def dead_dimensions(features: Float[Tensor, "items dim"]) -> Bool[Tensor, " dim"]:
-    """Which dimensions say the same about every item, to a millionth of the largest value. Derived in lesson 03."""
+    """Which dimensions say the same about every item, to a millionth of the largest value. Derived
+    in lesson 03.
+    """
     return features.amax(dim=0) - features.amin(dim=0) <= 1e-6 * features.abs().max()
 
 
 def dimension_distribution(features: Tensor, correlation: float = 0.95) -> DimensionDistribution:
-    """Which dimensions of ``items dim`` are dead (no spread), which are redundant, and how many are in use.
+    """Which dimensions of `items dim` are dead (no spread), which are redundant, and how many are
+    in use.
 
-    Redundant: correlated with an earlier dimension by more than ``correlation``, in absolute value. The effective
-    number is the participation ratio of the principal variances λ, (Σλ)² / Σλ², at most ``items`` − 1: compare
-    features on the same items only. Raises ``ValueError`` for wrong shapes or NaN. Derived in lesson 03.
+    Redundant: correlated with an earlier dimension by more than `correlation`, in absolute value.
+    The effective number is the participation ratio of the principal variances λ, (Σλ)² / Σλ², at
+    most `items` − 1: compare features on the same items only. Raises `ValueError` for wrong shapes
+    or NaN. Derived in lesson 03.
     """
     _check_features(features)
     features = features.detach().double()
@@ -175,29 +233,34 @@ def dimension_distribution(features: Tensor, correlation: float = 0.95) -> Dimen
     dead = dead_dimensions(features)
     centred = torch.where(dead, 0, features - features.mean(dim=0))
     standard = centred / torch.where(dead, 1, spread)
-    redundant = ((standard.T @ standard / len(features)).abs().triu(diagonal=1) > correlation).any(dim=0)
+    redundant = ((standard.T @ standard / len(features)).abs().triu(diagonal=1) > correlation).any(
+        dim=0
+    )
     variance = torch.linalg.svdvals(centred).square()
-    total = variance.sum().clamp(min=1e-300)                # dead features hold no variance and use no dimension
+    total = variance.sum().clamp(min=1e-300)  # dead features hold no variance and use no dimension
     effective = total.square() / variance.square().sum().clamp(min=1e-300)
-    return DimensionDistribution(spread.float(), dead, redundant, (variance / total).float(), effective.item())
+    return DimensionDistribution(
+        spread.float(), dead, redundant, (variance / total).float(), effective.item()
+    )
 
 
 class Probe(NamedTuple):
     """Held-out scores of a linear probe, one for each fold, beside a constant's on the same folds."""
 
-    measure: str                                    # "accuracy" or "R²"
+    measure: str  # "accuracy" or "R²"
     scores: Float[Tensor, " folds"]
-    baselines: Float[Tensor, " folds"]              # the majority class, or the mean, of the training folds
+    baselines: Float[Tensor, " folds"]  # the majority class, or the mean, of the training folds
 
 
 def linear_probe(features: Tensor, targets: Tensor, groups: Tensor, folds: int = 5) -> Probe:
-    """What a linear model can read from frozen features ``items dim`` about people it has not seen.
+    """What a linear model can read from frozen features `items dim` about people it has not seen.
 
-    Whole-number ``targets`` (``items``) are classes, scored by accuracy; floats (``items`` or ``items targets``) are
-    amounts, scored by R² (its mean over targets). The folds never split a group of ``groups`` (``items``; the
-    speaker): a probe that meets the same speaker on both sides may recognise the speaker instead. Dimensions are
-    standardised; the ridge's strength is chosen inside the training folds. Raises ``ValueError`` for shapes that do
-    not fit, NaN, fewer groups than folds, or targets that are all the same. Derived in lesson 02.
+    Whole-number `targets` (`items`) are classes, scored by accuracy; floats (`items` or `items
+    targets`) are amounts, scored by R² (its mean over targets). The folds never split a group of
+    `groups` (`items`; the speaker): a probe that meets the same speaker on both sides may recognise
+    the speaker instead. Dimensions are standardised; the ridge's strength is chosen inside the
+    training folds. Raises `ValueError` for shapes that do not fit, NaN, fewer groups than folds, or
+    targets that are all the same. Derived in lesson 02.
     """
     from sklearn.dummy import DummyClassifier, DummyRegressor
     from sklearn.linear_model import RidgeClassifierCV, RidgeCV
@@ -207,28 +270,51 @@ def linear_probe(features: Tensor, targets: Tensor, groups: Tensor, folds: int =
 
     _check_features(features)
     amounts = targets.is_floating_point()
-    if not (len(targets) == len(features) and groups.shape == features.shape[:1] and targets.ndim <= 1 + amounts):
-        raise ValueError(f"targets {tuple(targets.shape)} and groups {tuple(groups.shape)} do not fit "
-                         f"{len(features)} feature vectors; expected one target and one group for each")
+    if not (
+        len(targets) == len(features)
+        and groups.shape == features.shape[:1]
+        and targets.ndim <= 1 + amounts
+    ):
+        raise ValueError(
+            f"targets {tuple(targets.shape)} and groups {tuple(groups.shape)} do not fit "
+            f"{len(features)} feature vectors; expected one target and one group for each"
+        )
     if not targets.isfinite().all() or (targets == targets[0]).all():
-        raise ValueError("the targets are all the same or not finite, so there is nothing to read; give finite "
-                         "targets that differ")
+        raise ValueError(
+            "the targets are all the same or not finite, so there is nothing to read; give finite "
+            "targets that differ"
+        )
     if not 2 <= folds <= len(groups.unique()):
-        raise ValueError(f"{len(groups.unique())} groups do not make {folds} folds; use at least 2 folds and as many "
-                         "groups")
-    strengths = [10.0 ** power for power in range(-2, 7)]
-    ridge, constant = ((RidgeCV(strengths), DummyRegressor()) if amounts else
-                       (RidgeClassifierCV(strengths), DummyClassifier(strategy="most_frequent")))
-    inputs, targets, groups = (values.detach().cpu().numpy() for values in (features.double(), targets, groups))
-    scores, baselines = (torch.from_numpy(cross_val_score(model, inputs, targets, groups=groups, cv=GroupKFold(folds)))
-                         for model in (make_pipeline(StandardScaler(), ridge), constant))
+        raise ValueError(
+            f"{len(groups.unique())} groups do not make {folds} folds; use at least 2 folds and as"
+            " many groups"
+        )
+    strengths = [10.0**power for power in range(-2, 7)]
+    ridge, constant = (
+        (RidgeCV(strengths), DummyRegressor())
+        if amounts
+        else (RidgeClassifierCV(strengths), DummyClassifier(strategy="most_frequent"))
+    )
+    inputs, targets, groups = (
+        values.detach().cpu().numpy() for values in (features.double(), targets, groups)
+    )
+    scores, baselines = (
+        torch.from_numpy(
+            cross_val_score(model, inputs, targets, groups=groups, cv=GroupKFold(folds))
+        )
+        for model in (make_pipeline(StandardScaler(), ridge), constant)
+    )
     return Probe("R²" if amounts else "accuracy", scores.float(), baselines.float())
 
 
 def silent_parameters(model: nn.Module) -> list[str]:
-    """The parameters that the last backward pass gave no gradient, or one of exactly 0: they learn nothing.
+    """The parameters that the last backward pass gave no gradient, or one of exactly 0: they learn
+    nothing.
 
     Derived in lesson 04.
     """
-    return [name for name, parameter in model.named_parameters()
-            if parameter.grad is None or not parameter.grad.any()]
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]

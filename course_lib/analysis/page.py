@@ -1,4 +1,6 @@
-"""Recorded attention as one offline page: every layer and head, the viewer, and a static part that needs no script."""
+"""Recorded attention as one offline page: every layer and head, the viewer, and a static part that
+needs no script.
+"""
 
 import base64
 import html
@@ -25,11 +27,11 @@ from .statistics import STATISTICS, attention_statistics
 
 __all__ = ["attention_page", "from_records", "pack", "save_page", "show_page"]
 
-FINE, COARSE = 255, 64                  # levels of a map: a weight is off by less than one of them
-SMALL = 1 << 18                         # weights that travel with fine levels; more become half a megabyte soon
-LARGEST = 64 << 20                      # bytes of maps that a browser still handles with ease
+FINE, COARSE = 255, 64  # levels of a map: a weight is off by less than one of them
+SMALL = 1 << 18  # weights that travel with fine levels; more become half a megabyte soon
+LARGEST = 64 << 20  # bytes of maps that a browser still handles with ease
 SHOWN = ("max", "entropy", "support", "sink", "distance", "diagonality", "blocks", "similarity")
-IMAGE_SIZE, THUMBNAIL = 448, 32         # px
+IMAGE_SIZE, THUMBNAIL = 448, 32  # px
 
 Maps = Mapping[str, Tensor | Sequence[Tensor | None]]
 
@@ -40,10 +42,10 @@ def layer_name(record: Record) -> str:
 
 
 def from_records(records: Iterable[Record]) -> dict[str, Any]:
-    """The maps of a recording with what is known of them, as arguments of ``save_page``.
+    """The maps of a recording with what is known of them, as arguments of `save_page`.
 
-    A module that attends several times in one forward, or to differently many tokens (a cache that grows), gives one
-    layer for each.
+    A module that attends several times in one forward, or to differently many tokens (a cache that
+    grows), gives one layer for each.
     """
     kept = [record for record in records if record.weights is not None]
     shapes: dict[tuple[str, int], set] = {}
@@ -59,12 +61,15 @@ def from_records(records: Iterable[Record]) -> dict[str, Any]:
         notes[name] = f"{record.class_name}, {record.kind}-attention"
         cross |= {name} if record.kind == "cross" else set()
     steps = sorted({record.step for record in kept})
-    return {"maps": {name: [run.get(step) for step in steps] for name, run in runs.items()}, "notes": notes,
-            "cross": cross}
+    return {
+        "maps": {name: [run.get(step) for step in steps] for name, run in runs.items()},
+        "notes": notes,
+        "cross": cross,
+    }
 
 
 def save_page(path: str | Path, maps: Maps, **options: Any) -> Path:
-    """Write ``attention_page(maps, **options)`` to `path`, atomically."""
+    """Write `attention_page(maps, **options)` to `path`, atomically."""
     page = attention_page(maps, **options)
     with files.atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -72,28 +77,36 @@ def save_page(path: str | Path, maps: Maps, **options: Any) -> Path:
 
 
 def show_page(path: str | Path, height: int = 860):
-    """Show a saved page below a notebook's cell: the same file, in a frame of its own. Used in lesson 04."""
+    """Show a saved page below a notebook's cell: the same file, in a frame of its own. Used in
+    lesson 04.
+    """
     from IPython.display import HTML
 
     page = html.escape(Path(path).read_text(encoding="utf-8"))
     title = f"The page {html.escape(Path(path).name)}, shown in a frame"
-    return HTML(f'<div><iframe srcdoc="{page}" title="{title}" width="100%" height="{height}" '
-                'style="border: 1px solid #8888; border-radius: 6px"></iframe></div>')
+    return HTML(
+        f'<div><iframe srcdoc="{page}" title="{title}" width="100%" height="{height}" '
+        'style="border: 1px solid #8888; border-radius: 6px"></iframe></div>'
+    )
 
 
 def attention_page(maps: Maps, *, title: str = "Attention", **options: Any) -> str:
     """One self-contained HTML page that explores `maps` in any browser, without a network.
 
-    `maps` names each layer's weights, `batch heads queries keys`, or a sequence of such, one a step (None where the
-    layer did not run). `options` are those of ``pack``. Derived in lesson 04.
+    `maps` names each layer's weights, `batch heads queries keys`, or a sequence of such, one a step
+    (None where the layer did not run). `options` are those of `pack`. Derived in lesson 04.
     """
     meta, planes = pack(maps, **options)
     layers, most = meta["layers"], max(layer["heads"] for layer in meta["layers"])
-    summary = (f"{len(layers)} layer{'s' * (len(layers) > 1)} of up to {most} heads"
-               + (f", {meta['steps']} steps" if meta["steps"] > 1 else "")
-               + f". Each weight is stored within {100 / meta['levels']:.2g} % of its map's largest, faint ones "
-               "closer.")
-    return fill_page(title, summary, _static_part(meta, planes), meta, planes, script("viewer.js"), "openPage()")
+    summary = (
+        f"{len(layers)} layer{'s' * (len(layers) > 1)} of up to {most} heads"
+        + (f", {meta['steps']} steps" if meta["steps"] > 1 else "")
+        + f". Each weight is stored within {100 / meta['levels']:.2g} % of its map's largest, faint"
+        " ones closer."
+    )
+    return fill_page(
+        title, summary, _static_part(meta, planes), meta, planes, script("viewer.js"), "openPage()"
+    )
 
 
 def script(name: str) -> str:
@@ -101,46 +114,88 @@ def script(name: str) -> str:
     return package_files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def fill_page(title: str, summary: str, static: str, meta: dict[str, Any], planes: bytes, viewer: str,
-              opening: str) -> str:
-    """A page with the data, the `viewer`'s code, the call that opens it, and what is seen without JavaScript."""
-    fields = {"title": html.escape(title), "summary": summary, "static": static, "viewer": viewer, "opening": opening,
-              "meta": json.dumps(meta, separators=(",", ":")).replace("<", "\\u003c"),
-              "planes": base64.b64encode(_deflate(planes)).decode()}
+def fill_page(
+    title: str,
+    summary: str,
+    static: str,
+    meta: dict[str, Any],
+    planes: bytes,
+    viewer: str,
+    opening: str,
+) -> str:
+    """A page with the data, the `viewer`'s code, the call that opens it, and what is seen without
+    JavaScript.
+    """
+    fields = {
+        "title": html.escape(title),
+        "summary": summary,
+        "static": static,
+        "viewer": viewer,
+        "opening": opening,
+        "meta": json.dumps(meta, separators=(",", ":")).replace("<", "\\u003c"),
+        "planes": base64.b64encode(_deflate(planes)).decode(),
+    }
     return re.sub(r"\[\[(\w+)\]\]", lambda place: fields[place[1]], _PAGE)
 
 
-def pack(maps: Maps, *, sample: int = 0, query_names: Sequence[str] | None = None,
-         key_names: Sequence[str] | None = None, image=None, grid: tuple[int, int] | None = None,
-         notes: Mapping[str, str] | None = None, cross: Collection[str] = ()) -> tuple[dict[str, Any], bytes]:
-    """What the viewer reads: names, shapes and statistics as JSON-able `meta`, and the maps as one byte a weight.
+def pack(
+    maps: Maps,
+    *,
+    sample: int = 0,
+    query_names: Sequence[str] | None = None,
+    key_names: Sequence[str] | None = None,
+    image=None,
+    grid: tuple[int, int] | None = None,
+    notes: Mapping[str, str] | None = None,
+    cross: Collection[str] = (),
+) -> tuple[dict[str, Any], bytes]:
+    """What the viewer reads: names, shapes and statistics as JSON-able `meta`, and the maps as one
+    byte a weight.
 
-    `query_names` (and `key_names`, the same by default) name the tokens of every layer with as many. `grid` (rows,
-    columns) lays tokens out as patches, row by row, over `image` if one is given; tokens before the patches (a class
-    token) stand beside it. `sample` is the item of the batch, `notes` a remark for each layer, `cross` the layers whose
-    queries and keys are different tokens although they are as many.
-    Raises ``ValueError`` if there are no maps, shapes disagree, or the maps are too large for a browser.
+    `query_names` (and `key_names`, the same by default) name the tokens of every layer with as
+    many. `grid` (rows, columns) lays tokens out as patches, row by row, over `image` if one is
+    given; tokens before the patches (a class token) stand beside it. `sample` is the item of the
+    batch, `notes` a remark for each layer, `cross` the layers whose queries and keys are different
+    tokens although they are as many. Raises `ValueError` if there are no maps, shapes disagree, or
+    the maps are too large for a browser.
     """
-    runs = {name: [weights] if isinstance(weights, Tensor) else list(weights) for name, weights in maps.items()}
+    runs = {
+        name: [weights] if isinstance(weights, Tensor) else list(weights)
+        for name, weights in maps.items()
+    }
     runs = {name: run for name, run in runs.items() if any(weights is not None for weights in run)}
     if not runs:
-        raise ValueError("there is no attention to show: the recording is empty; run the model inside the recorder")
+        raise ValueError(
+            "there is no attention to show: the recording is empty; run the model inside the"
+            " recorder"
+        )
     if image is not None and grid is None:
-        raise ValueError("an image needs the grid of its patches; pass grid=(rows, columns), for example (14, 14) for "
-                         "196 patches")
+        raise ValueError(
+            "an image needs the grid of its patches; pass grid=(rows, columns), for example (14,"
+            " 14) for 196 patches"
+        )
     total = sum(step[0].numel() for run in runs.values() for step in run if step is not None)
     fineness = FINE if total <= SMALL else COARSE
     if total > LARGEST:
-        raise ValueError(f"the page would hold {total / 1e6:.0f} MB of maps, expected at most {LARGEST / 1e6:.0f}; "
-                         "pass fewer layers or steps, or the mean of the heads")
+        raise ValueError(
+            f"the page would hold {total / 1e6:.0f} MB of maps, expected at most"
+            f" {LARGEST / 1e6:.0f}; pass fewer layers or steps, or the mean of the heads"
+        )
     key_names = query_names if key_names is None else key_names
     names = [[str(name) for name in given or ()] for given in (query_names, key_names)]
     layers, planes, at, counts, steps = [], [], 0, set(), max(map(len, runs.values()))
     for name, run in runs.items():
         heads, queries, keys = _common_shape(name, run)
-        layer = {"name": name, "note": (notes or {}).get(name, ""), "heads": heads,
-                 "queries": _tokens(queries, names[0], names, grid), "keys": _tokens(keys, names[1], names, grid),
-                 "offsets": [-1] * steps, "tops": [None] * steps, "statistics": [None] * steps}
+        layer = {
+            "name": name,
+            "note": (notes or {}).get(name, ""),
+            "heads": heads,
+            "queries": _tokens(queries, names[0], names, grid),
+            "keys": _tokens(keys, names[1], names, grid),
+            "offsets": [-1] * steps,
+            "tops": [None] * steps,
+            "statistics": [None] * steps,
+        }
         layer["self"] = layer["queries"] == layer["keys"] and name not in cross
         for step, weights in enumerate(run):
             if weights is not None:
@@ -153,41 +208,67 @@ def pack(maps: Maps, *, sample: int = 0, query_names: Sequence[str] | None = Non
         counts |= {queries, keys}
     for side, given in (("query_names", query_names), ("key_names", key_names)):
         if given is not None and len(given) not in counts:
-            raise ValueError(f"{side} has {len(given)} names but the layers have {sorted(counts)} tokens; give one "
-                             "name for each token")
-    if grid is not None and all(layer[side]["place"] is None for layer in layers for side in ("queries", "keys")):
-        raise ValueError(f"a grid of {grid[0]} × {grid[1]} patches fits no layer: they have {sorted(counts)} tokens; "
-                         "pass the rows and columns of the patches")
+            raise ValueError(
+                f"{side} has {len(given)} names but the layers have {sorted(counts)} tokens; give"
+                " one name for each token"
+            )
+    if grid is not None and all(
+        layer[side]["place"] is None for layer in layers for side in ("queries", "keys")
+    ):
+        raise ValueError(
+            f"a grid of {grid[0]} × {grid[1]} patches fits no layer: they have {sorted(counts)}"
+            " tokens; pass the rows and columns of the patches"
+        )
     measures = [{"name": name, "says": STATISTICS[name]} for name in SHOWN]
-    return {"layers": layers, "steps": steps, "levels": fineness, "names": names, "measures": measures,
-            "image": None if image is None else jpeg_url(image)}, b"".join(planes)
+    return {
+        "layers": layers,
+        "steps": steps,
+        "levels": fineness,
+        "names": names,
+        "measures": measures,
+        "image": None if image is None else jpeg_url(image),
+    }, b"".join(planes)
 
 
 def _common_shape(name: str, run: Sequence[Tensor | None]) -> tuple[int, ...]:
     """Heads, queries and keys, the same at every step."""
     shapes = sorted({tuple(weights.shape) for weights in run if weights is not None})
     if len({shape[1:] for shape in shapes}) != 1 or len(shapes[0]) != 4:
-        raise ValueError(f"the maps of {name!r} have the shapes {shapes}, expected one shape, `batch heads queries "
-                         "keys`; give each shape a name of its own")
+        raise ValueError(
+            f"the maps of {name!r} have the shapes {shapes}, expected one shape, `batch heads"
+            " queries keys`; give each shape a name of its own"
+        )
     return shapes[0][1:]
 
 
 def _item(name: str, weights: Tensor, sample: int) -> Tensor:
     if not 0 <= sample < len(weights):
-        raise ValueError(f"sample {sample} of {name!r} does not exist: the batch has {len(weights)} items; choose one "
-                         "of them")
+        raise ValueError(
+            f"sample {sample} of {name!r} does not exist: the batch has {len(weights)} items;"
+            " choose one of them"
+        )
     return weights[sample].detach().float().cpu()
 
 
-def _tokens(count: int, mine: list[str], names: list[list[str]], grid: tuple[int, int] | None) -> dict[str, Any]:
-    """How one side's tokens are shown: which names they have, if there are as many, and their place on the grid."""
+def _tokens(
+    count: int, mine: list[str], names: list[list[str]], grid: tuple[int, int] | None
+) -> dict[str, Any]:
+    """How one side's tokens are shown: which names they have, if there are as many, and their place
+    on the grid.
+    """
     first = count - grid[0] * grid[1] if grid else -1
     place = {"rows": grid[0], "columns": grid[1], "prefix": first} if 0 <= first <= 8 else None
-    return {"count": count, "names": names.index(mine) if len(mine) == count else None, "place": place}
+    return {
+        "count": count,
+        "names": names.index(mine) if len(mine) == count else None,
+        "place": place,
+    }
 
 
 def _quantise(weights: Tensor, fineness: int) -> tuple[bytes, list[float]]:
-    """Each map on its own scale, 0 to its largest weight; steps of the square root keep faint weights beside a sink."""
+    """Each map on its own scale, 0 to its largest weight; steps of the square root keep faint
+    weights beside a sink.
+    """
     tops = weights.amax((-2, -1), keepdim=True)
     levels = ((weights / tops.clamp(min=1e-30)).sqrt_() * fineness).round_().to(torch.uint8)
     return levels.numpy().tobytes(), [float(f"{top:.7g}") for top in tops.flatten().tolist()]
@@ -200,7 +281,9 @@ def _statistics(weights: Tensor) -> list[list[float]]:
 
 
 def _deflate(planes: bytes) -> bytes:
-    """zlib with run lengths only: attention has runs (masks, zeros) but no phrases; ten times faster, and smaller."""
+    """zlib with run lengths only: attention has runs (masks, zeros) but no phrases; ten times
+    faster, and smaller.
+    """
     packer = zlib.compressobj(6, zlib.DEFLATED, strategy=zlib.Z_RLE)
     return packer.compress(planes) + packer.flush()
 
@@ -217,33 +300,55 @@ def jpeg_url(image) -> str:
 
 
 def _static_part(meta: dict[str, Any], planes: bytes) -> str:
-    """For readers without JavaScript: the mean map of each layer as a picture, and a table of statistics."""
+    """For readers without JavaScript: the mean map of each layer as a picture, and a table of
+    statistics.
+    """
     maps, rows = [], []
     for index, layer in enumerate(meta["layers"]):
         step = next(step for step, offset in enumerate(layer["offsets"]) if offset >= 0)
         queries, keys = layer["queries"]["count"], layer["keys"]["count"]
-        levels = np.frombuffer(planes, np.uint8, layer["heads"] * queries * keys, layer["offsets"][step])
+        levels = np.frombuffer(
+            planes, np.uint8, layer["heads"] * queries * keys, layer["offsets"][step]
+        )
         shares = np.square(levels.reshape(-1, queries, keys), dtype=np.float32)
         mean = np.tensordot(np.array(layer["tops"][step], np.float32), shares, 1)
         small = cv2.resize(mean, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
         small = (small / max(float(small.max()), 1e-30) * 254).round().astype(np.uint8)
         maps.append(np.pad(small, 1, constant_values=255))
         values = np.mean(layer["statistics"][step], 0)
-        rows.append((index, layer["name"], layer["heads"], queries, keys, *(f"{value:.3g}" for value in values)))
+        rows.append(
+            (
+                index,
+                layer["name"],
+                layer["heads"],
+                queries,
+                keys,
+                *(f"{value:.3g}" for value in values),
+            )
+        )
     columns = min(12, len(maps))
     maps += [np.full_like(maps[0], 255)] * (-len(maps) % columns)
-    sheet = np.vstack([np.hstack(maps[i:i + columns]) for i in range(0, len(maps), columns)])
+    sheet = np.vstack([np.hstack(maps[i : i + columns]) for i in range(0, len(maps), columns)])
     buffer = io.BytesIO()
     picture = Image.fromarray(sheet, "P")
-    picture.putpalette((colormaps["cividis"](np.arange(256) / 254)[:, :3] * 255).astype(np.uint8).tobytes())
+    picture.putpalette(
+        (colormaps["cividis"](np.arange(256) / 254)[:, :3] * 255).astype(np.uint8).tobytes()
+    )
     picture.save(buffer, "PNG", transparency=255, compress_level=1)
-    sentence = (f"The mean map of each of the {len(rows)} layers, in order, at the first step it ran: rows look at "
-                "columns, dark is 0, yellow the brightest of that map.")
+    sentence = (
+        f"The mean map of each of the {len(rows)} layers, in order, at the first step it ran: rows"
+        " look at columns, dark is 0, yellow the brightest of that map."
+    )
     head = "".join(f"<th>{name}</th>" for name in ("", "layer", "heads", "queries", "keys", *SHOWN))
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return (f'<figure><img alt="{sentence}" src="{data_url(buffer.getvalue(), "png")}" '
-            f'style="width:{64 * columns}px"><figcaption>{sentence}</figcaption></figure>'
-            f"<table><caption>Statistics, averaged over the heads</caption><tr>{head}</tr>{body}</table>")
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<figure><img alt="{sentence}" src="{data_url(buffer.getvalue(), "png")}"'
+        f' style="width:{64 * columns}px"><figcaption>{sentence}</figcaption></figure><table><caption>Statistics,'
+        f" averaged over the heads</caption><tr>{head}</tr>{body}</table>"
+    )
 
 
 _PAGE = """<!doctype html>

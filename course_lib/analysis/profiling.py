@@ -1,4 +1,6 @@
-"""What one pass through a model costs: operations, memory, time; and how data flows from layer to layer."""
+"""What one pass through a model costs: operations, memory, time; and how data flows from layer to
+layer.
+"""
 
 import inspect
 import math
@@ -17,25 +19,35 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .. import runtime
 from ..shapes import Float
 
-__all__ = ["attention_flops", "blocks", "count_flops", "data_flow", "layer_milliseconds", "milliseconds",
-           "named_shapes", "peak_memory"]
+__all__ = [
+    "attention_flops",
+    "blocks",
+    "count_flops",
+    "data_flow",
+    "layer_milliseconds",
+    "milliseconds",
+    "named_shapes",
+    "peak_memory",
+]
 
 
 def named_shapes(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shapes of a model's inputs, under the names that its ``forward`` has for them."""
-    names = [*inspect.signature(model.forward).parameters][:len(inputs)]
+    """The shapes of a model's inputs, under the names that its `forward` has for them."""
+    names = [*inspect.signature(model.forward).parameters][: len(inputs)]
     names += [f"input {index}" for index in range(len(names), len(inputs))]
     return {name: tuple(tensor.shape) for name, tensor in zip(names, inputs, strict=True)}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Operations
 
-def attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int]) -> int:
-    """Multiplications and additions of softmax(q kᵀ) v, for tensors of these shapes: ``… heads tokens dim``.
 
-    A product of matrices ``n × k`` and ``k × m`` is 2 · n · k · m, as PyTorch's counter has it. The softmax is left
-    out, as there. Derived in lesson 05.
+def attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int]) -> int:
+    """Multiplications and additions of softmax(q kᵀ) v, for tensors of these shapes: `… heads
+    tokens dim`.
+
+    A product of matrices `n × k` and `k × m` is 2 · n · k · m, as PyTorch's counter has it. The
+    softmax is left out, as there. Derived in lesson 05.
     """
     *batch_and_heads, queries, dim = query
     keys, value_dim = value[-2:]
@@ -43,10 +55,13 @@ def attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[in
 
 
 def count_flops(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
-    """Floating-point operations of one forward pass by the name of the module; ``""`` is the whole model.
+    """Floating-point operations of one forward pass by the name of the module; `""` is the whole
+    model.
 
-    PyTorch's counter knows the fused attention of GPUs and takes that of CPUs for nothing, so here it is told.
+    PyTorch's counter knows the fused attention of GPUs and takes that of CPUs for nothing, so here
+    it is told.
     """
+
     def formula(query, key, value, *others, **named):
         return attention_flops(query, key, value)
 
@@ -55,28 +70,39 @@ def count_flops(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
         model(*inputs)
     root = type(model).__name__
     counts = {root: {}, **counter.get_flop_counts()}
-    return {name.removeprefix(root).removeprefix("."): sum(by_operator.values())
-            for name, by_operator in counts.items() if name != "Global"}
+    return {
+        name.removeprefix(root).removeprefix("."): sum(by_operator.values())
+        for name, by_operator in counts.items()
+        if name != "Global"
+    }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Memory
 
-def peak_memory(model: nn.Module, inputs: Sequence[Tensor], training: bool) -> int:
-    """The most bytes alive at once beside model and inputs, in a forward pass or, training, in one with its gradients.
 
-    On CUDA the allocator says it. Elsewhere the storages that operators return are added up for as long as they live;
-    what a kernel needs for itself in between is not seen.
+def peak_memory(model: nn.Module, inputs: Sequence[Tensor], training: bool) -> int:
+    """The most bytes alive at once beside model and inputs, in a forward pass or, training, in one
+    with its gradients.
+
+    On CUDA the allocator says it. Elsewhere the storages that operators return are added up for as
+    long as they live; what a kernel needs for itself in between is not seen.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def step():
         with torch.set_grad_enabled(training):
-            outputs = [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor) and leaf.requires_grad]
+            outputs = [
+                leaf
+                for leaf in tree_leaves(model(*inputs))
+                if isinstance(leaf, Tensor) and leaf.requires_grad
+            ]
             if outputs:
-                torch.autograd.grad(sum(output.sum() for output in outputs), parameters, allow_unused=True)
+                torch.autograd.grad(
+                    sum(output.sum() for output in outputs), parameters, allow_unused=True
+                )
 
-    step()                                                      # what is allocated once and for all
+    step()  # what is allocated once and for all
     if inputs[0].is_cuda:
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -115,10 +141,13 @@ def _tensors(values) -> Iterator[Tensor]:
     return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Time
 
-def milliseconds(actions: Sequence[Callable[[], object]], rounds: int) -> list[Float[np.ndarray, " rounds"]]:
+
+def milliseconds(
+    actions: Sequence[Callable[[], object]], rounds: int
+) -> list[Float[np.ndarray, " rounds"]]:
     """The time of each action, in turns, after three rounds of warming up."""
     times = np.empty((3 + rounds, len(actions)))
     for spent in times:
@@ -130,17 +159,21 @@ def milliseconds(actions: Sequence[Callable[[], object]], rounds: int) -> list[F
 
 
 def _now() -> float:
-    runtime.synchronize()                                       # kernels run behind the program's back
+    runtime.synchronize()  # kernels run behind the program's back
     return time.perf_counter()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Layer by layer
 
+
 def blocks(model: nn.Module, depth: int = 2, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """What is read as one layer: modules two levels down, or higher up where one has no parts or values of its own."""
+    """What is read as one layer: modules two levels down, or higher up where one has no parts or
+    values of its own.
+    """
     for name, child in model.named_children():
-        if isinstance(child, nn.ModuleList | nn.ModuleDict):    # a shelf: nobody calls it, only what stands on it
+        # a shelf: nobody calls it, only what stands on it
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
             yield from blocks(child, depth, f"{prefix}{name}.")
         elif depth == 1 or not [*child.children()] or [*child.parameters(recurse=False)]:
             yield prefix + name, child
@@ -148,8 +181,9 @@ def blocks(model: nn.Module, depth: int = 2, prefix: str = "") -> Iterator[tuple
             yield from blocks(child, depth - 1, f"{prefix}{name}.")
 
 
-def layer_milliseconds(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Sequence[Tensor],
-                       rounds: int) -> dict[str, float]:
+def layer_milliseconds(
+    model: nn.Module, layers: Mapping[str, nn.Module], inputs: Sequence[Tensor], rounds: int
+) -> dict[str, float]:
     """The median time of each layer that runs, all its calls in one pass together."""
     started, spent = {}, {name: [] for name in layers}
 
@@ -159,20 +193,35 @@ def layer_milliseconds(model: nn.Module, layers: Mapping[str, nn.Module], inputs
     def end(name):
         return lambda *_: spent[name].append(1000 * (_now() - started[name]))
 
-    hooks = [hook for name, layer in layers.items()
-             for hook in (layer.register_forward_pre_hook(begin(name)), layer.register_forward_hook(end(name)))]
+    hooks = [
+        hook
+        for name, layer in layers.items()
+        for hook in (
+            layer.register_forward_pre_hook(begin(name)),
+            layer.register_forward_hook(end(name)),
+        )
+    ]
     try:
         for _ in range(rounds):
             model(*inputs)
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: float(np.median(np.reshape(times, (rounds, -1)).sum(1))) for name, times in spent.items() if times}
+    return {
+        name: float(np.median(np.reshape(times, (rounds, -1)).sum(1)))
+        for name, times in spent.items()
+        if times
+    }
 
 
-def data_flow(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Sequence[Tensor],
-              ) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
-    """For each layer, in the order in which they run: the shape it puts out, and the layers or inputs that feed it."""
+def data_flow(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    inputs: Sequence[Tensor],
+) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
+    """For each layer, in the order in which they run: the shape it puts out, and the layers or
+    inputs that feed it.
+    """
     flow, origins = {}, _Origins()
     for name, tensor in zip(named_shapes(model, inputs), inputs, strict=True):
         origins.set(tensor, {name})
@@ -180,11 +229,17 @@ def data_flow(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Sequenc
     def after(name):
         def hook(layer, args, kwargs, output):
             sources = origins.of(args, kwargs).union(flow[name][1] if name in flow else ())
-            flow[name] = next((tuple(tensor.shape) for tensor in _tensors(output)), ()), tuple(sorted(sources))
+            flow[name] = (
+                next((tuple(tensor.shape) for tensor in _tensors(output)), ()),
+                tuple(sorted(sources)),
+            )
             origins.set(output, {name})
+
         return hook
 
-    hooks = [layer.register_forward_hook(after(name), with_kwargs=True) for name, layer in layers.items()]
+    hooks = [
+        layer.register_forward_hook(after(name), with_kwargs=True) for name, layer in layers.items()
+    ]
     try:
         with origins:
             model(*inputs)

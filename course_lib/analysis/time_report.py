@@ -14,9 +14,9 @@ from .pictures import Picture, blank_axes, open_axis
 __all__ = ["TimeReport", "time_report"]
 
 PARTS = ("data", "forward", "backward", "step", "validation", "callbacks")
-WAITING, VALIDATING, COMPUTING = 0.3, 0.3, 0.5          # shares of the time from which on advice is given
-SMALL = 0.002                                           # seconds; an MLP takes .5 ms for 8 items and .6 ms for 128
-LATE, LATE_SHARE = 5, 1 / 3                             # epochs since the best, and their share of all
+WAITING, VALIDATING, COMPUTING = 0.3, 0.3, 0.5  # shares of the time from which on advice is given
+SMALL = 0.002  # seconds; an MLP takes .5 ms for 8 items and .6 ms for 128
+LATE, LATE_SHARE = 5, 1 / 3  # epochs since the best, and their share of all
 
 
 class TimeReport(NamedTuple):
@@ -30,46 +30,64 @@ class TimeReport(NamedTuple):
 
 
 def time_report(log: str | Path | Sequence[Mapping]) -> TimeReport:
-    """Read a run's log (a folder, its `log.csv`, or rows of one), as `MetricLog` and `Timing` write it.
+    """Read a run's log (a folder, its `log.csv`, or rows of one), as `MetricLog` and `Timing` write
+    it.
 
-    Advice is given where waiting for data takes over 30 % of the training; where a batch takes less than 2 ms; where
-    validation takes over 30 % of all; where at least 5 epochs and a third of all came after the best `valid_loss`;
-    and where forward and backward take over half on a GPU in full precision. Raises FileNotFoundError without a log,
-    ValueError for one without an epoch or without `Timing`. Derived in lesson 06.
+    Advice is given where waiting for data takes over 30 % of the training; where a batch takes less
+    than 2 ms; where validation takes over 30 % of all; where at least 5 epochs and a third of all
+    came after the best `valid_loss`; and where forward and backward take over half on a GPU in full
+    precision. Raises FileNotFoundError without a log, ValueError for one without an epoch or
+    without `Timing`. Derived in lesson 06.
     """
     rows = read_log(log) if isinstance(log, str | Path) else list(log)
     if not rows or "seconds_data" not in rows[-1]:
-        raise ValueError(f"the log has {len(rows)} epochs and no seconds; run at least one epoch with Timing() among "
-                         "the callbacks")
-    seconds = {part: np.array([float(row.get(f"seconds_{part}") or 0) for row in rows]) for part in PARTS}
+        raise ValueError(
+            f"the log has {len(rows)} epochs and no seconds; run at least one epoch with Timing()"
+            " among the callbacks"
+        )
+    seconds = {
+        part: np.array([float(row.get(f"seconds_{part}") or 0) for row in rows]) for part in PARTS
+    }
     spent = {part: float(values.sum()) for part, values in seconds.items()}
     return TimeReport(_picture(seconds, spent), _advice(rows, seconds, spent))
 
 
-def _advice(rows: Sequence[Mapping], seconds: Mapping[str, np.ndarray], spent: Mapping[str, float]) -> list[str]:
+def _advice(
+    rows: Sequence[Mapping], seconds: Mapping[str, np.ndarray], spent: Mapping[str, float]
+) -> list[str]:
     total, learning = sum(spent.values()), spent["forward"] + spent["backward"] + spent["step"]
     batches, last, advice = sum(float(row["batches"]) for row in rows), rows[-1], []
     if (share := spent["data"] / (spent["data"] + learning)) > WAITING:
-        advice.append(f"Waiting for data takes {share:.0%} of the training: give the loader num_workers, or cache what "
-                      "it computes.")
+        advice.append(
+            f"Waiting for data takes {share:.0%} of the training: give the loader num_workers, or"
+            " cache what it computes."
+        )
     if (each := learning / batches) < SMALL:
-        advice.append(f"A batch takes {1000 * each:.1f} ms, most of them Python's own: a larger batch takes hardly "
-                      "longer.")
+        advice.append(
+            f"A batch takes {1000 * each:.1f} ms, most of them Python's own: a larger batch takes"
+            " hardly longer."
+        )
     if (share := spent["validation"] / total) > VALIDATING:
-        advice.append(f"Validation takes {share:.0%} of the time: validate on a fixed part of the items, or in larger "
-                      "batches.")
+        advice.append(
+            f"Validation takes {share:.0%} of the time: validate on a fixed part of the items, or"
+            " in larger batches."
+        )
     if last.get("valid_loss"):
         waited = epochs_since_best([float(row["valid_loss"]) for row in rows])
         best = len(rows) - waited
         late = sum(float(values[best:].sum()) for values in seconds.values())
         if waited >= max(LATE, LATE_SHARE * len(rows)):
-            advice.append(f"The validation loss was lowest after epoch {best} of {len(rows)}: what came after took "
-                          f"{late / total:.0%} of the time, so stop earlier (EarlyStopping) or lower the learning rate "
-                          "there (Plateau).")
+            advice.append(
+                f"The validation loss was lowest after epoch {best} of {len(rows)}: what came after"
+                f" took {late / total:.0%} of the time, so stop earlier (EarlyStopping) or lower"
+                " the learning rate there (Plateau)."
+            )
     share = (spent["forward"] + spent["backward"]) / total
     if float(last["gpu"]) and not float(last["mixed_precision"]) and share > COMPUTING:
-        advice.append(f"Forward and backward take {share:.0%} of the time in full precision: give fit "
-                      'precision="bf16", or "fp16" on GPUs older than 2020.')
+        advice.append(
+            f"Forward and backward take {share:.0%} of the time in full precision: give fit "
+            'precision="bf16", or "fp16" on GPUs older than 2020.'
+        )
     return advice
 
 
@@ -80,10 +98,15 @@ def _picture(seconds: Mapping[str, np.ndarray], spent: Mapping[str, float]) -> P
     figure, axes = blank_axes(1, 1, 7.2, 2.8)
     axis, at = axes[0, 0], np.arange(1, epochs + 1)
     below = np.zeros(epochs)
-    for part, colour in zip(PARTS, colormaps["viridis"](np.linspace(0.05, 0.95, len(PARTS))), strict=True):
+    for part, colour in zip(
+        PARTS, colormaps["viridis"](np.linspace(0.05, 0.95, len(PARTS))), strict=True
+    ):
         axis.bar(at, seconds[part], 0.85, below, color=colour, label=shares[part])
         below = below + seconds[part]
     open_axis(axis, xlabel="epoch", ylabel="seconds", xlim=(0.4, epochs + 0.6))
     axis.xaxis.set_major_locator(MaxNLocator(min(epochs, 12), integer=True))
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, reverse=True)
-    return Picture(figure, f"Where {total:.1f} s of training went in {epochs} epochs: {', '.join(shares.values())}.")
+    return Picture(
+        figure,
+        f"Where {total:.1f} s of training went in {epochs} epochs: {', '.join(shares.values())}.",
+    )

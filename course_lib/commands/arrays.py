@@ -1,4 +1,6 @@
-"""Features, labels and speakers from files: opened without reading them whole, checked row by row, split by speaker."""
+"""Features, labels and speakers from files: opened without reading them whole, checked row by row,
+split by speaker.
+"""
 
 import csv
 import hashlib
@@ -20,14 +22,17 @@ from .settings import Files
 
 __all__ = ["Arrays", "open_arrays", "read_columns", "read_traits", "split_rows"]
 
-TOKENS = ("face_tokens", "motion_tokens")               # what `preprocess` calls static and dynamic features of rank 3
+# what `preprocess` calls static and dynamic features of rank 3
+TOKENS = ("face_tokens", "motion_tokens")
 MISSING = ("", "nan", "none", "null")
 
 
 class Arrays(NamedTuple):
-    """What a model learns from, a row for each clip; `sources` says for each where it came from and its hash."""
+    """What a model learns from, a row for each clip; `sources` says for each where it came from and
+    its hash.
+    """
 
-    static: Tensor                                      # n dim, or n tokens dim
+    static: Tensor  # n dim, or n tokens dim
     dynamic: Tensor
     traits: Float[Tensor, "n 5"]
     speakers: np.ndarray | None
@@ -37,27 +42,54 @@ class Arrays(NamedTuple):
 def open_arrays(wanted: Files, split: str = "train") -> Arrays:
     """The files that the options name, all of one length; drawn clips come from `split`.
 
-    Raises `FileNotFoundError` and `ValueError` for what is missing or does not fit, with the row where there is one.
+    Raises `FileNotFoundError` and `ValueError` for what is missing or does not fit, with the row
+    where there is one.
     """
     if wanted.dataset == "synthetic":
         return _checked(_drawn(wanted.clips, split))
-    paths = {name: getattr(wanted, name) for name in ("static_features", "dynamic_features", "labels", "speakers")}
+    paths = {
+        name: getattr(wanted, name)
+        for name in ("static_features", "dynamic_features", "labels", "speakers")
+    }
     if wanted.dataset:
         folder = Path(wanted.dataset)
         if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {folder}; --dataset is 'synthetic' or a folder that `preprocess` wrote")
-        own = dict(zip(paths, (*(folder / f"{name}.npy" for name in TOKENS), folder / "labels.npy",
-                               folder / "speakers.npy"), strict=True))
-        paths = {name: path or (own[name] if own[name].exists() or name != "speakers" else "")
-                 for name, path in paths.items()}
+            raise FileNotFoundError(
+                f"no folder {folder}; --dataset is 'synthetic' or a folder that `preprocess` wrote"
+            )
+        own = dict(
+            zip(
+                paths,
+                (
+                    *(folder / f"{name}.npy" for name in TOKENS),
+                    folder / "labels.npy",
+                    folder / "speakers.npy",
+                ),
+                strict=True,
+            )
+        )
+        paths = {
+            name: path or (own[name] if own[name].exists() or name != "speakers" else "")
+            for name, path in paths.items()
+        }
     for name in ("static_features", "dynamic_features", "labels"):
         if not paths[name]:
             raise ValueError(f"there are no {name}; give --{name} FILE, or --dataset")
     static, dynamic = (_open(paths[name]) for name in ("static_features", "dynamic_features"))
-    return _checked(Arrays(static, dynamic, _read_labels(paths["labels"], wanted.traits),
-                           _read_speakers(paths["speakers"]) if paths["speakers"] else None,
-                           {name: {"path": str(Path(path).resolve()), "sha256": files.sha256(path)}
-                            for name, path in paths.items() if path}), paths)
+    return _checked(
+        Arrays(
+            static,
+            dynamic,
+            _read_labels(paths["labels"], wanted.traits),
+            _read_speakers(paths["speakers"]) if paths["speakers"] else None,
+            {
+                name: {"path": str(Path(path).resolve()), "sha256": files.sha256(path)}
+                for name, path in paths.items()
+                if path
+            },
+        ),
+        paths,
+    )
 
 
 def _checked(arrays: Arrays, paths: dict | None = None) -> Arrays:
@@ -65,27 +97,36 @@ def _checked(arrays: Arrays, paths: dict | None = None) -> Arrays:
     named = dict(zip(paths or ("static", "dynamic", "labels", "speakers"), arrays[:4], strict=True))
     lengths = {name: len(array) for name, array in named.items() if array is not None}
     if len(set(lengths.values())) > 1:
-        raise ValueError("the files differ in length: " + ", ".join(f"{name} {n}" for name, n in lengths.items())
-                         + "; give files whose rows are the same clips")
+        raise ValueError(
+            "the files differ in length: "
+            + ", ".join(f"{name} {n}" for name, n in lengths.items())
+            + "; give files whose rows are the same clips"
+        )
     static, dynamic = arrays.static, arrays.dynamic
     if static.ndim != dynamic.ndim or static.ndim not in (2, 3):
-        raise ValueError(f"static features {tuple(static.shape)} and dynamic features {tuple(dynamic.shape)} do not "
-                         "pair; both are vectors (`n dim`) or both tokens (`n tokens dim`)")
+        raise ValueError(
+            f"static features {tuple(static.shape)} and dynamic features {tuple(dynamic.shape)} do"
+            " not pair; both are vectors (`n dim`) or both tokens (`n tokens dim`)"
+        )
     for name, array in list(named.items())[:2]:
-        for first in range(0, len(array), 256):         # memory for these rows only
-            finite = array[first:first + 256].isfinite().flatten(1).all(1)
+        for first in range(0, len(array), 256):  # memory for these rows only
+            finite = array[first : first + 256].isfinite().flatten(1).all(1)
             if not finite.all():
                 row = first + int((~finite).nonzero()[0])
-                raise ValueError(f"row {row} of {name} ({(paths or {}).get(name, 'drawn')}) holds NaN or infinity; "
-                                 "leave that clip out of all files, or make its features again")
+                raise ValueError(
+                    f"row {row} of {name} ({(paths or {}).get(name, 'drawn')}) holds NaN or"
+                    " infinity; leave that clip out of all files, or make its features again"
+                )
     return arrays
 
 
 def _open(path: str | Path) -> Tensor:
     """An .npy file of floats, mapped into memory; a pickle inside is never opened."""
-    array = _load(path, mmap_mode="c")                  # copy on write: nothing is read yet, nothing written ever
+    array = _load(path, mmap_mode="c")  # copy on write: nothing is read yet, nothing written ever
     if array.dtype.kind != "f":
-        raise ValueError(f"{path} holds {array.dtype}; expected floats, so save it with array.astype('float32')")
+        raise ValueError(
+            f"{path} holds {array.dtype}; expected floats, so save it with array.astype('float32')"
+        )
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
@@ -93,17 +134,23 @@ def _load(path: str | Path, **options) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False, **options)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"no file {path}; check the path, or make it with `python -m course_lib preprocess`") \
-            from error
+        raise FileNotFoundError(
+            f"no file {path}; check the path, or make it with `python -m course_lib preprocess`"
+        ) from error
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no plain .npy file ({' '.join(str(error).split())}); save numbers or text with "
-                         "np.save, never objects") from error
+        raise ValueError(
+            f"{path} is no plain .npy file ({' '.join(str(error).split())}); save numbers or text"
+            " with np.save, never objects"
+        ) from error
     if not isinstance(array, np.ndarray) or array.ndim == 0 or not array.size:
-        raise ValueError(f"{path} holds no rows; save one array with a row for each clip with np.save")
+        raise ValueError(
+            f"{path} holds no rows; save one array with a row for each clip with np.save"
+        )
     return array
 
 
-# ---- labels and speakers ---------------------------------------------------------------------------------------------
+# ---- labels and speakers -------------------------------------------------------------------------
+
 
 def read_columns(path: str | Path) -> dict[str, list[str]]:
     """The columns of a CSV file by their names in lower case."""
@@ -112,19 +159,27 @@ def read_columns(path: str | Path) -> dict[str, list[str]]:
             header, *rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no file {path}; check the path") from error
-    except (ValueError, csv.Error) as error:            # no row at all, or no text
-        raise ValueError(f"{path} is no CSV file with a header ({error}); save it as comma-separated UTF-8") from error
-    if broken := next((number for number, row in enumerate(rows, start=2) if len(row) != len(header)), None):
-        raise ValueError(f"line {broken} of {path} has {len(rows[broken - 2])} cells and the header {len(header)}; "
-                         "mend that line")
+    except (ValueError, csv.Error) as error:  # no row at all, or no text
+        raise ValueError(
+            f"{path} is no CSV file with a header ({error}); save it as comma-separated UTF-8"
+        ) from error
+    if broken := next(
+        (number for number, row in enumerate(rows, start=2) if len(row) != len(header)), None
+    ):
+        raise ValueError(
+            f"line {broken} of {path} has {len(rows[broken - 2])} cells and the header"
+            f" {len(header)}; mend that line"
+        )
     return {name.lower(): [row[column] for row in rows] for column, name in enumerate(header)}
 
 
 def read_traits(columns: dict[str, list[str]], path: str | Path) -> Float[Tensor, "n 5"]:
     """The five columns that carry the traits' names, whatever their order, as O C E A N."""
     if missing := [trait for trait in TRAITS if trait.lower() not in columns]:
-        raise ValueError(f"{path} has no column {missing[0].lower()}, only {', '.join(columns)}; name the five traits "
-                         "in its header")
+        raise ValueError(
+            f"{path} has no column {missing[0].lower()}, only {', '.join(columns)}; name the five"
+            " traits in its header"
+        )
     try:
         values = [[float(value) for value in columns[trait.lower()]] for trait in TRAITS]
     except ValueError as error:
@@ -137,24 +192,37 @@ def _read_labels(path: str | Path, order: str) -> Float[Tensor, "n 5"]:
         return read_traits(read_columns(path), path)
     labels = _load(path)
     if labels.dtype.kind not in "fiu" or labels.ndim != 2 or labels.shape[1] != len(TRAITS):
-        raise ValueError(f"{path} has the shape {labels.shape} and type {labels.dtype}; expected `n 5` numbers, a "
-                         "column for each trait")
-    names = [name.strip().lower() for name in order.split(",")] if order else [trait.lower() for trait in TRAITS]
+        raise ValueError(
+            f"{path} has the shape {labels.shape} and type {labels.dtype}; expected `n 5` numbers,"
+            " a column for each trait"
+        )
+    names = (
+        [name.strip().lower() for name in order.split(",")]
+        if order
+        else [trait.lower() for trait in TRAITS]
+    )
     if sorted(names) != sorted(trait.lower() for trait in TRAITS):
-        raise ValueError(f"--traits {order!r} does not name the five traits; give {','.join(TRAITS).lower()} in the "
-                         "order of the columns")
+        raise ValueError(
+            f"--traits {order!r} does not name the five traits; give {','.join(TRAITS).lower()} in"
+            " the order of the columns"
+        )
     if not order:
-        processes().print(f"{path} does not name its columns; they are taken as {', '.join(TRAITS)} (else --traits)")
+        processes().print(
+            f"{path} does not name its columns; they are taken as {', '.join(TRAITS)} (else"
+            " --traits)"
+        )
     columns = [names.index(trait.lower()) for trait in TRAITS]
     return _in_range(torch.from_numpy(labels[:, columns].astype(np.float32)), path)
 
 
 def _in_range(labels: Float[Tensor, "n 5"], path: str | Path) -> Float[Tensor, "n 5"]:
-    outside = ~((labels >= 0) & (labels <= 1))          # NaN too
+    outside = ~((labels >= 0) & (labels <= 1))  # NaN too
     if outside.any():
         row, trait = outside.nonzero()[0].tolist()
-        raise ValueError(f"row {row} of {path} has {TRAITS[trait]} {labels[row, trait].item():.4g}; expected labels in "
-                         "[0, 1], so scale them, or look for a missing one")
+        raise ValueError(
+            f"row {row} of {path} has {TRAITS[trait]} {labels[row, trait].item():.4g}; expected"
+            " labels in [0, 1], so scale them, or look for a missing one"
+        )
     return labels
 
 
@@ -162,21 +230,31 @@ def _read_speakers(path: str | Path) -> np.ndarray:
     if Path(path).suffix == ".csv":
         columns = read_columns(path)
         if "speaker" not in columns:
-            raise ValueError(f"{path} has no column speaker, only {', '.join(columns)}; name it in the header")
+            raise ValueError(
+                f"{path} has no column speaker, only {', '.join(columns)}; name it in the header"
+            )
         speakers = np.array(columns["speaker"])
     else:
         speakers = _load(path)
-    missing = [row for row, name in enumerate(speakers.tolist()) if str(name).strip().lower() in MISSING]
+    missing = [
+        row for row, name in enumerate(speakers.tolist()) if str(name).strip().lower() in MISSING
+    ]
     if speakers.ndim != 1 or missing:
-        what = f"row {missing[0]} without a speaker id" if missing else f"the shape {speakers.shape}"
-        raise ValueError(f"{path} has {what}; expected one for each clip, since a split by clip leaks: the same person "
-                         "would be on both sides")
+        what = (
+            f"row {missing[0]} without a speaker id" if missing else f"the shape {speakers.shape}"
+        )
+        raise ValueError(
+            f"{path} has {what}; expected one for each clip, since a split by clip leaks: the same"
+            " person would be on both sides"
+        )
     return speakers
 
 
-def split_rows(count: int, speakers: np.ndarray | None, share: float,
-               seed: int) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " valid"]]:
-    """Rows to train on and rows to validate on, in order; with speakers, none of them is on both sides.
+def split_rows(
+    count: int, speakers: np.ndarray | None, share: float, seed: int
+) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " valid"]]:
+    """Rows to train on and rows to validate on, in order; with speakers, none of them is on both
+    sides.
 
     Raises `ValueError` where a side would be empty.
     """
@@ -186,24 +264,35 @@ def split_rows(count: int, speakers: np.ndarray | None, share: float,
     sizes = np.bincount(who)
     if len(sizes) < 4:
         what = "rows" if speakers is None else "speakers"
-        raise ValueError(f"{len(sizes)} {what} cannot be split; each side needs 2 {what}, or it is as good as empty")
+        raise ValueError(
+            f"{len(sizes)} {what} cannot be split; each side needs 2 {what}, or it is as good as"
+            " empty"
+        )
     order = np.random.default_rng(seed).permutation(len(sizes))
     nearest = 1 + int(np.abs(np.cumsum(sizes[order]) - share * count).argmin())
-    valid = np.isin(who, order[:min(max(2, nearest), len(sizes) - 2)])
+    valid = np.isin(who, order[: min(max(2, nearest), len(sizes) - 2)])
     return np.flatnonzero(~valid), np.flatnonzero(valid)
 
 
-# ---- drawn clips -----------------------------------------------------------------------------------------------------
+# ---- drawn clips ---------------------------------------------------------------------------------
+
 
 def _drawn(count: int, split: str) -> Arrays:
     """Tokens of drawn clips, kept in the cache; the main process makes them while the others wait."""
     if count < 1:
         raise ValueError(f"--clips {count} draws nothing; ask for at least 16")
     state, clips = processes(), ClipDataset(count, split)
-    static, dynamic = (extractor().eval().to(state.device)
-                       for extractor in (StaticFeatureExtractor, DynamicFeatureExtractor))
+    static, dynamic = (
+        extractor().eval().to(state.device)
+        for extractor in (StaticFeatureExtractor, DynamicFeatureExtractor)
+    )
     with state.main_process_first():
         kept = stored_tokens(clips, static, dynamic)
-    content = hashlib.sha256(f"{static.hash} {dynamic.hash}".encode() + kept["traits"].numpy().tobytes())
-    return Arrays(*(kept[name] for name in (*TOKENS, "traits")), clips.labels()["speaker"].numpy(),
-                  {"drawn clips": {"clips": count, "split": split, "sha256": content.hexdigest()}})
+    content = hashlib.sha256(
+        f"{static.hash} {dynamic.hash}".encode() + kept["traits"].numpy().tobytes()
+    )
+    return Arrays(
+        *(kept[name] for name in (*TOKENS, "traits")),
+        clips.labels()["speaker"].numpy(),
+        {"drawn clips": {"clips": count, "split": split, "sha256": content.hexdigest()}},
+    )

@@ -17,7 +17,9 @@ def assets(settings: Assets) -> None:
     if name == "scores":
         shipped = runtime.assets("weights")
         print(score_table(shipped))
-        return print(f"\n{parts_table(files.read_json(shipped / 'manifest.json')['parts']['scores'])}")
+        return print(
+            f"\n{parts_table(files.read_json(shipped / 'manifest.json')['parts']['scores'])}"
+        )
     if name == "pictures":
         return write_pictures(Path(folder) if folder else runtime.assets("pictures"))
     if not name and not settings.all:
@@ -35,6 +37,8 @@ def assets(settings: Assets) -> None:
             print(f"{key}: {len(result['rows'])} rows in {result['minutes']} minutes")
         else:
             entry = make(key, folder)
-            print(f"{key}: {entry['bytes'] / 1e6:.1f} MB in {entry['minutes']} minutes; "
-                  + ", ".join(f"{score} {value}" for score, value in entry["scores"].items()))
+            print(
+                f"{key}: {entry['bytes'] / 1e6:.1f} MB in {entry['minutes']} minutes; "
+                + ", ".join(f"{score} {value}" for score, value in entry["scores"].items())
+            )
     return None

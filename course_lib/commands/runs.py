@@ -26,8 +26,10 @@ MANIFEST = "manifest.json"
 
 
 def processes() -> PartialState:
-    """Which of how many processes this is; `accelerate` counts those of a machine without a GPU only if it is told."""
-    if "LOCAL_RANK" in os.environ:                      # one of several: each has a device of its own
+    """Which of how many processes this is; `accelerate` counts those of a machine without a GPU
+    only if it is told.
+    """
+    if "LOCAL_RANK" in os.environ:  # one of several: each has a device of its own
         return PartialState(cpu=not torch.cuda.is_available())
     with patch_environment(accelerate_torch_device=str(runtime.default_device())):
         return PartialState()
@@ -48,10 +50,18 @@ def described(**what: Any) -> dict:
     """A manifest: `what`, and the code and libraries of now."""
     package = Path(course_lib.__file__).parent
     return what | {
-        "code": {"course_lib": course_lib.__version__, "sources": source_version(*sorted(package.rglob("*.py")))},
-        "libraries": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
-                      "accelerate": accelerate.__version__},
-        "started": datetime.now(UTC).isoformat(timespec="seconds")}
+        "code": {
+            "course_lib": course_lib.__version__,
+            "sources": source_version(*sorted(package.rglob("*.py"))),
+        },
+        "libraries": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "accelerate": accelerate.__version__,
+        },
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def begin(folder: Path, manifest: dict) -> None:
@@ -60,24 +70,35 @@ def begin(folder: Path, manifest: dict) -> None:
     Raises `ValueError` for a folder that holds another run or something else.
     """
     if not (folder / MANIFEST).exists():
-        if strange := next((path.name for path in folder.iterdir() if path.name != "running.json"), None):
+        if strange := next(
+            (path.name for path in folder.iterdir() if path.name != "running.json"), None
+        ):
             raise ValueError(f"{folder} holds {strange} and no run; choose another --output")
         return files.write_json(folder / MANIFEST, manifest)
     kept = read_manifest(folder)
-    ours, theirs = (_flat({"sources": hashes(entry["sources"])} | entry["config"]) for entry in (manifest, kept))
+    ours, theirs = (
+        _flat({"sources": hashes(entry["sources"])} | entry["config"]) for entry in (manifest, kept)
+    )
     for key in (*theirs, *ours):
         if ours.get(key) != theirs.get(key):
-            raise ValueError(f"{folder} holds a run with {key}={theirs.get(key)}, not {ours.get(key)}; choose another "
-                             "--output, or delete that folder")
+            raise ValueError(
+                f"{folder} holds a run with {key}={theirs.get(key)}, not {ours.get(key)}; choose"
+                " another --output, or delete that folder"
+            )
     for key in ("code", "libraries"):
         if kept[key] != manifest[key]:
-            print(f"the {key} changed since this run began; it goes on, but not to the same last digit")
+            print(
+                f"the {key} changed since this run began; it goes on, but not to the same last"
+                " digit"
+            )
 
 
 def read_manifest(folder: Path) -> dict:
     """What a run was made of. Raises `FileNotFoundError` for a folder without a run."""
     if not (folder / MANIFEST).is_file():
-        raise FileNotFoundError(f"{folder} holds no run (there is no {MANIFEST}); give a folder that `train` wrote")
+        raise FileNotFoundError(
+            f"{folder} holds no run (there is no {MANIFEST}); give a folder that `train` wrote"
+        )
     return files.read_json(folder / MANIFEST)
 
 
@@ -90,5 +111,7 @@ def _flat(nested: dict, above: str = "") -> dict[str, Any]:
     """`{"training": {"epochs": 3}}` as `{"training.epochs": 3}`."""
     flat = {}
     for key, value in nested.items():
-        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+        flat |= (
+            _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+        )
     return flat

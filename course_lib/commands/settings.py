@@ -1,10 +1,25 @@
-"""The options of every command, with their defaults and help: flags, YAML keys and function arguments in one place."""
+"""The options of every command, with their defaults and help: flags, YAML keys and function
+arguments in one place.
+"""
 
 from dataclasses import Field, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Answers", "Assets", "Data", "Evaluate", "Files", "Logging", "Model", "Preprocess", "Site", "Train",
-           "Training", "Visualize", "is_positional"]
+__all__ = [
+    "Answers",
+    "Assets",
+    "Data",
+    "Evaluate",
+    "Files",
+    "Logging",
+    "Model",
+    "Preprocess",
+    "Site",
+    "Train",
+    "Training",
+    "Visualize",
+    "is_positional",
+]
 
 
 def option(default: Any, help: str, positional: bool = False) -> Any:
@@ -14,21 +29,32 @@ def option(default: Any, help: str, positional: bool = False) -> Any:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Turn a folder of videos into faces and flow, and these into tokens and features that `train` reads.
+    """Turn a folder of videos into faces and flow, and these into tokens and features that `train`
+    reads.
 
-    Run it again to go on after a stop; each clip is done once. Shards and processes may share the output folder.
+    Run it again to go on after a stop; each clip is done once. Shards and processes may share the
+    output folder.
     """
 
     folder: str = option("", "the videos, however deep", positional=True)
     output: str = option("", "where to write; default: data/ and the folder's name")
-    labels: str = option("", "CSV with the columns clip and the five traits (and speaker), or First Impressions' "
-                             "annotation .pkl, or a folder of those")
-    speakers: str = option("", "CSV with the columns clip and speaker; default: First Impressions' names tell")
-    features: Literal["tokens", "none"] = option("tokens", "'tokens' also runs both extractors; 'none' stops at flow")
+    labels: str = option(
+        "",
+        "CSV with the columns clip and the five traits (and speaker), or First Impressions' "
+        "annotation .pkl, or a folder of those",
+    )
+    speakers: str = option(
+        "", "CSV with the columns clip and speaker; default: First Impressions' names tell"
+    )
+    features: Literal["tokens", "none"] = option(
+        "tokens", "'tokens' also runs both extractors; 'none' stops at flow"
+    )
     frames: int = option(32, "flow fields in the window from the middle of each clip")
     size: int = option(112, "side of faces and flow in pixels")
     method: Literal["dis", "farneback", "raft"] = option("dis", "how flow is estimated")
-    on_missing: Literal["raise", "centre"] = option("raise", "a clip without a face is left out, or cut in its centre")
+    on_missing: Literal["raise", "centre"] = option(
+        "raise", "a clip without a face is left out, or cut in its centre"
+    )
     workers: int = option(2, "processes that decode, track and compute flow")
     batch_size: int = option(8, "clips that go through the extractors together")
     shard: str = option("1/1", "which part to do: 2/8 is the second of eight")
@@ -38,12 +64,18 @@ class Preprocess:
 class Files:
     """Features, labels and speakers whose rows belong together."""
 
-    dataset: str = option("", "'synthetic' for drawn clips, or a folder that `preprocess` wrote; or name the files:")
+    dataset: str = option(
+        "", "'synthetic' for drawn clips, or a folder that `preprocess` wrote; or name the files:"
+    )
     static_features: str = option("", ".npy, `n dim`, or tokens `n tokens dim`")
     dynamic_features: str = option("", ".npy, of the same rank")
     labels: str = option("", ".npy `n 5` in [0, 1], or CSV whose header names the traits")
-    speakers: str = option("", ".npy of `n` numbers or names, or CSV with a column speaker; without, the split leaks")
-    traits: str = option("", "what the label columns are, such as extraversion,neuroticism,…; default: O C E A N")
+    speakers: str = option(
+        "", ".npy of `n` numbers or names, or CSV with a column speaker; without, the split leaks"
+    )
+    traits: str = option(
+        "", "what the label columns are, such as extraversion,neuroticism,…; default: O C E A N"
+    )
     clips: int = option(400, "how many clips to draw for 'synthetic'")
 
 
@@ -71,13 +103,19 @@ class Training:
     batch_size: int = option(32, "of all processes together")
     epochs: int = option(50, "passes over the training rows, at most")
     learning_rate: float = option(1e-3, "the largest; 1e-4 to 1e-3 is usual")
-    weight_decay: float = option(0.0, "of AdamW, which without it is Adam; 0.5 helps where clips are few")
+    weight_decay: float = option(
+        0.0, "of AdamW, which without it is Adam; 0.5 helps where clips are few"
+    )
     warmup: float = option(0.1, "share of the steps in which the learning rate rises")
     clip: float = option(1.0, "longest gradient")
     patience: int = option(10, "epochs without improvement before the end")
     accumulate: int = option(1, "batches for one step, where memory is short")
-    shuffle_moments: bool = option(False, "show motion tokens in a new order each time, where moments are equals")
-    precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "mixed precision; 'auto' fits the machine")
+    shuffle_moments: bool = option(
+        False, "show motion tokens in a new order each time, where moments are equals"
+    )
+    precision: Literal["auto", "no", "bf16", "fp16"] = option(
+        "auto", "mixed precision; 'auto' fits the machine"
+    )
     seed: int = option(0, "of weights, batches and dropout")
 
 
@@ -85,16 +123,20 @@ class Training:
 class Logging:
     """Where the run is kept."""
 
-    output: str = option("", "the run's folder; default: results/ and a name made of data and settings")
+    output: str = option(
+        "", "the run's folder; default: results/ and a name made of data and settings"
+    )
     minutes: float = option(10.0, "between checkpoints within an epoch")
     tensorboard: bool = option(False, "write event files for TensorBoard too")
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a personality model on features, and keep log, checkpoints, curves, model and manifest in one folder.
+    """Train a personality model on features, and keep log, checkpoints, curves, model and manifest
+    in one folder.
 
-    Killed at any moment, the same command goes on. Under `accelerate launch` it runs on several processes.
+    Killed at any moment, the same command goes on. Under `accelerate launch` it runs on several
+    processes.
     """
 
     data: Data = field(default_factory=Data)
@@ -105,17 +147,23 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate(Files):
-    """Score a run on its validation split, or on other files, with intervals over speakers and baselines beside."""
+    """Score a run on its validation split, or on other files, with intervals over speakers and
+    baselines beside.
+    """
 
     run: str = option("", "the run's folder", positional=True)
-    against: str = option("", "another run's folder: how much better is the first, on the same clips?")
+    against: str = option(
+        "", "another run's folder: how much better is the first, on the same clips?"
+    )
     attention: bool = option(False, "keep the attention of every clip beside the predictions")
     output: str = option("", "where to write; default: the run's folder, evaluation/")
 
 
 @dataclass(frozen=True)
 class Visualize:
-    """Draw the training curves of a run and, if `evaluate --attention` kept it, its attention, at 300 dpi."""
+    """Draw the training curves of a run and, if `evaluate --attention` kept it, its attention, at
+    300 dpi.
+    """
 
     run: str = option("", "the run's folder", positional=True)
     format: Literal["png", "svg", "pdf"] = option("png", "of the pictures")
@@ -125,23 +173,30 @@ class Visualize:
 
 @dataclass(frozen=True)
 class Assets:
-    """Make shipped weights, stored results or the README's pictures again, or print scores; a cut-off run goes on."""
+    """Make shipped weights, stored results or the README's pictures again, or print scores; a
+    cut-off run goes on.
+    """
 
-    name: str = option("", "a recipe, a study, `pictures` or `scores`; else all are listed", positional=True)
+    name: str = option(
+        "", "a recipe, a study, `pictures` or `scores`; else all are listed", positional=True
+    )
     all: bool = option(False, "make every weight and result, in order")
     folder: str = option("", "where to write instead of assets/")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Write the notebooks with every exercise answered by the library's own source, for who teaches."""
+    """Write the notebooks with every exercise answered by the library's own source, for who
+    teaches.
+    """
 
     output: str = option("answers", "the folder to write to")
 
 
 @dataclass(frozen=True)
 class Site:
-    """Run the lessons and write them as pages that need no server and no network; a lesson unchanged is not run again.
+    """Run the lessons and write them as pages that need no server and no network; a lesson
+    unchanged is not run again.
 
     Stopped at any moment, the same command goes on with the lesson it was at.
     """

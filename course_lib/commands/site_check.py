@@ -13,16 +13,28 @@ REMOTE = re.compile(r"\s*(https?:)?//", re.IGNORECASE)
 
 
 def site_problems(folder: Path) -> list[str]:
-    """What is wrong with the HTML files in a folder, each with its file; empty if they can be published."""
-    readers = {path.resolve(): _Reader(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.html"))}
-    problems = [f"{path.relative_to(folder.resolve())}: {problem}" for path, reader in readers.items()
-                for problem in reader.problems]
+    """What is wrong with the HTML files in a folder, each with its file; empty if they can be
+    published.
+    """
+    readers = {
+        path.resolve(): _Reader(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.rglob("*.html"))
+    }
+    problems = [
+        f"{path.relative_to(folder.resolve())}: {problem}"
+        for path, reader in readers.items()
+        for problem in reader.problems
+    ]
     for path, reader in readers.items():
         for link in reader.links:
             name, _, anchor = unquote(link).partition("#")
             target = (path.parent / name).resolve() if name else path
-            if not target.exists() or (anchor and target in readers and anchor not in readers[target].ids):
-                problems.append(f"{path.relative_to(folder.resolve())}: the link {link} leads nowhere")
+            if not target.exists() or (
+                anchor and target in readers and anchor not in readers[target].ids
+            ):
+                problems.append(
+                    f"{path.relative_to(folder.resolve())}: the link {link} leads nowhere"
+                )
     return problems
 
 
@@ -60,15 +72,21 @@ class _Reader(HTMLParser):
             self.ids.add(name)
         loaded = [given.get(key) or "" for key in ("src", "srcset", "data", "poster")]
         loaded += [given.get("href") or ""] if tag in ("link", "image", "use") else []
-        self._refuse_remote([*loaded, *re.findall(r"url\(\s*['\"]?([^)'\"]+)", given.get("style") or "")])
+        self._refuse_remote(
+            [*loaded, *re.findall(r"url\(\s*['\"]?([^)'\"]+)", given.get("style") or "")]
+        )
         if tag == "a" and (link := given.get("href")) and not re.match(r"[a-z]+:", link):
             self.links.append(link)
-        self.links += [source for source in loaded[:1] if source and not re.match(r"[a-z]+:|//", source)]
+        self.links += [
+            source for source in loaded[:1] if source and not re.match(r"[a-z]+:|//", source)
+        ]
         if "srcdoc" in given:
             self.problems += _Reader(html.unescape(given["srcdoc"] or "")).problems
 
     def handle_data(self, data: str) -> None:
-        """What is to be read; only a script that somebody wrote into prose is shown on purpose, instead of run."""
+        """What is to be read; only a script that somebody wrote into prose is shown on purpose,
+        instead of run.
+        """
         if "style" in self.literal:
             self._refuse_remote(re.findall(r"(?:@import|url\()\s*['\"]?([^)'\";]+)", data))
         elif not self.literal and re.search(r"\S{400}|</?(?!script)[a-z]+( [^<>]*)?>", data):
@@ -79,4 +97,6 @@ class _Reader(HTMLParser):
             self.literal.pop()
 
     def _refuse_remote(self, addresses: list[str]) -> None:
-        self.problems += [f"loads {address} from the network" for address in addresses if REMOTE.match(address)]
+        self.problems += [
+            f"loads {address} from the network" for address in addresses if REMOTE.match(address)
+        ]

@@ -20,10 +20,12 @@ DPI = 300
 
 
 def visualize(settings: Visualize) -> list[Path]:
-    """Draw curves, where the time went, and attention where `evaluate --attention` kept it; return the paths."""
+    """Draw curves, where the time went, and attention where `evaluate --attention` kept it; return
+    the paths.
+    """
     folder = Path(settings.run)
     target = Path(settings.output or folder / "visualizations")
-    read_manifest(folder)                               # says so where there is no run
+    read_manifest(folder)  # says so where there is no run
     spent = time_report(log := read_log(folder))
     pictures = {"training": plot_training(log), "time": spent.picture}
     kept = folder / "evaluation" / "attention.safetensors"
@@ -44,7 +46,13 @@ def _attention(weights: Float[Tensor, "batch heads queries keys"], clip: int) ->
         print("there is one key, so every weight is 1 and there is nothing to draw (lesson 04)")
         return {}
     if not 0 <= clip < len(weights):
-        raise ValueError(f"there is no clip {clip} among the {len(weights)} that were evaluated; choose 0 to "
-                         f"{len(weights) - 1}")
-    return {"attention": plot_attention_map(weights.mean(dim=0), title=f"Mean attention of {len(weights)} clips"),
-            "heads": plot_heads(weights[clip], f"Attention of clip {clip}")}
+        raise ValueError(
+            f"there is no clip {clip} among the {len(weights)} that were evaluated; choose 0 to "
+            f"{len(weights) - 1}"
+        )
+    return {
+        "attention": plot_attention_map(
+            weights.mean(dim=0), title=f"Mean attention of {len(weights)} clips"
+        ),
+        "heads": plot_heads(weights[clip], f"Attention of clip {clip}"),
+    }

@@ -9,6 +9,19 @@ from .population import ATTRIBUTES, sample_attributes
 from .stories import TRAITS
 from .video import read_clip, track_face
 
-__all__ = ["ATTRIBUTES", "DIFFICULTIES", "TRAITS", "CelebA", "ClipDataset", "FaceDataset", "FirstImpressions",
-           "OpticalFlowComputer", "OpticalFlowSequenceLoader", "draw_face", "read_clip", "render_clip",
-           "sample_attributes", "track_face"]
+__all__ = [
+    "ATTRIBUTES",
+    "DIFFICULTIES",
+    "TRAITS",
+    "CelebA",
+    "ClipDataset",
+    "FaceDataset",
+    "FirstImpressions",
+    "OpticalFlowComputer",
+    "OpticalFlowSequenceLoader",
+    "draw_face",
+    "read_clip",
+    "render_clip",
+    "sample_attributes",
+    "track_face",
+]

@@ -1,4 +1,6 @@
-"""What stands between a drawn face and its answer: the room behind it, light, occluders, blur, noise, compression."""
+"""What stands between a drawn face and its answer: the room behind it, light, occluders, blur,
+noise, compression.
+"""
 
 from dataclasses import dataclass
 
@@ -15,16 +17,17 @@ __all__ = ["DIFFICULTIES", "Difficulty", "background", "named_difficulty", "phot
 class Difficulty:
     """What stands between a face and its answer; each amount is 0 for a clean portrait."""
 
-    turn: float = 0.0           # spread of yaw and pitch, face units of parallax
-    roll: float = 0.0           # spread of the head's tilt, radians
-    scale: tuple[float, float] = (0.325, 0.325)     # image heights a face unit: a face is about two units tall
-    shift: float = 0.0          # largest shift, image heights
-    light: float = 0.0          # uneven light
-    noise: float = 0.0          # largest sensor noise, grey levels
-    blur: float = 0.0           # largest blur, px of a 112 px image
-    contrast: float = 1.0       # smallest contrast
-    occluder: float = 0.0       # share of faces with something in front
-    jpeg: float = 0.0           # share of images saved at a low JPEG quality
+    turn: float = 0.0  # spread of yaw and pitch, face units of parallax
+    roll: float = 0.0  # spread of the head's tilt, radians
+    # image heights a face unit: a face is about two units tall
+    scale: tuple[float, float] = (0.325, 0.325)
+    shift: float = 0.0  # largest shift, image heights
+    light: float = 0.0  # uneven light
+    noise: float = 0.0  # largest sensor noise, grey levels
+    blur: float = 0.0  # largest blur, px of a 112 px image
+    contrast: float = 1.0  # smallest contrast
+    occluder: float = 0.0  # share of faces with something in front
+    jpeg: float = 0.0  # share of images saved at a low JPEG quality
 
 
 DIFFICULTIES = {
@@ -40,7 +43,9 @@ def named_difficulty(difficulty: str | Difficulty) -> Difficulty:
     if isinstance(difficulty, Difficulty):
         return difficulty
     if difficulty not in DIFFICULTIES:
-        raise ValueError(f"unknown difficulty {difficulty!r}; choose one of {', '.join(DIFFICULTIES)}")
+        raise ValueError(
+            f"unknown difficulty {difficulty!r}; choose one of {', '.join(DIFFICULTIES)}"
+        )
     return DIFFICULTIES[difficulty]
 
 
@@ -48,25 +53,41 @@ def background(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "size s
     """A muted, out-of-focus room: a few random tones, enlarged."""
     base, tint = rng.uniform(70, 205), rng.normal(0, 14, 3)
     rough = base + tint + rng.normal(0, 17, (4, 4, 1)) + rng.normal(0, 5, (4, 4, 3))
-    return cv2.resize(rough.clip(10, 245).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(
+        rough.clip(10, 245).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC
+    )
 
 
 _NOISE = np.clip(np.random.default_rng(0).normal(0, 32, (1 << 20)), -127, 127).astype(np.int8)
 _AXIS = np.linspace(-1, 1, 8, dtype=np.float32)
 
 
-def photograph(image: UInt8[np.ndarray, "size size 3"], difficulty: Difficulty,
-               rng: np.random.Generator) -> UInt8[np.ndarray, "size size 3"]:
+def photograph(
+    image: UInt8[np.ndarray, "size size 3"], difficulty: Difficulty, rng: np.random.Generator
+) -> UInt8[np.ndarray, "size size 3"]:
     """What a camera adds: uneven light, something in front, blur, low contrast, noise, compression."""
     size, uniform, normal = image.shape[0], rng.random(16).tolist(), rng.standard_normal(5)
     if difficulty.light:
         right, down = difficulty.light * normal[:2].clip(-1.5, 1.5)
-        light = 128 * (1 + right * _AXIS[None, :, None] + down * _AXIS[:, None, None]) * (1 + 0.04 * normal[2:])
+        light = (
+            128
+            * (1 + right * _AXIS[None, :, None] + down * _AXIS[:, None, None])
+            * (1 + 0.04 * normal[2:])
+        )
         light = cv2.resize(light.clip(30, 255).astype(np.uint8), (size, size))
         image = cv2.multiply(image, light, scale=1 / 128)
     if uniform[0] < difficulty.occluder:
-        x, y, width, height = uniform[1], uniform[2], 0.06 + 0.14 * uniform[3], 0.06 + 0.14 * uniform[4]
-        outline = ellipse(x, y, width, height) if uniform[5] < 0.5 else ellipse(x, y, 3 * width, 0.5 * height)[::5]
+        x, y, width, height = (
+            uniform[1],
+            uniform[2],
+            0.06 + 0.14 * uniform[3],
+            0.06 + 0.14 * uniform[4],
+        )
+        outline = (
+            ellipse(x, y, width, height)
+            if uniform[5] < 0.5
+            else ellipse(x, y, 3 * width, 0.5 * height)[::5]
+        )
         colour = [220 * channel for channel in uniform[6:9]]
         painted = cv2.fillPoly(image.copy(), [to_fixed(outline * size)], colour, cv2.LINE_AA, 4)
         image = cv2.addWeighted(painted, 0.9, image, 0.1, 0)
@@ -77,8 +98,10 @@ def photograph(image: UInt8[np.ndarray, "size size 3"], difficulty: Difficulty,
         image = cv2.convertScaleAbs(image, alpha=gain, beta=(1 - gain) * (60 + 100 * uniform[11]))
     if difficulty.noise:
         start = int(uniform[12] * (_NOISE.size - image.size)) if image.size < _NOISE.size else 0
-        grain = np.resize(_NOISE[start:start + image.size], image.shape)
-        image = cv2.addWeighted(image, 1, grain, uniform[13] * difficulty.noise / 32, 0, dtype=cv2.CV_8U)
+        grain = np.resize(_NOISE[start : start + image.size], image.shape)
+        image = cv2.addWeighted(
+            image, 1, grain, uniform[13] * difficulty.noise / 32, 0, dtype=cv2.CV_8U
+        )
     if uniform[14] < difficulty.jpeg:
         quality = (cv2.IMWRITE_JPEG_QUALITY, int(25 + 50 * uniform[15]))
         image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)

@@ -1,9 +1,10 @@
 """The drawing tools of the drawn world: smooth curves, shapes in face coordinates, and a painter.
 
-Face coordinates: the origin lies between eyes and nose, x to the right and y down, the crown at y = -1 and the
-chin near y = +1. Everything a face consists of is a `Shape`: a polygon or a line with a colour, a depth and the
-attributes it decides. Painting is one `cv2` call a shape. A face is a hundred small shapes, so what each costs
-counts: colours are tuples, and a curve or a disc is one small matrix product.
+Face coordinates: the origin lies between eyes and nose, x to the right and y down, the crown at y =
+-1 and the chin near y = +1. Everything a face consists of is a `Shape`: a polygon or a line with a
+colour, a depth and the attributes it decides. Painting is one `cv2` call a shape. A face is a
+hundred small shapes, so what each costs counts: colours are tuples, and a curve or a disc is one
+small matrix product.
 """
 
 from functools import cache
@@ -34,21 +35,23 @@ __all__ = [
     "to_fixed",
 ]
 
-_FRACTION_BITS = 4          # cv2 takes polygon corners in 1/16 px
+_FRACTION_BITS = 4  # cv2 takes polygon corners in 1/16 px
 _PIXEL = 1 << _FRACTION_BITS
-Colour = tuple[float, float, float]     # RGB, 0 to 255
+Colour = tuple[float, float, float]  # RGB, 0 to 255
 
 
 class Shape(NamedTuple):
-    """One brush stroke. `colour` None paints nothing and only marks the place of the attributes in `decides`."""
+    """One brush stroke. `colour` None paints nothing and only marks the place of the attributes in
+    `decides`.
+    """
 
-    part: str                                   # skin, hair, eyes, … : the layer it belongs to
+    part: str  # skin, hair, eyes, … : the layer it belongs to
     points: Float[np.ndarray, "points 2"]
-    colour: Colour | None                       # for kind "shade" a factor for each channel
-    depth: float = 0.0                          # towards the viewer; -1 lies behind the face and does not turn with it
+    colour: Colour | None  # for kind "shade" a factor for each channel
+    depth: float = 0.0  # towards the viewer; -1 lies behind the face and does not turn with it
     decides: tuple[str, ...] = ()
-    kind: str = "fill"                          # fill, line, loop, tint (30 % opaque) or shade (soft, multiplies)
-    width: int = 1                              # of lines, in px of a 224 px canvas
+    kind: str = "fill"  # fill, line, loop, tint (30 % opaque) or shade (soft, multiplies)
+    width: int = 1  # of lines, in px of a 224 px canvas
 
 
 class Sketch(list):
@@ -76,7 +79,12 @@ def _spline(corners: int, closed: bool, steps: int) -> Float[np.ndarray, "points
     for segment in range(corners if closed else corners - 1):
         for t in np.arange(steps) / steps:
             row = np.zeros(corners)
-            weights = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3)
+            weights = (
+                -t + 2 * t**2 - t**3,
+                2 - 5 * t**2 + 3 * t**3,
+                t + 4 * t**2 - 3 * t**3,
+                -(t**2) + t**3,
+            )
             for offset, weight in zip((-1, 0, 1, 2), weights, strict=True):
                 corner = segment + offset
                 row[corner % corners if closed else min(max(corner, 0), corners - 1)] += weight / 2
@@ -119,7 +127,9 @@ def both_sides(points) -> tuple:
 
 
 def other_half(half: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The mirror image of one half of an outline, backwards, so that it goes on where the half ends."""
+    """The mirror image of one half of an outline, backwards, so that it goes on where the half
+    ends.
+    """
     return [(-x, y) for x, y in reversed(half)]
 
 
@@ -146,14 +156,20 @@ def to_fixed(points: Float[np.ndarray, "points 2"]) -> Int[np.ndarray, "points 2
 def split(points: np.ndarray, counts: list[int]) -> list[np.ndarray]:
     """Cut a long array of points back into the pieces that it was joined from."""
     ends = accumulate(counts)
-    return [points[end - count:end] for end, count in zip(ends, counts, strict=True)]
+    return [points[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
-def paint(canvas: UInt8[np.ndarray, "height width channels"], shape: Shape, corners: Int[np.ndarray, "points 2"]):
-    """Paint one shape onto an RGB canvas, or onto a premultiplied RGBA one; shades are left to `shade`."""
+def paint(
+    canvas: UInt8[np.ndarray, "height width channels"],
+    shape: Shape,
+    corners: Int[np.ndarray, "points 2"],
+):
+    """Paint one shape onto an RGB canvas, or onto a premultiplied RGBA one; shades are left to
+    `shade`.
+    """
     if shape.colour is None or shape.kind == "shade":
         return
-    colour = (*shape.colour, 255.0)                     # cv2 takes as many channels as the canvas has
+    colour = (*shape.colour, 255.0)  # cv2 takes as many channels as the canvas has
     if shape.kind == "fill":
         cv2.fillPoly(canvas, [corners], colour, cv2.LINE_AA, _FRACTION_BITS)
     elif shape.kind == "tint":
@@ -162,11 +178,18 @@ def paint(canvas: UInt8[np.ndarray, "height width channels"], shape: Shape, corn
         canvas[box] = cv2.addWeighted(canvas[box], 0.7, painted[box], 0.3, 0)
     else:
         width = max(1, round(shape.width * canvas.shape[0] / 224))
-        cv2.polylines(canvas, [corners], shape.kind == "loop", colour, width, cv2.LINE_AA, _FRACTION_BITS)
+        cv2.polylines(
+            canvas, [corners], shape.kind == "loop", colour, width, cv2.LINE_AA, _FRACTION_BITS
+        )
 
 
-def shade(canvas: UInt8[np.ndarray, "height width channels"], shades: list[tuple[Shape, Int[np.ndarray, "points 2"]]]):
-    """Multiply the canvas by soft light and shadow: polygons on a quarter of the size, blurred and enlarged."""
+def shade(
+    canvas: UInt8[np.ndarray, "height width channels"],
+    shades: list[tuple[Shape, Int[np.ndarray, "points 2"]]],
+):
+    """Multiply the canvas by soft light and shadow: polygons on a quarter of the size, blurred and
+    enlarged.
+    """
     quarter = canvas.shape[0] // 4
     light = np.full((quarter, quarter, canvas.shape[2]), 128, np.uint8)
     painted = light.copy()

@@ -1,4 +1,5 @@
-"""Drawn clips: a face in motion with its exact optical flow. What its movements mean is told in `stories.py`.
+"""Drawn clips: a face in motion with its exact optical flow. What its movements mean is told in
+`stories.py`.
 
 Derived in lessons 00, 02 and 06.
 """
@@ -26,7 +27,18 @@ from .stories import (
     noisy_traits,
     tell_story,
 )
-from .texture import GRID, MATERIALS, ORIGIN, TEXTURE, UNIT, carried_by, make_grain, paint_face, paint_layer, settle
+from .texture import (
+    GRID,
+    MATERIALS,
+    ORIGIN,
+    TEXTURE,
+    UNIT,
+    carried_by,
+    make_grain,
+    paint_face,
+    paint_layer,
+    settle,
+)
 
 __all__ = ["PARTS", "ClipDataset", "RenderedClip", "draw_still", "render_clip"]
 
@@ -34,17 +46,19 @@ __all__ = ["PARTS", "ClipDataset", "RenderedClip", "draw_still", "render_clip"]
 class RenderedClip(NamedTuple):
     """Frames t = 0 … T and, for t < T, where each pixel of frame t is in frame t + 1."""
 
-    frames: UInt8[np.ndarray, "steps height width 3"]   # one more than the flow has
-    flow: Float[np.ndarray, "frames height width 2"]    # (u, v) in px, forward, exact
-    occluded: Bool[np.ndarray, "frames height width"]   # what the pixel shows is hidden or out of view at t + 1
+    frames: UInt8[np.ndarray, "steps height width 3"]  # one more than the flow has
+    flow: Float[np.ndarray, "frames height width 2"]  # (u, v) in px, forward, exact
+    # what the pixel shows is hidden or out of view at t + 1
+    occluded: Bool[np.ndarray, "frames height width"]
     traits: Float[np.ndarray, "5"]
-    story: Story                                        # the cue, what happened when, and the moment that decided
-    region: Bool[np.ndarray, "5 height width"]          # where the deciding movement of each trait is seen
-    parts: UInt8[np.ndarray, "frames height width"]     # what each pixel shows, index into PARTS
-    residual: Float[np.ndarray, "frames height width"]  # error, in px, of the equation that the head's flow solves
+    story: Story  # the cue, what happened when, and the moment that decided
+    region: Bool[np.ndarray, "5 height width"]  # where the deciding movement of each trait is seen
+    parts: UInt8[np.ndarray, "frames height width"]  # what each pixel shows, index into PARTS
+    # error, in px, of the equation that the head's flow solves
+    residual: Float[np.ndarray, "frames height width"]
 
 
-PARTS = ("background", "hair behind", "body", "head", *MATERIALS)       # nearer to the viewer later
+PARTS = ("background", "hair behind", "body", "head", *MATERIALS)  # nearer to the viewer later
 _HAIR_BEHIND, _BODY, _HEAD = 1, 2, 3
 
 
@@ -61,25 +75,36 @@ def _inverse(matrix: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
     return np.column_stack([turn, -turn @ matrix[:, 2]])
 
 
-def _after(second: Float[np.ndarray, "2 3"], first: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
-    return np.column_stack([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2] + second[:, 2]])
+def _after(
+    second: Float[np.ndarray, "2 3"], first: Float[np.ndarray, "2 3"]
+) -> Float[np.ndarray, "2 3"]:
+    return np.column_stack(
+        [second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2] + second[:, 2]]
+    )
 
 
 def _over(below: np.ndarray, above: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Composite a premultiplied RGBA picture over an RGB one."""
     see_through = cv2.cvtColor(cv2.bitwise_not(alpha), cv2.COLOR_GRAY2RGB)
-    return cv2.add(cv2.multiply(below, see_through, scale=1 / 255), cv2.cvtColor(above, cv2.COLOR_RGBA2RGB))
+    return cv2.add(
+        cv2.multiply(below, see_through, scale=1 / 255), cv2.cvtColor(above, cv2.COLOR_RGBA2RGB)
+    )
 
 
-def render_clip(seed: Seed, size: int = 112, moments: int = 8, speaker: Seed | None = None) -> RenderedClip:
-    """Clip `seed`, of `speaker` (another seed; the same by default): frames, exact flow, occlusion, traits and truth.
+def render_clip(
+    seed: Seed, size: int = 112, moments: int = 8, speaker: Seed | None = None
+) -> RenderedClip:
+    """Clip `seed`, of `speaker` (another seed; the same by default): frames, exact flow, occlusion,
+    traits and truth.
 
-    A head pixel x of frame t shows texture point p = q - D_t(q), q = A_t⁻¹ x, where A is the head's affine pose and D
-    the deformation of `anatomy.displacement`. The point moves to p' (irises, lids and lip slide on the skin), and
-    frame t + 1 shows it where q' = p' + D_{t+1}(q'), solved by fixed point; flow = A_{t+1} q' - x.
-    Body, hair behind the head and background move as affine layers.
+    A head pixel x of frame t shows texture point p = q - D_t(q), q = A_t⁻¹ x, where A is the head's
+    affine pose and D the deformation of `anatomy.displacement`. The point moves to p' (irises, lids
+    and lip slide on the skin), and frame t + 1 shows it where q' = p' + D_{t+1}(q'), solved by
+    fixed point; flow = A_{t+1} q' - x. Body, hair behind the head and background move as affine
+    layers.
 
-    Raises ValueError for a seed that is not a whole number, no moments, or a size under 32. Derived in lesson 00.
+    Raises ValueError for a seed that is not a whole number, no moments, or a size under 32. Derived
+    in lesson 00.
     """
     whole_number(seed)
     if size < 32:
@@ -89,37 +114,63 @@ def render_clip(seed: Seed, size: int = 112, moments: int = 8, speaker: Seed | N
     who = make_speaker(seed if speaker is None else whole_number(speaker))
     story = tell_story(np.random.Generator(np.random.SFC64((seed, 7))), moments)
     rng = np.random.Generator(np.random.SFC64((seed, 6)))
-    person = anatomy.appearance(who.attributes, who.tone, np.random.Generator(np.random.SFC64(who.seed)))
+    person = anatomy.appearance(
+        who.attributes, who.tone, np.random.Generator(np.random.SFC64(who.seed))
+    )
     grain = make_grain(rng, TEXTURE, 12, 18)
-    head = paint_layer([*anatomy.head(person), *anatomy.features(person), *wardrobe.front(person)], grain)
-    body, behind = paint_layer(wardrobe.body(person), grain.T), paint_layer(wardrobe.back_hair(person), grain[::-1])
+    head = paint_layer(
+        [*anatomy.head(person), *anatomy.features(person), *wardrobe.front(person)], grain
+    )
+    body, behind = (
+        paint_layer(wardrobe.body(person), grain.T),
+        paint_layer(wardrobe.back_hair(person), grain[::-1]),
+    )
     motion = animate(story, rng)
     pixels = np.stack(np.meshgrid(*[np.arange(size, dtype=np.float32)] * 2), -1)
     scene = _Scene(_background(rng, size), behind, body, pixels)
     instants = _instants(head, person, motion, size)
     views = [_view(instant, scene) for instant in instants]
-    steps = [_follow(person, *pair, view, scene) for pair, view in zip(pairwise(instants), views, strict=False)]
+    steps = [
+        _follow(person, *pair, view, scene)
+        for pair, view in zip(pairwise(instants), views, strict=False)
+    ]
     frames = np.stack([view.picture for view in views])
-    frames = cv2.add(frames, np.rint(rng.standard_normal(frames.shape, np.float32)), dtype=cv2.CV_8U)
+    frames = cv2.add(
+        frames, np.rint(rng.standard_normal(frames.shape, np.float32)), dtype=cv2.CV_8U
+    )
     flow, residual = (np.stack(fields) for fields in zip(*steps, strict=True))
     parts = np.stack([view.parts for view in views])
-    occluded = np.stack([_occluded(*layers, scene.pixels + there) for layers, there in zip(pairwise(parts), flow,
-                                                                                           strict=True)])
-    return RenderedClip(frames, flow, occluded, _labels(seed, story, who), story,
-                        _regions(person, motion, story, size), parts[:-1], residual)
+    occluded = np.stack(
+        [
+            _occluded(*layers, scene.pixels + there)
+            for layers, there in zip(pairwise(parts), flow, strict=True)
+        ]
+    )
+    return RenderedClip(
+        frames,
+        flow,
+        occluded,
+        _labels(seed, story, who),
+        story,
+        _regions(person, motion, story, size),
+        parts[:-1],
+        residual,
+    )
 
 
 class _Scene(NamedTuple):
     """What does not change during a clip."""
 
     background: UInt8[np.ndarray, "size size 3"]
-    behind: UInt8[np.ndarray, "texture texture 4"]      # hair behind the head
+    behind: UInt8[np.ndarray, "texture texture 4"]  # hair behind the head
     body: UInt8[np.ndarray, "texture texture 4"]
-    pixels: Float[np.ndarray, "size size 2"]            # the coordinates of every pixel
+    pixels: Float[np.ndarray, "size size 2"]  # the coordinates of every pixel
 
 
 class _Instant(NamedTuple):
-    """One frame, ready to be rendered: where head and body are, how the skin is deformed, what the face shows."""
+    """One frame, ready to be rendered: where head and body are, how the skin is deformed, what the
+    face shows.
+    """
 
     expression: Expression
     to_image: Float[np.ndarray, "2 3"]
@@ -130,7 +181,9 @@ class _Instant(NamedTuple):
 
 
 class _View(NamedTuple):
-    """A rendered frame and, for each pixel, the part seen and its place in undeformed and deformed texture."""
+    """A rendered frame and, for each pixel, the part seen and its place in undeformed and deformed
+    texture.
+    """
 
     picture: UInt8[np.ndarray, "size size 3"]
     parts: UInt8[np.ndarray, "size size"]
@@ -144,15 +197,24 @@ def _instants(head: np.ndarray, person: Person, motion: Motion, size: int) -> li
     for face, pose, body in zip(*motion, strict=True):
         amounts = np.array((pose.yaw, pose.pitch, face.brow, face.smile, face.open), np.float32)
         deformation = (UNIT * amounts @ fields).reshape(TEXTURE, TEXTURE, 2)
-        instants.append(_Instant(face, _affine(pose, size), _affine(body, size), deformation,
-                                 *paint_face(head, person, face)))
+        instants.append(
+            _Instant(
+                face,
+                _affine(pose, size),
+                _affine(body, size),
+                deformation,
+                *paint_face(head, person, face),
+            )
+        )
     return instants
 
 
 def _view(instant: _Instant, scene: _Scene) -> _View:
     size = scene.pixels.shape[1::-1]
     q = cv2.transform(scene.pixels, _inverse(instant.to_image))
-    p = q - cv2.warpAffine(instant.deformation, instant.to_image, size, borderMode=cv2.BORDER_REPLICATE)
+    p = q - cv2.warpAffine(
+        instant.deformation, instant.to_image, size, borderMode=cv2.BORDER_REPLICATE
+    )
     head = cv2.remap(instant.texture, p, None, cv2.INTER_LINEAR)
     body = cv2.warpAffine(scene.body, instant.to_body, size)
     behind = cv2.warpAffine(scene.behind, instant.to_image, size)
@@ -165,9 +227,12 @@ def _view(instant: _Instant, scene: _Scene) -> _View:
     return _View(picture, parts, p, q)
 
 
-def _follow(person: Person, now: _Instant, then: _Instant, view: _View,
-            scene: _Scene) -> tuple[Float[np.ndarray, "size size 2"], Float[np.ndarray, "size size"]]:
-    """The flow from one instant to the next, and how far (px) the head's fixed point still moved in the last step."""
+def _follow(
+    person: Person, now: _Instant, then: _Instant, view: _View, scene: _Scene
+) -> tuple[Float[np.ndarray, "size size 2"], Float[np.ndarray, "size size"]]:
+    """The flow from one instant to the next, and how far (px) the head's fixed point still moved in
+    the last step.
+    """
     size, parts = len(view.parts), view.parts.ravel()
     pixels, p, q = (field.reshape(-1, 2) for field in (scene.pixels, view.p, view.q))
     flow, residual = np.zeros_like(pixels), np.zeros(len(pixels), np.float32)
@@ -178,14 +243,19 @@ def _follow(person: Person, now: _Instant, then: _Instant, view: _View,
     there, step = settle(on_head + (target - p), target, then.deformation)
     residual[head] = step * np.linalg.norm(then.to_image[0, :2])
     behind, body = np.flatnonzero(parts == _HAIR_BEHIND), np.flatnonzero(parts == _BODY)
-    for seen, points, matrix in ((head, there, then.to_image), (behind, q[behind], then.to_image),
-                                 (body, pixels[body], _after(then.to_body, _inverse(now.to_body)))):
+    for seen, points, matrix in (
+        (head, there, then.to_image),
+        (behind, q[behind], then.to_image),
+        (body, pixels[body], _after(then.to_body, _inverse(now.to_body))),
+    ):
         if len(seen):
             flow[seen] = cv2.transform(points[None], matrix)[0] - pixels[seen]
     return flow.reshape(size, size, 2), residual.reshape(size, size)
 
 
-def _occluded(now: np.ndarray, then: np.ndarray, there: np.ndarray) -> Bool[np.ndarray, "size size"]:
+def _occluded(
+    now: np.ndarray, then: np.ndarray, there: np.ndarray
+) -> Bool[np.ndarray, "size size"]:
     """Pixels whose part is out of view, or behind another one, where they are in the next frame."""
     nothing = 255
     return cv2.remap(then, there, None, cv2.INTER_NEAREST, borderValue=nothing) != now
@@ -197,17 +267,26 @@ def _labels(seed: int, story: Story, speaker: Speaker) -> Float[np.ndarray, "5"]
 
 def _background(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """A wall in two muted tones with a little texture."""
-    tones = np.clip(rng.uniform(80, 200) + rng.normal(0, 14, 3) + rng.normal(0, 18, (3, 3, 1)), 10, 245)
-    wall = cv2.resize(tones.astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    tones = np.clip(
+        rng.uniform(80, 200) + rng.normal(0, 14, 3) + rng.normal(0, 18, (3, 3, 1)), 10, 245
+    )
+    wall = cv2.resize(tones.astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC).astype(
+        np.float32
+    )
     return np.clip(wall + make_grain(rng, size, 6, 14)[..., None], 0, 255).astype(np.uint8)
 
 
-def _regions(person: Person, motion: Motion, story: Story, size: int) -> Bool[np.ndarray, "5 height width"]:
+def _regions(
+    person: Person, motion: Motion, story: Story, size: int
+) -> Bool[np.ndarray, "5 height width"]:
     """Where each deciding movement is seen, at its height: brows, head, mouth, mouth corners, head."""
     t = story.moment * FRAMES_PER_MOMENT + 2
     head = [smooth([(0, -1.0), (person.width, -0.1), (0, person.chin), (-person.width, -0.1)])]
     brows = [ellipse(side * 0.31, -0.3, 0.22, 0.13) for side in (1, -1)]
-    mouth, corners = [ellipse(0, 0.6, 0.27, 0.18)], [ellipse(side * 0.27, 0.53, 0.14, 0.14) for side in (1, -1)]
+    mouth, corners = (
+        [ellipse(0, 0.6, 0.27, 0.18)],
+        [ellipse(side * 0.27, 0.53, 0.14, 0.14) for side in (1, -1)],
+    )
     masks = np.zeros((5, size, size), np.uint8)
     for mask, polygons in zip(masks, (brows, head, mouth, corners, head), strict=True):
         for polygon in polygons:
@@ -219,14 +298,23 @@ def _regions(person: Person, motion: Motion, story: Story, size: int) -> Bool[np
 class ClipDataset(torch.utils.data.Dataset):
     """`n` drawn clips by index: dicts of `face`, `flow`, `traits` and the truth about them.
 
-    `face` float32 `3 size size`, the speaker's still; `flow` float32 `frames size size 2` px per frame, what `method`
-    ("dis", "farneback") estimates from the frames, or the exact flow for "true"; `traits` float32 `5`; `true_flow`;
-    `occluded` bool `frames size size`; `moment` and `cue` int; `region` bool `5 size size`; `speaker` int.
-    Speakers come in `clips_per_speaker` clips each and never in two splits. Derived in lessons 00 and 06.
+    `face` float32 `3 size size`, the speaker's still; `flow` float32 `frames size size 2` px per
+    frame, what `method` ("dis", "farneback") estimates from the frames, or the exact flow for
+    "true"; `traits` float32 `5`; `true_flow`; `occluded` bool `frames size size`; `moment` and
+    `cue` int; `region` bool `5 size size`; `speaker` int. Speakers come in `clips_per_speaker`
+    clips each and never in two splits. Derived in lessons 00 and 06.
     """
 
-    def __init__(self, n: int, split: str = "train", seed: int = 0, size: int = 112, moments: int = 8,
-                 clips_per_speaker: int = 4, method: str = "dis"):
+    def __init__(
+        self,
+        n: int,
+        split: str = "train",
+        seed: int = 0,
+        size: int = 112,
+        moments: int = 8,
+        clips_per_speaker: int = 4,
+        method: str = "dis",
+    ):
         item_seed(seed, split, 0)
         self.n, self.split, self.seed, self.size, self.moments = n, split, seed, size, moments
         self.clips_per_speaker = clips_per_speaker
@@ -239,26 +327,40 @@ class ClipDataset(torch.utils.data.Dataset):
         """The clip's seed and its speaker's."""
         if not 0 <= index < self.n:
             raise IndexError(f"clip {index} of a data set of {self.n}; ask for 0 to {self.n - 1}")
-        return tuple(item_seed(self.seed, self.split, i) for i in (index, index // self.clips_per_speaker))
+        return tuple(
+            item_seed(self.seed, self.split, i) for i in (index, index // self.clips_per_speaker)
+        )
 
     def story(self, index: int) -> Story:
         """What happens in clip `index`, without drawing it."""
-        return tell_story(np.random.Generator(np.random.SFC64((self.seeds(index)[0], 7))), self.moments)
+        return tell_story(
+            np.random.Generator(np.random.SFC64((self.seeds(index)[0], 7))), self.moments
+        )
 
     def labels(self) -> dict[str, torch.Tensor]:
-        """Of all clips, without drawing them: `traits` and `expected` (`n 5`), `speaker`, `moment` and `cue` (`n`).
+        """Of all clips, without drawing them: `traits` and `expected` (`n 5`), `speaker`, `moment`
+        and `cue` (`n`).
 
-        `expected` is the conditional mean of the traits given all that happens on screen: the ceiling.
+        `expected` is the conditional mean of the traits given all that happens on screen: the
+        ceiling.
         """
         stories = [self.story(i) for i in range(self.n)]
-        speakers = [make_speaker(self.seeds(i)[1]) for i in range(0, self.n, self.clips_per_speaker)]
-        traits = [_labels(self.seeds(i)[0], story, speakers[i // self.clips_per_speaker])
-                  for i, story in enumerate(stories)]
-        return {"traits": torch.tensor(np.array(traits), dtype=torch.float32),
-                "expected": torch.tensor(np.array([expected_traits(story) for story in stories]), dtype=torch.float32),
-                "speaker": torch.arange(self.n) // self.clips_per_speaker,
-                "moment": torch.tensor([story.moment for story in stories]),
-                "cue": torch.tensor([story.cue for story in stories])}
+        speakers = [
+            make_speaker(self.seeds(i)[1]) for i in range(0, self.n, self.clips_per_speaker)
+        ]
+        traits = [
+            _labels(self.seeds(i)[0], story, speakers[i // self.clips_per_speaker])
+            for i, story in enumerate(stories)
+        ]
+        return {
+            "traits": torch.tensor(np.array(traits), dtype=torch.float32),
+            "expected": torch.tensor(
+                np.array([expected_traits(story) for story in stories]), dtype=torch.float32
+            ),
+            "speaker": torch.arange(self.n) // self.clips_per_speaker,
+            "moment": torch.tensor([story.moment for story in stories]),
+            "cue": torch.tensor([story.cue for story in stories]),
+        }
 
     def clip(self, index: int) -> RenderedClip:
         """Clip `index` with its frames."""
@@ -266,18 +368,29 @@ class ClipDataset(torch.utils.data.Dataset):
         return render_clip(seed, self.size, self.moments, speaker)
 
     def face(self, index: int) -> Float[torch.Tensor, "3 size size"]:
-        """The still of clip `index`: its speaker looks in the direction of the cue and holds the five movements."""
+        """The still of clip `index`: its speaker looks in the direction of the cue and holds the
+        five movements.
+        """
         seed, speaker_seed = self.seeds(index)
-        return to_image(draw_still(make_speaker(speaker_seed), self.story(index), seed, self.size).image)
+        return to_image(
+            draw_still(make_speaker(speaker_seed), self.story(index), seed, self.size).image
+        )
 
     def __getitem__(self, index: int) -> dict:
         clip = self.clip(index)
         true_flow = torch.from_numpy(clip.flow)
         flow = torch.from_numpy(self.estimate(clip.frames)) if self.estimate else true_flow
-        return {"face": self.face(index), "flow": flow, "traits": torch.tensor(clip.traits, dtype=torch.float32),
-                "true_flow": true_flow, "occluded": torch.from_numpy(clip.occluded), "moment": clip.story.moment,
-                "cue": clip.story.cue, "region": torch.from_numpy(clip.region),
-                "speaker": index // self.clips_per_speaker}
+        return {
+            "face": self.face(index),
+            "flow": flow,
+            "traits": torch.tensor(clip.traits, dtype=torch.float32),
+            "true_flow": true_flow,
+            "occluded": torch.from_numpy(clip.occluded),
+            "moment": clip.story.moment,
+            "cue": clip.story.cue,
+            "region": torch.from_numpy(clip.region),
+            "speaker": index // self.clips_per_speaker,
+        }
 
 
 def draw_still(speaker: Speaker, story: Story, seed: int, size: int) -> Portrait:
@@ -287,5 +400,14 @@ def draw_still(speaker: Speaker, story: Story, seed: int, size: int) -> Portrait
     expression = Expression(brow, smile, opening, *DART[story.cue])
     yaw, pitch, roll, scale, x, y = rng.standard_normal(6) * (0.05, 0.04, 0.03, 0.004, 0.012, 0.012)
     pose = Pose(yaw, pitch, roll + 0.10 * tilt, 0.325 + scale + 0.03 * lean, 0.5 + x, 0.53 + y)
-    return draw_face(speaker.attributes, speaker.seed, size, "easy", tone=speaker.tone, picture=seed,
-                     expression=expression, pose=pose, regions=False)
+    return draw_face(
+        speaker.attributes,
+        speaker.seed,
+        size,
+        "easy",
+        tone=speaker.tone,
+        picture=seed,
+        expression=expression,
+        pose=pose,
+        regions=False,
+    )

@@ -19,24 +19,47 @@ from .canvas import Shape, paint, split, to_fixed
 from .faces import Seed, draw_face, item_seed, pose_shapes, sketch, to_image
 from .population import check_attributes, sample_attributes, sample_tone
 
-__all__ = ["CLOSE", "PARTS", "SEEN", "Layers", "PartDataset", "PartPortrait", "compose", "draw_parts", "part_index"]
+__all__ = [
+    "CLOSE",
+    "PARTS",
+    "SEEN",
+    "Layers",
+    "PartDataset",
+    "PartPortrait",
+    "compose",
+    "draw_parts",
+    "part_index",
+]
 
 PARTS = ("skin", "hair", "brows", "eyes", "glasses", "nose", "mouth", "beard", "hat", "clothes")
-Layers = Float[Tensor, "batch parts height width"]      # how much of each pixel a part covers, 0 to 1
-_BELONGS = {"iris": "eyes", "lid": "eyes", "lip": "mouth", "earring": "skin"}   # jewellery counts as what it lies on
-SEEN = 8                                # pixels that a part must have more than half of to count as present
+Layers = Float[Tensor, "batch parts height width"]  # how much of each pixel a part covers, 0 to 1
+# jewellery counts as what it lies on
+_BELONGS = {"iris": "eyes", "lid": "eyes", "lip": "mouth", "earring": "skin"}
+SEEN = 8  # pixels that a part must have more than half of to count as present
 
 # A face fills most of the image, so that brows are more than a pixel thick, and may lie anywhere in it, tilted, so that
 # place alone gives no part away.
-CLOSE = Difficulty(turn=0.09, roll=0.14, scale=(0.30, 0.42), shift=0.12, light=0.22, noise=10, blur=0.8, contrast=0.7,
-                   occluder=0, jpeg=0.2)
+CLOSE = Difficulty(
+    turn=0.09,
+    roll=0.14,
+    scale=(0.30, 0.42),
+    shift=0.12,
+    light=0.22,
+    noise=10,
+    blur=0.8,
+    contrast=0.7,
+    occluder=0,
+    jpeg=0.2,
+)
 
 
 def part_index(name: str) -> int:
     """The place of a part in `PARTS`. Raises ValueError for an unknown one."""
     if name not in PARTS:
         near = difflib.get_close_matches(str(name), PARTS, 1, 0.3) or ["nose"]
-        raise ValueError(f"unknown part {name!r}; did you mean {near[0]!r}? The parts are {', '.join(PARTS)}")
+        raise ValueError(
+            f"unknown part {name!r}; did you mean {near[0]!r}? The parts are {', '.join(PARTS)}"
+        )
     return PARTS.index(name)
 
 
@@ -47,12 +70,19 @@ class PartPortrait(NamedTuple):
     layers: UInt8[np.ndarray, "parts height width"]
 
 
-def draw_parts(attributes: Iterable[str], seed: Seed, size: int = 64, difficulty: str | Difficulty = CLOSE, *,
-               tone: float = 0.5) -> PartPortrait:
+def draw_parts(
+    attributes: Iterable[str],
+    seed: Seed,
+    size: int = 64,
+    difficulty: str | Difficulty = CLOSE,
+    *,
+    tone: float = 0.5,
+) -> PartPortrait:
     """Draw the person `seed` with `draw_face`, and their parts as layers.
 
-    A layer holds what is visible: skin ends where hair begins. Only glasses are there as a whole, frame and lenses,
-    together with the eyes seen through them. Raises ValueError for what `draw_face` refuses. Derived in lesson 10.
+    A layer holds what is visible: skin ends where hair begins. Only glasses are there as a whole,
+    frame and lenses, together with the eyes seen through them. Raises ValueError for what
+    `draw_face` refuses. Derived in lesson 10.
     """
     attributes = check_attributes(attributes)
     portrait = draw_face(attributes, seed, size, difficulty, tone=tone, regions=False)
@@ -64,40 +94,58 @@ def draw_parts(attributes: Iterable[str], seed: Seed, size: int = 64, difficulty
     return PartPortrait(portrait.image, _layers(list(zip(shapes, corners, strict=True)), size))
 
 
-def _layers(strokes: list[tuple[Shape, np.ndarray]], size: int) -> UInt8[np.ndarray, "parts size size"]:
-    """Paint the face once more, brush stroke by brush stroke, in colours that say which part each belongs to.
+def _layers(
+    strokes: list[tuple[Shape, np.ndarray]], size: int
+) -> UInt8[np.ndarray, "parts size size"]:
+    """Paint the face once more, brush stroke by brush stroke, in colours that say which part each
+    belongs to.
 
-    An image has three colours, so four sheets hold ten parts; soft edges mix on them just as they do in the picture.
+    An image has three colours, so four sheets hold ten parts; soft edges mix on them just as they
+    do in the picture.
     """
     sheets = np.zeros((-(-len(PARTS) // 3), 2 * size, 2 * size, 3), np.uint8)
     lenses = np.zeros((2 * size, 2 * size, 3), np.uint8)
     colours = np.eye(len(PARTS), 3 * len(sheets)) * 255
     for shape, corners in strokes:
-        if shape.kind == "tint":        # what lies behind a lens is still there
+        if shape.kind == "tint":  # what lies behind a lens is still there
             paint(lenses, shape._replace(colour=(255, 255, 255), kind="fill"), corners)
             continue
         if shape.colour is None or shape.kind == "shade":
-            continue                    # a place or a shadow covers nothing
+            continue  # a place or a shadow covers nothing
         part = PARTS.index(_BELONGS.get(shape.part, shape.part))
         for sheet, colour in zip(sheets, colours[part].reshape(-1, 3), strict=True):
             paint(sheet, shape._replace(colour=tuple(colour)), corners)
-    layers = np.concatenate([cv2.resize(sheet, (size, size), interpolation=cv2.INTER_AREA).transpose(2, 0, 1)
-                             for sheet in sheets])[:len(PARTS)]
+    layers = np.concatenate(
+        [
+            cv2.resize(sheet, (size, size), interpolation=cv2.INTER_AREA).transpose(2, 0, 1)
+            for sheet in sheets
+        ]
+    )[: len(PARTS)]
     glasses = layers[PARTS.index("glasses")]
-    np.maximum(glasses, cv2.resize(lenses[..., 0], (size, size), interpolation=cv2.INTER_AREA), out=glasses)
+    np.maximum(
+        glasses, cv2.resize(lenses[..., 0], (size, size), interpolation=cv2.INTER_AREA), out=glasses
+    )
     return layers
 
 
 class PartDataset(Dataset):
     """`n` drawn faces by index, taken apart: dicts of `image`, `layers` and `present`.
 
-    `image` float32 `3 size size` and `layers` float32 `parts size size`, both in [0, 1]; `present` bool `parts`: at
-    least eight pixels show more than half of the part. Glasses, hats and beards are more common than in CelebA, so that
-    there is something to learn from; a share `faceless` of the images shows an empty room. Derived in lesson 10.
+    `image` float32 `3 size size` and `layers` float32 `parts size size`, both in [0, 1]; `present`
+    bool `parts`: at least eight pixels show more than half of the part. Glasses, hats and beards
+    are more common than in CelebA, so that there is something to learn from; a share `faceless` of
+    the images shows an empty room. Derived in lesson 10.
     """
 
-    def __init__(self, n: int, split: str = "train", seed: int = 0, difficulty: str | Difficulty = CLOSE,
-                 size: int = 64, faceless: float = 0.0):
+    def __init__(
+        self,
+        n: int,
+        split: str = "train",
+        seed: int = 0,
+        difficulty: str | Difficulty = CLOSE,
+        size: int = 64,
+        faceless: float = 0.0,
+    ):
         item_seed(seed, split, 0)
         self.n, self.split, self.seed, self.size = n, split, seed, size
         self.difficulty, self.faceless = named_difficulty(difficulty), faceless
@@ -111,15 +159,25 @@ class PartDataset(Dataset):
         seed = item_seed(self.seed, self.split, index)
         rng = np.random.Generator(np.random.SFC64((seed, 5)))
         if rng.random() < self.faceless:
-            room = photograph(background(rng, self.size), replace(self.difficulty, occluder=0.5), rng)
+            room = photograph(
+                background(rng, self.size), replace(self.difficulty, occluder=0.5), rng
+            )
             portrait = PartPortrait(room, np.zeros((len(PARTS), self.size, self.size), np.uint8))
         else:
             tone = sample_tone(rng)
-            portrait = draw_parts(_dressed(sample_attributes(rng, tone), rng), seed, self.size, self.difficulty,
-                                  tone=tone)
+            portrait = draw_parts(
+                _dressed(sample_attributes(rng, tone), rng),
+                seed,
+                self.size,
+                self.difficulty,
+                tone=tone,
+            )
         layers = torch.from_numpy(portrait.layers) / 255
-        return {"image": to_image(portrait.image), "layers": layers,
-                "present": (layers > 0.5).flatten(1).sum(1) >= SEEN}
+        return {
+            "image": to_image(portrait.image),
+            "layers": layers,
+            "present": (layers > 0.5).flatten(1).sum(1) >= SEEN,
+        }
 
 
 def _dressed(attributes: frozenset[str], rng: np.random.Generator) -> frozenset[str]:
@@ -134,12 +192,20 @@ def _dressed(attributes: frozenset[str], rng: np.random.Generator) -> frozenset[
     return attributes
 
 
-def compose(layers: Layers, image: Float[Tensor, "batch 3 height width"],
-            paper: float = 0.94) -> Float[Tensor, "batch 3 height width"]:
-    """Each layer in the mean colour of the image under it; where layers overlap, as behind glasses, their mixture."""
+def compose(
+    layers: Layers, image: Float[Tensor, "batch 3 height width"], paper: float = 0.94
+) -> Float[Tensor, "batch 3 height width"]:
+    """Each layer in the mean colour of the image under it; where layers overlap, as behind glasses,
+    their mixture.
+    """
     area = layers.sum((2, 3)).clamp(min=1e-6)
-    colours = einsum(layers, image, "batch parts height width, batch rgb height width -> batch parts rgb")
+    colours = einsum(
+        layers, image, "batch parts height width, batch rgb height width -> batch parts rgb"
+    )
     shares = layers / layers.sum(1, keepdim=True).clamp(min=1)
-    painted = einsum(shares, colours / area[..., None],
-                     "batch parts height width, batch parts rgb -> batch rgb height width")
+    painted = einsum(
+        shares,
+        colours / area[..., None],
+        "batch parts height width, batch parts rgb -> batch rgb height width",
+    )
     return painted + paper * (1 - shares.sum(1, keepdim=True))

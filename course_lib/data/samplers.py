@@ -1,7 +1,9 @@
-"""Which images an epoch shows: rare attributes more often, first the easy ones, or faces drawn for the purpose.
+"""Which images an epoch shows: rare attributes more often, first the easy ones, or faces drawn for
+the purpose.
 
-Images are weighed by what is known of their targets, ``images attributes``. Order and choice depend on the seed and the
-epoch alone, so that a run can be resumed: `set_epoch` says which epoch begins (accelerate calls it by itself).
+Images are weighed by what is known of their targets, `images attributes`. Order and choice depend
+on the seed and the epoch alone, so that a run can be resumed: `set_epoch` says which epoch begins
+(accelerate calls it by itself).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,16 +17,28 @@ from ..shapes import Float
 from .faces import FaceDataset, item_seed
 from .population import ATTRIBUTES, sample_attributes, sample_tone
 
-__all__ = ["BalancedSampler", "CurriculumSampler", "EnrichedFaces", "all_targets", "rarest_weights", "share_weights"]
+__all__ = [
+    "BalancedSampler",
+    "CurriculumSampler",
+    "EnrichedFaces",
+    "all_targets",
+    "rarest_weights",
+    "share_weights",
+]
 
 
 def all_targets(faces: torch.utils.data.Dataset) -> Float[Tensor, "images attributes"]:
-    """The targets of every item of a `FaceDataset` or `CelebA`, without an image: `.mean(0)` gives the frequencies."""
-    return torch.stack([faces.target(index) for index in tqdm(range(len(faces)), "targets", mininterval=5)])
+    """The targets of every item of a `FaceDataset` or `CelebA`, without an image: `.mean(0)` gives
+    the frequencies.
+    """
+    return torch.stack(
+        [faces.target(index) for index in tqdm(range(len(faces)), "targets", mininterval=5)]
+    )
 
 
 def share_weights(targets: Tensor, chosen: Sequence[int], share: float) -> Float[Tensor, " images"]:
-    """How often to draw each image so that `share` of the draws show one of the `chosen` attributes, by their columns.
+    """How often to draw each image so that `share` of the draws show one of the `chosen`
+    attributes, by their columns.
 
     Each chosen attribute gets the same part of that share; images without any of them divide the rest. Weights sum to
     1. Raises ValueError for an attribute with no positive, for no image without any, and for a share that is not
@@ -32,23 +46,31 @@ def share_weights(targets: Tensor, chosen: Sequence[int], share: float) -> Float
     """
     targets = _labels(targets)
     if not 0 <= share <= 1:
-        raise ValueError(f"share is {share}; expected 0 to 1, the part of the draws that show a chosen attribute")
+        raise ValueError(
+            f"share is {share}; expected 0 to 1, the part of the draws that show a chosen attribute"
+        )
     positive = targets[:, list(chosen)]
     rest = (positive.sum(1) == 0).to(targets)
     for column, count in zip(chosen, positive.sum(0).tolist(), strict=True):
         if not count:
-            raise ValueError(f"attribute {column} has no positive among {len(targets)} images, so none can be drawn; "
-                             "use more images, or leave it out")
+            raise ValueError(
+                f"attribute {column} has no positive among {len(targets)} images, so none can be"
+                " drawn; use more images, or leave it out"
+            )
     if not rest.any():
-        raise ValueError(f"every image has one of the attributes {list(chosen)}, so no share of others can be drawn; "
-                         "choose fewer")
+        raise ValueError(
+            f"every image has one of the attributes {list(chosen)}, so no share of others can be"
+            " drawn; choose fewer"
+        )
     return share * (positive / positive.sum(0)).mean(1) + (1 - share) * rest / rest.sum()
 
 
 def rarest_weights(targets: Tensor) -> Float[Tensor, " images"]:
-    """How often to draw each image: inversely to the frequency of the rarest attribute that it has. They sum to 1.
+    """How often to draw each image: inversely to the frequency of the rarest attribute that it has.
+    They sum to 1.
 
-    An image with no attribute counts as often as one whose rarest attribute everybody has. Derived in lesson 07.
+    An image with no attribute counts as often as one whose rarest attribute everybody has. Derived
+    in lesson 07.
     """
     targets = _labels(targets)
     weights = torch.where(targets > 0, 1 / targets.mean(0), 1).amax(1)
@@ -56,16 +78,24 @@ def rarest_weights(targets: Tensor) -> Float[Tensor, " images"]:
 
 
 class BalancedSampler(torch.utils.data.Sampler[int]):
-    """Images in proportion to their weights, with replacement: `draws` an epoch, by default as many as there are.
+    """Images in proportion to their weights, with replacement: `draws` an epoch, by default as many
+    as there are.
 
-    The same image comes again and again where its weight is large: with few positives a model can learn them by heart.
-    Raises ValueError for weights that are negative, not finite, or all 0. Derived in lesson 07.
+    The same image comes again and again where its weight is large: with few positives a model can
+    learn them by heart. Raises ValueError for weights that are negative, not finite, or all 0.
+    Derived in lesson 07.
     """
 
     def __init__(self, weights: Tensor, draws: int | None = None, seed: int = 0):
-        if weights.ndim != 1 or not (weights.isfinite() & (weights >= 0)).all() or not weights.any():
-            raise ValueError(f"weights of shape {tuple(weights.shape)}; expected one finite number from 0 on for each "
-                             "image, not all 0: see share_weights and rarest_weights")
+        if (
+            weights.ndim != 1
+            or not (weights.isfinite() & (weights >= 0)).all()
+            or not weights.any()
+        ):
+            raise ValueError(
+                f"weights of shape {tuple(weights.shape)}; expected one finite number from 0 on for"
+                " each image, not all 0: see share_weights and rarest_weights"
+            )
         self.weights, self.seed, self.epoch = weights.double() / weights.double().sum(), seed, 0
         self.draws = len(weights) if draws is None else draws
 
@@ -82,20 +112,25 @@ class BalancedSampler(torch.utils.data.Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        yield from torch.multinomial(self.weights_now(), len(self), replacement=True, generator=generator).tolist()
+        yield from torch.multinomial(
+            self.weights_now(), len(self), replacement=True, generator=generator
+        ).tolist()
 
 
 class CurriculumSampler(BalancedSampler):
-    """Begin with the given weights (balanced ones, or large where an image is easy), end with every image alike.
+    """Begin with the given weights (balanced ones, or large where an image is easy), end with every
+    image alike.
 
-    The weights move in equal steps and reach the natural distribution in the last of `epochs`. Bengio et al.,
-    "Curriculum learning" (2009). Derived in lesson 07.
+    The weights move in equal steps and reach the natural distribution in the last of `epochs`.
+    Bengio et al., "Curriculum learning" (2009). Derived in lesson 07.
     """
 
     def __init__(self, weights: Tensor, epochs: int, draws: int | None = None, seed: int = 0):
         super().__init__(weights, draws, seed)
         if epochs < 2:
-            raise ValueError(f"epochs is {epochs}; expected at least 2, one to begin with and one to end with")
+            raise ValueError(
+                f"epochs is {epochs}; expected at least 2, one to begin with and one to end with"
+            )
         self.epochs = epochs
 
     def weights_now(self) -> Float[Tensor, " images"]:
@@ -104,30 +139,47 @@ class CurriculumSampler(BalancedSampler):
 
 
 class EnrichedFaces(FaceDataset):
-    """All items of `natural`, then faces drawn to have a rare attribute, until those are `share` of all.
+    """All items of `natural`, then faces drawn to have a rare attribute, until those are `share` of
+    all.
 
-    The drawn ones take turns with the attributes of `names`. Each is a random person of the population, drawn again
-    until it has its attribute, so whatever goes with baldness goes with it here too. Raises ValueError for unknown
-    names, a share that is not from 0 to under 1, and a data set with several images a person. Derived in lesson 07.
+    The drawn ones take turns with the attributes of `names`. Each is a random person of the
+    population, drawn again until it has its attribute, so whatever goes with baldness goes with it
+    here too. Raises ValueError for unknown names, a share that is not from 0 to under 1, and a data
+    set with several images a person. Derived in lesson 07.
     """
 
     def __init__(self, natural: FaceDataset, names: Sequence[str], share: float):
         if not names or not set(names) <= set(ATTRIBUTES):
-            raise ValueError(f"cannot draw faces for the names {names!r}; expected one or more of ATTRIBUTES, such as "
-                             "['Bald']")
+            raise ValueError(
+                f"cannot draw faces for the names {names!r}; expected one or more of ATTRIBUTES,"
+                " such as ['Bald']"
+            )
         if not 0 <= share < 1:
-            raise ValueError(f"share is {share}; expected 0 to under 1, the part of the items that are drawn extra")
+            raise ValueError(
+                f"share is {share}; expected 0 to under 1, the part of the items that are drawn"
+                " extra"
+            )
         if natural.images_per_person != 1:
-            raise ValueError(f"the data set has images_per_person={natural.images_per_person}; expected 1")
-        super().__init__(round(len(natural) / (1 - share)), natural.split, natural.seed, natural.difficulty,
-                         natural.size, 1, natural.label_noise, natural.regions)
+            raise ValueError(
+                f"the data set has images_per_person={natural.images_per_person}; expected 1"
+            )
+        super().__init__(
+            round(len(natural) / (1 - share)),
+            natural.split,
+            natural.seed,
+            natural.difficulty,
+            natural.size,
+            1,
+            natural.label_noise,
+            natural.regions,
+        )
         self.natural, self.names, self._people = natural, tuple(names), {}
 
     def person(self, index: int) -> tuple[int, float, frozenset[str]]:
         """Seed, skin tone and attributes of item `index`, without drawing it."""
         if not len(self.natural) <= index < self.n:
             return super().person(index)
-        if index not in self._people:                   # rejection takes 1 / frequency tries: remember the outcome
+        if index not in self._people:  # rejection takes 1 / frequency tries: remember the outcome
             wanted = self.names[(index - len(self.natural)) % len(self.names)]
             seed = item_seed(self.seed, self.split, index)
             rng, attributes = np.random.Generator(np.random.SFC64((seed, 5))), frozenset()
@@ -137,12 +189,14 @@ class EnrichedFaces(FaceDataset):
             self._people[index] = seed, tone, attributes
         return self._people[index]
 
-    def __getitem__(self, index: int) -> dict:          # a natural face may be cached
+    def __getitem__(self, index: int) -> dict:  # a natural face may be cached
         return self.natural[index] if 0 <= index < len(self.natural) else super().__getitem__(index)
 
 
 def _labels(targets: Tensor) -> Float[Tensor, "images attributes"]:
     if targets.ndim != 2 or not len(targets) or not ((targets == 0) | (targets == 1)).all():
-        raise ValueError(f"targets of shape {tuple(targets.shape)}; expected (images, attributes) of 0 and 1, as "
-                         "all_targets gives them")
+        raise ValueError(
+            f"targets of shape {tuple(targets.shape)}; expected (images, attributes) of 0 and 1, as"
+            " all_targets gives them"
+        )
     return targets.double()

@@ -1,4 +1,6 @@
-"""Items that are slow to make, kept in one memory-mapped file: what `FaceDataset(cache=…)` reads instead of drawing."""
+"""Items that are slow to make, kept in one memory-mapped file: what `FaceDataset(cache=…)` reads
+instead of drawing.
+"""
 
 import errno
 import hashlib
@@ -13,29 +15,41 @@ from ..runtime import chosen_cache
 
 __all__ = ["StoredItems", "source_version"]
 
-_HEADER = 4096                                          # bytes: a page, so that the records begin on one
+_HEADER = 4096  # bytes: a page, so that the records begin on one
 _START = b"course_lib stored items "
 
 
 class StoredItems:
     """Up to `n` records of arrays in one file, each written by whichever process makes it first.
 
-    `fields` are numpy's (name, type, shape). A record is written first, its mark after it: the sum of the record's
-    words, plus a number for this version, these settings and this place. A record that is half there when a process
-    or the machine stops, that was damaged since, or that another version wrote, does not match its mark and counts as
-    missing, so processes need no lock. The file is sparse: it takes the room of what it holds.
+    `fields` are numpy's (name, type, shape). A record is written first, its mark after it: the sum
+    of the record's words, plus a number for this version, these settings and this place. A record
+    that is half there when a process or the machine stops, that was damaged since, or that another
+    version wrote, does not match its mark and counts as missing, so processes need no lock. The
+    file is sparse: it takes the room of what it holds.
 
-    Every process may read and write, before and after a fork. A file of another version, or a damaged one, is said and
-    begun anew; when the disk is full that is said once, and what cannot be kept is left out. `folder` True is the
-    course's own. Raises OSError for a folder that cannot be written.
+    Every process may read and write, before and after a fork. A file of another version, or a
+    damaged one, is said and begun anew; when the disk is full that is said once, and what cannot be
+    kept is left out. `folder` True is the course's own. Raises OSError for a folder that cannot be
+    written.
     """
 
-    def __init__(self, folder: str | Path | bool, name: str, n: int, fields: list[tuple], settings: Mapping,
-                 version: str):
+    def __init__(
+        self,
+        folder: str | Path | bool,
+        name: str,
+        n: int,
+        fields: list[tuple],
+        settings: Mapping,
+        version: str,
+    ):
         self._arguments = folder, name, n, fields, settings, version
-        self.dtype = np.dtype([*fields, ("padding", np.uint8, (-np.dtype(fields).itemsize % 8,))])  # to whole words
+        # to whole words
+        self.dtype = np.dtype([*fields, ("padding", np.uint8, (-np.dtype(fields).itemsize % 8,))])
         described = json.dumps({"what": name, "n": n, "settings": settings}, sort_keys=True)
-        self._header = (_START + json.dumps([version, described, self.dtype.itemsize]).encode()).ljust(_HEADER)
+        self._header = (
+            _START + json.dumps([version, described, self.dtype.itemsize]).encode()
+        ).ljust(_HEADER)
         self._key = int.from_bytes(hashlib.sha256(self._header).digest()[:7], "little")
         which = hashlib.sha256(described.encode()).hexdigest()[:16]
         self.path = chosen_cache(folder, "drawn") / f"{name}-{which}.items"
@@ -53,10 +67,11 @@ class StoredItems:
         return StoredItems, self._arguments
 
     def _begin(self, n: int) -> None:
-        """Make the file, unless it is there: the header, no marks yet, and a hole where the records will be.
+        """Make the file, unless it is there: the header, no marks yet, and a hole where the records
+        will be.
 
-        The marks are no hole: where files live in memory, looking into one takes room, and kills who looks when there
-        is none.
+        The marks are no hole: where files live in memory, looking into one takes room, and kills
+        who looks when there is none.
         """
         size = _HEADER + n * (8 + self.dtype.itemsize)
         if self.path.exists():
@@ -64,7 +79,11 @@ class StoredItems:
                 header = file.read(_HEADER)
             if header == self._header and self.path.stat().st_size == size:
                 return
-            what = "from another version" if header.startswith(_START) and header != self._header else "damaged"
+            what = (
+                "from another version"
+                if header.startswith(_START) and header != self._header
+                else "damaged"
+            )
             print(f"the stored items in {self.path} are {what}; they are made again")
             self.path.unlink(missing_ok=True)
         temporary = self.path.with_suffix(f".{os.getpid()}.part")
@@ -76,12 +95,14 @@ class StoredItems:
             temporary.unlink(missing_ok=True)
 
     def _publish(self, temporary: Path) -> None:
-        """Give the whole file its name, unless another process was faster: then its file is as good."""
+        """Give the whole file its name, unless another process was faster: then its file is as
+        good.
+        """
         try:
             os.link(temporary, self.path)
         except FileExistsError:
             pass
-        except OSError:                                 # a file system without links
+        except OSError:  # a file system without links
             os.replace(temporary, self.path)
 
     def _mark(self, index: int, record: np.ndarray) -> int:
@@ -92,14 +113,19 @@ class StoredItems:
         return bool(self.marks[index])
 
     def get(self, index: int) -> np.void | None:
-        """Record `index`, whose fields are read-only views of the file, or None if it has to be made."""
+        """Record `index`, whose fields are read-only views of the file, or None if it has to be
+        made.
+        """
         if not self.holds(index):
             return None
-        record = self.records[index:index + 1]
+        record = self.records[index : index + 1]
         if self._mark(index, record) == self.marks[index]:
             return record[0]
         if not self._damage_said:
-            print(f"item {index} in {self.path} is damaged; what does not match its checksum is made again")
+            print(
+                f"item {index} in {self.path} is damaged; what does not match its checksum is made"
+                " again"
+            )
             self._damage_said = True
         return None
 
@@ -122,8 +148,10 @@ class StoredItems:
 
     def _stop_writing(self, error: OSError) -> None:
         self.writable = False
-        print(f"cannot keep items in {self.path} ({error.strerror or error}); go on without, or make room, or name "
-              "another folder with cache=FOLDER, and run again")
+        print(
+            f"cannot keep items in {self.path} ({error.strerror or error}); go on without, or make"
+            " room, or name another folder with cache=FOLDER, and run again"
+        )
 
 
 def source_version(*paths: str | Path) -> str:

@@ -11,23 +11,34 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from course_lib.shapes import Float, UInt8
+from ..shapes import Float, UInt8
 
-__all__ = ["Clip", "FaceTrack", "crop_face", "face_windows", "read_clip", "steady_box", "to_rgb", "track_face"]
+__all__ = [
+    "Clip",
+    "FaceTrack",
+    "crop_face",
+    "face_windows",
+    "read_clip",
+    "steady_box",
+    "to_rgb",
+    "track_face",
+]
 
 DETECTION_SIDE = 320  # longest side, in pixels, of the picture the face detector looks at
 LARGEST_FPS = 240.0
 FALLBACK_FPS = 25.0
 
-logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # its warning about sizes repeats what Clip.scale says
+# its warning about sizes repeats what Clip.scale says
+logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
 class Clip:
     """A video file as a stream of RGB frames.
 
-    Every ``for frame in clip`` decodes the file anew and holds one frame at a time; leaving the loop early stops the
-    decoder. ``fps`` is the file's own rate, ``scale`` is the size of these frames over the size in the file.
+    Every `for frame in clip` decodes the file anew and holds one frame at a time; leaving the loop
+    early stops the decoder. `fps` is the file's own rate, `scale` is the size of these frames over
+    the size in the file.
     """
 
     path: Path
@@ -41,34 +52,44 @@ class Clip:
     def __iter__(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         count = 0
         try:
-            with closing(_decode(self.path, "-r", f"{self.fps}", "-s", f"{self.width}x{self.height}")) as stream:
+            with closing(
+                _decode(self.path, "-r", f"{self.fps}", "-s", f"{self.width}x{self.height}")
+            ) as stream:
                 next(stream)
                 for count, frame in enumerate(stream, start=1):
                     yield np.frombuffer(frame, np.uint8).reshape(self.height, self.width, 3)
                     if count == self.max_frames:
                         return
         except (OSError, RuntimeError) as error:
-            raise ValueError(f"{self.path} is damaged: decoding stopped after frame {count}; copy or download it "
-                             f"again, or read only max_frames={count}") from error
+            raise ValueError(
+                f"{self.path} is damaged: decoding stopped after frame {count}; copy or download it"
+                f" again, or read only max_frames={count}"
+            ) from error
         if count < 0.9 * self.seconds * self.fps - 1:
-            warnings.warn(f"{self.path} announces {round(self.seconds * self.fps)} frames but holds {count}; it is "
-                          "truncated, or its sound is longer than its picture: copy it again if that is a surprise",
-                          stacklevel=2)
+            warnings.warn(
+                f"{self.path} announces {round(self.seconds * self.fps)} frames but holds {count};"
+                " it is truncated, or its sound is longer than its picture: copy it again if that"
+                " is a surprise",
+                stacklevel=2,
+            )
 
 
 def read_clip(path: str | Path, max_frames: int | None = None, max_side: int | None = None) -> Clip:
     """Open any file that ffmpeg can decode (mp4, avi, mpg, webm, gif) as a stream of RGB frames.
 
-    ``max_side`` lets the decoder scale larger pictures down so that the longer side is at most that many pixels.
-    Grey and RGBA videos come out as RGB (alpha is dropped), phone videos upright. Frames arrive at a constant
-    ``fps``; a file that states no believable rate (browser recordings say 1000) is resampled to 25.
+    `max_side` lets the decoder scale larger pictures down so that the longer side is at most that
+    many pixels. Grey and RGBA videos come out as RGB (alpha is dropped), phone videos upright.
+    Frames arrive at a constant `fps`; a file that states no believable rate (browser recordings say
+    1000) is resampled to 25.
 
-    Raises ``FileNotFoundError`` for a missing file, ``ValueError`` for one without a picture that can be decoded.
-    Derived in lesson 02.
+    Raises `FileNotFoundError` for a missing file, `ValueError` for one without a picture that can
+    be decoded. Derived in lesson 02.
     """
     path = Path(path).resolve()
     if not path.is_file():
-        raise FileNotFoundError(f"no video file {path}; check the path, and that the upload has finished")
+        raise FileNotFoundError(
+            f"no video file {path}; check the path, and that the upload has finished"
+        )
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes); copy or download the video again")
     for name, limit in (("max_frames", max_frames), ("max_side", max_side)):
@@ -79,47 +100,60 @@ def read_clip(path: str | Path, max_frames: int | None = None, max_side: int | N
             description = next(stream)
             next(stream)
     except (OSError, RuntimeError, LookupError, AttributeError, ValueError, StopIteration) as error:
-        raise ValueError(f"{path} holds no picture that ffmpeg can decode (no video, sound only, or cut off before its "
-                         "index); play it in a video player, then copy it again or convert it to mp4") from error
+        raise ValueError(
+            f"{path} holds no picture that ffmpeg can decode (no video, sound only, or cut off"
+            " before its index); play it in a video player, then copy it again or convert it"
+            " to mp4"
+        ) from error
     width, height = description["size"]
     fps = description["fps"] if 0 < description["fps"] <= LARGEST_FPS else FALLBACK_FPS
     scale = min(1.0, (max_side or np.inf) / max(height, width))
     height, width = max(1, round(height * scale)), max(1, round(width * scale))
-    return Clip(path, fps, height, width, float(scale), float(description.get("duration", 0.0)), max_frames)
+    return Clip(
+        path, fps, height, width, float(scale), float(description.get("duration", 0.0)), max_frames
+    )
 
 
 def _decode(path: Path, *output_options: str) -> Iterator:
-    """Start ffmpeg; yields the description of the stream, then each frame as bytes; closing it ends ffmpeg."""
+    """Start ffmpeg; yields the description of the stream, then each frame as bytes; closing it ends
+    ffmpeg.
+    """
     from imageio_ffmpeg import read_frames
 
     return read_frames(str(path), output_params=list(output_options))
 
 
 def to_rgb(image: np.ndarray) -> UInt8[np.ndarray, "height width 3"]:
-    """Any ordinary picture (grey, RGB or RGBA; uint8, or floats in [0, 1]) as RGB bytes; alpha is dropped.
+    """Any ordinary picture (grey, RGB or RGBA; uint8, or floats in [0, 1]) as RGB bytes; alpha is
+    dropped.
 
-    Raises ``ValueError`` for other shapes, dtypes or ranges.
+    Raises `ValueError` for other shapes, dtypes or ranges.
     """
     image = np.asarray(image)
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or image.size == 0:
-        raise ValueError(f"a picture of shape {image.shape} is neither `height width` nor `height width channels` with "
-                         "1, 3 or 4 channels; pass one frame at a time, channels last")
+        raise ValueError(
+            f"a picture of shape {image.shape} is neither `height width` nor `height width"
+            " channels` with 1, 3 or 4 channels; pass one frame at a time, channels last"
+        )
     if np.issubdtype(image.dtype, np.floating) and image.min() >= 0 and image.max() <= 1:
         image = (image * 255).round().astype(np.uint8)
     if image.dtype != np.uint8:
-        raise ValueError(f"a picture of dtype {image.dtype} with values from {image.min()} to {image.max()} is neither "
-                         "uint8 nor float in [0, 1]; convert it first")
+        raise ValueError(
+            f"a picture of dtype {image.dtype} with values from {image.min()} to {image.max()} is"
+            " neither uint8 nor float in [0, 1]; convert it first"
+        )
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
 
 
 @dataclass(frozen=True)
 class FaceTrack:
-    """Where the face is: ``boxes`` (x0 y0 x1 y1, in pixels of the clip) and how sure that is.
+    """Where the face is: `boxes` (x0 y0 x1 y1, in pixels of the clip) and how sure that is.
 
-    ``confidence`` is the overlap (IoU) of the box with the raw detection in that frame, and 0 where the box is
-    carried by motion and interpolation. ``fallback`` marks a centre crop taken because there was no face.
+    `confidence` is the overlap (IoU) of the box with the raw detection in that frame, and 0 where
+    the box is carried by motion and interpolation. `fallback` marks a centre crop taken because
+    there was no face.
     """
 
     boxes: Float[np.ndarray, "frames 4"]
@@ -127,20 +161,26 @@ class FaceTrack:
     fallback: bool = False
 
 
-def track_face(frames: Iterable, fps: float | None = None, every: int = 5, on_missing: str = "raise") -> FaceTrack:
-    """Find the face in every ``every``-th frame, follow it in between, and smooth: one pass, one frame in memory.
+def track_face(
+    frames: Iterable, fps: float | None = None, every: int = 5, on_missing: str = "raise"
+) -> FaceTrack:
+    """Find the face in every `every`-th frame, follow it in between, and smooth: one pass, one
+    frame in memory.
 
-    Detection is scikit-image's LBP cascade; following is the median of sparse Lucas–Kanade displacements (after
-    Kalal et al., "Forward-Backward Error", ICPR 2010). What the path of motion leaves unexplained at each detection
-    goes through a median filter (false alarms), linear interpolation (misses) and a symmetric Gaussian of 0.4 s
-    (jitter, without lag). ``fps`` is read from a ``Clip``, and 25 otherwise.
+    Detection is scikit-image's LBP cascade; following is the median of sparse Lucas–Kanade
+    displacements (after Kalal et al., "Forward-Backward Error", ICPR 2010). What the path of motion
+    leaves unexplained at each detection goes through a median filter (false alarms), linear
+    interpolation (misses) and a symmetric Gaussian of 0.4 s (jitter, without lag). `fps` is read
+    from a `Clip`, and 25 otherwise.
 
-    No face anywhere: ``ValueError``, or with ``on_missing="centre"`` a centre box marked ``fallback``.
+    No face anywhere: `ValueError`, or with `on_missing="centre"` a centre box marked `fallback`.
     Derived in lesson 02.
     """
     if on_missing not in ("raise", "centre") or every < 1:
-        raise ValueError(f"on_missing={on_missing!r} and every={every} do not fit; choose on_missing='raise' or "
-                         "'centre', and every of at least 1 frame")
+        raise ValueError(
+            f"on_missing={on_missing!r} and every={every} do not fit; choose on_missing='raise' or "
+            "'centre', and every of at least 1 frame"
+        )
     from scipy.ndimage import gaussian_filter1d, median_filter
 
     detector = _face_detector()
@@ -156,22 +196,32 @@ def track_face(frames: Iterable, fps: float | None = None, every: int = 5, on_mi
         if box is None or index % every == 0:
             candidates = _candidates(detector, grey, box)
             if len(candidates):
-                box = candidates[np.argmax(_area(candidates) if box is None else _overlap(candidates, box[None]))]
+                box = candidates[
+                    np.argmax(_area(candidates) if box is None else _overlap(candidates, box[None]))
+                ]
                 found.append(index)
                 detections.append(box)
         previous = grey
     if previous is None:
-        raise ValueError("there are 0 frames to look for a face in; pass a clip with at least one frame")
+        raise ValueError(
+            "there are 0 frames to look for a face in; pass a clip with at least one frame"
+        )
     confidence = np.zeros(len(motions), np.float32)
     if not found:
         if on_missing == "raise":
-            raise ValueError(f"no frontal face in {len(motions)} frames; use a clip that shows a face from the front, "
-                             "at least an eighth of the picture wide, or pass on_missing='centre'")
-        return FaceTrack(np.tile(_centre_box(height, width), (len(motions), 1)), confidence, fallback=True)
+            raise ValueError(
+                f"no frontal face in {len(motions)} frames; use a clip that shows a face from the"
+                " front, at least an eighth of the picture wide, or pass on_missing='centre'"
+            )
+        return FaceTrack(
+            np.tile(_centre_box(height, width), (len(motions), 1)), confidence, fallback=True
+        )
 
     path = np.tile(np.cumsum(motions, axis=0), 2)
     unexplained = median_filter(np.stack(detections) - path[found], size=(5, 1), mode="nearest")
-    filled = np.stack([np.interp(np.arange(len(path)), found, column) for column in unexplained.T], axis=1)
+    filled = np.stack(
+        [np.interp(np.arange(len(path)), found, column) for column in unexplained.T], axis=1
+    )
     sigma = 0.4 * (fps or getattr(frames, "fps", FALLBACK_FPS))
     boxes = path + gaussian_filter1d(filled, sigma, axis=0, mode="nearest")
     confidence[found] = _overlap(np.stack(detections), boxes[found])
@@ -185,8 +235,12 @@ def _face_detector():
     return Cascade(skimage.data.lbp_frontal_face_cascade_filename())
 
 
-def _candidates(detector, grey: UInt8[np.ndarray, "height width"], box: np.ndarray | None) -> np.ndarray:
-    """Raw detections as ``candidates 4``: near the carried box, which is four times as quick, else everywhere."""
+def _candidates(
+    detector, grey: UInt8[np.ndarray, "height width"], box: np.ndarray | None
+) -> np.ndarray:
+    """Raw detections as `candidates 4`: near the carried box, which is four times as quick, else
+    everywhere.
+    """
     if box is not None:
         side = box[2] - box[0]
         left, top = (box[:2] - 0.3 * side).astype(int).clip(0)
@@ -200,21 +254,38 @@ def _candidates(detector, grey: UInt8[np.ndarray, "height width"], box: np.ndarr
 def _detect(detector, grey: UInt8[np.ndarray, "height width"], smallest: float) -> np.ndarray:
     if min(grey.shape) < max(24, smallest):
         return np.zeros((0, 4))
-    faces = detector.detect_multi_scale(np.ascontiguousarray(grey), scale_factor=1.2, step_ratio=1, max_size=grey.shape,
-                                        min_size=(max(24, int(smallest)),) * 2)
-    corners = [(face["c"], face["r"], face["c"] + face["width"], face["r"] + face["height"]) for face in faces]
+    faces = detector.detect_multi_scale(
+        np.ascontiguousarray(grey),
+        scale_factor=1.2,
+        step_ratio=1,
+        max_size=grey.shape,
+        min_size=(max(24, int(smallest)),) * 2,
+    )
+    corners = [
+        (face["c"], face["r"], face["c"] + face["width"], face["r"] + face["height"])
+        for face in faces
+    ]
     return np.array(corners, float).reshape(-1, 4)
 
 
-def _median_motion(first: UInt8[np.ndarray, "height width"], second: UInt8[np.ndarray, "height width"],
-                   box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, " 2"]:
-    """How far the inside of the box moves, in pixels: the median over an 8×8 grid of points that could be followed."""
+def _median_motion(
+    first: UInt8[np.ndarray, "height width"],
+    second: UInt8[np.ndarray, "height width"],
+    box: Float[np.ndarray, " 4"],
+) -> Float[np.ndarray, " 2"]:
+    """How far the inside of the box moves, in pixels: the median over an 8×8 grid of points that
+    could be followed.
+    """
     inset = 0.15 * (box[2:] - box[:2])
     x, y = np.linspace(box[:2] + inset, box[2:] - inset, 8).T
     points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 1, 2).astype(np.float32)
     moved, followed, _ = cv2.calcOpticalFlowPyrLK(first, second, points, None)
     displacements = (moved - points)[followed.astype(bool)]
-    return np.median(displacements, axis=0).astype(float) if 2 * len(displacements) >= len(points) else np.zeros(2)
+    return (
+        np.median(displacements, axis=0).astype(float)
+        if 2 * len(displacements) >= len(points)
+        else np.zeros(2)
+    )
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
@@ -223,7 +294,11 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 
 def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Intersection over union, box by box."""
-    shared = _area(np.concatenate([np.maximum(boxes, others)[..., :2], np.minimum(boxes, others)[..., 2:]], axis=-1))
+    shared = _area(
+        np.concatenate(
+            [np.maximum(boxes, others)[..., :2], np.minimum(boxes, others)[..., 2:]], axis=-1
+        )
+    )
     return shared / (_area(boxes) + _area(others) - shared)
 
 
@@ -237,47 +312,71 @@ def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(image, (max(1, width), max(1, height)), interpolation=interpolation)
 
 
-def crop_face(frame: np.ndarray, box: ArrayLike, size: int = 112,
-              margin: float = 0.2) -> UInt8[np.ndarray, "size size 3"]:
-    """Cut the square around ``box`` (x0 y0 x1 y1), widened by ``margin`` of its side on every side.
+def crop_face(
+    frame: np.ndarray, box: ArrayLike, size: int = 112, margin: float = 0.2
+) -> UInt8[np.ndarray, "size size 3"]:
+    """Cut the square around `box` (x0 y0 x1 y1), widened by `margin` of its side on every side.
 
-    What lies outside the picture repeats its edge. Raises ``ValueError`` for a box without area.
+    What lies outside the picture repeats its edge. Raises `ValueError` for a box without area.
     Derived in lesson 02.
     """
     frame, box = to_rgb(frame), np.asarray(box, float)
     if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= box[:2]).any():
-        raise ValueError(f"the box {box.tolist()} has no area; give x0 y0 x1 y1 in pixels with x1 > x0 and y1 > y0")
+        raise ValueError(
+            f"the box {box.tolist()} has no area; give x0 y0 x1 y1 in pixels with x1 > x0 and y1"
+            " > y0"
+        )
     side = max(1, round((box[2:] - box[:2]).max() * (1 + 2 * margin)))
     left, top = np.round((box[:2] + box[2:] - side) / 2)
-    square = cv2.warpAffine(frame, np.float32([[1, 0, -left], [0, 1, -top]]), (side, side), flags=cv2.INTER_NEAREST,
-                            borderMode=cv2.BORDER_REPLICATE)
+    square = cv2.warpAffine(
+        frame,
+        np.float32([[1, 0, -left], [0, 1, -top]]),
+        (side, side),
+        flags=cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
     return _resize(square, size, size)
 
 
 def steady_box(boxes: Float[np.ndarray, "frames 4"]) -> Float[np.ndarray, " 4"]:
     """The smallest box that holds the face in all these frames.
 
-    Optical flow needs one box for a whole window: a crop that follows the face takes the head's motion out of the
-    flow, and one that trembles puts motion in.
+    Optical flow needs one box for a whole window: a crop that follows the face takes the head's
+    motion out of the flow, and one that trembles puts motion in.
     """
     return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
 
 
-def face_windows(clip: Iterable, track: FaceTrack, starts: Sequence[int], frames: int = 32, size: int = 112,
-                 margin: float = 0.2) -> Iterator[UInt8[np.ndarray, "frames+1 size size 3"]]:
-    """For each start, the ``frames + 1`` face crops from that frame on, all cut with the window's ``steady_box``.
+def face_windows(
+    clip: Iterable,
+    track: FaceTrack,
+    starts: Sequence[int],
+    frames: int = 32,
+    size: int = 112,
+    margin: float = 0.2,
+) -> Iterator[UInt8[np.ndarray, "frames+1 size size 3"]]:
+    """For each start, the `frames + 1` face crops from that frame on, all cut with the window's
+    `steady_box`.
 
-    One pass over the clip; only the crops of unfinished windows are held. A window that the clip's end cuts short
-    is shorter. Raises ``ValueError`` if the starts do not ascend within the clip. Derived in lesson 02.
+    One pass over the clip; only the crops of unfinished windows are held. A window that the clip's
+    end cuts short is shorter. Raises `ValueError` if the starts do not ascend within the clip.
+    Derived in lesson 02.
     """
     total = len(track.boxes)
-    if list(starts) != sorted(set(starts)) or (len(starts) and not 0 <= starts[0] <= starts[-1] < total):
-        raise ValueError(f"window starts {list(starts)} must ascend within the clip's {total} frames; choose others")
+    if list(starts) != sorted(set(starts)) or (
+        len(starts) and not 0 <= starts[0] <= starts[-1] < total
+    ):
+        raise ValueError(
+            f"window starts {list(starts)} must ascend within the clip's {total} frames; choose"
+            " others"
+        )
     waiting = [(start, min(start + frames + 1, total)) for start in starts]
     crops = {window: [] for window in waiting}
     for index, frame in enumerate(clip):
         for start, end in [window for window in waiting if window[0] <= index]:
-            crops[start, end].append(crop_face(frame, steady_box(track.boxes[start:end]), size, margin))
+            crops[start, end].append(
+                crop_face(frame, steady_box(track.boxes[start:end]), size, margin)
+            )
             if index == end - 1:
                 waiting.remove((start, end))
                 yield np.stack(crops.pop((start, end)))

@@ -1,7 +1,9 @@
-"""What every lesson's exercises share: ``check``, ``hint``, ``reveal``, ``progress``, and how one is declared.
+"""What every lesson's exercises share: `check`, `hint`, `reveal`, `progress`, and how one is
+declared.
 
-A module ``lesson_NN.py`` holds ``EXERCISES``, a dict from name to ``Exercise``. A property is a function
-``(student, library) -> None`` that calls both and raises a ``Mistake`` whose sentence the student reads.
+A module `lesson_NN.py` holds `EXERCISES`, a dict from name to `Exercise`. A property is a function
+`(student, library) -> None` that calls both and raises a `Mistake` whose sentence the student
+reads.
 """
 
 import difflib
@@ -29,11 +31,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_lib.files import write_json
-from course_lib.runtime import cache_dir
+from ..files import write_json
+from ..runtime import cache_dir
 
-__all__ = ["Exercise", "Mistake", "all_exercises", "check", "expect", "expect_gradient", "expect_number",
-           "hint", "progress", "reveal"]
+__all__ = [
+    "Exercise",
+    "Mistake",
+    "all_exercises",
+    "check",
+    "expect",
+    "expect_gradient",
+    "expect_number",
+    "hint",
+    "progress",
+    "reveal",
+]
 
 SECONDS = 10  # a check needs well under two; this is for loops that never end
 _rung = Counter()  # hints given in this kernel: a restart begins at the nudge again
@@ -45,10 +57,11 @@ class Mistake(AssertionError):
 
 @dataclass(frozen=True)
 class Exercise:
-    """An exercise: where the library's own answer is, three hints, and the properties that an answer must have.
+    """An exercise: where the library's own answer is, three hints, and the properties that an
+    answer must have.
 
-    ``solution`` reads ``"course_lib.models.static:to_tokens"`` and is imported when needed, so that declaring an
-    exercise costs nothing. ``hints`` are a nudge, the shapes, and pseudo-code.
+    `solution` reads `"course_lib.models.static:to_tokens"` and is imported when needed, so that
+    declaring an exercise costs nothing. `hints` are a nudge, the shapes, and pseudo-code.
     """
 
     solution: str
@@ -64,12 +77,19 @@ def _lessons() -> Iterator[tuple[str, dict[str, Exercise]]]:
     """The number and the exercises of each lesson in order, importing one lesson at a time."""
     folder = Path(__file__).parent
     for module in sorted(path.stem for path in folder.glob("lesson_*.py")):
-        yield module.removeprefix("lesson_"), importlib.import_module(f"{__package__}.{module}").EXERCISES
+        yield (
+            module.removeprefix("lesson_"),
+            importlib.import_module(f"{__package__}.{module}").EXERCISES,
+        )
 
 
 def all_exercises() -> dict[str, tuple[str, Exercise]]:
     """Every exercise by name, with the number of its lesson."""
-    return {name: (lesson, exercise) for lesson, exercises in _lessons() for name, exercise in exercises.items()}
+    return {
+        name: (lesson, exercise)
+        for lesson, exercises in _lessons()
+        for name, exercise in exercises.items()
+    }
 
 
 def _find(name: str) -> Exercise:
@@ -77,16 +97,23 @@ def _find(name: str) -> Exercise:
         if name in exercises:
             return exercises[name]
     nearest = difflib.get_close_matches(str(name), all_exercises(), n=1)
-    raise ValueError(f"no exercise is called {name!r}; " +
-                     (f"did you mean {nearest[0]!r}?" if nearest else "`progress()` lists their names"))
+    raise ValueError(
+        f"no exercise is called {name!r}; "
+        + (f"did you mean {nearest[0]!r}?" if nearest else "`progress()` lists their names")
+    )
 
 
-def expect(came: Any, expected: Tensor, mistakes: Mapping[str, Tensor] | None = None, tolerance: float = 1e-5,
-           given: str = "") -> None:
-    """Raise a ``Mistake`` unless ``came`` is ``expected`` in type, shape, dtype and values.
+def expect(
+    came: Any,
+    expected: Tensor,
+    mistakes: Mapping[str, Tensor] | None = None,
+    tolerance: float = 1e-5,
+    given: str = "",
+) -> None:
+    """Raise a `Mistake` unless `came` is `expected` in type, shape, dtype and values.
 
-    ``mistakes`` maps a sentence to the result of a likely mistake: who returns that result reads that sentence.
-    ``given`` names the input where the student could not guess it: "for a batch of one".
+    `mistakes` maps a sentence to the result of a likely mistake: who returns that result reads that
+    sentence. `given` names the input where the student could not guess it: "for a batch of one".
     """
     given = f"{given}, " if given else ""
     if not isinstance(came, Tensor):
@@ -95,19 +122,33 @@ def expect(came: Any, expected: Tensor, mistakes: Mapping[str, Tensor] | None = 
         if came.shape == wrong.shape and torch.allclose(came.to(wrong), wrong, atol=tolerance):
             raise Mistake(sentence)
     if came.shape != expected.shape:
-        raise Mistake(f"{given}expected the shape {tuple(expected.shape)}, came {tuple(came.shape)}")
+        raise Mistake(
+            f"{given}expected the shape {tuple(expected.shape)}, came {tuple(came.shape)}"
+        )
     if came.dtype != expected.dtype:
-        raise Mistake(f"{given}expected the dtype {expected.dtype}, came {came.dtype}; keep the dtype of the input")
+        raise Mistake(
+            f"{given}expected the dtype {expected.dtype}, came {came.dtype}; keep the dtype of the"
+            " input"
+        )
     wrong = ~torch.isclose(came, expected, rtol=tolerance, atol=tolerance)
     if wrong.any():
         where = tuple(wrong.nonzero()[0].tolist())
-        raise Mistake(f"{given}the shape is right, the numbers are not: at {list(where)} expected "
-                      f"{expected[where].item():.4f}, came {came[where].item():.4f}")
+        raise Mistake(
+            f"{given}the shape is right, the numbers are not: at {list(where)} expected "
+            f"{expected[where].item():.4f}, came {came[where].item():.4f}"
+        )
 
 
-def expect_number(came: Any, expected: float, mistakes: Mapping[str, float] | None = None, tolerance: float = 1e-5,
-                  given: str = "") -> None:
-    """``expect`` where the answer is one number, which may come as a float or as a tensor of one element."""
+def expect_number(
+    came: Any,
+    expected: float,
+    mistakes: Mapping[str, float] | None = None,
+    tolerance: float = 1e-5,
+    given: str = "",
+) -> None:
+    """`expect` where the answer is one number, which may come as a float or as a tensor of one
+    element.
+    """
     if not isinstance(came, float | Tensor) or (isinstance(came, Tensor) and came.numel() != 1):
         shape = f" of shape {tuple(came.shape)}" if isinstance(came, Tensor) else ""
         raise Mistake(f"expected one number, came a {type(came).__name__}{shape}")
@@ -121,16 +162,19 @@ def expect_number(came: Any, expected: float, mistakes: Mapping[str, float] | No
 
 
 def expect_gradient(inputs: Tensor, result: Tensor) -> None:
-    """Refuse a result through which no gradient flows back to ``inputs``."""
+    """Refuse a result through which no gradient flows back to `inputs`."""
     if not result.requires_grad:
-        raise Mistake("no gradient reaches the input, so nothing before this function could learn; is there a "
-                      "`.detach()`, `.item()`, `.numpy()` or `torch.no_grad()` in it?")
+        raise Mistake(
+            "no gradient reaches the input, so nothing before this function could learn; is there a"
+            " `.detach()`, `.item()`, `.numpy()` or `torch.no_grad()` in it?"
+        )
     if torch.autograd.grad(result.sum(), inputs, allow_unused=True)[0] is None:
         raise Mistake("the result does not depend on the input")
 
 
 def _is_stub(function: Callable) -> bool:
-    """Whether the body is only a docstring and ``...``: its bytecode does nothing but return None."""
+    """Whether the body is only a docstring and `...`: its bytecode does nothing but return None."""
+
     def steps(code: Callable) -> list[tuple]:
         return [(step.opname, step.argval) for step in dis.get_instructions(code)]
 
@@ -138,18 +182,25 @@ def _is_stub(function: Callable) -> bool:
 
 
 def _attempt(function: Callable) -> Callable:
-    """The student's function, refusing what is a mistake in every exercise: no result, or a changed input."""
+    """The student's function, refusing what is a mistake in every exercise: no result, or a changed
+    input.
+    """
     if inspect.isclass(function):
         return function
 
     def attempt(*inputs, **named_inputs):
-        tensors = [value for value in (*inputs, *named_inputs.values()) if isinstance(value, Tensor)]
+        tensors = [
+            value for value in (*inputs, *named_inputs.values()) if isinstance(value, Tensor)
+        ]
         before = [tensor.detach().clone() for tensor in tensors]
         result = function(*inputs, **named_inputs)
         if result is None:
             raise Mistake("your function returns None; end it with `return` and the result")
         if not all(map(_same, tensors, before)):
-            raise Mistake("your function changes its input in place; the caller still needs it, so make a new tensor")
+            raise Mistake(
+                "your function changes its input in place; the caller still needs it, so make a new"
+                " tensor"
+            )
         return result
 
     return attempt
@@ -157,7 +208,9 @@ def _attempt(function: Callable) -> Callable:
 
 def _same(tensor: Tensor, before: Tensor) -> bool:
     """Equal everywhere, where NaN equals NaN."""
-    return tensor.shape == before.shape and bool(((tensor == before) | (tensor.isnan() & before.isnan())).all())
+    return tensor.shape == before.shape and bool(
+        ((tensor == before) | (tensor.isnan() & before.isnan())).all()
+    )
 
 
 def _raised(error: Exception, function: Callable) -> str:
@@ -165,13 +218,18 @@ def _raised(error: Exception, function: Callable) -> str:
     said = f"{type(error).__name__}: {error}"
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         if frame.f_globals.get("__name__") == getattr(function, "__module__", None):
-            return f"line {line}, `{linecache.getline(frame.f_code.co_filename, line).strip()}`, raises {said}"
+            return (
+                f"line {line}, `{linecache.getline(frame.f_code.co_filename, line).strip()}`,"
+                f" raises {said}"
+            )
     return f"calling your function, or using what it returns, raises {said}"
 
 
 @contextmanager
 def _calm() -> Iterator[None]:
-    """Seed everything and put it back after; show no prints; stop after ``SECONDS`` where the system can do it."""
+    """Seed everything and put it back after; show no prints; stop after `SECONDS` where the system
+    can do it.
+    """
     python, numpy = random.getstate(), np.random.get_state()
     gpus = range(torch.cuda.device_count())
     timed = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
@@ -197,18 +255,25 @@ def _calm() -> Iterator[None]:
 
 
 def check(name: str, function: Any) -> Callable:
-    """Check your answer, print one line, and return your function if it is right, else the library's own.
+    """Check your answer, print one line, and return your function if it is right, else the
+    library's own.
 
-    So the lesson goes on either way: ``attend = check("attend", attend)``. What your function prints is not shown
-    meanwhile. Raises ``ValueError`` if no exercise has that name.
+    So the lesson goes on either way: `attend = check("attend", attend)`. What your function prints
+    is not shown meanwhile. Raises `ValueError` if no exercise has that name.
     """
     exercise = _find(name)
     solution = exercise.load_solution()
     if not callable(function):
-        print(f'✗ {name}: check needs the function itself, without calling it; came {shorten(repr(function), 60)}')
+        print(
+            f"✗ {name}: check needs the function itself, without calling it; came"
+            f" {shorten(repr(function), 60)}"
+        )
         return solution
     if _is_stub(function):
-        print(f'○ {name}: not written yet, so the library\'s own is used; hint("{name}") gives a nudge')
+        print(
+            f'○ {name}: not written yet, so the library\'s own is used; hint("{name}") gives a'
+            " nudge"
+        )
         return solution
     try:
         with _calm():
@@ -220,7 +285,10 @@ def check(name: str, function: Any) -> Callable:
         print(shorten(f"✗ {name}: {mistake}", 400, placeholder=" …"))
         return solution
     _remember(name, tries=_record(name)["tries"] + 1, solved=True)
-    print(f"✓ {name}: right, all {len(exercise.properties)} checks hold; the lesson goes on with your own")
+    print(
+        f"✓ {name}: right, all {len(exercise.properties)} checks hold; the lesson goes on with"
+        " your own"
+    )
     return function
 
 
@@ -243,15 +311,22 @@ def reveal(name: str) -> None:
 
 
 def progress(path: str | Path | None = None) -> None:
-    """Print what is solved, and write it as JSON to ``path`` (by default into the cache folder)."""
+    """Print what is solved, and write it as JSON to `path` (by default into the cache folder)."""
     path = Path(path or _progress_file())
-    records = {name: {"lesson": lesson, **_record(name)} for name, (lesson, _) in all_exercises().items()}
+    records = {
+        name: {"lesson": lesson, **_record(name)} for name, (lesson, _) in all_exercises().items()
+    }
     print("lesson  exercise                 solved  tries  hints  revealed")
     for name, record in records.items():
-        print(f"{record['lesson']:<7} {name:<24} {'✓' if record['solved'] else '○':^6} {record['tries']:>6} "
-              f"{record['hints']:>6}  {'yes' if record['revealed'] else ''}".rstrip())
+        print(
+            f"{record['lesson']:<7} {name:<24} {'✓' if record['solved'] else '○':^6}"
+            f" {record['tries']:>6} {record['hints']:>6}  {'yes' if record['revealed'] else ''}".rstrip()
+        )
     write_json(path, records)
-    print(f"{sum(record['solved'] for record in records.values())} of {len(records)} solved; saved in {path}")
+    print(
+        f"{sum(record['solved'] for record in records.values())} of {len(records)} solved; saved in"
+        f" {path}"
+    )
 
 
 def _progress_file() -> Path:

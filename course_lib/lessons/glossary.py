@@ -1,17 +1,21 @@
-"""The words of the course, each with one meaning; the lessons and the README repeat these, and a test compares."""
+"""The words of the course, each with one meaning; the lessons and the README repeat these, and a
+test compares.
+"""
 
 import difflib
 
 __all__ = ["GLOSSARY", "glossary"]
 
-GLOSSARY = {                                            # by the lesson that introduces a word
+GLOSSARY = {  # by the lesson that introduces a word
     "00": {
         "Token": "one item of the list that attention reads",
         "Attention": "for each asker, weights over what it listens to, which sum to 1",
         "Cue": "the direction in which the still looks",
         "Region": "the pixels that decide an attribute",
         "Floor": "what a constant scores",
-        "Ceiling": "what the best possible answer scores, the mean label given all that happens on screen",
+        "Ceiling": (
+            "what the best possible answer scores, the mean label given all that happens on screen"
+        ),
         "Chance": "what a random map scores",
         "CCC": "concordance, 1 for predictions on the diagonal and 0 for a constant",
     },
@@ -42,7 +46,10 @@ GLOSSARY = {                                            # by the lesson that int
         "Redundant dimension": "one that copies another",
     },
     "04": {
-        "Cross-attention": "attention in which the queries come from one list of tokens, keys and values from another",
+        "Cross-attention": (
+            "attention in which the queries come from one list of tokens, keys and values from"
+            " another"
+        ),
         "Query": "what asks",
         "Key": "what a query is compared with",
         "Value": "what a query hears",
@@ -67,7 +74,9 @@ GLOSSARY = {                                            # by the lesson that int
         "Test": "items to report on, once",
         "Leak": "knowledge of the test set that reaches training",
         "Overfitting": "learning the training items by heart, at the cost of all others",
-        "Callback": "a function that is called when something happens: an epoch ends, a slider moves",
+        "Callback": (
+            "a function that is called when something happens: an epoch ends, a slider moves"
+        ),
         "Checkpoint": "the state of a model at a moment of its training",
         "Bootstrap": "drawing the test again, with replacement, to see how much a score moves",
         "Ablation": "the same training with one thing changed",
@@ -124,12 +133,21 @@ def glossary(*words: str) -> None:
 
     Capitals do not matter. Raises ValueError for a word that the course does not explain.
     """
-    known = {word.lower(): (lesson, word, meaning) for lesson, meanings in GLOSSARY.items()
-             for word, meaning in meanings.items()}
+    known = {
+        word.lower(): (lesson, word, meaning)
+        for lesson, meanings in GLOSSARY.items()
+        for word, meaning in meanings.items()
+    }
     for word in map(str.lower, words or known):
         if word not in known:
             nearest = difflib.get_close_matches(word, known, n=1)
-            raise ValueError(f"the glossary has no {word!r}; " + (f"did you mean {nearest[0]!r}?" if nearest else
-                             "glossary() prints all of its words"))
+            raise ValueError(
+                f"the glossary has no {word!r}; "
+                + (
+                    f"did you mean {nearest[0]!r}?"
+                    if nearest
+                    else "glossary() prints all of its words"
+                )
+            )
         lesson, written, meaning = known[word]
         print(f"{written} (lesson {lesson}): {meaning}")

@@ -1,4 +1,6 @@
-"""The two extractors, the attention that fuses them, and the models of personality, attributes and parts."""
+"""The two extractors, the attention that fuses them, and the models of personality, attributes and
+parts.
+"""
 
 from .attention import CrossAttention, TokenCrossAttention, VisualizableCrossAttention, attend
 from .attributes import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor

@@ -9,60 +9,94 @@ from torch import Tensor, nn
 
 from ..shapes import Bool, Float
 
-__all__ = ["CrossAttention", "TokenCrossAttention", "VisualizableCrossAttention", "attend", "attention_weights",
-           "merge_heads", "split_heads", "time_positions"]
+__all__ = [
+    "CrossAttention",
+    "TokenCrossAttention",
+    "VisualizableCrossAttention",
+    "attend",
+    "attention_weights",
+    "merge_heads",
+    "split_heads",
+    "time_positions",
+]
 
 
-def attend(q: Float[Tensor, "*batch queries dim"], k: Float[Tensor, "*batch keys dim"],
-           v: Float[Tensor, "*batch keys value_dim"], mask: Bool[Tensor, "..."] | None = None,
-           ) -> tuple[Float[Tensor, "*batch queries value_dim"], Float[Tensor, "*batch queries keys"]]:
+def attend(
+    q: Float[Tensor, "*batch queries dim"],
+    k: Float[Tensor, "*batch keys dim"],
+    v: Float[Tensor, "*batch keys value_dim"],
+    mask: Bool[Tensor, "..."] | None = None,
+) -> tuple[Float[Tensor, "*batch queries value_dim"], Float[Tensor, "*batch queries keys"]]:
     """Return what each query hears, and how much it listens to each key: softmax(q kᵀ / √dim).
 
-    ``mask`` is True where a query may look and broadcasts to ``*batch queries keys``; a query that may look
-    nowhere hears zeros. Weights are at least float32, also under mixed precision.
-    Source: Vaswani et al., arXiv 1706.03762, equation 1. Derived in lesson 04.
+    `mask` is True where a query may look and broadcasts to `*batch queries keys`; a query that may
+    look nowhere hears zeros. Weights are at least float32, also under mixed precision. Source:
+    Vaswani et al., arXiv 1706.03762, equation 1. Derived in lesson 04.
     """
     weights = attention_weights(q, k, mask)
     with torch.autocast(q.device.type, enabled=False):
         return (weights @ v.to(weights.dtype)).to(v.dtype), weights
 
 
-def attention_weights(q: Float[Tensor, "*batch queries dim"], k: Float[Tensor, "*batch keys dim"],
-                      mask: Bool[Tensor, "..."] | None = None) -> Float[Tensor, "*batch queries keys"]:
-    """The second half of what ``attend`` returns: how much each query listens to each key."""
+def attention_weights(
+    q: Float[Tensor, "*batch queries dim"],
+    k: Float[Tensor, "*batch keys dim"],
+    mask: Bool[Tensor, "..."] | None = None,
+) -> Float[Tensor, "*batch queries keys"]:
+    """The second half of what `attend` returns: how much each query listens to each key."""
     with torch.autocast(q.device.type, enabled=False):
         precise = torch.promote_types(q.dtype, torch.float32)
         scores = (q.to(precise) / math.sqrt(q.shape[-1])) @ k.to(precise).transpose(-2, -1)
         if mask is None:
             return scores.softmax(dim=-1)
         # Not -inf: a row of nothing but -inf has no softmax.
-        return scores.masked_fill(~mask, torch.finfo(precise).min).softmax(dim=-1).masked_fill(~mask, 0)
+        return (
+            scores.masked_fill(~mask, torch.finfo(precise).min)
+            .softmax(dim=-1)
+            .masked_fill(~mask, 0)
+        )
 
 
-def split_heads(x: Float[Tensor, "batch tokens width"], heads: int) -> Float[Tensor, "batch heads tokens dim"]:
-    """Cut each token's vector into `heads` equal parts, so that every head attends for itself. Derived in lesson 04."""
+def split_heads(
+    x: Float[Tensor, "batch tokens width"], heads: int
+) -> Float[Tensor, "batch heads tokens dim"]:
+    """Cut each token's vector into `heads` equal parts, so that every head attends for itself.
+    Derived in lesson 04.
+    """
     return rearrange(x, "batch tokens (heads dim) -> batch heads tokens dim", heads=heads)
 
 
 def merge_heads(x: Float[Tensor, "batch heads tokens dim"]) -> Float[Tensor, "batch tokens width"]:
-    """Put the parts that ``split_heads`` cut side by side again. Derived in lesson 04."""
+    """Put the parts that `split_heads` cut side by side again. Derived in lesson 04."""
     return rearrange(x, "batch heads tokens dim -> batch tokens (heads dim)")
 
 
 class VisualizableCrossAttention(nn.Module):
     """Multi-head cross-attention on PyTorch's fused kernel that can show its weights.
 
-    With ``record`` on, or inside a recorder, ``last_attn_weights`` holds the exact weights, ``batch heads queries
-    keys``, detached; otherwise it is None. The output comes from the fused kernel either way, so looking does not
-    change it. Each head is ``head_dim`` wide (``query_dim / heads`` unless given). Derived in lesson 04.
+    With `record` on, or inside a recorder, `last_attn_weights` holds the exact weights, `batch
+    heads queries keys`, detached; otherwise it is None. The output comes from the fused kernel
+    either way, so looking does not change it. Each head is `head_dim` wide (`query_dim / heads`
+    unless given). Derived in lesson 04.
     """
 
-    def __init__(self, query_dim: int, key_dim: int, value_dim: int, heads: int = 8, *, head_dim: int | None = None,
-                 bias: bool = False, record: bool = False):
+    def __init__(
+        self,
+        query_dim: int,
+        key_dim: int,
+        value_dim: int,
+        heads: int = 8,
+        *,
+        head_dim: int | None = None,
+        bias: bool = False,
+        record: bool = False,
+    ):
         super().__init__()
         if head_dim is None and query_dim % heads:
-            raise ValueError(f"{heads} heads cannot share query_dim={query_dim} equally; choose heads that divide it, "
-                             "or give head_dim")
+            raise ValueError(
+                f"{heads} heads cannot share query_dim={query_dim} equally; choose heads that"
+                " divide it, or give head_dim"
+            )
         width = heads * (head_dim or query_dim // heads)
         self.to_query = nn.Linear(query_dim, width, bias=bias)
         self.to_key = nn.Linear(key_dim, width, bias=bias)
@@ -71,24 +105,38 @@ class VisualizableCrossAttention(nn.Module):
         self.heads, self.record = heads, record
         self.last_attn_weights: Tensor | None = None
 
-    def forward(self, query: Float[Tensor, "batch queries query_dim"], key: Float[Tensor, "*batch keys key_dim"],
-                value: Float[Tensor, "*batch keys value_dim"],
-                mask: Bool[Tensor, "#batch #queries #keys"] | None = None,
-                record: bool | None = None) -> Float[Tensor, "batch queries query_dim"]:
-        """``mask`` is True where a query may look; ``record`` overrides ``self.record`` for this call.
+    def forward(
+        self,
+        query: Float[Tensor, "batch queries query_dim"],
+        key: Float[Tensor, "*batch keys key_dim"],
+        value: Float[Tensor, "*batch keys value_dim"],
+        mask: Bool[Tensor, "#batch #queries #keys"] | None = None,
+        record: bool | None = None,
+    ) -> Float[Tensor, "batch queries query_dim"]:
+        """`mask` is True where a query may look; `record` overrides `self.record` for this call.
 
-        Raises ``ValueError`` for other widths than the layer was built with, or batches of unequal size.
+        Raises `ValueError` for other widths than the layer was built with, or batches of unequal
+        size.
         """
         check_width("query", query, "query_dim", self.to_query.in_features)
         check_width("key", key, "key_dim", self.to_key.in_features)
         check_width("value", value, "value_dim", self.to_value.in_features)
-        if query.shape[0] != key.shape[0]:              # one of 1 would be broadcast, and all would hear the same
-            raise ValueError(f"there are queries for {query.shape[0]} items and keys for {key.shape[0]}; give both the "
-                             "same batch, for example with tensor.expand(batch, -1, -1)")
-        q, k, v = (split_heads(x, self.heads) for x in (self.to_query(query), self.to_key(key), self.to_value(value)))
-        mask = None if mask is None else rearrange(mask, "batch queries keys -> batch 1 queries keys")
-        self.last_attn_weights = None          # a recorder that watches fills it while the next lines run
-        if key.shape[1] == 1:  # the fused kernel's backward rounds what must be exactly 0, and Adam would amplify it
+        # one of 1 would be broadcast, and all would hear the same
+        if query.shape[0] != key.shape[0]:
+            raise ValueError(
+                f"there are queries for {query.shape[0]} items and keys for {key.shape[0]}; give"
+                " both the same batch, for example with tensor.expand(batch, -1, -1)"
+            )
+        q, k, v = (
+            split_heads(x, self.heads)
+            for x in (self.to_query(query), self.to_key(key), self.to_value(value))
+        )
+        mask = (
+            None if mask is None else rearrange(mask, "batch queries keys -> batch 1 queries keys")
+        )
+        self.last_attn_weights = None  # a recorder that watches fills it while the next lines run
+        # the fused kernel's backward rounds what must be exactly 0, and Adam would amplify it
+        if key.shape[1] == 1:
             heard = attend(q, k, v, mask)[0]
         else:
             heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -98,22 +146,31 @@ class VisualizableCrossAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Let the static vector ask the dynamic vector: project both, attend, add to the static side, normalise.
+    """Let the static vector ask the dynamic vector: project both, attend, add to the static side,
+    normalise.
 
-    There is one key, so every weight is 1 and the query and key projections never learn: the trap that
-    ``TokenCrossAttention`` avoids. Each head is ``fusion_dim`` wide. Derived in lesson 04.
+    There is one key, so every weight is 1 and the query and key projections never learn: the trap
+    that `TokenCrossAttention` avoids. Each head is `fusion_dim` wide. Derived in lesson 04.
     """
 
-    def __init__(self, static_dim: int = 512, dynamic_dim: int = 256, fusion_dim: int = 128, num_heads: int = 4):
+    def __init__(
+        self,
+        static_dim: int = 512,
+        dynamic_dim: int = 256,
+        fusion_dim: int = 128,
+        num_heads: int = 4,
+    ):
         super().__init__()
         self.project_static = nn.Linear(static_dim, fusion_dim)
         self.project_dynamic = nn.Linear(dynamic_dim, fusion_dim)
-        self.attention = VisualizableCrossAttention(fusion_dim, fusion_dim, fusion_dim, num_heads,
-                                                    head_dim=fusion_dim, bias=True)
+        self.attention = VisualizableCrossAttention(
+            fusion_dim, fusion_dim, fusion_dim, num_heads, head_dim=fusion_dim, bias=True
+        )
         self.norm = nn.LayerNorm(fusion_dim)
 
-    def forward(self, static: Float[Tensor, "batch static_dim"],
-                dynamic: Float[Tensor, "batch dynamic_dim"]) -> Float[Tensor, "batch fusion_dim"]:
+    def forward(
+        self, static: Float[Tensor, "batch static_dim"], dynamic: Float[Tensor, "batch dynamic_dim"]
+    ) -> Float[Tensor, "batch fusion_dim"]:
         check_width("static", static, "static_dim", self.project_static.in_features)
         check_width("dynamic", dynamic, "dynamic_dim", self.project_dynamic.in_features)
         face = rearrange(self.project_static(static), "batch dim -> batch 1 dim")
@@ -125,39 +182,58 @@ class CrossAttention(nn.Module):
 class TokenCrossAttention(nn.Module):
     """Let face tokens ask the motion tokens, then pool what they heard.
 
-    Pooling comes *after* attention: with one key the softmax is always 1. Each place asks for itself, and
-    ``importance`` (Ilse et al., arXiv 1802.04712) learns whose answer counts: the places that hold the cue.
-    Motion tokens get sinusoidal positions as keys, so any number of them will do. Derived in lesson 04.
+    Pooling comes *after* attention: with one key the softmax is always 1. Each place asks for
+    itself, and `importance` (Ilse et al., arXiv 1802.04712) learns whose answer counts: the places
+    that hold the cue. Motion tokens get sinusoidal positions as keys, so any number of them will
+    do. Derived in lesson 04.
     """
 
     def __init__(self, static_dim: int, dynamic_dim: int, dim: int = 128, heads: int = 4):
         super().__init__()
         self.project_face = nn.Sequential(nn.LayerNorm(static_dim), nn.Linear(static_dim, dim))
         self.project_motion = nn.Sequential(nn.LayerNorm(dynamic_dim), nn.Linear(dynamic_dim, dim))
-        self.query_norm, self.key_norm, self.norm = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query_norm, self.key_norm, self.norm = (
+            nn.LayerNorm(dim),
+            nn.LayerNorm(dim),
+            nn.LayerNorm(dim),
+        )
         self.attention = VisualizableCrossAttention(dim, dim, dim, heads)
-        self.importance = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1), nn.Softmax(dim=1))
+        self.importance = nn.Sequential(
+            nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1), nn.Softmax(dim=1)
+        )
         self.last_importance: Tensor | None = None
 
-    def forward(self, face_tokens: Float[Tensor, "batch queries static_dim"],
-                motion_tokens: Float[Tensor, "batch keys dynamic_dim"],
-                mask: Bool[Tensor, "#batch #queries #keys"] | None = None) -> Float[Tensor, "batch dim"]:
+    def forward(
+        self,
+        face_tokens: Float[Tensor, "batch queries static_dim"],
+        motion_tokens: Float[Tensor, "batch keys dynamic_dim"],
+        mask: Bool[Tensor, "#batch #queries #keys"] | None = None,
+    ) -> Float[Tensor, "batch dim"]:
         check_width("face_tokens", face_tokens, "static_dim", self.project_face[1].in_features)
-        check_width("motion_tokens", motion_tokens, "dynamic_dim", self.project_motion[1].in_features)
+        check_width(
+            "motion_tokens", motion_tokens, "dynamic_dim", self.project_motion[1].in_features
+        )
         face, motion = self.project_face(face_tokens), self.project_motion(motion_tokens)
         keys = self.key_norm(motion + time_positions(motion.shape[1], motion.shape[2]).to(motion))
         heard = self.norm(face + self.attention(self.query_norm(face), keys, motion, mask))
         importance = self.importance(heard)
-        self.last_importance = None if self.attention.last_attn_weights is None else importance.detach().squeeze(-1)
+        self.last_importance = (
+            None if self.attention.last_attn_weights is None else importance.detach().squeeze(-1)
+        )
         return (importance * heard).sum(dim=1)
 
     @property
     def last_pooled_weights(self) -> Float[Tensor, "batch heads keys"] | None:
-        """How much the pooled answer listened to each key: the recorded weights, averaged by importance."""
+        """How much the pooled answer listened to each key: the recorded weights, averaged by
+        importance.
+        """
         if self.last_importance is None:
             return None
-        return einsum(self.last_importance.to(self.attention.last_attn_weights.dtype), self.attention.last_attn_weights,
-                      "batch queries, batch heads queries keys -> batch heads keys")
+        return einsum(
+            self.last_importance.to(self.attention.last_attn_weights.dtype),
+            self.attention.last_attn_weights,
+            "batch queries, batch heads queries keys -> batch heads keys",
+        )
 
 
 def time_positions(keys: int, dim: int) -> Float[Tensor, "keys dim"]:
@@ -168,8 +244,10 @@ def time_positions(keys: int, dim: int) -> Float[Tensor, "keys dim"]:
 
 
 def check_width(name: str, features: Tensor, argument: str, width: int) -> None:
-    """Raise one ``ValueError`` that says which constructor argument disagrees with these features."""
+    """Raise one `ValueError` that says which constructor argument disagrees with these features."""
     if features.shape[-1] != width:
-        raise ValueError(f"{name} is {features.shape[-1]} wide but the model was built with {argument}={width}; build "
-                         f"it with {argument}={features.shape[-1]}, or project first with "
-                         f"nn.Linear({features.shape[-1]}, {width})")
+        raise ValueError(
+            f"{name} is {features.shape[-1]} wide but the model was built with {argument}={width};"
+            f" build it with {argument}={features.shape[-1]}, or project first with"
+            f" nn.Linear({features.shape[-1]}, {width})"
+        )

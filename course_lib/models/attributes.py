@@ -1,4 +1,6 @@
-"""Many binary attributes from image tokens: one learnable query an attribute, and what lets its attention point."""
+"""Many binary attributes from image tokens: one learnable query an attribute, and what lets its
+attention point.
+"""
 
 import math
 
@@ -13,71 +15,109 @@ from .attention import VisualizableCrossAttention, check_width
 from .inference import in_chunks
 from .static import StaticFeatureExtractor, check_images, to_tokens
 
-__all__ = ["AttributeDecoder", "AttributeModel", "MixedTokenExtractor", "PointingDecoder", "TokenExtractor",
-           "pool_over_tokens"]
+__all__ = [
+    "AttributeDecoder",
+    "AttributeModel",
+    "MixedTokenExtractor",
+    "PointingDecoder",
+    "TokenExtractor",
+    "pool_over_tokens",
+]
 
 Logits = Float[Tensor, "batch attributes"]
 
 
 def _convolution(before: int, after: int, size: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(before, after, size, stride, (size - 1) // 2, bias=False), nn.BatchNorm2d(after),
-                         nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(before, after, size, stride, (size - 1) // 2, bias=False),
+        nn.BatchNorm2d(after),
+        nn.ReLU(),
+    )
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions beside a skip connection: each place sees two places further. He et al., arXiv 1512.03385.
+    """Two 3×3 convolutions beside a skip connection: each place sees two places further. He et al.,
+    arXiv 1512.03385.
 
-    It starts as the identity on what is positive, because the last batch norm starts at 0 (arXiv 1706.02677).
+    It starts as the identity on what is positive, because the last batch norm starts at 0 (arXiv
+    1706.02677).
     """
 
     def __init__(self, channels: int):
         super().__init__()
-        self.layers = nn.Sequential(_convolution(channels, channels, 3),
-                                    nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+        self.layers = nn.Sequential(
+            _convolution(channels, channels, 3),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
         nn.init.zeros_(self.layers[-1].weight)
 
-    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
         return F.relu(x + self.layers(x))
 
 
 class TokenExtractor(nn.Module):
-    """Face images in [0, 1] to 7×7 tokens that see 18 of 56 pixels each, and 32 more with each of the `blocks`.
+    """Face images in [0, 1] to 7×7 tokens that see 18 of 56 pixels each, and 32 more with each of
+    the `blocks`.
 
-    A token that sees the whole image may tell what lies anywhere; one that sees a patch can only tell what is there, so
-    attention to it is a place. Strided kernels have even sides, because odd ones would look half a token up and left
-    of their place. Brendel and Bethge, arXiv 1904.00760. Derived in lesson 07.
+    A token that sees the whole image may tell what lies anywhere; one that sees a patch can only
+    tell what is there, so attention to it is a place. Strided kernels have even sides, because odd
+    ones would look half a token up and left of their place. Brendel and Bethge, arXiv 1904.00760.
+    Derived in lesson 07.
     """
 
     def __init__(self, token_dim: int = 96, blocks: int = 0):
         super().__init__()
         self.token_dim = token_dim
         self.layers = nn.Sequential(
-            _convolution(3, 16, 4, stride=2), _convolution(16, 24, 3), _convolution(24, 48, 4, stride=2),
-            _convolution(48, 48, 1), _convolution(48, token_dim, 2, stride=2), _convolution(token_dim, token_dim, 1),
-            *(ResidualBlock(token_dim) for _ in range(blocks)))
+            _convolution(3, 16, 4, stride=2),
+            _convolution(16, 24, 3),
+            _convolution(24, 48, 4, stride=2),
+            _convolution(48, 48, 1),
+            _convolution(48, token_dim, 2, stride=2),
+            _convolution(token_dim, token_dim, 1),
+            *(ResidualBlock(token_dim) for _ in range(blocks)),
+        )
 
-    def tokens(self, images: Tensor, chunk: int | None = None) -> Float[Tensor, "batch 49 channels"]:
-        """One token per place, row by row, of images of any size; `chunk` at a time without gradients if given."""
+    def tokens(
+        self, images: Tensor, chunk: int | None = None
+    ) -> Float[Tensor, "batch 49 channels"]:
+        """One token per place, row by row, of images of any size; `chunk` at a time without
+        gradients if given.
+        """
         return in_chunks(self, self.forward, images, chunk)
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch 49 channels"]:
         check_images(images)
         if images.shape[-2:] != (56, 56):
             images = F.interpolate(images, (56, 56), mode="bilinear", antialias=True)
-        return to_tokens(self.layers((2 * images - 1).contiguous(memory_format=torch.channels_last)))
+        return to_tokens(
+            self.layers((2 * images - 1).contiguous(memory_format=torch.channels_last))
+        )
 
 
 class MixedTokenExtractor(TokenExtractor):
-    """The same tokens, which then hear each other in `layers` of self-attention, as in a vision transformer.
+    """The same tokens, which then hear each other in `layers` of self-attention, as in a vision
+    transformer.
 
-    After that a token may hold what was seen anywhere, and attention to it is a place no more. Derived in lesson 07.
+    After that a token may hold what was seen anywhere, and attention to it is a place no more.
+    Derived in lesson 07.
     """
 
     def __init__(self, token_dim: int = 96, layers: int = 2, heads: int = 4):
         super().__init__(token_dim)
         self.positions = nn.Parameter(0.02 * torch.randn(49, token_dim))
-        layer = nn.TransformerEncoderLayer(token_dim, heads, 2 * token_dim, dropout=0.0, activation="gelu",
-                                           batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            token_dim,
+            heads,
+            2 * token_dim,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
         self.mix = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch 49 channels"]:
@@ -87,7 +127,8 @@ class MixedTokenExtractor(TokenExtractor):
 class AttributeHead(nn.Module):
     """A linear classifier for each attribute, `attributes dim` in and one logit an attribute out.
 
-    Each has weights of its own: a shared `Linear(dim, 1)` would force all classifiers to be the same.
+    Each has weights of its own: a shared `Linear(dim, 1)` would force all classifiers to be the
+    same.
     """
 
     def __init__(self, attributes: int, dim: int):
@@ -96,11 +137,16 @@ class AttributeHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(attributes))
 
     def forward(self, heard: Float[Tensor, "batch attributes dim"]) -> Logits:
-        return einsum(heard, self.weight, "batch attributes dim, attributes dim -> batch attributes") + self.bias
+        return (
+            einsum(heard, self.weight, "batch attributes dim, attributes dim -> batch attributes")
+            + self.bias
+        )
 
 
 class CosineHead(AttributeHead):
-    """The same with cosines of angle for logits, between -1 and 1, where the margin of `LDAMLoss` means something."""
+    """The same with cosines of angle for logits, between -1 and 1, where the margin of `LDAMLoss`
+    means something.
+    """
 
     def forward(self, heard: Float[Tensor, "batch attributes dim"]) -> Logits:
         return F.cosine_similarity(heard, self.weight, dim=-1)
@@ -113,29 +159,46 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.query_norm = nn.LayerNorm(dim)
         self.attention = VisualizableCrossAttention(dim, dim, dim, heads)
-        self.feed_forward = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(),
-                                          nn.Linear(2 * dim, dim))
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
+        )
 
-    def forward(self, queries: Float[Tensor, "batch attributes dim"], keys: Float[Tensor, "batch tokens dim"],
-                values: Float[Tensor, "batch tokens dim"],
-                record: bool | None = None) -> Float[Tensor, "batch attributes dim"]:
+    def forward(
+        self,
+        queries: Float[Tensor, "batch attributes dim"],
+        keys: Float[Tensor, "batch tokens dim"],
+        values: Float[Tensor, "batch tokens dim"],
+        record: bool | None = None,
+    ) -> Float[Tensor, "batch attributes dim"]:
         queries = queries + self.attention(self.query_norm(queries), keys, values, record=record)
         return queries + self.feed_forward(queries)
 
 
 class AttributeDecoder(nn.Module):
-    """Image tokens to a logit for each attribute: a learnable query an attribute, cross-attention, a classifier each.
+    """Image tokens to a logit for each attribute: a learnable query an attribute, cross-attention,
+    a classifier each.
 
-    Queries do not attend to each other, as in Query2Label (arXiv 2107.10834) without its self-attention. Where tokens
-    see the whole image, nothing makes it look where the answer is: score its maps before reading them. `cosine` is
-    what `LDAMLoss` needs. Takes cached tokens, or is the second half of an `AttributeModel`. Derived in lesson 07.
+    Queries do not attend to each other, as in Query2Label (arXiv 2107.10834) without its
+    self-attention. Where tokens see the whole image, nothing makes it look where the answer is:
+    score its maps before reading them. `cosine` is what `LDAMLoss` needs. Takes cached tokens, or
+    is the second half of an `AttributeModel`. Derived in lesson 07.
     """
 
-    def __init__(self, token_dim: int = 2048, attributes: int = len(ATTRIBUTES), dim: int = 96, heads: int = 4,
-                 layers: int = 1, cosine: bool = False, tokens: int = 49):
+    def __init__(
+        self,
+        token_dim: int = 2048,
+        attributes: int = len(ATTRIBUTES),
+        dim: int = 96,
+        heads: int = 4,
+        layers: int = 1,
+        cosine: bool = False,
+        tokens: int = 49,
+    ):
         super().__init__()
         self.token_dim = token_dim
-        self.project = nn.Sequential(nn.LayerNorm(token_dim), nn.Linear(token_dim, dim), nn.LayerNorm(dim))
+        self.project = nn.Sequential(
+            nn.LayerNorm(token_dim), nn.Linear(token_dim, dim), nn.LayerNorm(dim)
+        )
         self.positions = nn.Parameter(0.02 * torch.randn(tokens, dim))
         self.queries = nn.Parameter(0.3 * torch.randn(attributes, dim))
         self.layers = nn.ModuleList(DecoderLayer(dim, heads) for _ in range(layers))
@@ -143,15 +206,20 @@ class AttributeDecoder(nn.Module):
         self.head = (CosineHead if cosine else AttributeHead)(attributes, dim)
 
     def forward(self, tokens: Tensor, record: bool | None = None) -> Logits:
-        """Logits from `batch tokens token_dim`; with `record`, `last_attn_weights` keeps where each query looked.
+        """Logits from `batch tokens token_dim`; with `record`, `last_attn_weights` keeps where each
+        query looked.
 
         Raises ValueError for tokens of another number or width than the decoder was built for.
         """
         values = self.project(self._checked(tokens))
         return self.decode(values + self.positions, values, record)
 
-    def decode(self, keys: Float[Tensor, "batch tokens dim"], values: Float[Tensor, "batch tokens dim"],
-               record: bool | None = None) -> Logits:
+    def decode(
+        self,
+        keys: Float[Tensor, "batch tokens dim"],
+        values: Float[Tensor, "batch tokens dim"],
+        record: bool | None = None,
+    ) -> Logits:
         """What the queries hear in the values where they look at the keys, as logits."""
         queries = self.queries.repeat(keys.shape[0], 1, 1)
         for layer in self.layers:
@@ -160,7 +228,9 @@ class AttributeDecoder(nn.Module):
 
     @property
     def last_attn_weights(self) -> Float[Tensor, "batch attributes tokens"] | None:
-        """Where each attribute's query looked in the last layer, the mean over heads; None unless it was recorded."""
+        """Where each attribute's query looked in the last layer, the mean over heads; None unless
+        it was recorded.
+        """
         weights = self.layers[-1].attention.last_attn_weights
         return None if weights is None else weights.mean(1)
 
@@ -171,58 +241,86 @@ class AttributeDecoder(nn.Module):
     def _checked(self, tokens: Tensor) -> Tensor:
         check_width("tokens", tokens, "token_dim", self.token_dim)
         if tokens.ndim != 3 or tokens.shape[1] != len(self.positions):
-            raise ValueError(f"tokens have the shape {tuple(tokens.shape)} and the decoder has positions for "
-                             f"{len(self.positions)} tokens an image; give batch tokens token_dim, or build it with "
-                             f"tokens={tokens.shape[-2]}")
+            raise ValueError(
+                f"tokens have the shape {tuple(tokens.shape)} and the decoder has positions for"
+                f" {len(self.positions)} tokens an image; give batch tokens token_dim, or build it"
+                f" with tokens={tokens.shape[-2]}"
+            )
         return tokens
 
 
 class PointingDecoder(AttributeDecoder):
-    """An `AttributeDecoder` built to point: keys know the surroundings, values only their own place.
+    """An `AttributeDecoder` built to point: keys know the surroundings, values only their own
+    place.
 
-    Two convolutional blocks over the grid of tokens make the keys, so a query can look for "the mouth, which is under
-    the nose"; what it then hears comes from that place alone. A classifier on every token teaches the values what to
-    say: while training, the decoder returns the logits and, for `TokenLoss`, those of the tokens together. Needs tokens
-    that see little, as `TokenExtractor()` makes them. Derived in lesson 07.
+    Two convolutional blocks over the grid of tokens make the keys, so a query can look for "the
+    mouth, which is under the nose"; what it then hears comes from that place alone. A classifier on
+    every token teaches the values what to say: while training, the decoder returns the logits and,
+    for `TokenLoss`, those of the tokens together. Needs tokens that see little, as
+    `TokenExtractor()` makes them. Derived in lesson 07.
     """
 
-    def __init__(self, token_dim: int = 96, attributes: int = len(ATTRIBUTES), dim: int = 96, heads: int = 4,
-                 layers: int = 1, cosine: bool = False, tokens: int = 49):
+    def __init__(
+        self,
+        token_dim: int = 96,
+        attributes: int = len(ATTRIBUTES),
+        dim: int = 96,
+        heads: int = 4,
+        layers: int = 1,
+        cosine: bool = False,
+        tokens: int = 49,
+    ):
         super().__init__(token_dim, attributes, dim, heads, layers, cosine, tokens)
         self.side = math.isqrt(tokens)
         if self.side**2 != tokens:
-            raise ValueError(f"{tokens} tokens are no square grid, and keys need one to know their surroundings; "
-                             f"choose a square number such as {self.side**2}")
+            raise ValueError(
+                f"{tokens} tokens are no square grid, and keys need one to know their surroundings;"
+                f" choose a square number such as {self.side**2}"
+            )
         self.context = nn.Sequential(ResidualBlock(dim), ResidualBlock(dim))
         self.key_norm = nn.LayerNorm(dim)
         self.token_classifier = nn.Linear(dim, attributes)
-        nn.init.constant_(self.token_classifier.bias, -2.0)     # most tokens hold nothing of most attributes
+        # most tokens hold nothing of most attributes
+        nn.init.constant_(self.token_classifier.bias, -2.0)
 
     def forward(self, tokens: Tensor, record: bool | None = None) -> Logits | tuple[Logits, Logits]:
-        """Logits from `batch tokens token_dim`; while training, a pair of these and the pooled logits of the tokens."""
+        """Logits from `batch tokens token_dim`; while training, a pair of these and the pooled
+        logits of the tokens.
+        """
         values = self.project(self._checked(tokens))
-        grid = rearrange(values, "batch (height width) dim -> batch dim height width", height=self.side)
+        grid = rearrange(
+            values, "batch (height width) dim -> batch dim height width", height=self.side
+        )
         keys = self.key_norm(to_tokens(self.context(grid))) + self.positions
         logits = self.decode(keys, values, record)
-        return (logits, pool_over_tokens(self.token_classifier(values))) if self.training else logits
+        return (
+            (logits, pool_over_tokens(self.token_classifier(values))) if self.training else logits
+        )
 
 
-def pool_over_tokens(logits: Float[Tensor, "batch tokens attributes"], sharpness: float = 2.0) -> Logits:
-    """One logit an image from those of its tokens, between their mean and their maximum: log-sum-exp.
+def pool_over_tokens(
+    logits: Float[Tensor, "batch tokens attributes"], sharpness: float = 2.0
+) -> Logits:
+    """One logit an image from those of its tokens, between their mean and their maximum:
+    log-sum-exp.
 
-    A few sure tokens are enough, and the gradient goes to them most. Pinheiro and Collobert, arXiv 1411.6228. Derived
-    in lesson 07.
+    A few sure tokens are enough, and the gradient goes to them most. Pinheiro and Collobert, arXiv
+    1411.6228. Derived in lesson 07.
     """
     return (torch.logsumexp(sharpness * logits, dim=1) - math.log(logits.shape[1])) / sharpness
 
 
 class AttributeModel(nn.Module):
-    """Face images to attributes: tokens of a backbone, then a decoder on them. Derived in lesson 07.
+    """Face images to attributes: tokens of a backbone, then a decoder on them. Derived in lesson
+    07.
 
-    `backbone` is a `StaticFeatureExtractor`, whose tokens see the whole image, or a `TokenExtractor`.
+    `backbone` is a `StaticFeatureExtractor`, whose tokens see the whole image, or a
+    `TokenExtractor`.
     """
 
-    def __init__(self, backbone: StaticFeatureExtractor | TokenExtractor, decoder: AttributeDecoder):
+    def __init__(
+        self, backbone: StaticFeatureExtractor | TokenExtractor, decoder: AttributeDecoder
+    ):
         super().__init__()
         self.backbone, self.decoder = backbone, decoder
 
@@ -230,13 +328,22 @@ class AttributeModel(nn.Module):
         """What the decoder makes of images `batch 3 height width` in [0, 1]."""
         return self.decoder(self.backbone.tokens(images), record)
 
-    def attention_maps(self, images: Tensor, chunk: int = 100) -> Float[Tensor, "batch attributes rows columns"]:
-        """Where each attribute's query looks, the mean over the last layer's heads, `chunk` images at a time."""
+    def attention_maps(
+        self, images: Tensor, chunk: int = 100
+    ) -> Float[Tensor, "batch attributes rows columns"]:
+        """Where each attribute's query looks, the mean over the last layer's heads, `chunk` images
+        at a time.
+        """
+
         def look(part: Tensor) -> Tensor:
             self(part, record=True)
             weights = self.decoder.last_attn_weights
-            return rearrange(weights, "batch attributes (rows columns) -> batch attributes rows columns",
-                             rows=math.isqrt(weights.shape[-1]))
+            return rearrange(
+                weights,
+                "batch attributes (rows columns) -> batch attributes rows columns",
+                rows=math.isqrt(weights.shape[-1]),
+            )
+
         return in_chunks(self, look, images, chunk)
 
     def example_inputs(self, batch: int = 1) -> tuple[Float[Tensor, "batch 3 112 112"]]:

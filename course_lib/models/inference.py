@@ -1,4 +1,6 @@
-"""Calling a model that somebody gives: where it is, in its precision, in evaluation mode, piece by piece."""
+"""Calling a model that somebody gives: where it is, in its precision, in evaluation mode, piece by
+piece.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,8 @@ __all__ = ["evaluating", "in_chunks", "to_model"]
 def to_model(model: nn.Module, *inputs: Any) -> tuple:
     """The inputs as the model takes them: every tensor on its device, and floats in its precision.
 
-    Tensors inside lists, tuples and dicts too; all else stays as it is. A model without parameters takes anything.
+    Tensors inside lists, tuples and dicts too; all else stays as it is. A model without parameters
+    takes anything.
     """
     parameters = list(model.parameters())
     if not parameters:
@@ -47,9 +50,11 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 def in_chunks(
     model: nn.Module, compute: Callable[[Tensor], Tensor], batch: Tensor, chunk: int | None
 ) -> Tensor:
-    """``compute(batch)``; with ``chunk`` so many items at a time, in evaluation mode and without gradients.
+    """`compute(batch)`; with `chunk` so many items at a time, in evaluation mode and without
+    gradients.
 
-    Each chunk is moved to the model's device, and the result is on the CPU: the batch may be a whole data set.
+    Each chunk is moved to the model's device, and the result is on the CPU: the batch may be a
+    whole data set.
     """
     if chunk is None:
         return compute(batch)

@@ -11,19 +11,34 @@ from .dynamic import DynamicFeatureExtractor
 from .inference import evaluating, to_model
 from .static import StaticFeatureExtractor
 
-__all__ = ["CompletePersonalityModel", "EndToEndPersonalityModel", "FeatureFusionModule", "PersonalityPredictionHead",
-           "ProjectedPersonalityModel", "TokenPersonalityModel", "attention_per_trait", "attention_times_gradient",
-           "batch_norm", "course_personality_model", "projections"]
+__all__ = [
+    "CompletePersonalityModel",
+    "EndToEndPersonalityModel",
+    "FeatureFusionModule",
+    "PersonalityPredictionHead",
+    "ProjectedPersonalityModel",
+    "TokenPersonalityModel",
+    "attention_per_trait",
+    "attention_times_gradient",
+    "batch_norm",
+    "course_personality_model",
+    "projections",
+]
 
 
-def batch_norm(vectors: Float[Tensor, "batch dim"], running_mean: Float[Tensor, " dim"],
-               running_variance: Float[Tensor, " dim"], training: bool,
-               ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " dim"], Float[Tensor, " dim"]]:
-    """What batch norm does before its scale and shift; returns the normalised vectors and the running statistics.
+def batch_norm(
+    vectors: Float[Tensor, "batch dim"],
+    running_mean: Float[Tensor, " dim"],
+    running_variance: Float[Tensor, " dim"],
+    training: bool,
+) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " dim"], Float[Tensor, " dim"]]:
+    """What batch norm does before its scale and shift; returns the normalised vectors and the
+    running statistics.
 
-    In training mode the batch is its own yardstick, and the running statistics move a tenth of the way towards it;
-    in evaluation mode the running statistics are the yardstick and stay. Raises ``ValueError`` for training on a
-    batch of one. Source: Ioffe & Szegedy, arXiv 1502.03167, algorithm 1. Derived in lesson 05.
+    In training mode the batch is its own yardstick, and the running statistics move a tenth of the
+    way towards it; in evaluation mode the running statistics are the yardstick and stay. Raises
+    `ValueError` for training on a batch of one. Source: Ioffe & Szegedy, arXiv 1502.03167,
+    algorithm 1. Derived in lesson 05.
     """
     mean, variance = running_mean, running_variance
     if training:
@@ -36,8 +51,10 @@ def batch_norm(vectors: Float[Tensor, "batch dim"], running_mean: Float[Tensor, 
 
 def _refuse_batch_of_one(vectors: Tensor) -> None:
     if len(vectors) == 1:
-        raise ValueError("a batch of 1 has no spread for batch norm to learn from; train on batches of at least 2 "
-                         "(drop_last=True in the loader), or call model.eval() to predict")
+        raise ValueError(
+            "a batch of 1 has no spread for batch norm to learn from; train on batches of at least"
+            " 2 (drop_last=True in the loader), or call model.eval() to predict"
+        )
 
 
 class FeatureFusionModule(nn.Module):
@@ -48,158 +65,226 @@ class FeatureFusionModule(nn.Module):
         self.norm = nn.BatchNorm1d(fusion_dim)
         self.dropout = nn.Dropout(dropout_rate)
 
-    def forward(self, fused: Float[Tensor, "batch fusion_dim"]) -> Float[Tensor, "batch fusion_dim"]:
-        """Raises ``ValueError`` for a batch of one in training mode."""
+    def forward(
+        self, fused: Float[Tensor, "batch fusion_dim"]
+    ) -> Float[Tensor, "batch fusion_dim"]:
+        """Raises `ValueError` for a batch of one in training mode."""
         if self.training:
             _refuse_batch_of_one(fused)
         return self.dropout(self.norm(fused))
 
 
 class PersonalityPredictionHead(nn.Module):
-    """Predict the five traits O C E A N from a fused vector: 64 hidden units, ReLU, a linear output."""
+    """Predict the five traits O C E A N from a fused vector: 64 hidden units, ReLU, a linear
+    output.
+    """
 
     def __init__(self, fusion_dim: int = 128, hidden_dim: int = 64, traits: int = 5):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(fusion_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, traits))
+        self.layers = nn.Sequential(
+            nn.Linear(fusion_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, traits)
+        )
 
     def forward(self, fused: Float[Tensor, "batch fusion_dim"]) -> Float[Tensor, "batch traits"]:
         return self.layers(fused)
 
 
 class CompletePersonalityModel(nn.Module):
-    """Two feature vectors to five traits: one-key cross-attention, fusion, head (371,717 values by default).
+    """Two feature vectors to five traits: one-key cross-attention, fusion, head (371,717 values by
+    default).
 
     Of those, 371,461 are trained; 256 are batch norm's running statistics. Derived in lesson 05.
     """
 
     reads_tokens = False
 
-    def __init__(self, static_dim: int = 512, dynamic_dim: int = 256, fusion_dim: int = 128, num_heads: int = 4,
-                 dropout_rate: float = 0.3):
+    def __init__(
+        self,
+        static_dim: int = 512,
+        dynamic_dim: int = 256,
+        fusion_dim: int = 128,
+        num_heads: int = 4,
+        dropout_rate: float = 0.3,
+    ):
         super().__init__()
         self.static_dim, self.dynamic_dim = static_dim, dynamic_dim
         self.cross_attention = CrossAttention(static_dim, dynamic_dim, fusion_dim, num_heads)
         self.fusion = FeatureFusionModule(fusion_dim, dropout_rate)
         self.head = PersonalityPredictionHead(fusion_dim)
 
-    def forward(self, static: Float[Tensor, "batch static_dim"],
-                dynamic: Float[Tensor, "batch dynamic_dim"]) -> Float[Tensor, "batch traits"]:
+    def forward(
+        self, static: Float[Tensor, "batch static_dim"], dynamic: Float[Tensor, "batch dynamic_dim"]
+    ) -> Float[Tensor, "batch traits"]:
         return self.head(self.fusion(self.cross_attention(static, dynamic)))
 
-    def example_inputs(self, batch: int = 8) -> tuple[Float[Tensor, "batch static_dim"],
-                                                      Float[Tensor, "batch dynamic_dim"]]:
+    def example_inputs(
+        self, batch: int = 8
+    ) -> tuple[Float[Tensor, "batch static_dim"], Float[Tensor, "batch dynamic_dim"]]:
         """Blank inputs of the shapes that the model takes, to measure it with."""
         weight = self.head.layers[0].weight
         return weight.new_zeros(batch, self.static_dim), weight.new_zeros(batch, self.dynamic_dim)
 
 
 class TokenPersonalityModel(nn.Module):
-    """Face tokens and motion tokens to five traits: token cross-attention, fusion, head. Derived in lesson 05."""
+    """Face tokens and motion tokens to five traits: token cross-attention, fusion, head. Derived in
+    lesson 05.
+    """
 
     reads_tokens = True
 
-    def __init__(self, static_dim: int = 2048, dynamic_dim: int = 1024, fusion_dim: int = 128, num_heads: int = 4,
-                 dropout_rate: float = 0.3):
+    def __init__(
+        self,
+        static_dim: int = 2048,
+        dynamic_dim: int = 1024,
+        fusion_dim: int = 128,
+        num_heads: int = 4,
+        dropout_rate: float = 0.3,
+    ):
         super().__init__()
         self.static_dim, self.dynamic_dim = static_dim, dynamic_dim
         self.cross_attention = TokenCrossAttention(static_dim, dynamic_dim, fusion_dim, num_heads)
         self.fusion = FeatureFusionModule(fusion_dim, dropout_rate)
         self.head = PersonalityPredictionHead(fusion_dim)
 
-    def forward(self, face_tokens: Float[Tensor, "batch queries static_dim"],
-                motion_tokens: Float[Tensor, "batch keys dynamic_dim"]) -> Float[Tensor, "batch traits"]:
+    def forward(
+        self,
+        face_tokens: Float[Tensor, "batch queries static_dim"],
+        motion_tokens: Float[Tensor, "batch keys dynamic_dim"],
+    ) -> Float[Tensor, "batch traits"]:
         return self.head(self.fusion(self.cross_attention(face_tokens, motion_tokens)))
 
-    def example_inputs(self, batch: int = 8) -> tuple[Float[Tensor, "batch 49 static_dim"],
-                                                      Float[Tensor, "batch 8 dynamic_dim"]]:
-        """Blank inputs of the shapes that the extractors give for clips of 32 frames, to measure the model with."""
+    def example_inputs(
+        self, batch: int = 8
+    ) -> tuple[Float[Tensor, "batch 49 static_dim"], Float[Tensor, "batch 8 dynamic_dim"]]:
+        """Blank inputs of the shapes that the extractors give for clips of 32 frames, to measure
+        the model with.
+        """
         weight = self.head.layers[0].weight
-        return weight.new_zeros(batch, 49, self.static_dim), weight.new_zeros(batch, 8, self.dynamic_dim)
+        return weight.new_zeros(batch, 49, self.static_dim), weight.new_zeros(
+            batch, 8, self.dynamic_dim
+        )
 
 
-def projections(model: CompletePersonalityModel | TokenPersonalityModel, static_dim: int, dynamic_dim: int,
-                ) -> tuple[nn.Linear, nn.Linear]:
-    """One linear layer for each stream, from features of these widths to what the model takes. Derived in lesson 05."""
+def projections(
+    model: CompletePersonalityModel | TokenPersonalityModel,
+    static_dim: int,
+    dynamic_dim: int,
+) -> tuple[nn.Linear, nn.Linear]:
+    """One linear layer for each stream, from features of these widths to what the model takes.
+    Derived in lesson 05.
+    """
     return nn.Linear(static_dim, model.static_dim), nn.Linear(dynamic_dim, model.dynamic_dim)
 
 
 class ProjectedPersonalityModel(nn.Module):
-    """A model behind its ``projections``, so that features of other widths fit. Derived in lesson 05."""
+    """A model behind its `projections`, so that features of other widths fit. Derived in lesson 05."""
 
-    def __init__(self, model: CompletePersonalityModel | TokenPersonalityModel, static_dim: int, dynamic_dim: int):
+    def __init__(
+        self,
+        model: CompletePersonalityModel | TokenPersonalityModel,
+        static_dim: int,
+        dynamic_dim: int,
+    ):
         super().__init__()
         self.reads_tokens = model.reads_tokens
         self.project_static, self.project_dynamic = projections(model, static_dim, dynamic_dim)
         self.model = model
 
-    def forward(self, static: Float[Tensor, "batch *tokens static_dim"],
-                dynamic: Float[Tensor, "batch *moments dynamic_dim"]) -> Float[Tensor, "batch traits"]:
+    def forward(
+        self,
+        static: Float[Tensor, "batch *tokens static_dim"],
+        dynamic: Float[Tensor, "batch *moments dynamic_dim"],
+    ) -> Float[Tensor, "batch traits"]:
         return self.model(self.project_static(static), self.project_dynamic(dynamic))
 
 
 class EndToEndPersonalityModel(nn.Module):
-    """A face image and optical flow to five traits: both extractors, then a model on their tokens or vectors.
+    """A face image and optical flow to five traits: both extractors, then a model on their tokens
+    or vectors.
 
     Derived in lesson 05.
     """
 
-    def __init__(self, static: StaticFeatureExtractor, dynamic: DynamicFeatureExtractor,
-                 model: CompletePersonalityModel | TokenPersonalityModel | ProjectedPersonalityModel):
+    def __init__(
+        self,
+        static: StaticFeatureExtractor,
+        dynamic: DynamicFeatureExtractor,
+        model: CompletePersonalityModel | TokenPersonalityModel | ProjectedPersonalityModel,
+    ):
         super().__init__()
         self.static, self.dynamic, self.model = static, dynamic, model
 
     def forward(self, face: Tensor, flow: Tensor) -> Float[Tensor, "batch traits"]:
-        """``face`` is ``batch 3 height width`` in [0, 1], ``flow`` ``batch frames height width 2`` in pixels."""
+        """`face` is `batch 3 height width` in [0, 1], `flow` `batch frames height width 2` in
+        pixels.
+        """
         if self.model.reads_tokens:
             return self.model(self.static.tokens(face), self.dynamic.tokens(flow))
         return self.model(self.static(face), self.dynamic(flow))
 
-    def example_inputs(self, batch: int = 1) -> tuple[Float[Tensor, "batch 3 112 112"],
-                                                      Float[Tensor, "batch 32 112 112 2"]]:
+    def example_inputs(
+        self, batch: int = 1
+    ) -> tuple[Float[Tensor, "batch 3 112 112"], Float[Tensor, "batch 32 112 112 2"]]:
         """A blank face and a still clip of 32 frames, to measure the model with."""
         weight = next(self.parameters())
         return weight.new_zeros(batch, 3, 112, 112), weight.new_zeros(batch, 32, 112, 112, 2)
 
 
-def course_personality_model(static: StaticFeatureExtractor, dynamic: DynamicFeatureExtractor) -> TokenPersonalityModel:
+def course_personality_model(
+    static: StaticFeatureExtractor, dynamic: DynamicFeatureExtractor
+) -> TokenPersonalityModel:
     """The shipped model, in evaluation mode, for these extractors.
 
-    Raises ``ValueError`` if they are not the ones whose tokens it was trained on. Used in lesson 00.
+    Raises `ValueError` if they are not the ones whose tokens it was trained on. Used in lesson 00.
     """
     kept = read_weights("course", "weights/personality.safetensors")
     for name, extractor in (("static", static), ("dynamic", dynamic)):
         if extractor.hash != kept.metadata[name]:
-            raise ValueError(f"the shipped personality model knows the tokens of another {name} extractor; build it "
-                             "with weights='course', or train a model on these tokens")
+            raise ValueError(
+                f"the shipped personality model knows the tokens of another {name} extractor; build"
+                " it with weights='course', or train a model on these tokens"
+            )
     model = TokenPersonalityModel()
     fill(model, kept.tensors, "the course's personality model")
     return model.eval()
 
 
-def attention_times_gradient(weights: Float[Tensor, "batch heads queries keys"],
-                             gradient: Float[Tensor, "traits batch heads queries dim"],
-                             value: Float[Tensor, "batch heads keys dim"],
-                             ) -> Float[Tensor, "batch traits queries keys"]:
-    """Weights × their gradient, averaged over heads; ``gradient`` is each trait's, with respect to what was heard.
+def attention_times_gradient(
+    weights: Float[Tensor, "batch heads queries keys"],
+    gradient: Float[Tensor, "traits batch heads queries dim"],
+    value: Float[Tensor, "batch heads keys dim"],
+) -> Float[Tensor, "batch traits queries keys"]:
+    """Weights × their gradient, averaged over heads; `gradient` is each trait's, with respect to
+    what was heard.
 
-    heard = weights @ value, so the gradient of the weights is that of what was heard, times value transposed.
-    Source: Chefer et al., arXiv 2103.15679, equation 5, without its rectifier. Derived in lesson 05.
+    heard = weights @ value, so the gradient of the weights is that of what was heard, times value
+    transposed. Source: Chefer et al., arXiv 2103.15679, equation 5, without its rectifier. Derived
+    in lesson 05.
     """
     weights_gradient = gradient @ value.transpose(-2, -1)
     return (weights * weights_gradient).mean(dim=2).transpose(0, 1)
 
 
-def attention_per_trait(model: TokenPersonalityModel, face_tokens: Float[Tensor, "batch queries static_dim"],
-                        motion_tokens: Float[Tensor, "batch keys dynamic_dim"],
-                        ) -> Float[Tensor, "batch traits queries keys"]:
-    """Attention × gradient of each trait, averaged over heads: positive where listening raises the prediction.
+def attention_per_trait(
+    model: TokenPersonalityModel,
+    face_tokens: Float[Tensor, "batch queries static_dim"],
+    motion_tokens: Float[Tensor, "batch keys dynamic_dim"],
+) -> Float[Tensor, "batch traits queries keys"]:
+    """Attention × gradient of each trait, averaged over heads: positive where listening raises the
+    prediction.
 
     In evaluation mode, because in training mode batch norm mixes the clips. Derived in lesson 05.
     """
     face_tokens, motion_tokens = to_model(model, face_tokens, motion_tokens)
     attention, seen = model.cross_attention.attention, {}
-    hooks = [attention.to_value.register_forward_hook(lambda _, inputs, output: seen.update(value=output.detach())),
-             attention.to_output.register_forward_pre_hook(lambda _, inputs: seen.update(heard=inputs[0]))]
+    hooks = [
+        attention.to_value.register_forward_hook(
+            lambda _, inputs, output: seen.update(value=output.detach())
+        ),
+        attention.to_output.register_forward_pre_hook(
+            lambda _, inputs: seen.update(heard=inputs[0])
+        ),
+    ]
     record, attention.record = attention.record, True
     try:
         with evaluating(model), torch.enable_grad():
@@ -208,7 +293,11 @@ def attention_per_trait(model: TokenPersonalityModel, face_tokens: Float[Tensor,
         attention.record = record
         for hook in hooks:
             hook.remove()
-    gradient, = torch.autograd.grad(traits, seen["heard"], torch.eye(len(traits)).to(traits), is_grads_batched=True)
-    gradient, value = (rearrange(x, "... tokens (heads dim) -> ... heads tokens dim", heads=attention.heads)
-                       for x in (gradient, seen["value"]))
+    (gradient,) = torch.autograd.grad(
+        traits, seen["heard"], torch.eye(len(traits)).to(traits), is_grads_batched=True
+    )
+    gradient, value = (
+        rearrange(x, "... tokens (heads dim) -> ... heads tokens dim", heads=attention.heads)
+        for x in (gradient, seen["value"])
+    )
     return attention_times_gradient(attention.last_attn_weights, gradient, value).cpu()

@@ -1,6 +1,14 @@
 """Training: the loop, what happens around it, losses, scores, and models on disk."""
 
-from .callbacks import ClipGradients, EarlyStopping, MetricLog, Plateau, Progress, Timing, WarmupCosine
+from .callbacks import (
+    ClipGradients,
+    EarlyStopping,
+    MetricLog,
+    Plateau,
+    Progress,
+    Timing,
+    WarmupCosine,
+)
 from .checkpoints import Checkpoints, ModelSerializer
 from .evaluation import evaluate
 from .fit import fit

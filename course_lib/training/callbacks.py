@@ -1,4 +1,5 @@
-"""What happens around the training loop: schedules, stopping, checkpoints, logs. Each is a few lines; write your own.
+"""What happens around the training loop: schedules, stopping, checkpoints, logs. Each is a few
+lines; write your own.
 
 A callback is any object with methods named as in `Run`. Derived in lesson 06.
 """
@@ -17,14 +18,27 @@ from tqdm import tqdm
 from .. import files, runtime
 from .fit import Run
 
-__all__ = ["ClipGradients", "EarlyStopping", "MetricLog", "Plateau", "Progress", "Timing", "WarmupCosine", "Watch",
-           "cosine_factor", "epochs_since_best", "read_log"]
+__all__ = [
+    "ClipGradients",
+    "EarlyStopping",
+    "MetricLog",
+    "Plateau",
+    "Progress",
+    "Timing",
+    "WarmupCosine",
+    "Watch",
+    "cosine_factor",
+    "epochs_since_best",
+    "read_log",
+]
 
 
 def cosine_factor(step: int, total_steps: int, warmup: float = 0.1) -> float:
-    """The learning rate of `step` as a share of the largest: up in a line, then down along half a cosine.
+    """The learning rate of `step` as a share of the largest: up in a line, then down along half a
+    cosine.
 
-    Loshchilov and Hutter, arXiv 1608.03983, with the linear warm-up of Goyal et al., arXiv 1706.02677.
+    Loshchilov and Hutter, arXiv 1608.03983, with the linear warm-up of Goyal et al., arXiv
+    1706.02677.
     """
     rising = max(1, round(warmup * total_steps))
     if step < rising:
@@ -33,7 +47,9 @@ def cosine_factor(step: int, total_steps: int, warmup: float = 0.1) -> float:
 
 
 def epochs_since_best(losses: Sequence[float]) -> int:
-    """How many epochs have passed since the lowest loss; an equal one, or NaN, is no improvement. Used in lesson 06."""
+    """How many epochs have passed since the lowest loss; an equal one, or NaN, is no improvement.
+    Used in lesson 06.
+    """
     best, waited = math.inf, 0
     for loss in losses:
         best, waited = (loss, 0) if loss < best else (best, waited + 1)
@@ -49,11 +65,15 @@ class WarmupCosine:
     def batch_ready(self, run: Run) -> None:
         for group in run.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-            group["lr"] = group["initial_lr"] * cosine_factor(run.step, run.total_steps, self.warmup)
+            group["lr"] = group["initial_lr"] * cosine_factor(
+                run.step, run.total_steps, self.warmup
+            )
 
 
 class Watch:
-    """Remembers the best value of a metric (lower is better unless told) and for how many epochs none beat it."""
+    """Remembers the best value of a metric (lower is better unless told) and for how many epochs
+    none beat it.
+    """
 
     def __init__(self, metric: str = "valid_loss", higher_is_better: bool = False):
         self.metric, self.sign = metric, -1 if higher_is_better else 1
@@ -61,7 +81,9 @@ class Watch:
 
     def improved(self, run: Run) -> bool:
         if self.metric not in run.log:
-            raise ValueError(f"no metric {self.metric!r} in the log; choose one of {', '.join(run.log)}")
+            raise ValueError(
+                f"no metric {self.metric!r} in the log; choose one of {', '.join(run.log)}"
+            )
         value = self.sign * run.log[self.metric]
         better = value < self.best
         self.best, self.waited = (value, 0) if better else (self.best, self.waited + 1)
@@ -77,7 +99,9 @@ class Watch:
 class EarlyStopping(Watch):
     """End the run when the metric has not improved for `patience` epochs."""
 
-    def __init__(self, patience: int = 10, metric: str = "valid_loss", higher_is_better: bool = False):
+    def __init__(
+        self, patience: int = 10, metric: str = "valid_loss", higher_is_better: bool = False
+    ):
         super().__init__(metric, higher_is_better)
         self.patience = patience
 
@@ -87,10 +111,17 @@ class EarlyStopping(Watch):
 
 
 class Plateau(Watch):
-    """Multiply the learning rate by `factor` each time the metric has not improved for `patience` epochs."""
+    """Multiply the learning rate by `factor` each time the metric has not improved for `patience`
+    epochs.
+    """
 
-    def __init__(self, factor: float = 0.5, patience: int = 3, metric: str = "valid_loss",
-                 higher_is_better: bool = False):
+    def __init__(
+        self,
+        factor: float = 0.5,
+        patience: int = 3,
+        metric: str = "valid_loss",
+        higher_is_better: bool = False,
+    ):
         super().__init__(metric, higher_is_better)
         self.factor, self.patience = factor, patience
 
@@ -102,13 +133,17 @@ class Plateau(Watch):
 
 
 class ClipGradients:
-    """Shorten the gradient of all parameters together to at most `norm`, and log how long it was before."""
+    """Shorten the gradient of all parameters together to at most `norm`, and log how long it was
+    before.
+    """
 
     def __init__(self, norm: float = 1.0):
         self.norm, self.lengths = norm, []
 
     def after_backward(self, run: Run) -> None:
-        self.lengths.append(float(run.accelerator.clip_grad_norm_(run.model.parameters(), self.norm)))
+        self.lengths.append(
+            float(run.accelerator.clip_grad_norm_(run.model.parameters(), self.norm))
+        )
 
     def after_epoch(self, run: Run) -> None:
         if self.lengths:
@@ -123,17 +158,19 @@ class ClipGradients:
 
 
 class Timing:
-    """Where the time goes: seconds of each epoch spent on data, forward, backward, step, validation and callbacks.
+    """Where the time goes: seconds of each epoch spent on data, forward, backward, step, validation
+    and callbacks.
 
-    The seconds under `callbacks` (checkpoints, say) are those since the epoch before; put `Timing` first in the list,
-    so that theirs are not counted as validation. `analysis.time_report` reads the log.
+    The seconds under `callbacks` (checkpoints, say) are those since the epoch before; put `Timing`
+    first in the list, so that theirs are not counted as validation. `analysis.time_report` reads
+    the log.
     """
 
     def __init__(self):
         self.seconds, self.batches, self.last = defaultdict(float), 0, time.perf_counter()
 
     def _mark(self, name: str) -> None:
-        runtime.synchronize()                           # a GPU works behind Python's back
+        runtime.synchronize()  # a GPU works behind Python's back
         now = time.perf_counter()
         self.seconds[name] += now - self.last
         self.last = now
@@ -160,8 +197,10 @@ class Timing:
     def after_epoch(self, run: Run) -> None:
         self._mark("validation")
         run.log |= {f"seconds_{name}": round(spent, 4) for name, spent in self.seconds.items()} | {
-            "batches": self.batches, "gpu": int(run.accelerator.device.type != "cpu"),
-            "mixed_precision": int(run.accelerator.mixed_precision != "no")}
+            "batches": self.batches,
+            "gpu": int(run.accelerator.device.type != "cpu"),
+            "mixed_precision": int(run.accelerator.mixed_precision != "no"),
+        }
         self.seconds.clear()
         self.batches = 0
 
@@ -173,7 +212,7 @@ class MetricLog:
         self.path, self.rows, self.tensorboard = Path(folder) / "log.csv", [], tensorboard
 
     def after_epoch(self, run: Run) -> None:
-        self.rows.append(run.log)                       # itself, not a copy: later callbacks still add to it
+        self.rows.append(run.log)  # itself, not a copy: later callbacks still add to it
 
     def save(self, run: Run) -> None:
         if run.batch or not run.accelerator.is_main_process:
@@ -205,10 +244,15 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
     """
     path = Path(path) / "log.csv" if Path(path).is_dir() else Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no log {path}; give the folder of a run that had MetricLog among its callbacks and "
-                                "completed an epoch")
+        raise FileNotFoundError(
+            f"no log {path}; give the folder of a run that had MetricLog among its callbacks and "
+            "completed an epoch"
+        )
     with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        return [
+            {name: float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
 
 
 class Progress:
@@ -218,12 +262,20 @@ class Progress:
         self.bar: tqdm | None = None
 
     def before_epoch(self, run: Run) -> None:
-        if self.bar is None:                            # not at the start: a checkpoint may still move the run on
-            self.bar = tqdm(total=run.epochs, initial=run.epoch, unit="epoch", mininterval=1,
-                            disable=not run.accelerator.is_main_process)
+        if self.bar is None:  # not at the start: a checkpoint may still move the run on
+            self.bar = tqdm(
+                total=run.epochs,
+                initial=run.epoch,
+                unit="epoch",
+                mininterval=1,
+                disable=not run.accelerator.is_main_process,
+            )
 
     def after_epoch(self, run: Run) -> None:
-        self.bar.set_postfix({name: f"{value:.4f}" for name, value in run.log.items() if "loss" in name}, refresh=False)
+        self.bar.set_postfix(
+            {name: f"{value:.4f}" for name, value in run.log.items() if "loss" in name},
+            refresh=False,
+        )
         self.bar.update()
 
     def finish(self, run: Run) -> None:

@@ -1,4 +1,6 @@
-"""How good predicted traits are and how sure that is: intervals over speakers, paired comparisons, leaks."""
+"""How good predicted traits are and how sure that is: intervals over speakers, paired comparisons,
+leaks.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -13,16 +15,29 @@ from ..models.inference import evaluating, to_model
 from ..shapes import Float, Int
 from .metrics import _pair
 
-__all__ = ["SCORES", "Evaluation", "Scores", "compare_answers", "evaluate", "leak_report", "leaked_share",
-           "resample_speakers", "score_table", "score_traits"]
+__all__ = [
+    "SCORES",
+    "Evaluation",
+    "Scores",
+    "compare_answers",
+    "evaluate",
+    "leak_report",
+    "leaked_share",
+    "resample_speakers",
+    "score_table",
+    "score_traits",
+]
 
-SCORES = ("1 - MAE", "CCC", "Pearson", "R²", "spread")  # the last: deviation of predictions over that of labels
+# the last: deviation of predictions over that of labels
+SCORES = ("1 - MAE", "CCC", "Pearson", "R²", "spread")
 RESAMPLES = 2_000
-Speakers = Sequence | Tensor | np.ndarray | None        # numbers or names, one for each item
+Speakers = Sequence | Tensor | np.ndarray | None  # numbers or names, one for each item
 
 
 class Scores(NamedTuple):
-    """Each of ``SCORES`` for every trait and, in the last column, their mean; and the same on resampled speakers."""
+    """Each of `SCORES` for every trait and, in the last column, their mean; and the same on
+    resampled speakers.
+    """
 
     value: Float[Tensor, "scores columns"]
     resampled: Float[Tensor, "resamples scores columns"]
@@ -34,8 +49,10 @@ class Scores(NamedTuple):
         return self.resampled.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
 
     def table(self, names: Sequence[str]) -> str:
-        """A row for every trait (``names``) and one for their mean, a column for every score."""
-        return _table({name: self.row(column) for column, name in enumerate([*names, "mean"])}, self.note)
+        """A row for every trait (`names`) and one for their mean, a column for every score."""
+        return _table(
+            {name: self.row(column) for column, name in enumerate([*names, "mean"])}, self.note
+        )
 
     def row(self, column: int) -> list[str]:
         """The scores of one trait, or with -1 of their mean, as text."""
@@ -43,71 +60,113 @@ class Scores(NamedTuple):
         return [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in ends.T]
 
 
-def score_traits(prediction: Tensor, target: Tensor, speakers: Speakers = None, seed: int = 0) -> Scores:
-    """Score ``prediction`` (``batch traits``) with intervals that know that clips of one speaker are alike.
+def score_traits(
+    prediction: Tensor, target: Tensor, speakers: Speakers = None, seed: int = 0
+) -> Scores:
+    """Score `prediction` (`batch traits`) with intervals that know that clips of one speaker are
+    alike.
 
-    The bootstrap draws speakers with replacement, each with all its clips. A constant (spread under 1e-7) has a CCC
-    and a Pearson of 0. Raises ``ValueError`` for shapes that differ, NaN, or fewer than two speakers.
-    Field and Welsh, "Bootstrapping clustered data" (2007). Derived in lesson 06.
+    The bootstrap draws speakers with replacement, each with all its clips. A constant (spread under
+    1e-7) has a CCC and a Pearson of 0. Raises `ValueError` for shapes that differ, NaN, or fewer
+    than two speakers. Field and Welsh, "Bootstrapping clustered data" (2007). Derived in lesson 06.
     """
     _pair(prediction, target)
     note = ""
     if _unknown(speakers):
         speakers = range(len(target))
-        note = "no speaker ids: each clip counts as a speaker of its own, so the intervals are too narrow"
+        note = (
+            "no speaker ids: each clip counts as a speaker of its own, so the intervals are too"
+            " narrow"
+        )
     names, who = np.unique(np.asarray(speakers), return_inverse=True)
     if len(who) != len(target) or len(names) < 2:
-        raise ValueError(f"there are {len(who)} speaker ids, {len(names)} of them different, for {len(target)} items; "
-                         "an interval needs one id for each item and at least 2 speakers")
+        raise ValueError(
+            f"there are {len(who)} speaker ids, {len(names)} of them different, for {len(target)}"
+            " items; an interval needs one id for each item and at least 2 speakers"
+        )
     # Every score follows from seven sums over the clips, and the sums of any speakers from those of each.
-    p, t = (values.detach().cpu().double() - target.mean().item() for values in (prediction, target))
+    p, t = (
+        values.detach().cpu().double() - target.mean().item() for values in (prediction, target)
+    )
     terms = torch.stack([torch.ones_like(p), p, t, p * p, t * t, p * t, (p - t).abs()], dim=1)
-    sums = torch.zeros(len(names), *terms.shape[1:]).double().index_add(0, torch.from_numpy(who), terms)
-    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
-    resampled = einsum(torch.from_numpy(times).double(), sums,
-                       "resamples speakers, speakers sums traits -> resamples sums traits")
+    sums = (
+        torch.zeros(len(names), *terms.shape[1:])
+        .double()
+        .index_add(0, torch.from_numpy(who), terms)
+    )
+    times = np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), RESAMPLES
+    )
+    resampled = einsum(
+        torch.from_numpy(times).double(),
+        sums,
+        "resamples speakers, speakers sums traits -> resamples sums traits",
+    )
     return Scores(_from_sums(sums.sum(dim=0)), _from_sums(resampled), note)
 
 
 def resample_speakers(speakers: Speakers, rng: np.random.Generator) -> Int[np.ndarray, " items"]:
-    """Indices of a bootstrap sample: as many speakers as there are, drawn with replacement, each with all their clips.
+    """Indices of a bootstrap sample: as many speakers as there are, drawn with replacement, each
+    with all their clips.
 
-    Clips of one speaker are alike, so drawing clips would make an interval too narrow. ``score_traits`` does this for
-    all its samples at once. Source: Field & Welsh (2007). Derived in lesson 06.
+    Clips of one speaker are alike, so drawing clips would make an interval too narrow.
+    `score_traits` does this for all its samples at once. Source: Field & Welsh (2007). Derived in
+    lesson 06.
     """
     names, who = np.unique(np.asarray(speakers), return_inverse=True)
-    return np.concatenate([np.flatnonzero(who == drawn) for drawn in rng.integers(len(names), size=len(names))])
+    return np.concatenate(
+        [np.flatnonzero(who == drawn) for drawn in rng.integers(len(names), size=len(names))]
+    )
 
 
-def _from_sums(sums: Float[Tensor, "*resamples 7 traits"]) -> Float[Tensor, "*resamples scores columns"]:
+def _from_sums(
+    sums: Float[Tensor, "*resamples 7 traits"],
+) -> Float[Tensor, "*resamples scores columns"]:
     count, *totals = sums.unbind(dim=-2)
     p, t, pp, tt, pt, error = (total / count for total in totals)
-    variance, label_variance, covariance = (pp - p * p).clamp(min=0), (tt - t * t).clamp(min=0), pt - p * t
+    variance, label_variance, covariance = (
+        (pp - p * p).clamp(min=0),
+        (tt - t * t).clamp(min=0),
+        pt - p * t,
+    )
     labels_vary = label_variance > 1e-14
     both_vary = labels_vary & (variance > 1e-14)
-    scores = torch.stack([
-        1 - error,
-        (2 * covariance / (variance + label_variance + (p - t).square())).where(both_vary, 0),
-        (covariance / (variance * label_variance).sqrt()).where(both_vary, 0),
-        (1 - (pp - 2 * pt + tt) / label_variance).where(labels_vary, 0),
-        (variance / label_variance).sqrt().where(both_vary, 0)], dim=-2)
+    scores = torch.stack(
+        [
+            1 - error,
+            (2 * covariance / (variance + label_variance + (p - t).square())).where(both_vary, 0),
+            (covariance / (variance * label_variance).sqrt()).where(both_vary, 0),
+            (1 - (pp - 2 * pt + tt) / label_variance).where(labels_vary, 0),
+            (variance / label_variance).sqrt().where(both_vary, 0),
+        ],
+        dim=-2,
+    )
     return torch.cat([scores, scores.mean(dim=-1, keepdim=True)], dim=-1)
 
 
-def compare_answers(prediction: Tensor, other: Tensor, target: Tensor, speakers: Speakers = None) -> Scores:
-    """How much better ``prediction`` is than ``other``: differences of their scores on the same items, paired.
+def compare_answers(
+    prediction: Tensor, other: Tensor, target: Tensor, speakers: Speakers = None
+) -> Scores:
+    """How much better `prediction` is than `other`: differences of their scores on the same items,
+    paired.
 
-    Both meet the same resampled speakers, so what is hard for both cancels; an interval that leaves out 0 is a
-    difference. Raises what ``score_traits`` raises. Derived in lesson 06.
+    Both meet the same resampled speakers, so what is hard for both cancels; an interval that leaves
+    out 0 is a difference. Raises what `score_traits` raises. Derived in lesson 06.
     """
     ours, theirs = (score_traits(answer, target, speakers) for answer in (prediction, other))
     return Scores(ours.value - theirs.value, ours.resampled - theirs.resampled, ours.note)
 
 
 def score_table(answers: Mapping[str, Tensor], target: Tensor, speakers: Speakers = None) -> str:
-    """Several answers to the same items (floor, model, ceiling) side by side: means over traits. Used in lesson 06."""
-    scored = {name: score_traits(prediction, target, speakers) for name, prediction in answers.items()}
-    return _table({name: scores.row(-1) for name, scores in scored.items()}, next(iter(scored.values())).note)
+    """Several answers to the same items (floor, model, ceiling) side by side: means over traits.
+    Used in lesson 06.
+    """
+    scored = {
+        name: score_traits(prediction, target, speakers) for name, prediction in answers.items()
+    }
+    return _table(
+        {name: scores.row(-1) for name, scores in scored.items()}, next(iter(scored.values())).note
+    )
 
 
 def _table(rows: Mapping[str, list[str]], note: str) -> str:
@@ -119,22 +178,33 @@ def _table(rows: Mapping[str, list[str]], note: str) -> str:
 
 
 def leaked_share(train_speakers: Sequence | Tensor, test_speakers: Sequence | Tensor) -> float:
-    """The share of test items whose speaker is in the training set too; an honest split has 0. Derived in lesson 06."""
+    """The share of test items whose speaker is in the training set too; an honest split has 0.
+    Derived in lesson 06.
+    """
     return float(np.isin(np.asarray(test_speakers), np.asarray(train_speakers)).mean())
 
 
 def leak_report(train_speakers: Speakers, test_speakers: Speakers) -> str:
-    """One sentence about a split: clean, leaking, or, where a speaker id is missing, unknown. Used in lesson 06."""
+    """One sentence about a split: clean, leaking, or, where a speaker id is missing, unknown. Used
+    in lesson 06.
+    """
     if _unknown(train_speakers) or _unknown(test_speakers):
-        return "speaker ids are missing: a split by clip leaks, and nobody can tell whether this one does"
+        return (
+            "speaker ids are missing: a split by clip leaks, and nobody can tell whether this one"
+            " does"
+        )
     if share := leaked_share(train_speakers, test_speakers):
-        return (f"{share:.0%} of the test items are by speakers of the training set: recognising them is enough to "
-                "score, so split by speaker, or put the speaker look-up beside the model")
+        return (
+            f"{share:.0%} of the test items are by speakers of the training set: recognising them"
+            " is enough to score, so split by speaker, or put the speaker look-up beside the model"
+        )
     return "no speaker is on both sides"
 
 
 def _unknown(speakers: Speakers) -> bool:
-    return speakers is None or any(speaker in (None, "") for speaker in np.asarray(speakers).tolist())
+    return speakers is None or any(
+        speaker in (None, "") for speaker in np.asarray(speakers).tolist()
+    )
 
 
 class Evaluation(NamedTuple):
@@ -151,14 +221,20 @@ class Evaluation(NamedTuple):
         return self.prediction - self.target
 
 
-def evaluate(model: nn.Module, batches: Iterable, speakers: Speakers = None, attention: bool = False) -> Evaluation:
-    """Run ``model`` in evaluation mode over batches ``(*inputs, traits)``; ``speakers`` has one id for each item.
+def evaluate(
+    model: nn.Module, batches: Iterable, speakers: Speakers = None, attention: bool = False
+) -> Evaluation:
+    """Run `model` in evaluation mode over batches `(*inputs, traits)`; `speakers` has one id for
+    each item.
 
-    With ``attention`` the weights of ``model.cross_attention`` are kept too. Raises ``ValueError`` for no batch, for
-    speakers beside a loader that shuffles, and what ``score_traits`` refuses. Derived in lesson 06.
+    With `attention` the weights of `model.cross_attention` are kept too. Raises `ValueError` for no
+    batch, for speakers beside a loader that shuffles, and what `score_traits` refuses. Derived in
+    lesson 06.
     """
     if speakers is not None and isinstance(getattr(batches, "sampler", None), RandomSampler):
-        raise ValueError("the loader shuffles, so the speakers would belong to other items; use shuffle=False")
+        raise ValueError(
+            "the loader shuffles, so the speakers would belong to other items; use shuffle=False"
+        )
     layer = model.cross_attention.attention if attention else None
     answers, targets, maps = [], [], []
     if layer:
@@ -176,4 +252,9 @@ def evaluate(model: nn.Module, batches: Iterable, speakers: Speakers = None, att
     if not answers:
         raise ValueError("there is no batch to evaluate; check that the split is not empty")
     prediction, target = torch.cat(answers), torch.cat(targets)
-    return Evaluation(prediction, target, score_traits(prediction, target, speakers), torch.cat(maps) if maps else None)
+    return Evaluation(
+        prediction,
+        target,
+        score_traits(prediction, target, speakers),
+        torch.cat(maps) if maps else None,
+    )

@@ -1,4 +1,6 @@
-"""The training loop, small enough to hold in the head. Everything else is a callback (`callbacks.py`)."""
+"""The training loop, small enough to hold in the head. Everything else is a callback
+(`callbacks.py`).
+"""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,10 +27,11 @@ __all__ = ["Run", "fit", "fit_steps", "validate"]
 class Run:
     """What callbacks see and may change: the state of one training run.
 
-    A callback is any object with some of the methods `start`, `before_epoch`, `batch_ready`, `after_forward`,
-    `after_backward`, `after_step`, `after_epoch` (add to the log, or stop), `save` (when all have seen the step, or
-    the epoch: then `batch` is 0) and `finish` (however the run ends); each is called with the run. One with a state of
-    its own has `state_dict` (tensors and plain values by name) and `load_state_dict`, so that checkpoints keep it.
+    A callback is any object with some of the methods `start`, `before_epoch`, `batch_ready`,
+    `after_forward`, `after_backward`, `after_step`, `after_epoch` (add to the log, or stop), `save`
+    (when all have seen the step, or the epoch: then `batch` is 0) and `finish` (however the run
+    ends); each is called with the run. One with a state of its own has `state_dict` (tensors and
+    plain values by name) and `load_state_dict`, so that checkpoints keep it.
     """
 
     model: nn.Module
@@ -41,13 +44,13 @@ class Run:
     accelerator: Accelerator
     epochs: int
     seed: int
-    epoch: int = 0                                      # epochs that are complete
-    batch: int = 0                                      # batches of the current epoch that are complete
-    step: int = 0                                       # optimizer steps
-    loss: float = 0.0                                   # of the last batch
-    total_loss: float = 0.0                             # of the epoch's batches so far
-    log: dict[str, float] = field(default_factory=dict)     # of the last epoch
-    stop: str = ""                                      # a callback that ends the run says why
+    epoch: int = 0  # epochs that are complete
+    batch: int = 0  # batches of the current epoch that are complete
+    step: int = 0  # optimizer steps
+    loss: float = 0.0  # of the last batch
+    total_loss: float = 0.0  # of the epoch's batches so far
+    log: dict[str, float] = field(default_factory=dict)  # of the last epoch
+    stop: str = ""  # a callback that ends the run says why
 
     @property
     def total_steps(self) -> int:
@@ -60,53 +63,83 @@ class Run:
             getattr(callback, event, lambda run: None)(self)
 
 
-def fit(model: nn.Module, train: DataLoader, valid: DataLoader | None = None, *, epochs: int = 50,
-        loss_function: Callable[[Tensor, Tensor], Tensor] = F.mse_loss, optimizer: torch.optim.Optimizer | None = None,
-        metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] | None = None, callbacks: Iterable[Any] = (),
-        accumulate: int = 1, precision: str | None = None, seed: int = 0) -> Run:
-    """Train `model`, where it is, on batches `(*inputs, target)`; after each epoch measure it on `valid`.
+def fit(
+    model: nn.Module,
+    train: DataLoader,
+    valid: DataLoader | None = None,
+    *,
+    epochs: int = 50,
+    loss_function: Callable[[Tensor, Tensor], Tensor] = F.mse_loss,
+    optimizer: torch.optim.Optimizer | None = None,
+    metrics: dict[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
+    callbacks: Iterable[Any] = (),
+    accumulate: int = 1,
+    precision: str | None = None,
+    seed: int = 0,
+) -> Run:
+    """Train `model`, where it is, on batches `(*inputs, target)`; after each epoch measure it on
+    `valid`.
 
-    `optimizer` is Adam with a learning rate of 1e-3 unless given; `metrics` are functions of all predictions and
-    targets, by default the mean absolute and squared errors. `precision` is accelerate's ("no", "bf16", "fp16").
-    Batches are moved to the model's device. Samplers and losses that have `set_epoch` are told the epoch. Batches,
-    augmentation and dropout depend on `seed` alone, so a run that goes on from a checkpoint ends with the same weights,
-    on the CPU, as one that was never cut off. (Augmentation in workers also depends on their number, and with `persistent_workers` on their past; without
-    workers, nothing but the data set may draw from NumPy's or Python's generator.)
+    `optimizer` is Adam with a learning rate of 1e-3 unless given; `metrics` are functions of all
+    predictions and targets, by default the mean absolute and squared errors. `precision` is
+    accelerate's ("no", "bf16", "fp16"). Batches are moved to the model's device. Samplers and
+    losses that have `set_epoch` are told the epoch. Batches, augmentation and dropout depend on
+    `seed` alone, so a run that goes on from a checkpoint ends with the same weights, on the CPU, as
+    one that was never cut off. (Augmentation in workers also depends on their number, and with
+    `persistent_workers` on their past; without workers, nothing but the data set may draw from
+    NumPy's or Python's generator.)
 
-    Raises ValueError for a loader without a batch and for a loss that is not finite (naming the layer where it began),
-    RuntimeError when memory is short (naming a batch size to try; it is never changed silently, since batch norm would
-    notice). Derived in lesson 06.
+    Raises ValueError for a loader without a batch and for a loss that is not finite (naming the
+    layer where it began), RuntimeError when memory is short (naming a batch size to try; it is
+    never changed silently, since batch norm would notice). Derived in lesson 06.
     """
     for name, loader in (("train", train), ("valid", valid)):
         if loader is not None and not len(loader):
-            raise ValueError(f"the {name} loader has no batch: it has {len(loader.dataset)} items in batches of "
-                             f"{loader.batch_size}; check the split, and drop_last")
+            raise ValueError(
+                f"the {name} loader has no batch: it has {len(loader.dataset)} items in batches of "
+                f"{loader.batch_size}; check the split, and drop_last"
+            )
     accelerator = _accelerator(model, precision, accumulate)
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3)
     sampler = getattr(train.batch_sampler, "sampler", None)
     if getattr(sampler, "generator", ...) is None:
-        sampler.generator = torch.Generator()           # an order of its own, the same on several processes
-    changing = [train, sampler, train.batch_sampler, loss_function]                 # before accelerate wraps them
+        sampler.generator = torch.Generator()  # an order of its own, the same on several processes
+    changing = [train, sampler, train.batch_sampler, loss_function]  # before accelerate wraps them
     model, optimizer, train, valid = accelerator.prepare(model, optimizer, train, valid)
     if isinstance(loss_function, nn.Module):
         loss_function.to(accelerator.device)
     metrics = metrics or {"mae": F.l1_loss, "mse": F.mse_loss}
-    run = Run(model, optimizer, train, valid, loss_function, metrics, list(callbacks), accelerator, epochs, seed)
+    run = Run(
+        model,
+        optimizer,
+        train,
+        valid,
+        loss_function,
+        metrics,
+        list(callbacks),
+        accelerator,
+        epochs,
+        seed,
+    )
     try:
-        run.call("start")                               # a checkpoint moves the run on
+        run.call("start")  # a checkpoint moves the run on
         while run.epoch < epochs and not run.stop:
             _begin_epoch(run, [train, *changing])
             for number, (*inputs, target) in enumerate(train):
-                if number < run.batch:                  # learned before the cut, and drawn again all the same: to draw
-                    continue                            # an item may take random numbers
-                with torch.random.fork_rng(devices=()):     # and those are not the step's
+                # learned before the cut, and drawn again all the same: to draw
+                if number < run.batch:
+                    continue  # an item may take random numbers
+                with torch.random.fork_rng(devices=()):  # and those are not the step's
                     _step(run, inputs, target)
                 if run.stop:
                     break
             else:
                 run.epoch += 1
-                run.log = {"epoch": run.epoch, "learning_rate": optimizer.param_groups[0]["lr"],
-                           "loss": run.total_loss / run.batch} | (validate(run) if valid else {})
+                run.log = {
+                    "epoch": run.epoch,
+                    "learning_rate": optimizer.param_groups[0]["lr"],
+                    "loss": run.total_loss / run.batch,
+                } | (validate(run) if valid else {})
                 run.batch, run.total_loss = 0, 0.0
                 run.call("after_epoch")
                 run.call("save")
@@ -116,16 +149,21 @@ def fit(model: nn.Module, train: DataLoader, valid: DataLoader | None = None, *,
 
 
 def _accelerator(model: nn.Module, precision: str | None, accumulate: int) -> Accelerator:
-    """accelerate on the device of the model; of several processes each keeps the device that it was given."""
+    """accelerate on the device of the model; of several processes each keeps the device that it was
+    given.
+    """
     alone = PartialState().num_processes == 1
-    AcceleratorState._reset_state(reset_partial_state=alone)    # accelerate keeps what the first run chose otherwise
+    # accelerate keeps what the first run chose otherwise
+    AcceleratorState._reset_state(reset_partial_state=alone)
     place = next((str(parameter.device) for parameter in model.parameters()), "cpu")
     with patch_environment(**{"accelerate_torch_device": place} if alone else {}):
         return Accelerator(mixed_precision=precision, gradient_accumulation_steps=accumulate)
 
 
 def _begin_epoch(run: Run, changing: list[Any]) -> None:
-    """Seed the order and the augmentation of the epoch's items; tell samplers and losses which epoch it is."""
+    """Seed the order and the augmentation of the epoch's items; tell samplers and losses which
+    epoch it is.
+    """
     set_seed(run.seed + run.epoch)
     for part in changing:
         if hasattr(part, "set_epoch"):
@@ -138,7 +176,8 @@ def _begin_epoch(run: Run, changing: list[Any]) -> None:
 def _seed_step(run: Run) -> None:
     seed = (run.seed + run.epoch) * 1_000_003 + run.batch
     if run.accelerator.device.type == "cpu":
-        torch.default_generator.manual_seed(seed)       # torch.manual_seed asks all kinds of devices: 0.5 ms
+        # torch.manual_seed asks all kinds of devices: 0.5 ms
+        torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)
 
@@ -147,22 +186,24 @@ def _step(run: Run, inputs: list[Tensor], target: Tensor) -> None:
     """Forward, backward, and an optimizer step once enough batches are accumulated."""
     run.call("batch_ready")
     run.model.train()
-    _seed_step(run)                                     # dropout
+    _seed_step(run)  # dropout
     accelerator = run.accelerator
     with _remedy_for_short_memory(len(target), accelerator), accelerator.accumulate(run.model):
         with accelerator.autocast():
             loss = run.loss_function(run.model(*inputs), target)
         if not loss.isfinite():
-            raise ValueError(f"the loss of epoch {run.epoch + 1}, batch {run.batch + 1} is {loss.item()}; "
-                             f"{_first_not_finite(run, inputs)}; lower the learning rate or clip gradients, and go on "
-                             "from the last checkpoint")
+            raise ValueError(
+                f"the loss of epoch {run.epoch + 1}, batch {run.batch + 1} is {loss.item()};"
+                f" {_first_not_finite(run, inputs)}; lower the learning rate or clip gradients, and"
+                " go on from the last checkpoint"
+            )
         run.call("after_forward")
         accelerator.backward(loss)
         if accelerator.sync_gradients:
             run.call("after_backward")
         run.optimizer.step()
         run.optimizer.zero_grad()
-    run.loss = accelerator.reduce(loss.detach(), "mean").item()      # over processes
+    run.loss = accelerator.reduce(loss.detach(), "mean").item()  # over processes
     run.total_loss += run.loss
     run.batch += 1
     run.step += accelerator.sync_gradients
@@ -175,14 +216,21 @@ def _remedy_for_short_memory(batch: int, learning: Accelerator | None = None) ->
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(
+            error
+        ):
             raise
         remedy = "a smaller model (fewer heads, a smaller fusion width)"
-        if learning and batch >= 4:                     # batch norm needs two items
-            remedy = (f"batch_size={batch // 2} with accumulate={2 * learning.gradient_accumulation_steps}, which "
-                      f"takes the same steps (only batch norm sees smaller batches), or {remedy}")
+        if learning and batch >= 4:  # batch norm needs two items
+            remedy = (
+                f"batch_size={batch // 2} with"
+                f" accumulate={2 * learning.gradient_accumulation_steps}, which takes the same"
+                f" steps (only batch norm sees smaller batches), or {remedy}"
+            )
         elif batch > 1 and not learning:
-            remedy = f"batch_size={batch // 2} in the validation loader, which gives the same scores"
+            remedy = (
+                f"batch_size={batch // 2} in the validation loader, which gives the same scores"
+            )
         raise RuntimeError(f"memory is too short for a batch of {batch}; use {remedy}") from error
 
 
@@ -192,9 +240,16 @@ def _first_not_finite(run: Run, inputs: list[Tensor]) -> str:
         return "the batch itself holds NaN or infinity"
     broken: list[str] = []
     model = run.accelerator.unwrap_model(run.model)
-    hooks = [layer.register_forward_hook(lambda layer, given, made, name=name: broken.append(
-        name or type(layer).__name__) if _finite(given) and not _finite(made) else None)
-        for name, layer in model.named_modules()]
+    hooks = [
+        layer.register_forward_hook(
+            lambda layer, given, made, name=name: (
+                broken.append(name or type(layer).__name__)
+                if _finite(given) and not _finite(made)
+                else None
+            )
+        )
+        for name, layer in model.named_modules()
+    ]
     _seed_step(run)
     try:
         with torch.no_grad():
@@ -202,7 +257,11 @@ def _first_not_finite(run: Run, inputs: list[Tensor]) -> str:
     finally:
         for hook in hooks:
             hook.remove()
-    return f"it began in layer {broken[0]!r}" if broken else "every layer is still finite, so it began in the loss"
+    return (
+        f"it began in layer {broken[0]!r}"
+        if broken
+        else "every layer is still finite, so it began in the loss"
+    )
 
 
 def _finite(values: Any) -> bool:
@@ -223,19 +282,32 @@ def validate(run: Run) -> dict[str, float]:
         targets.append(target)
     prediction, target = torch.cat(outputs), torch.cat(targets)
     return {"valid_loss": run.loss_function(prediction, target).item()} | {
-        f"valid_{name}": metric(prediction, target).mean().item() for name, metric in run.metrics.items()}
+        f"valid_{name}": metric(prediction, target).mean().item()
+        for name, metric in run.metrics.items()
+    }
 
 
-def fit_steps(model: nn.Module, loss_at: Callable[[int], Tensor], steps: int, learning_rate: float, checkpoint: Path,
-              seed: int = 0, checkpoint_seconds: float = 120) -> None:
-    """AdamW on one learning-rate cycle; `loss_at(step)` draws its own batch and returns the loss to lower.
+def fit_steps(
+    model: nn.Module,
+    loss_at: Callable[[int], Tensor],
+    steps: int,
+    learning_rate: float,
+    checkpoint: Path,
+    seed: int = 0,
+    checkpoint_seconds: float = 120,
+) -> None:
+    """AdamW on one learning-rate cycle; `loss_at(step)` draws its own batch and returns the loss to
+    lower.
 
-    The state is kept in `checkpoint` every `checkpoint_seconds` and at the end. Each step has a seed of its own, so a
-    run that is cut off and started again ends, on the CPU, with the same weights as one that was not.
-    Raises ValueError for a loss that is not finite. Derived in lesson 06.
+    The state is kept in `checkpoint` every `checkpoint_seconds` and at the end. Each step has a
+    seed of its own, so a run that is cut off and started again ends, on the CPU, with the same
+    weights as one that was not. Raises ValueError for a loss that is not finite. Derived in lesson
+    06.
     """
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, total_steps=steps, pct_start=0.15
+    )
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     start, saved, smooth = 0, time.time(), None
     if checkpoint.exists():
@@ -243,13 +315,18 @@ def fit_steps(model: nn.Module, loss_at: Callable[[int], Tensor], steps: int, le
         start = state["step"]
         for name, part in parts.items():
             part.load_state_dict(state[name])
-    progress = tqdm(range(start, steps), checkpoint.stem, total=steps, initial=start, mininterval=20)
+    progress = tqdm(
+        range(start, steps), checkpoint.stem, total=steps, initial=start, mininterval=20
+    )
     for step in progress:
         torch.manual_seed(seed + step)
         loss = loss_at(step)
         if not loss.isfinite():
-            raise ValueError(f"the loss of step {step} is {loss.item()}; lower the learning rate ({learning_rate}) and "
-                             f"start again from {checkpoint}, which holds the last good state")
+            raise ValueError(
+                f"the loss of step {step} is {loss.item()}; lower the learning rate"
+                f" ({learning_rate}) and start again from {checkpoint}, which holds the last good"
+                " state"
+            )
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -259,5 +336,8 @@ def fit_steps(model: nn.Module, loss_at: Callable[[int], Tensor], steps: int, le
         progress.set_postfix(loss=f"{smooth:.3f}", refresh=False)
         if time.time() - saved > checkpoint_seconds or step + 1 == steps:
             with files.atomic(checkpoint) as temporary:
-                torch.save({"step": step + 1} | {name: part.state_dict() for name, part in parts.items()}, temporary)
+                torch.save(
+                    {"step": step + 1} | {name: part.state_dict() for name, part in parts.items()},
+                    temporary,
+                )
             saved = time.time()

@@ -11,19 +11,26 @@ from .. import files
 
 __all__ = ["FolderLock"]
 
-RENEW, SILENT = 60, 300                                 # seconds: sign this often; later than that, a machine is gone
+RENEW, SILENT = 60, 300  # seconds: sign this often; later than that, a machine is gone
 
 
 class FolderLock:
-    """`running.json` in a folder says which process of which machine works there, and when it last said so.
+    """`running.json` in a folder says which process of which machine works there, and when it last
+    said so.
 
-    A killed run leaves its lock behind. On the same machine, its process is looked for; on another one (Colab gives a
-    new one after a disconnect), five minutes of silence are taken for its end. Used in lesson 06.
+    A killed run leaves its lock behind. On the same machine, its process is looked for; on another
+    one (Colab gives a new one after a disconnect), five minutes of silence are taken for its end.
+    Used in lesson 06.
     """
 
     def __init__(self, folder: str | Path):
-        self.path, self.signed = Path(folder) / "running.json", None    # when, while the folder is ours
-        self.owner = {"host": platform.node(), "process": os.getpid(), "started": psutil.Process().create_time()}
+        # when, while the folder is ours
+        self.path, self.signed = Path(folder) / "running.json", None
+        self.owner = {
+            "host": platform.node(),
+            "process": os.getpid(),
+            "started": psutil.Process().create_time(),
+        }
 
     def take(self) -> None:
         """Claim the folder; raises ValueError while another run works there."""
@@ -32,19 +39,28 @@ class FolderLock:
             remedy = f"wait {SILENT} s, or delete that file if that machine is gone,"
             works = time.time() - other["signed"] < SILENT
         else:
-            remedy, works = "wait for its end", bool(other) and _runs(other["process"], other["started"])
+            remedy, works = (
+                "wait for its end",
+                bool(other) and _runs(other["process"], other["started"]),
+            )
         if works:
-            raise ValueError(f"{self.path.parent} is in use: {self.path.name} names process {other['process']} on "
-                             f"{other['host']}; {remedy} or choose another folder")
+            raise ValueError(
+                f"{self.path.parent} is in use: {self.path.name} names process {other['process']}"
+                f" on {other['host']}; {remedy} or choose another folder"
+            )
         self._sign()
 
     def renew(self) -> None:
-        """Give a sign of life once a minute; raises ValueError if another run has taken the folder meanwhile."""
+        """Give a sign of life once a minute; raises ValueError if another run has taken the folder
+        meanwhile.
+        """
         if self.signed and time.time() - self.signed > RENEW:
             if other := self._other():
                 self.signed = None
-                raise ValueError(f"{self.path.parent} was taken over by process {other['process']} on {other['host']}; "
-                                 "choose another folder for one of the two runs")
+                raise ValueError(
+                    f"{self.path.parent} was taken over by process {other['process']} on"
+                    f" {other['host']}; choose another folder for one of the two runs"
+                )
             self._sign()
 
     def release(self) -> None:

@@ -1,4 +1,6 @@
-"""Tokens of frozen extractors, computed once for a whole data set, so that what follows trains in seconds."""
+"""Tokens of frozen extractors, computed once for a whole data set, so that what follows trains in
+seconds.
+"""
 
 import torch
 from torch import Tensor
@@ -13,34 +15,56 @@ from ..models.static import StaticFeatureExtractor
 __all__ = ["TokenDataset", "cache_tokens", "lesson_tokens", "stored_tokens"]
 
 
-def cache_tokens(clips: Dataset, static: StaticFeatureExtractor, dynamic: DynamicFeatureExtractor, batch_size: int = 8,
-                 workers: int = 2, also: tuple[str, ...] = (), dtype: torch.dtype = torch.float32,
-                 ) -> dict[str, Tensor]:
-    """`face_tokens` (`n 49 2048`), `motion_tokens` (`n steps 1024`) and `traits` (`n 5`) of every clip, in order.
+def cache_tokens(
+    clips: Dataset,
+    static: StaticFeatureExtractor,
+    dynamic: DynamicFeatureExtractor,
+    batch_size: int = 8,
+    workers: int = 2,
+    also: tuple[str, ...] = (),
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """`face_tokens` (`n 49 2048`), `motion_tokens` (`n steps 1024`) and `traits` (`n 5`) of every
+    clip, in order.
 
-    Tokens are kept in half precision; `also` names tensors of the items to keep beside them. Clips are read by
-    `workers` processes while the extractors, in evaluation mode, compute in `dtype`. Derived in lesson 06.
+    Tokens are kept in half precision; `also` names tensors of the items to keep beside them. Clips
+    are read by `workers` processes while the extractors, in evaluation mode, compute in `dtype`.
+    Derived in lesson 06.
     """
     keys = ("face", "flow", "traits", *also)
-    kept: dict[str, list[Tensor]] = {name: [] for name in ("face_tokens", "motion_tokens", "traits", *also)}
-    loader = DataLoader(clips, batch_size, num_workers=workers,
-                        collate_fn=lambda items: [torch.stack([item[key] for item in items]) for key in keys])
+    kept: dict[str, list[Tensor]] = {
+        name: [] for name in ("face_tokens", "motion_tokens", "traits", *also)
+    }
+    loader = DataLoader(
+        clips,
+        batch_size,
+        num_workers=workers,
+        collate_fn=lambda items: [torch.stack([item[key] for item in items]) for key in keys],
+    )
     device = next(static.parameters()).device.type
     for face, flow, *rest in tqdm(loader, f"tokens of {len(clips)} clips", mininterval=5):
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
             face_tokens = static.tokens(face, chunk=batch_size)
             motion_tokens = dynamic.tokens(flow, chunk=batch_size)
-        for parts, values in zip(kept.values(), (face_tokens.half(), motion_tokens.half(), *rest), strict=True):
+        for parts, values in zip(
+            kept.values(), (face_tokens.half(), motion_tokens.half(), *rest), strict=True
+        ):
             parts.append(values)
     return {name: torch.cat(parts) for name, parts in kept.items()}
 
 
-def stored_tokens(clips: ClipDataset, static: StaticFeatureExtractor, dynamic: DynamicFeatureExtractor,
-                  also: tuple[str, ...] = (), part: int = 200) -> dict[str, Tensor]:
-    """What `cache_tokens` gives, kept in the cache folder `part` clips at a time, so that a run cut off goes on.
+def stored_tokens(
+    clips: ClipDataset,
+    static: StaticFeatureExtractor,
+    dynamic: DynamicFeatureExtractor,
+    also: tuple[str, ...] = (),
+    part: int = 200,
+) -> dict[str, Tensor]:
+    """What `cache_tokens` gives, kept in the cache folder `part` clips at a time, so that a run cut
+    off goes on.
 
-    A clip takes 0.2 MB. Tokens of other extractors are computed again. Computed in bf16, at half the time on CPUs that
-    have it; the error is 1 % of the tokens' spread.
+    A clip takes 0.2 MB. Tokens of other extractors are computed again. Computed in bf16, at half
+    the time on CPUs that have it; the error is 1 % of the tokens' spread.
     """
     folder, made_by = runtime.cache_dir("tokens"), {"static": static.hash, "dynamic": dynamic.hash}
     parts = []
@@ -49,7 +73,9 @@ def stored_tokens(clips: ClipDataset, static: StaticFeatureExtractor, dynamic: D
         path = folder / f"{clips.split}_{clips.seed}_{start}_{len(indices)}.safetensors"
         tensors, metadata = files.load_tensors(path) if path.exists() else ({}, {})
         if metadata != made_by or not {*also} <= {*tensors}:
-            tensors = cache_tokens(Subset(clips, indices), static, dynamic, also=also, dtype=torch.bfloat16)
+            tensors = cache_tokens(
+                Subset(clips, indices), static, dynamic, also=also, dtype=torch.bfloat16
+            )
             files.save_tensors(path, tensors, made_by)
         parts.append(tensors)
     return {name: torch.cat([tensors[name] for tensors in parts]) for name in parts[0]}
@@ -58,21 +84,32 @@ def stored_tokens(clips: ClipDataset, static: StaticFeatureExtractor, dynamic: D
 def lesson_tokens(part: str) -> dict[str, Tensor]:
     """Shipped tokens of the "train", "valid" or "test" clips, small enough to train on in seconds.
 
-    `face_tokens` (`n 1 64`, the mean over places) and `motion_tokens` (`n 8 64`) on their first principal components,
-    `traits`, `expected` (`n 5`), `speaker` and `moment` (`n`). Derived in lesson 06.
+    `face_tokens` (`n 1 64`, the mean over places) and `motion_tokens` (`n 8 64`) on their first
+    principal components, `traits`, `expected` (`n 5`), `speaker` and `moment` (`n`). Derived in
+    lesson 06.
     """
     if part not in ("train", "valid", "test"):
-        raise ValueError(f"there is no part {part!r} of the lesson's clips; choose train, valid or test")
+        raise ValueError(
+            f"there is no part {part!r} of the lesson's clips; choose train, valid or test"
+        )
     tensors, _ = files.load_tensors(runtime.assets("weights/lesson_tokens.safetensors"))
-    chosen = {name.removeprefix(f"{part}."): values for name, values in tensors.items() if name.startswith(part)}
-    return {name: values.float() if values.is_floating_point() else values for name, values in chosen.items()}
+    chosen = {
+        name.removeprefix(f"{part}."): values
+        for name, values in tensors.items()
+        if name.startswith(part)
+    }
+    return {
+        name: values.float() if values.is_floating_point() else values
+        for name, values in chosen.items()
+    }
 
 
 class TokenDataset(Dataset):
-    """Cached features of clips by index: `(*features, traits)`, in single precision, as `fit` takes them.
+    """Cached features of clips by index: `(*features, traits)`, in single precision, as `fit` takes
+    them.
 
-    Moments are interchangeable: with `shuffle`, the last feature, if it is `steps dim` a clip, comes with its steps in
-    a new order each time. Derived in lesson 06.
+    Moments are interchangeable: with `shuffle`, the last feature, if it is `steps dim` a clip,
+    comes with its steps in a new order each time. Derived in lesson 06.
     """
 
     def __init__(self, *features: Tensor, traits: Tensor, shuffle: bool = False):

@@ -2,8 +2,8 @@
 
     python tests/device/run_device.py [00 04 … | tests]
 
-That is a GPU where there is one, else the pretend device of this folder; `COURSE_DEVICE` chooses another. A table says
-what share of each lesson's floating-point work was done there.
+That is a GPU where there is one, else the pretend device of this folder; `COURSE_DEVICE` chooses
+another. A table says what share of each lesson's floating-point work was done there.
 """
 
 import json
@@ -51,7 +51,9 @@ def prepare() -> dict[str, str]:
 
 
 def run_notebook(path: Path, environment: dict[str, str]) -> dict:
-    """What a notebook did: seconds, floating-point operations by device, and the cell that failed, or nothing."""
+    """What a notebook did: seconds, floating-point operations by device, and the cell that failed,
+    or nothing.
+    """
     notebook = nbformat.read(path, 4)
     notebook.cells.append(nbformat.v4.new_code_cell(LAST_CELL))
     started = time.perf_counter()
@@ -78,7 +80,9 @@ def run_notebook(path: Path, environment: dict[str, str]) -> dict:
 
 
 def enough(result: dict) -> bool:
-    """Whether the device did its share; true where nothing could be counted, for want of a compiler."""
+    """Whether the device did its share; true where nothing could be counted, for want of a
+    compiler.
+    """
     total = result["cpu"] + result["device"]
     return result["lesson"][:2] in WITHOUT_A_MODEL or result["device"] >= SHARE * total
 

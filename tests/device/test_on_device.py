@@ -1,7 +1,8 @@
-"""Every library function that takes a model, with a model that is not on the CPU: `make device` runs this.
+"""Every library function that takes a model, with a model that is not on the CPU: `make device`
+runs this.
 
-Each gives the numbers that it gives on the CPU, on the CPU, for inputs that are there, in half precision too, and
-leaves the model in the mode in which it was.
+Each gives the numbers that it gives on the CPU, on the CPU, for inputs that are there, in half
+precision too, and leaves the model in the mode in which it was.
 """
 
 import copy
@@ -103,7 +104,7 @@ def close(
             )
 
 
-# ---- the functions ---------------------------------------------------------------------------------------------------
+# ---- the functions -------------------------------------------------------------------------------
 
 
 class Network(nn.Module):
@@ -276,7 +277,7 @@ def answer(ask, model):
     return ask(model)
 
 
-# ---- what writes files or draws --------------------------------------------------------------------------------------
+# ---- what writes files or draws ------------------------------------------------------------------
 
 
 def test_a_folder_of_images_is_recorded(tmp_path):
@@ -368,7 +369,7 @@ def test_tokens_are_cached_from_extractors_on_the_device():
     )
 
 
-# ---- training --------------------------------------------------------------------------------------------------------
+# ---- training ------------------------------------------------------------------------------------
 
 
 def regression(items: int = 24) -> TensorDataset:
@@ -471,7 +472,7 @@ def test_the_commands_compute_on_the_device(tmp_path, capsys):
     assert main(["visualize", run]) == 0
 
 
-# ---- recording -------------------------------------------------------------------------------------------------------
+# ---- recording -----------------------------------------------------------------------------------
 
 
 class Fused(nn.Module):

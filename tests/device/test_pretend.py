@@ -1,4 +1,6 @@
-"""The pretend device refuses what a GPU refuses, computes what the CPU computes, and its work is counted."""
+"""The pretend device refuses what a GPU refuses, computes what the CPU computes, and its work is
+counted.
+"""
 
 import json
 import os
@@ -105,9 +107,12 @@ def test_its_work_is_counted_as_pytorch_counts():
     assert on_cpu == 2 * 4 * 8 * 16
 
 
-# ---- the run over all notebooks turns red ----------------------------------------------------------------------------
+# ---- the run over all notebooks turns red --------------------------------------------------------
 
-SETUP = "import torch; from course_lib import setup; rt = setup(quiet=True)\nmodel = torch.nn.Linear(64, 64)"
+SETUP = (
+    "import torch; from course_lib import setup; rt = setup(quiet=True)\nmodel ="
+    " torch.nn.Linear(64, 64)"
+)
 FAULTS = {
     "a model is left on the device and called with CPU tensors": (
         "model.to(rt.device)\nmodel(torch.rand(2, 64))",

@@ -1,8 +1,10 @@
-"""The device `pretend`, and a count of the work that each device does; see `pretend.cpp` and `work.cpp`.
+"""The device `pretend`, and a count of the work that each device does; see `pretend.cpp` and
+`work.cpp`.
 
-With this folder on PYTHONPATH and COURSE_DEVICE set, `import torch` starts both in every process: PyTorch calls what an
-installed package names under `torch.backends`, and the folder `pretend_device-1.dist-info` names `start`. That is why
-torch is imported inside the functions: it is not ready before.
+With this folder on PYTHONPATH and COURSE_DEVICE set, `import torch` starts both in every process:
+PyTorch calls what an installed package names under `torch.backends`, and the folder
+`pretend_device-1.dist-info` names `start`. That is why torch is imported inside the functions: it
+is not ready before.
 """
 
 import hashlib
@@ -18,7 +20,9 @@ BUILD = HERE.parents[2] / "build"
 
 
 def library(name: str) -> Path:
-    """Where the compiled `name`.cpp lies: a folder for each version of torch, of Python and of the source."""
+    """Where the compiled `name`.cpp lies: a folder for each version of torch, of Python and of the
+    source.
+    """
     import torch
 
     source = (SOURCES / f"{name}.cpp").read_bytes()
@@ -27,7 +31,9 @@ def library(name: str) -> Path:
 
 
 def build(name: str) -> None:
-    """Compile `name`.cpp, unless that has been done; raises FileNotFoundError where there is no compiler."""
+    """Compile `name`.cpp, unless that has been done; raises FileNotFoundError where there is no
+    compiler.
+    """
     target = library(name)
     if target.exists():
         return

@@ -1,7 +1,7 @@
 """Seeing Cross-Attention: the library behind twelve lessons.
 
-Imports run one way: `data → models → training → analysis → lessons → recipes`;
-`runtime`, `shapes` and `files` are the ground floor that everyone may use.
+Imports run one way: `world → data → models → training → looking → pictures → recorder → explorer
+→ lessons → commands`; `runtime`, `shapes` and `files` are the ground floor that everyone may use.
 """
 
 from .runtime import assets, cache_dir, scale, setup

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from . import files, runtime
-from .analysis.localisation import score_localisation
-from .data.clips import ClipDataset
-from .data.stories import TRAITS
+from .data.drawn import ClipDataset
+from .looking.localisation import score_localisation
 from .models.dynamic import DynamicFeatureExtractor
-from .models.inference import to_model
+from .models.inference import evaluating, to_model
 from .models.personality import (
     CompletePersonalityModel,
     FeatureFusionModule,
@@ -31,10 +30,10 @@ from .models.personality import (
 from .models.static import StaticFeatureExtractor
 from .shapes import Float
 from .training.callbacks import WarmupCosine
-from .training.evaluation import Scores, score_traits
 from .training.fit import Run, fit
-from .training.metrics import floor_prediction, speaker_lookup
 from .training.tokens import TokenDataset, stored_tokens
+from .training.trait_scores import Scores, floor_prediction, score_traits, speaker_lookup
+from .world.stories import TRAITS
 
 __all__ = [
     "ARMS",
@@ -244,12 +243,14 @@ def predict(name: str, model: nn.Module, data: dict[str, Tensor]) -> dict[str, T
     """
     tokens = name == "token attention"
     attend = model.cross_attention.attention if tokens else None
+    model.to(runtime.default_device())
     parts: dict[str, list[Tensor]] = {}
     for chosen in torch.arange(len(data["traits"])).split(100):
         inputs = ARMS[name].inputs(data["face_tokens"][chosen], data["motion_tokens"][chosen])
         if tokens:
             attend.record = True
-        answer = {"prediction": model(*to_model(model, *inputs))}
+        with evaluating(model):
+            answer = {"prediction": model(*to_model(model, *inputs))}
         if tokens:
             cross, deciding = model.cross_attention, data["moment"][chosen]
             listening = attend.last_attn_weights.mean(dim=1)[torch.arange(len(chosen)), :, deciding]
@@ -259,6 +260,8 @@ def predict(name: str, model: nn.Module, data: dict[str, Tensor]) -> dict[str, T
             }
         for key, value in answer.items():
             parts.setdefault(key, []).append(value.cpu())
+    if tokens:
+        attend.record = False
     return {key: torch.cat(values) for key, values in parts.items()}
 
 

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import runtime
-from .analysis.localisation import score_localisation
-from .analysis.parts import part_looks
-from .analysis.recorder import AttentionRecorder
 from .data.arrays import gather
-from .data.parts import PARTS, SEEN, PartDataset, part_index
+from .data.drawn import PartDataset
+from .looking.localisation import score_localisation
+from .looking.parts import layer_iou, part_looks
 from .models.backbones import save_weights
 from .models.parts import PartLayers, PartPipeline, PartTransformer
+from .recorder.recorder import AttentionRecorder
 from .training.fit import fit_steps
-from .training.parts import layer_iou, part_loss
+from .training.losses import part_loss
+from .world.layers import PARTS, SEEN, part_index
 
 __all__ = ["draw_layers", "parts_table", "score_attention", "score_layers", "write_parts"]
 

@@ -16,11 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from . import files, runtime
-from .analysis.localisation import follows, pointing_at_one_place, pointing_game, score_localisation
 from .data.arrays import ImageArrays, gather, load_images
-from .data.faces import FaceDataset
-from .data.population import ATTRIBUTES
-from .evolution import RARE, over_seeds, predict
+from .data.drawn import FaceDataset
+from .looking.localisation import follows, pointing_at_one_place, pointing_game, score_localisation
 from .models.attributes import (
     AttributeDecoder,
     AttributeModel,
@@ -30,12 +28,19 @@ from .models.attributes import (
 )
 from .models.backbones import fill, save_weights
 from .shapes import Bool
-from .training.attribute_metrics import best_thresholds, score_attributes, threshold_scores
-from .training.calibration import AttributePredictor, course_attribute_predictor
+from .training.attribute_scores import (
+    AttributePredictor,
+    best_thresholds,
+    course_attribute_predictor,
+    score_attributes,
+    threshold_scores,
+)
 from .training.callbacks import ClipGradients, WarmupCosine
 from .training.checkpoints import Checkpoints
 from .training.fit import fit
 from .training.losses import TokenLoss, WeightedBCELoss
+from .training.remedies import RARE, over_seeds, predict
+from .world.population import ATTRIBUTES
 
 __all__ = [
     "DECODERS",

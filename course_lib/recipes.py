@@ -20,20 +20,20 @@ from torch.utils.data import Dataset
 
 from . import files, parts_recipe, runtime
 from .ablation import SEEDS, clip_tokens, predict, train_arm, write_lesson_tokens
-from .analysis.pictures import flow_colours, plot_pipeline, to_picture
 from .data.arrays import gather
-from .data.clips import ClipDataset, draw_still, render_clip
-from .data.faces import FaceDataset, to_image
-from .data.population import ATTRIBUTES
-from .data.stories import DIRECTIONS, MOVEMENTS, TRAITS, make_speaker
+from .data.drawn import ClipDataset, FaceDataset, to_image
 from .models.backbones import save_weights
 from .models.dynamic import DynamicFeatureExtractor
 from .models.static import StaticFeatureExtractor
 from .parts_recipe import write_parts
+from .pictures.base import flow_colours, plot_pipeline, to_picture
 from .pointing import write_attributes
 from .training.checkpoints import Checkpoints
 from .training.fit import fit_steps
-from .training.metrics import concordance, floor_prediction, mean_accuracy
+from .training.trait_scores import concordance, floor_prediction, mean_accuracy
+from .world.clips import draw_still, render_clip
+from .world.population import ATTRIBUTES
+from .world.stories import DIRECTIONS, MOVEMENTS, TRAITS, make_speaker
 
 __all__ = ["RECIPES", "Recipe", "make", "score_table", "write_pictures"]
 

@@ -45,7 +45,7 @@ class Runtime:
         ]
 
 
-def _precision(device: "torch.device") -> str:
+def precision_of(device: "torch.device") -> str:
     """bf16 where it is native, fp16 on older GPUs (a T4 only emulates bf16, slowly), fp32
     elsewhere.
     """
@@ -65,7 +65,7 @@ def default_device() -> "torch.device":
 
     name = os.environ.get("COURSE_DEVICE")
     if not name:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
         return torch.empty(0, device=name).device
     # AssertionError: torch was built without that kind of device
@@ -96,8 +96,9 @@ def setup(seed: int = 0, quiet: bool = False) -> Runtime:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+    torch.backends.cudnn.allow_tf32 = False  # or convolutions on new GPUs err in the third digit
     device = default_device()
-    runtime = Runtime(device, _precision(device), seed)
+    runtime = Runtime(device, precision_of(device), seed)
     if not quiet:
         print(
             f"device     {_described(device)}\nprecision  {runtime.precision}\nseed       {seed}\n"

@@ -23,15 +23,17 @@ from tqdm import tqdm
 
 from . import files, runtime
 from .ablation import ARMS, BASELINES, run_arm
-from .data.faces import DIFFICULTIES, FaceDataset
-from .data.population import ATTRIBUTES, CELEBA_RATES
-from .evolution import REMEDIES, run_remedy
-from .evolution import SEEDS as REMEDY_SEEDS
+from .data.drawn import FaceDataset
+from .evolution import run_remedy
 from .pointing import SEEDS as POINTING_SEEDS
 from .pointing import run_decoder
 from .shapes import Float
-from .training.attribute_metrics import best_thresholds, score_attributes, threshold_scores
+from .training.attribute_scores import best_thresholds, score_attributes, threshold_scores
 from .training.fit import fit_steps
+from .training.remedies import REMEDIES
+from .training.remedies import SEEDS as REMEDY_SEEDS
+from .world.camera import DIFFICULTIES
+from .world.population import ATTRIBUTES, CELEBA_RATES
 
 __all__ = ["STUDIES", "Study", "difficulty_table", "run_study", "transfer_table"]
 

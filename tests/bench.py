@@ -36,25 +36,34 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet50, vit_b_16
 
 from course_lib import files, runtime
-from course_lib.analysis import AttentionRecorder
-from course_lib.analysis import page as pages
-from course_lib.analysis.measures import linear_probe
-from course_lib.data import ClipDataset, FaceDataset, draw_face, render_clip
-from course_lib.data.clips import PARTS, RenderedClip
-from course_lib.data.faces import to_image
-from course_lib.data.flow import OpticalFlowComputer, end_point_error, flow_windows, warp
-from course_lib.data.population import ATTRIBUTES, CELEBA_RATES
-from course_lib.data.video import face_windows, read_clip, track_face
-from course_lib.lessons.exercises import all_exercises, check
+from course_lib.data import (
+    ClipDataset,
+    FaceDataset,
+    OpticalFlowComputer,
+    end_point_error,
+    face_windows,
+    flow_windows,
+    read_clip,
+    to_image,
+    track_face,
+    warp,
+)
+from course_lib.lessons import check
+from course_lib.lessons.exercises import all_exercises
+from course_lib.looking import linear_probe
 from course_lib.models import (
+    I3D,
     DynamicFeatureExtractor,
     StaticFeatureExtractor,
     TokenPersonalityModel,
     VisualizableCrossAttention,
 )
-from course_lib.models.dynamic import I3D
+from course_lib.recorder import AttentionRecorder
+from course_lib.recorder import page as pages
 from course_lib.studies import difficulty_table, transfer_table
 from course_lib.training import fit
+from course_lib.world import ATTRIBUTES, CELEBA_RATES, RenderedClip, draw_face, render_clip
+from course_lib.world.clips import PARTS
 
 VIDEO_FPS = 25
 
@@ -648,7 +657,7 @@ def bench_viewer(folder: str) -> None:
     of 60 Hz.
     """
     maps, words = random_maps(12, 12, 64, 64, sharp=1.0), [f"word{i}" for i in range(64)]
-    viewer = len(Path(pages.__file__).with_name("viewer.js").read_bytes())
+    viewer = len(Path(pages.__file__).with_name("web").joinpath("viewer.js").read_bytes())
     actions = [lambda: pages.attention_page(maps, query_names=words)]
     try:
         from bertviz import model_view

@@ -13,20 +13,19 @@ from bench_tools import row, seconds
 from torch import nn
 from torch.utils.data import DataLoader
 
-from course_lib.data.arrays import ImageArrays, TokenArrays
-from course_lib.data.celeba import CelebA
-from course_lib.data.faces import FaceDataset
-from course_lib.data.population import ATTRIBUTES, CELEBA_RATES
+from course_lib.data import CelebA, FaceDataset, ImageArrays, TokenArrays
 from course_lib.models import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor
 from course_lib.training import (
+    AggressiveLoss,
     AsymmetricLoss,
     ClassBalancedLoss,
     FocalLoss,
     LDAMLoss,
     LogitAdjustedLoss,
+    TokenLoss,
+    WeightedBCELoss,
 )
-from course_lib.training.losses import TokenLoss, WeightedBCELoss
-from course_lib.training.stuck import AggressiveLoss
+from course_lib.world import ATTRIBUTES, CELEBA_RATES
 
 BATCH = 64
 

@@ -16,7 +16,7 @@ from chromium import CHROMIUM_FLAGS, find_chromium
 from explorer_model import small_model
 from playwright.sync_api import sync_playwright
 
-from course_lib.analysis.explorer import AttentionExplorer
+from course_lib.explorer import AttentionExplorer
 
 MEASURE = """async ([changes, rounds]) => {
     const frames = [], real = window.requestAnimationFrame, times = {};

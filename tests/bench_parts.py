@@ -5,9 +5,9 @@ attention costs.
 import torch
 from bench_tools import row, seconds
 
-from course_lib.analysis import AttentionRecorder
-from course_lib.data.parts import PartDataset
+from course_lib.data import PartDataset
 from course_lib.models import PartPipeline, VisualizableCrossAttention, course_part_transformer
+from course_lib.recorder import AttentionRecorder
 
 ALLOWED = 0.5  # seconds for a face
 

@@ -4,10 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_lib.analysis.explorer import AttentionExplorer, ImbalanceAwareAttentionExplorer
-from course_lib.analysis.explorer_clips import PersonalityExplorer
 from course_lib.data import ClipDataset, FaceDataset
-from course_lib.data.population import CELEBA_RATES
+from course_lib.explorer import (
+    AttentionExplorer,
+    ImbalanceAwareAttentionExplorer,
+    PersonalityExplorer,
+)
 from course_lib.models import (
     AttributeDecoder,
     AttributeModel,
@@ -17,6 +19,7 @@ from course_lib.models import (
     TokenExtractor,
     TokenPersonalityModel,
 )
+from course_lib.world import CELEBA_RATES
 
 
 class Patches(TokenExtractor):

@@ -16,10 +16,10 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
 from course_lib import files
-from course_lib.analysis import ImbalanceAwareAttentionExplorer
-from course_lib.data.population import ATTRIBUTES, CELEBA_RATES
+from course_lib.explorer import ImbalanceAwareAttentionExplorer
 from course_lib.pointing import hard_faces
-from course_lib.training.calibration import course_attribute_predictor
+from course_lib.training import course_attribute_predictor
+from course_lib.world import ATTRIBUTES, CELEBA_RATES
 
 GIF = Path(__file__).parent.parent / "assets" / "pictures" / "explorer.gif"
 SIZE, SCALE = (1060, 852), 0.75  # px of the page, and how large it is filmed

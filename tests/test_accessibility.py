@@ -338,7 +338,7 @@ def test_a_colour_that_is_too_faint_is_found(variable, colour, words):
 
 
 def test_colours_of_pictures_stand_out():
-    from course_lib.analysis import pictures
+    from course_lib.pictures import base as pictures
 
     paper = rgb(pictures.PAPER)
     assert contrast(rgb(pictures.INK), paper) >= TEXT

@@ -8,13 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from course_lib.analysis.activation_pictures import (
-    plot_correlations,
-    plot_depth,
-    visualize_feature_maps,
-)
-from course_lib.analysis.activations import activation_correlations, record_activations, watch
+from course_lib.looking import activation_correlations, record_activations, watch
 from course_lib.models import I3D
+from course_lib.pictures import plot_correlations, plot_depth, visualize_feature_maps
 
 
 class Split(nn.Module):

@@ -6,16 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.analysis.part_pictures import (
-    animate_sampling,
-    plot_layers,
-    plot_over_steps,
-    plot_part_looks,
-)
-from course_lib.analysis.parts import part_looks, part_matrix, part_separation, step_stability
-from course_lib.analysis.recorder import AttentionRecorder
-from course_lib.data.parts import PARTS, PartDataset
-from course_lib.models.parts import PartPipeline, PartTransformer, part_attention
+from course_lib.data import PartDataset
+from course_lib.looking import part_looks, part_matrix, part_separation, step_stability
+from course_lib.models import PartPipeline, PartTransformer, part_attention
+from course_lib.pictures import animate_sampling, plot_layers, plot_over_steps, plot_part_looks
+from course_lib.recorder import AttentionRecorder
+from course_lib.world.layers import PARTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:image . shows no face")
 

@@ -6,9 +6,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from course_lib import assets
 from course_lib.commands.answers import CHECKED, answers
 from course_lib.commands.settings import Answers
-from course_lib.runtime import assets
 
 NAMES = sorted(path.name for path in (assets().parent / "notebooks").glob("*.ipynb"))
 

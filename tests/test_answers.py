@@ -8,10 +8,10 @@ import inspect
 import nbformat
 import pytest
 
+from course_lib import assets
 from course_lib.__main__ import main
 from course_lib.commands.answers import CHECKED, answer
 from course_lib.lessons.exercises import all_exercises
-from course_lib.runtime import assets
 
 LESSONS = sorted((assets().parent / "notebooks").glob("*.ipynb"))
 CELLS = {

@@ -2,8 +2,7 @@
 
 import torch
 
-from course_lib.data.arrays import ImageArrays, TokenArrays, gather, load_images
-from course_lib.data.faces import FaceDataset
+from course_lib.data import FaceDataset, ImageArrays, TokenArrays, gather, load_images
 
 
 def test_what_is_gathered_is_what_the_items_hold():

@@ -12,8 +12,8 @@ from course_lib.models import (
     TokenCrossAttention,
     VisualizableCrossAttention,
     attend,
+    time_positions,
 )
-from course_lib.models.attention import time_positions
 
 sizes = st.integers(1, 7)
 

@@ -11,8 +11,8 @@ from test_fit import Killed
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_lib.analysis.attention_monitor import AttentionMonitor
 from course_lib.models import CompletePersonalityModel, TokenPersonalityModel
+from course_lib.recorder import AttentionMonitor
 from course_lib.training import Checkpoints, MetricLog, fit
 
 FACE, MOTION = torch.randn(32, 3, 6), torch.randn(32, 5, 4)

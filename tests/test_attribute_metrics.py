@@ -9,14 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib.training.attribute_metrics import (
+from course_lib.training import (
     best_thresholds,
     blind_accuracies,
     calibration_error,
     score_attributes,
-    score_table,
     threshold_scores,
 )
+from course_lib.training.attribute_scores import score_table
 
 
 def drawn(seed: int, size: int = 40, levels: int = 8) -> tuple[torch.Tensor, torch.Tensor]:

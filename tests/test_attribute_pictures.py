@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib.analysis.attribute_pictures import (
+from course_lib.pictures import (
     plot_attribute_maps,
     plot_attribute_pipeline,
     plot_focal_bug,

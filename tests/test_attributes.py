@@ -10,21 +10,25 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_lib.analysis.compare import get_param_count, profile_model
-from course_lib.analysis.localisation import chance_of_pointing, pointing_game
-from course_lib.analysis.recorder import AttentionRecorder
-from course_lib.models.attributes import (
+from course_lib.looking import chance_of_pointing, get_param_count, pointing_game, profile_model
+from course_lib.models import (
     AttributeDecoder,
     AttributeModel,
     MixedTokenExtractor,
     PointingDecoder,
+    StaticFeatureExtractor,
     TokenExtractor,
     pool_over_tokens,
 )
-from course_lib.models.static import StaticFeatureExtractor
-from course_lib.training import LDAMLoss, ModelSerializer, fit
-from course_lib.training.losses import TokenLoss, WeightedBCELoss
-from course_lib.training.stuck import StuckDetector
+from course_lib.recorder import AttentionRecorder
+from course_lib.training import (
+    LDAMLoss,
+    ModelSerializer,
+    StuckDetector,
+    TokenLoss,
+    WeightedBCELoss,
+    fit,
+)
 
 SMALL = {"token_dim": 10, "attributes": 5, "dim": 8, "heads": 2, "layers": 2, "tokens": 9}
 

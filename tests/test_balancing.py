@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib.data.balancing import easiest_weights, effective_numbers, faces_to_draw
-from course_lib.training.losses import ClassBalancedLoss
+from course_lib.data import easiest_weights, effective_numbers, faces_to_draw
+from course_lib.training import ClassBalancedLoss
 
 
 @given(st.integers(0, 300), st.floats(0, 0.9999))

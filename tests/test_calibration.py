@@ -5,16 +5,15 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from course_lib.data.population import ATTRIBUTES
-from course_lib.models.attributes import (
-    AttributeDecoder,
-    AttributeModel,
-    PointingDecoder,
-    TokenExtractor,
+from course_lib.models import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor
+from course_lib.training import (
+    AttributePredictor,
+    ModelSerializer,
+    best_thresholds,
+    calibrate,
+    calibration_error,
 )
-from course_lib.training.attribute_metrics import best_thresholds, calibration_error
-from course_lib.training.calibration import AttributePredictor, calibrate
-from course_lib.training.checkpoints import ModelSerializer
+from course_lib.world import ATTRIBUTES
 
 
 def answers(n=4_000, attributes=3, seed=0):

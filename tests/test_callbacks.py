@@ -8,7 +8,7 @@ import torch
 from test_fit import Losses, loaders, small_model
 from torch import nn
 
-from course_lib.training.callbacks import (
+from course_lib.training import (
     ClipGradients,
     EarlyStopping,
     MetricLog,
@@ -17,8 +17,8 @@ from course_lib.training.callbacks import (
     Timing,
     WarmupCosine,
     cosine_factor,
+    fit,
 )
-from course_lib.training.fit import fit
 
 
 def test_the_schedule_rises_and_falls():

@@ -13,15 +13,21 @@ import torch
 from scipy import stats
 from torch import nn
 
-from course_lib import capstone
-from course_lib.analysis.pictures import Picture, blank_axes
-from course_lib.analysis.report import PARTS, Report
-from course_lib.capstone import FaceSplits, Run, attention_maps, image_losses, train_runs
-from course_lib.capstone_results import DECIDES, attention_table, compare_with_baseline, deliver
-from course_lib.data.arrays import TokenArrays
-from course_lib.data.samplers import BalancedSampler
-from course_lib.training.attribute_metrics import best_thresholds, threshold_scores
-from course_lib.training.losses import LDAMLoss, head_diversity_penalty
+from course_lib.data import BalancedSampler, TokenArrays
+from course_lib.lessons import capstone
+from course_lib.lessons.capstone import (
+    DECIDES,
+    FaceSplits,
+    Run,
+    attention_maps,
+    attention_table,
+    compare_with_baseline,
+    deliver,
+    image_losses,
+    train_runs,
+)
+from course_lib.pictures import PARTS, Picture, Report, blank_axes
+from course_lib.training import LDAMLoss, best_thresholds, head_diversity_penalty, threshold_scores
 
 NAMES = ("Bald", "Goatee", "Smiling")
 FREQUENCIES = torch.tensor([0.02, 0.04, 0.5])

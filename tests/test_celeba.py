@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from course_lib.data.celeba import CelebA, fetch_celeba
-from course_lib.data.faces import FaceDataset
-from course_lib.data.population import ATTRIBUTES
+from course_lib.data import CelebA, FaceDataset, fetch_celeba
+from course_lib.world import ATTRIBUTES
 
 HEADER = (
     "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose"

@@ -14,7 +14,7 @@ from PIL import ImageFont
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib import models
-from course_lib.data.population import CELEBA_RATES
+from course_lib.world import CELEBA_RATES
 
 SHEET = Path(__file__).parent.parent / "CHEATSHEET.md"
 TEXT = SHEET.read_text(encoding="utf-8")

@@ -19,8 +19,15 @@ from torch.utils.data import DataLoader
 
 from course_lib import files
 from course_lib.models import CompletePersonalityModel, TokenPersonalityModel
-from course_lib.training import Checkpoints, ClipGradients, MetricLog, ModelSerializer, fit
-from course_lib.training.lock import RENEW, SILENT, FolderLock
+from course_lib.training import (
+    Checkpoints,
+    ClipGradients,
+    FolderLock,
+    MetricLog,
+    ModelSerializer,
+    fit,
+)
+from course_lib.training.lock import RENEW, SILENT
 
 
 def train(folder, *callbacks, model=None, train_loader=None, epochs=2, minutes=0, **settings):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.analysis.class_maps import class_activation_maps, grad_cam, hires_cam
+from course_lib.looking import class_activation_maps, grad_cam, hires_cam
 
 
 class Pooled(nn.Module):

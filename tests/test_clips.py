@@ -5,10 +5,17 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib.data import anatomy, texture
-from course_lib.data.clips import PARTS, ClipDataset, render_clip
-from course_lib.data.stories import FRAMES_PER_MOMENT, expected_traits, tell_story
-from course_lib.training.metrics import concordance
+from course_lib.data import ClipDataset
+from course_lib.training import concordance
+from course_lib.world import (
+    FRAMES_PER_MOMENT,
+    anatomy,
+    expected_traits,
+    render_clip,
+    tell_story,
+    texture,
+)
+from course_lib.world.clips import PARTS
 
 
 @pytest.fixture(scope="module")

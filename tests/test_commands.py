@@ -22,19 +22,17 @@ from test_first_impressions import python2_pickle
 
 from course_lib import files
 from course_lib.__main__ import COMMANDS, main, parse
-from course_lib.analysis.training_pictures import plot_training
 from course_lib.commands.arrays import open_arrays, split_rows
 from course_lib.commands.settings import Data
 from course_lib.data import ClipDataset, FirstImpressions, OpticalFlowSequenceLoader
-from course_lib.data.stories import TRAITS
 from course_lib.models import (
     CompletePersonalityModel,
     DynamicFeatureExtractor,
     TokenPersonalityModel,
 )
-from course_lib.training.callbacks import Progress
-from course_lib.training.checkpoints import ModelSerializer
-from course_lib.training.evaluation import score_traits
+from course_lib.pictures import plot_training
+from course_lib.training import ModelSerializer, Progress, score_traits
+from course_lib.world import TRAITS
 
 ROOT = Path(__file__).parent.parent
 REAL = os.environ.get("COURSE_REAL_CLIPS")

@@ -13,22 +13,25 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from course_lib.analysis.compare import (
-    compare_models,
+from course_lib.looking import (
+    attention_flops,
     count_by_hand,
+    count_flops,
     get_model_summary,
     get_param_count,
+    milliseconds,
+    peak_memory,
     profile_model,
 )
-from course_lib.analysis.compare_pictures import (
+from course_lib.models import CompletePersonalityModel, TokenPersonalityModel
+from course_lib.pictures import (
+    compare_models,
     plot_architectures,
     plot_comparison,
     plot_cost_curves,
     plot_costs,
     plot_forgotten_eval,
 )
-from course_lib.analysis.profiling import attention_flops, count_flops, milliseconds, peak_memory
-from course_lib.models import CompletePersonalityModel, TokenPersonalityModel
 
 
 def small():
@@ -183,7 +186,7 @@ def test_latency_is_measured_in_turns_without_the_warming_up():
 
 def test_the_slower_model_is_the_slower_one(monkeypatch):
     now = [0]
-    monkeypatch.setattr("course_lib.analysis.profiling.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("course_lib.looking.cost.time.perf_counter", lambda: now[0])
 
     class Taking(nn.Linear):
         """A layer that moves the clock on by so many seconds."""

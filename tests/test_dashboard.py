@@ -19,7 +19,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from course_lib.analysis.dashboard import AttributeResults, performance_dashboard
+from course_lib.pictures import AttributeResults, performance_dashboard
 
 NAMES = ["Bald", "Hat", "Smile", "Young", "Male"]
 SHARES = np.array([0.04, 0.08, 0.3, 0.75, 0.5])

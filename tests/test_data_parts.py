@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.data.faces import draw_face
-from course_lib.data.parts import CLOSE, PARTS, PartDataset, compose, draw_parts, part_index
-from course_lib.training.parts import layer_iou
+from course_lib.data import PartDataset, compose
+from course_lib.looking import layer_iou
+from course_lib.world import CLOSE, draw_face, draw_parts, part_index
+from course_lib.world.layers import PARTS
 
 WOMAN, MAN = frozenset({"Young", "Black_Hair"}), frozenset({"Young", "Male", "Black_Hair"})
 

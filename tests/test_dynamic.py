@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from course_lib import files, runtime
-from course_lib.models import I3D, DynamicFeatureExtractor, inflate
-from course_lib.models.dynamic import boring_video_errors, inflate_kernel, time_tokens
+from course_lib.models import (
+    I3D,
+    DynamicFeatureExtractor,
+    boring_video_errors,
+    inflate,
+    inflate_kernel,
+    time_tokens,
+)
 
 
 def settle(network):

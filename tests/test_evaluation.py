@@ -9,16 +9,17 @@ from sklearn.metrics import mean_absolute_error, r2_score
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.models import CompletePersonalityModel, TokenPersonalityModel
-from course_lib.training.evaluation import (
+from course_lib.training import (
     SCORES,
     compare_answers,
+    concordance,
     evaluate,
+    floor_prediction,
     leak_report,
     leaked_share,
-    score_table,
     score_traits,
 )
-from course_lib.training.metrics import concordance, floor_prediction
+from course_lib.training.trait_scores import score_table
 
 TRAITS = ["O", "C", "E", "A", "N"]
 

@@ -8,19 +8,20 @@ import torch
 from scipy import stats
 
 from course_lib import evolution, files, runtime
-from course_lib.data.arrays import TokenArrays
-from course_lib.data.population import ATTRIBUTES
-from course_lib.evolution import (
+from course_lib.data import TokenArrays
+from course_lib.models import AttributeDecoder
+from course_lib.training import (
     RARE,
-    REMEDIES,
     chosen_remedy,
     evolution_table,
     over_seeds,
     paired_gain,
     predict,
+    remedies,
     train_remedy,
 )
-from course_lib.models.attributes import AttributeDecoder
+from course_lib.training.remedies import REMEDIES
+from course_lib.world import ATTRIBUTES
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,8 @@ def test_samplers_draw_differently_from_seed_to_seed(faces):
 
 def test_a_row_holds_every_score_and_leaves_no_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
-    for name, size in (("FACES", 60), ("VALID", 700), ("TEST", 700), ("WITH_REGIONS", 40)):
+    monkeypatch.setattr(remedies, "FACES", 60)
+    for name, size in (("VALID", 700), ("TEST", 700), ("WITH_REGIONS", 40)):
         monkeypatch.setattr(evolution, name, size)
     monkeypatch.setattr(
         evolution,
@@ -140,4 +142,4 @@ def test_a_decoder_on_cached_tokens_is_trained_the_same_way():
         steps=2,
         build=lambda attributes, cosine: AttributeDecoder(12, attributes, dim=8, cosine=cosine),
     )
-    assert predict(model, tokens, "LDAM").abs().max() <= evolution.LDAM_SCALE
+    assert predict(model, tokens, "LDAM").abs().max() <= remedies.LDAM_SCALE

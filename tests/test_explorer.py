@@ -15,17 +15,20 @@ from PIL import Image
 from torch import nn
 from traitlets import TraitError
 
-from course_lib.analysis.explorer import (
-    HELD,
+from course_lib.data import FaceDataset
+from course_lib.explorer import (
     AttentionExplorer,
     ImbalanceAwareAttentionExplorer,
     explorer_script,
+    look,
+    outline,
+    pack_item,
+    read_image,
 )
-from course_lib.analysis.explorer_data import look, outline, pack_item, read_image
-from course_lib.analysis.figures import ExplorableFigure
-from course_lib.analysis.localisation import energy, pointing_game
-from course_lib.data import ATTRIBUTES, FaceDataset
-from course_lib.data.population import CELEBA_RATES
+from course_lib.explorer.attributes import HELD
+from course_lib.looking import energy, pointing_game
+from course_lib.pictures import ExplorableFigure
+from course_lib.world import ATTRIBUTES, CELEBA_RATES
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +193,7 @@ class ByPatch(nn.Module):
     def forward(self, images):
         light = nn.functional.avg_pool2d(images.mean(1, keepdim=True), 8).flatten(2)  # batch 1 25
         self.weight = (light * 8)[:, None].softmax(-1)  # batch 1 1 25
-        from course_lib.analysis.recorder import record
+        from course_lib.recorder import record
 
         return 10 * (record(self.weight) @ light[:, None].transpose(-1, -2)).flatten(1) - 5
 

@@ -35,11 +35,9 @@ from PIL import Image
 from test_explorer import Photos
 from test_page import contrast, luminance
 
-from course_lib.analysis.explorer import AttentionExplorer
-from course_lib.analysis.explorer_data import look
-from course_lib.analysis.localisation import energy, pointing_game
-from course_lib.data import ATTRIBUTES
-from course_lib.data.population import CELEBA_RATES
+from course_lib.explorer import AttentionExplorer, look
+from course_lib.looking import energy, pointing_game
+from course_lib.world import ATTRIBUTES, CELEBA_RATES
 
 pytestmark = pytest.mark.browser
 open_page, open_widget = explorer_driver.open_page, explorer_driver.open_widget  # fixtures

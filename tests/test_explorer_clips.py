@@ -15,14 +15,14 @@ from PIL import Image
 from test_explorer import content_of
 from traitlets import TraitError
 
-from course_lib.analysis.explorer import explorer_script
-from course_lib.analysis.explorer_clips import PersonalityExplorer, film, listen
-from course_lib.data import TRAITS, ClipDataset
+from course_lib.data import ClipDataset
+from course_lib.explorer import PersonalityExplorer, explorer_script, film, listen
 from course_lib.models import (
     CompletePersonalityModel,
     EndToEndPersonalityModel,
     attention_per_trait,
 )
+from course_lib.world import TRAITS
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ def test_the_page_holds_what_the_clips_hold(explorer, tmp_path):
 
 
 def test_the_script_is_one_module_without_another_view():
-    script = explorer_script("explorer_clips.js")
+    script = explorer_script("clips.js")
     assert re.findall(r"^export .*", script, re.MULTILINE) == [
         "export default { render: renderClips };"
     ]

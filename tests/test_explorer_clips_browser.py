@@ -25,8 +25,8 @@ from matplotlib import colormaps
 from test_explorer_clips import Recordings
 from test_page import contrast, luminance
 
-from course_lib.analysis.explorer_clips import PersonalityExplorer
-from course_lib.data import TRAITS
+from course_lib.explorer import PersonalityExplorer
+from course_lib.world import TRAITS
 
 pytestmark = pytest.mark.browser
 open_page, open_widget = explorer_driver.open_page, explorer_driver.open_widget  # fixtures

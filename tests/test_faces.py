@@ -10,12 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from course_lib.data.anatomy import displacement, displacement_fields
-from course_lib.data.faces import DIFFICULTIES, SPLITS, FaceDataset, draw_face, item_seed
-from course_lib.data.population import (
+from course_lib.data import FaceDataset
+from course_lib.world import (
     ATTRIBUTES,
     CELEBA_RATES,
+    DIFFICULTIES,
+    SPLITS,
     check_attributes,
+    displacement,
+    displacement_fields,
+    draw_face,
+    item_seed,
     sample_attributes,
     sample_tone,
 )

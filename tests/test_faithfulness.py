@@ -12,21 +12,17 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from course_lib.analysis.faithfulness import (
+from course_lib.looking import (
     area_under,
     blurred,
     deletion_curve,
     insertion_curve,
     mean_colour,
     removal_order,
+    resampled_means,
     score_faithfulness,
 )
-from course_lib.analysis.faithfulness_pictures import (
-    plot_each_attribute,
-    plot_faithfulness,
-    plot_iou,
-)
-from course_lib.analysis.map_agreement import resampled_means
+from course_lib.pictures import plot_each_attribute, plot_faithfulness, plot_iou
 
 PATCHES = ((2, 5), (0, 0))  # what the two outputs read, of 7 × 7 patches
 

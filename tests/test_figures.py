@@ -10,7 +10,7 @@ import pytest
 from chromium import PATIENCE
 from IPython.core.formatters import DisplayFormatter
 
-from course_lib.analysis.figures import ExplorableFigure, space_time_figure
+from course_lib.pictures import ExplorableFigure, space_time_figure
 
 MIME = "application/vnd.plotly.v1+json"
 

@@ -6,11 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.analysis.filters import (
-    effective_receptive_field,
-    maximise_channels,
-    strongest_inputs,
-)
+from course_lib.looking import effective_receptive_field, maximise_channels, strongest_inputs
 
 
 @pytest.fixture

@@ -101,9 +101,9 @@ def test_it_clones_once_also_after_a_restart(run_cell, course):
 
 def half_finished(folder):
     """What a clone leaves that was killed while it wrote its files."""
-    subprocess.run(["git", "init", "-q", "course_clone"], cwd=folder, check=True)
-    (folder / "course_clone" / ".git" / "index.lock").touch()
-    (folder / "course_clone" / "course_lib").mkdir()
+    subprocess.run(["git", "init", "-q", "course_part"], cwd=folder, check=True)
+    (folder / "course_part" / ".git" / "index.lock").touch()
+    (folder / "course_part" / "course_lib").mkdir()
 
 
 def dangling(folder):
@@ -112,7 +112,7 @@ def dangling(folder):
 
 def both(folder):
     half_finished(folder)
-    shutil.rmtree(folder / "course_clone" / "course_lib")
+    shutil.rmtree(folder / "course_part" / "course_lib")
     dangling(folder)
 
 

@@ -16,16 +16,10 @@ import skimage.data
 import torch
 from torch.utils.data import default_collate
 
+from course_lib.data import SPLITS, FirstImpressions, read_annotations, speaker_of, unpack_archives
 from course_lib.data import first_impressions as module
-from course_lib.data.first_impressions import (
-    SPLITS,
-    FirstImpressions,
-    read_annotations,
-    speaker_of,
-    unpack_archives,
-)
-from course_lib.data.stories import TRAITS
-from course_lib.training.metrics import speaker_lookup
+from course_lib.training import speaker_lookup
+from course_lib.world import TRAITS
 
 FILE_ORDER = (
     "extraversion",

@@ -20,8 +20,8 @@ from course_lib.training import (
     Plateau,
     WarmupCosine,
     fit,
+    fit_steps,
 )
-from course_lib.training.fit import fit_steps
 
 
 def small_model() -> nn.Module:

@@ -19,18 +19,19 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from torch.utils.data import DataLoader
 from torchvision.models.optical_flow import raft_small
 
-from course_lib.data import flow as flow_module
-from course_lib.data.flow import (
+from course_lib.data import (
+    FaceTrack,
     OpticalFlowComputer,
     OpticalFlowSequenceLoader,
     adjust_length,
     clip_and_scale,
+    crop_face,
     end_point_error,
     flow_windows,
     resize_flow,
     warp,
 )
-from course_lib.data.video import FaceTrack, crop_face
+from course_lib.data import flow as flow_module
 from course_lib.files import load_tensors, save_tensors
 
 FACE = skimage.data.astronaut()[10:170, 140:300]

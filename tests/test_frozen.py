@@ -14,18 +14,17 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from course_lib.data import ClipDataset, FaceDataset
-from course_lib.data.parts import PartDataset
+from course_lib.data import ClipDataset, FaceDataset, PartDataset
 from course_lib.models import (
     DynamicFeatureExtractor,
+    PartPipeline,
     StaticFeatureExtractor,
+    attribute_head,
+    course_part_transformer,
     course_personality_model,
 )
-from course_lib.models.parts import PartPipeline, course_part_transformer
-from course_lib.models.static import attribute_head
 from course_lib.pointing import shipped_decoders
-from course_lib.training.calibration import course_attribute_predictor
-from course_lib.training.tokens import lesson_tokens
+from course_lib.training import course_attribute_predictor, lesson_tokens
 
 PATH = Path(__file__).with_suffix(".safetensors")
 

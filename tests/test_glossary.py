@@ -8,7 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from course_lib.lessons.glossary import GLOSSARY, glossary
+from course_lib.lessons import glossary
+from course_lib.lessons.glossary import GLOSSARY
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

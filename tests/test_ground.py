@@ -123,8 +123,8 @@ def test_precision_of_a_gpu(monkeypatch, native_bf16, precision):
         "is_bf16_supported",
         lambda including_emulation=True: including_emulation or native_bf16,
     )
-    assert runtime._precision(torch.device("cuda")) == precision
-    assert runtime._precision(torch.device("cpu")) == "fp32"
+    assert runtime.precision_of(torch.device("cuda")) == precision
+    assert runtime.precision_of(torch.device("cpu")) == "fp32"
 
 
 def test_scale_chooses_by_the_machine(monkeypatch):
@@ -141,7 +141,7 @@ def test_scale_chooses_by_the_machine(monkeypatch):
 
 def test_the_device_is_the_one_that_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert runtime.default_device() == torch.device("cuda")
+    assert runtime.default_device() == torch.device("cuda", 0)
     monkeypatch.setenv("COURSE_DEVICE", "cpu")
     assert runtime.setup(quiet=True).device == torch.device("cpu")
     monkeypatch.setenv("COURSE_DEVICE", "toaster")

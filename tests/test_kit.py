@@ -27,18 +27,20 @@ ROOT = Path(__file__).parent.parent
 VENV = os.path.relpath(sys.prefix, ROOT)  # relative, because make knows no spaces in names
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LIBRARY = sorted((ROOT / "course_lib").rglob("*.py"))
+# Imports run one way: the rooms, then what still stands beside them.
 LAYERS = (
+    "world",
     "data",
     "models",
     "training",
-    "analysis",
+    "looking",
+    "pictures",
+    "recorder",
+    "explorer",
     "lessons",
     "ablation",
     "evolution",
     "pointing",
-    "capstone",
-    # imports run one way
-    "capstone_results",
     "parts_recipe",
     "recipes",
     "studies",
@@ -412,7 +414,7 @@ def assumed_cuda(files):
 # What there is on NVIDIA's GPUs only: the choice of one, precisions, an allocator that knows its peak.
 KNOWS_CUDA = {
     "course_lib/runtime.py",
-    "course_lib/analysis/profiling.py",
+    "course_lib/looking/cost.py",
     "course_lib/commands/runs.py",
 }
 
@@ -431,25 +433,26 @@ def layer(module: str) -> int:
     return LAYERS.index(part) if part in LAYERS else -1
 
 
-def imported(module: str, is_package: bool, source: str) -> set[str]:
-    """The modules of the library that a module's source imports, anywhere in it."""
+def import_statements(module: str, is_package: bool, source: str) -> list[tuple[str, list[str]]]:
+    """What a module imports, anywhere in its source: each origin, and the names taken from it."""
     package = module if is_package else module.rpartition(".")[0]
-    names = set()
+    found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            found += [(alias.name, []) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = (
-                ".".join(package.split(".")[: len(package.split(".")) + 1 - node.level])
-                if node.level
-                else ""
-            )
+            parts = package.split(".")
+            base = ".".join(parts[: len(parts) + 1 - node.level]) if node.level else ""
             origin = ".".join(filter(None, [base, node.module]))
-            names |= (
-                {origin}
-                if origin.count(".")
-                else {f"{origin}.{alias.name}" for alias in node.names}
-            )
+            found.append((origin, [alias.name for alias in node.names]))
+    return found
+
+
+def imported(module: str, is_package: bool, source: str) -> set[str]:
+    """The modules of the library that a module's source imports, anywhere in it."""
+    names = set()
+    for module_, taken in import_statements(module, is_package, source):
+        names |= {module_} if module_.count(".") else {f"{module_}.{name}" for name in taken}
     return {name for name in names if name.startswith("course_lib.")}
 
 
@@ -464,6 +467,28 @@ def backward_imports(modules):
             ):
                 problems.append((module, other))
     return problems
+
+
+def circles(modules):
+    """Modules that import each other, directly or through others, imports inside functions too."""
+    graph = {}
+    for name, (is_package, source) in modules.items():
+        if is_package:  # a package's face imports all that is in it
+            continue
+        statements = import_statements(name, is_package, source)
+        reachable = {module_ for module_, _ in statements}
+        reachable |= {f"{module_}.{taken}" for module_, names in statements for taken in names}
+        graph[name] = reachable & set(modules)
+
+    def reached(start):
+        seen, waiting = set(), [start]
+        while waiting:
+            new = graph.get(waiting.pop(), set()) - seen
+            seen |= new
+            waiting += new
+        return seen
+
+    return sorted(name for name in graph if name in reached(name))
 
 
 def undefined_exports(name, names, exported):
@@ -582,6 +607,19 @@ def test_imports_run_one_way():
     assert backward_imports(library_modules()) == []
 
 
+def test_no_two_modules_import_each_other():
+    assert circles(library_modules()) == []
+
+
+def test_a_planted_circle_is_found():
+    planted = {
+        "course_lib.looking.cost": (False, "from ..pictures.base import Picture"),
+        "course_lib.pictures.base": (False, "def f():\n    from ..looking import cost"),
+        "course_lib.files": (False, "import json"),
+    }
+    assert circles(planted) == ["course_lib.looking.cost", "course_lib.pictures.base"]
+
+
 def unused_names(modules: dict[str, str], shown: str) -> list[tuple[str, str]]:
     """Public names that no other module uses, nor their own more than once, nor what people read
     and run.
@@ -697,20 +735,24 @@ def test_a_planted_stain_is_found(rule, planted, innocent):
             "from course_lib.training.fit import fit",
             "course_lib.training.fit",
         ),
-        ("course_lib.data.faces", "def f():\n    from ..models import static", "course_lib.models"),
+        (
+            "course_lib.world.faces",
+            "def f():\n    from ..models import static",
+            "course_lib.models",
+        ),
         (
             "course_lib.training.fit",
-            "import course_lib.analysis.recorder",
-            "course_lib.analysis.recorder",
+            "import course_lib.recorder.recorder",
+            "course_lib.recorder.recorder",
         ),
         ("course_lib.lessons.exercises", "from course_lib import recipes", "course_lib.recipes"),
         ("course_lib.files", "from .data import faces", "course_lib.data"),
         (
             "course_lib.models.static",
-            "from ..data.faces import draw_face\nfrom .attention import attend",
+            "from ..world.faces import draw_face\nfrom .attention import attend",
             None,
         ),
-        ("course_lib.analysis.figures", "from course_lib.runtime import scale\nimport torch", None),
+        ("course_lib.pictures.figures", "from course_lib import scale\nimport torch", None),
         ("course_lib.recipes", "from course_lib.lessons import check", None),
     ],
 )

@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from nbclient import NotebookClient
 from test_lesson_00 import shown
 
-from course_lib.analysis.flow_pictures import (
+from course_lib.data import clip_and_scale
+from course_lib.pictures import (
+    flow_colours,
     plot_flow_errors,
     plot_flow_wheel,
     plot_scalings,
     plot_speeds,
 )
-from course_lib.analysis.pictures import flow_colours
-from course_lib.data.flow import clip_and_scale
 
 LESSON = Path(__file__).parent.parent / "notebooks" / "02_optical_flow.ipynb"
 REAL = os.environ.get("COURSE_REAL_CLIPS")

@@ -12,9 +12,9 @@ from nbclient import NotebookClient
 from test_celeba import CELEBA_ORDER
 from test_notebooks import NOTEBOOKS
 
-from course_lib.analysis.pictures import to_picture
-from course_lib.data.faces import FaceDataset
-from course_lib.data.population import ATTRIBUTES
+from course_lib.data import FaceDataset
+from course_lib.pictures.base import to_picture
+from course_lib.world import ATTRIBUTES
 
 PARTS = {"train": 300, "valid": 160, "test": 160}
 

@@ -411,4 +411,4 @@ def test_expect_is_quiet_when_all_is_right():
 
 def test_an_exercise_that_is_declared_wrongly_says_so():
     with pytest.raises((AttributeError, ModuleNotFoundError)):
-        Exercise("course_lib.training.metrics:missing", ("", "", ""), ()).load_solution()
+        Exercise("course_lib.training.trait_scores:missing", ("", "", ""), ()).load_solution()

@@ -10,9 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib.analysis.localisation import (
+from course_lib.looking import (
     chance_of_pointing,
-    covered,
     energy,
     follows,
     iou_curve,
@@ -20,6 +19,7 @@ from course_lib.analysis.localisation import (
     pointing_game,
     score_localisation,
 )
+from course_lib.looking.localisation import covered
 
 
 def box(top, bottom, left, right, height=28, width=28):

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import sigmoid_focal_loss
 
-from course_lib.data.population import ATTRIBUTES, CELEBA_RATES
-from course_lib.training.losses import (
+from course_lib.training import (
     AsymmetricLoss,
     ClassBalancedLoss,
     FocalLoss,
@@ -27,6 +26,7 @@ from course_lib.training.losses import (
     head_diversity_penalty,
     prediction_diversity_penalty,
 )
+from course_lib.world import ATTRIBUTES, CELEBA_RATES
 
 FREQUENCIES = [0.02, 0.3, 0.84]
 WEIGHTS = [43.56, 2.0, 0.5]

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from torch import nn
 
-from course_lib.analysis.faithfulness_pictures import plot_against_frequency, plot_randomisation
-from course_lib.analysis.map_agreement import (
-    attention_per_attribute,
+from course_lib.looking import (
     frequency_trend,
     map_agreement,
     mean_maps,
@@ -22,12 +20,9 @@ from course_lib.analysis.map_agreement import (
     randomise_layers,
     rank_correlation,
 )
-from course_lib.models.attributes import (
-    AttributeDecoder,
-    AttributeModel,
-    PointingDecoder,
-    TokenExtractor,
-)
+from course_lib.models import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor
+from course_lib.pictures import plot_against_frequency, plot_randomisation
+from course_lib.recorder import attention_per_attribute
 
 
 @given(st.integers(2, 12), st.integers(1, 6), st.integers(0, 999))

@@ -12,15 +12,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score
 
-from course_lib.analysis import measures
-from course_lib.analysis.measure_pictures import (
-    plot_activation_statistics,
-    plot_dimension_distribution,
-    plot_pca,
-    plot_probes,
-    plot_separation,
-)
-from course_lib.analysis.measures import (
+from course_lib.looking import (
     activation_statistics,
     between_person_discriminability,
     dead_dimensions,
@@ -30,6 +22,14 @@ from course_lib.analysis.measures import (
     pca,
     separation_auc,
     within_person_consistency,
+)
+from course_lib.looking import features as measures
+from course_lib.pictures import (
+    plot_activation_statistics,
+    plot_dimension_distribution,
+    plot_pca,
+    plot_probes,
+    plot_separation,
 )
 
 MEASURES = [

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.training.metrics import concordance, floor_prediction, mean_accuracy, speaker_lookup
+from course_lib.training import concordance, floor_prediction, mean_accuracy, speaker_lookup
 
 sizes = st.tuples(st.integers(1, 12), st.integers(1, 6))
 seeds = st.integers(0, 10_000)

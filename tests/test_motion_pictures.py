@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from course_lib.analysis import motion_pictures
-from course_lib.analysis.motion_pictures import (
+from course_lib.pictures import (
     animate_features,
     features_beside_flow,
     frame_of_step,
@@ -19,6 +18,7 @@ from course_lib.analysis.motion_pictures import (
     plot_boring_video,
     plot_features_over_time,
 )
+from course_lib.pictures import motion as motion_pictures
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ REPOSITORY = f"https://github.com/{configured()}"
 FIRST_CELL = f"""\
 import importlib.util
 if importlib.util.find_spec("course_lib") is None:  # on Colab; elsewhere it is installed
-    !rm -rf course_clone  # what an interrupted clone has left
-    !GIT_TERMINAL_PROMPT=0 git clone -q --depth 1 {REPOSITORY} course_clone \\
-        && ln -sfn course_clone/course_lib
+    !rm -rf course_part  # what an interrupted clone has left
+    !GIT_TERMINAL_PROMPT=0 git clone -q --depth 1 {REPOSITORY} course_part \\
+        && rm -rf course_clone && mv course_part course_clone && ln -sfn course_clone/course_lib
     importlib.invalidate_caches()
     if importlib.util.find_spec("course_lib") is None:
         raise ImportError("the clone failed, see above; check the network and the address, then run this cell again")

@@ -18,8 +18,14 @@ from explorer_driver import eventually, settle, wait
 from matplotlib import colormaps
 from torch import nn
 
-from course_lib.analysis.page import attention_page, from_records, pack, save_page, show_page
-from course_lib.analysis.recorder import AttentionRecorder
+from course_lib.recorder import (
+    AttentionRecorder,
+    attention_page,
+    from_records,
+    pack,
+    save_page,
+    show_page,
+)
 
 WORDS = ["the", "face", "asks", "</script>", "“clip”", "where", "to", "look"]
 
@@ -565,7 +571,7 @@ def test_render_takes_a_widgets_model_and_lets_go_of_it(browser):
     """
     maps, other = random_maps(queries=4, keys=5), random_maps(layers=1, queries=3, keys=3)
     (meta, planes), (new_meta, new_planes) = pack(maps), pack(other)
-    viewer = (files("course_lib.analysis") / "viewer.js").read_text(encoding="utf-8")
+    viewer = (files("course_lib.recorder") / "web" / "viewer.js").read_text(encoding="utf-8")
     script = WIDGET.replace("META", json.dumps(meta)).replace("PLANES", json.dumps(list(planes)))
     page = browser.new_page()
     said = []

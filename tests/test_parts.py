@@ -12,22 +12,27 @@ from PIL import Image
 from torch import nn
 
 from course_lib import files, parts_recipe, runtime
-from course_lib.analysis.recorder import AttentionRecorder
-from course_lib.analysis.records import Recording
-from course_lib.analysis.visualizer import record_folder, visualize_during_inference
-from course_lib.data.parts import PARTS, PartDataset
-from course_lib.models.attention import VisualizableCrossAttention
-from course_lib.models.parts import (
+from course_lib.data import PartDataset
+from course_lib.looking import layer_iou
+from course_lib.models import (
     AdaptiveNorm,
     PartBlock,
     PartPipeline,
     PartTransformer,
+    VisualizableCrossAttention,
     course_part_transformer,
     euler_step,
     part_attention,
     wave_positions,
 )
-from course_lib.training.parts import layer_iou, part_loss
+from course_lib.recorder import (
+    AttentionRecorder,
+    Recording,
+    record_folder,
+    visualize_during_inference,
+)
+from course_lib.training import part_loss
+from course_lib.world.layers import PARTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:image . shows no face")
 

@@ -10,18 +10,16 @@ from torch import nn
 from course_lib.models import (
     CompletePersonalityModel,
     DynamicFeatureExtractor,
+    EndToEndPersonalityModel,
     FeatureFusionModule,
     PersonalityPredictionHead,
+    ProjectedPersonalityModel,
     StaticFeatureExtractor,
     TokenPersonalityModel,
-    course_personality_model,
-)
-from course_lib.models.attention import attend
-from course_lib.models.personality import (
-    EndToEndPersonalityModel,
-    ProjectedPersonalityModel,
+    attend,
     attention_per_trait,
     batch_norm,
+    course_personality_model,
 )
 
 

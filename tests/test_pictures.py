@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from course_lib.analysis import pictures, world_pictures
+from course_lib.pictures import base as pictures
+from course_lib.pictures import world as world_pictures
 
 
 def all_pictures():

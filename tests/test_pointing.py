@@ -4,12 +4,11 @@ import pytest
 import torch
 
 from course_lib import files, pointing, runtime
-from course_lib.analysis.localisation import follows, score_localisation
-from course_lib.data.arrays import gather
-from course_lib.data.population import ATTRIBUTES
+from course_lib.data import gather
+from course_lib.looking import follows, score_localisation
 from course_lib.pointing import DECODERS, hard_faces, pointing_table, shipped_decoders
-from course_lib.training.attribute_metrics import score_attributes
-from course_lib.training.calibration import course_attribute_predictor
+from course_lib.training import course_attribute_predictor, score_attributes
+from course_lib.world import ATTRIBUTES
 
 
 def test_a_run_gives_the_stored_row_and_the_recipe_ships_it(tmp_path, monkeypatch):

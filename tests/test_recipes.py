@@ -8,10 +8,8 @@ import torch
 
 from course_lib import files, parts_recipe, recipes, runtime
 from course_lib.ablation import CLIPS, LESSON_CLIPS, ablation_table, principal_axes
-from course_lib.evolution import SUMMARY, evolution_table
 from course_lib.pointing import pointing_table
-from course_lib.training.metrics import concordance
-from course_lib.training.tokens import lesson_tokens
+from course_lib.training import SUMMARY, concordance, evolution_table, lesson_tokens
 
 
 def test_the_manifest_tells_the_truth():

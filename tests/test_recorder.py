@@ -14,9 +14,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from course_lib.analysis.keeping import SIDE, cost
-from course_lib.analysis.recorder import AttentionRecorder, record
-from course_lib.analysis.records import Recording
 from course_lib.models import (
     CompletePersonalityModel,
     TokenCrossAttention,
@@ -24,6 +21,8 @@ from course_lib.models import (
     VisualizableCrossAttention,
     attend,
 )
+from course_lib.recorder import AttentionRecorder, Recording, cost, record
+from course_lib.recorder.recording import SIDE
 
 CONTEXTS = {"grad": torch.enable_grad, "no_grad": torch.no_grad, "inference": torch.inference_mode}
 
@@ -662,7 +661,7 @@ def long():
 def test_policies_are_reductions_of_the_whole_map(long, chunk, monkeypatch):
     """Also when the map never exists as a whole."""
     model, x, full = long
-    monkeypatch.setattr("course_lib.analysis.records.CHUNK", chunk)
+    monkeypatch.setattr("course_lib.recorder.recording.CHUNK", chunk)
     kept = {
         keep: recorded(model, x, recorder_options={"keep": keep}).records[0]
         for keep in ("full", "heads", "thumbnail", "statistics", "shapes")

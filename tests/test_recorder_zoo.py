@@ -352,7 +352,7 @@ def report(library, name):
     """Record each variant of a model; say what was captured, how far off, and what it did to the
     output.
     """
-    from course_lib.analysis.recorder import AttentionRecorder
+    from course_lib.recorder import AttentionRecorder
 
     torch.manual_seed(0)
     variants, reference = globals()[f"{library}_models"](name)
@@ -452,7 +452,7 @@ def watch(name, steps=3):
     """Watch a pipeline at work with `visualize_during_inference`: what came back, and which
     pictures there are.
     """
-    from course_lib.analysis.visualizer import visualize_during_inference
+    from course_lib.recorder import visualize_during_inference
 
     torch.manual_seed(0)
     pipeline, model = pipeline_of(name)

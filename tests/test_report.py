@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib.analysis.pictures import Picture, blank_axes
-from course_lib.analysis.report import PARTS, Report, Table, plot_attribute_gains
+from course_lib.pictures import PARTS, Picture, Report, Table, blank_axes, plot_attribute_gains
 
 EVIL = '<script>alert("x")</script> & "quoted" \'single\' [[title]]'
 

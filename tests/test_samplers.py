@@ -14,17 +14,17 @@ from test_fit import Cut, Killed
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_lib.data.faces import FaceDataset
-from course_lib.data.population import ATTRIBUTES, check_attributes
-from course_lib.data.samplers import (
+from course_lib.data import (
     BalancedSampler,
     CurriculumSampler,
     EnrichedFaces,
+    FaceDataset,
     all_targets,
     rarest_weights,
     share_weights,
 )
 from course_lib.training import Checkpoints, fit
+from course_lib.world import ATTRIBUTES, check_attributes
 
 seeds = st.integers(0, 10_000)
 BALD, MUSTACHE, MALE, YOUNG = map(ATTRIBUTES.index, ("Bald", "Mustache", "Male", "Young"))

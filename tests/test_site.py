@@ -21,9 +21,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
 from course_lib.__main__ import main
-from course_lib.analysis.pictures import Animation
 from course_lib.commands import site, site_pages
 from course_lib.commands.site_check import site_problems
+from course_lib.pictures import Animation
 
 ROOT = Path(__file__).parent.parent
 CSS = (ROOT / "course_lib" / "commands" / "site.css").read_text()

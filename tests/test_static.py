@@ -6,9 +6,15 @@ import torchvision
 from torch import nn
 
 from course_lib import files, runtime
-from course_lib.data import ATTRIBUTES, FaceDataset
-from course_lib.models import StaticFeatureExtractor, to_tokens
-from course_lib.models.static import attribute_head, freeze_first, global_average
+from course_lib.data import FaceDataset
+from course_lib.models import (
+    StaticFeatureExtractor,
+    attribute_head,
+    freeze_first,
+    global_average,
+    to_tokens,
+)
+from course_lib.world import ATTRIBUTES
 
 FIRST_FOUR = {"conv1", "layer1.0.conv1", "layer1.0.conv2", "layer1.0.conv3"}
 

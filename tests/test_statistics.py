@@ -10,8 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.analysis import attention_pictures, part_pictures
-from course_lib.analysis.statistics import (
+from course_lib.looking import (
     STATISTICS,
     agreement,
     attention_relevance,
@@ -21,6 +20,8 @@ from course_lib.analysis.statistics import (
     diagnose,
     effective_support,
 )
+from course_lib.pictures import attention as attention_pictures
+from course_lib.pictures import parts as part_pictures
 
 PICTURES = {
     "uniform",
@@ -180,7 +181,7 @@ def test_each_fault_is_named_with_its_remedy_and_picture(weights, name):
     finding = findings[name]
     assert finding.says.endswith(".")
     assert finding.remedy.endswith(".")
-    assert (finding.picture is not None) == (name in PICTURES)
+    assert (finding.evidence is not None) == (name in PICTURES)
     assert finding.remedy in repr(finding)
 
 
@@ -191,7 +192,7 @@ def test_healthy_attention_has_no_finding():
 
 
 def test_a_large_recording_is_told_how_to_shrink(monkeypatch):
-    monkeypatch.setattr("course_lib.analysis.statistics.LARGE", 1000)
+    monkeypatch.setattr("course_lib.looking.attention.LARGE", 1000)
     [finding] = diagnose(random_attention(2, 2, 12, 12, sharp=2))
     assert finding.name == "large"
     assert "keep=" in finding.remedy

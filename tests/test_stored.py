@@ -16,9 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from course_lib.data import faces as faces_module
-from course_lib.data.faces import FaceDataset
-from course_lib.data.stored import StoredItems, source_version
+from course_lib.data import FaceDataset, StoredItems, source_version
+from course_lib.world import faces as faces_module
 
 
 def faces(folder, n: int = 12, **settings) -> FaceDataset:

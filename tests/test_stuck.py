@@ -12,14 +12,17 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.training import (
+    AggressiveLoss,
     Checkpoints,
     FocalLoss,
+    StuckDetector,
     WarmupCosine,
+    calculate_aggressive_pos_weights,
     fit,
     prediction_diversity_penalty,
+    red_flags,
 )
-from course_lib.training.losses import calculate_aggressive_pos_weights
-from course_lib.training.stuck import REMEDIES, AggressiveLoss, StuckDetector, red_flags
+from course_lib.training.stuck import REMEDIES
 
 FREQUENCIES = [0.01, 0.05, 0.2, 0.5]
 NAMES = ("Bald", "Gray_Hair", "Bangs", "Smiling")

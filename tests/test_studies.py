@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from course_lib import files, runtime, studies
-from course_lib.data.faces import DIFFICULTIES
+from course_lib.world import DIFFICULTIES
 
 
 @pytest.mark.parametrize("name", studies.STUDIES)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, recall_score
 
-from course_lib.analysis.faithfulness_pictures import plot_subgroups
-from course_lib.analysis.subgroups import SMALLEST, drawn_groups, recall_gaps, subgroup_scores
-from course_lib.data.faces import FaceDataset
-from course_lib.data.population import ATTRIBUTES
+from course_lib.data import FaceDataset
+from course_lib.looking import SMALLEST, drawn_groups, recall_gaps, subgroup_scores
+from course_lib.pictures import plot_subgroups
+from course_lib.world import ATTRIBUTES
 
 NAMES = ("Hat", "Glasses", "Beard")
 

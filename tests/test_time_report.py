@@ -7,7 +7,8 @@ import csv
 import pytest
 from test_fit import loaders, small_model
 
-from course_lib.analysis.time_report import PARTS, time_report
+from course_lib.pictures import time_report
+from course_lib.pictures.training import PARTS
 from course_lib.training import MetricLog, Timing, fit
 
 

@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.data.clips import ClipDataset
-from course_lib.models.dynamic import DynamicFeatureExtractor
-from course_lib.models.static import StaticFeatureExtractor
-from course_lib.training import tokens
-from course_lib.training.tokens import TokenDataset, cache_tokens, stored_tokens
+from course_lib.data import ClipDataset
+from course_lib.models import DynamicFeatureExtractor, StaticFeatureExtractor
+from course_lib.training import TokenDataset, cache_tokens, stored_tokens, tokens
 
 
 def test_shuffling_keeps_the_moments_of_a_clip_together():

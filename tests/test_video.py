@@ -22,8 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from skimage.feature import Cascade
 
-from course_lib.data import video
-from course_lib.data.video import (
+from course_lib.data import (
     FaceTrack,
     crop_face,
     face_windows,
@@ -31,6 +30,7 @@ from course_lib.data.video import (
     steady_box,
     to_rgb,
     track_face,
+    video,
 )
 
 ASTRONAUT = skimage.data.astronaut()

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from course_lib.analysis.records import Recording
-from course_lib.analysis.visualizer import (
+from course_lib.models import CrossAttention, TokenCrossAttention
+from course_lib.recorder import (
     AttentionVisualizer,
+    Recording,
     get_attention_weights,
     record_folder,
     visualize_during_inference,
 )
-from course_lib.models.attention import CrossAttention, TokenCrossAttention
 
 
 def encoder(layers=2):

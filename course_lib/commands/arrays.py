@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from .. import files
-from ..data import ClipDataset
-from ..data.stories import TRAITS
-from ..models import DynamicFeatureExtractor, StaticFeatureExtractor
+from ..data.drawn import ClipDataset
+from ..models.dynamic import DynamicFeatureExtractor
+from ..models.static import StaticFeatureExtractor
 from ..shapes import Float, Int
 from ..training.tokens import stored_tokens
+from ..world.stories import TRAITS
 from .runs import processes
 from .settings import Files
 

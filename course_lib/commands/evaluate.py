@@ -13,18 +13,19 @@ import torch
 from torch.utils.data import DataLoader
 
 from .. import files, runtime
-from ..data.stories import TRAITS
 from ..training.checkpoints import ModelSerializer
-from ..training.evaluation import (
+from ..training.trait_scores import (
     SCORES,
     Evaluation,
     Scores,
     compare_answers,
+    floor_prediction,
     leak_report,
     score_table,
+    speaker_lookup,
 )
-from ..training.evaluation import evaluate as score_model
-from ..training.metrics import floor_prediction, speaker_lookup
+from ..training.trait_scores import evaluate as score_model
+from ..world.stories import TRAITS
 from .arrays import Arrays, open_arrays, split_rows
 from .runs import hashes, read_manifest
 from .settings import Data, Evaluate, Files

@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .. import files, runtime
-from ..data import OpticalFlowSequenceLoader
 from ..data.first_impressions import read_annotations, speaker_of
-from ..models import DynamicFeatureExtractor, StaticFeatureExtractor
+from ..data.flow import OpticalFlowSequenceLoader
+from ..models.dynamic import DynamicFeatureExtractor
+from ..models.static import StaticFeatureExtractor
 from ..shapes import Float
 from ..training.lock import FolderLock
 from .arrays import TOKENS, read_columns, read_traits

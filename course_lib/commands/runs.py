@@ -12,7 +12,6 @@ import accelerate
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import patch_environment
 
 import course_lib
 
@@ -29,10 +28,10 @@ def processes() -> PartialState:
     """Which of how many processes this is; `accelerate` counts those of a machine without a GPU
     only if it is told.
     """
-    if "LOCAL_RANK" in os.environ:  # one of several: each has a device of its own
-        return PartialState(cpu=not torch.cuda.is_available())
-    with patch_environment(accelerate_torch_device=str(runtime.default_device())):
-        return PartialState()
+    state = PartialState(cpu="LOCAL_RANK" in os.environ and not torch.cuda.is_available())
+    if state.num_processes == 1:  # of several, each has a device of its own
+        state.device = runtime.default_device()
+    return state
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from .. import files, runtime
-from ..models import CompletePersonalityModel, TokenPersonalityModel
+from ..models.personality import CompletePersonalityModel, TokenPersonalityModel
 from ..training.callbacks import (
     ClipGradients,
     EarlyStopping,
@@ -23,10 +23,9 @@ from ..training.callbacks import (
     WarmupCosine,
 )
 from ..training.checkpoints import Checkpoints, ModelSerializer
-from ..training.evaluation import evaluate
 from ..training.fit import fit
-from ..training.metrics import concordance
 from ..training.tokens import TokenDataset
+from ..training.trait_scores import concordance, evaluate
 from .arrays import Arrays, open_arrays, split_rows
 from .runs import begin, claimed, described, hashes, processes
 from .settings import Train, Visualize

@@ -5,10 +5,9 @@ from pathlib import Path
 from torch import Tensor
 
 from .. import files
-from ..analysis.attention_pictures import plot_attention_map, plot_heads
-from ..analysis.pictures import Picture
-from ..analysis.time_report import time_report
-from ..analysis.training_pictures import plot_training
+from ..pictures.attention import plot_attention_map, plot_heads
+from ..pictures.base import Picture
+from ..pictures.training import plot_training, time_report
 from ..shapes import Float
 from ..training.callbacks import read_log
 from .runs import read_manifest

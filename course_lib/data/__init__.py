@@ -1,27 +1,91 @@
-"""Data: the drawn world that knows its answers, and real video."""
+"""Data sets and what they read: drawn, photographs, videos, optical flow, samplers."""
 
-from .celeba import CelebA
-from .clips import ClipDataset, render_clip
-from .faces import DIFFICULTIES, FaceDataset, draw_face
-from .first_impressions import FirstImpressions
-from .flow import OpticalFlowComputer, OpticalFlowSequenceLoader
-from .population import ATTRIBUTES, sample_attributes
-from .stories import TRAITS
-from .video import read_clip, track_face
+from .arrays import ImageArrays, TokenArrays, gather, load_images
+from .drawn import ClipDataset, FaceDataset, Layers, PartDataset, compose, to_image
+from .first_impressions import (
+    SPLITS,
+    FirstImpressions,
+    read_annotations,
+    speaker_of,
+    unpack_archives,
+)
+from .flow import (
+    OpticalFlowComputer,
+    OpticalFlowSequenceLoader,
+    adjust_length,
+    clip_and_scale,
+    end_point_error,
+    flow_windows,
+    resize_flow,
+    warp,
+)
+from .photographs import CelebA, fetch_celeba
+from .samplers import (
+    BalancedSampler,
+    CurriculumSampler,
+    EnrichedFaces,
+    all_targets,
+    easiest_weights,
+    effective_numbers,
+    faces_to_draw,
+    rarest_weights,
+    share_weights,
+)
+from .stored import StoredItems, source_version
+from .video import (
+    Clip,
+    FaceTrack,
+    crop_face,
+    face_windows,
+    read_clip,
+    steady_box,
+    to_rgb,
+    track_face,
+)
 
 __all__ = [
-    "ATTRIBUTES",
-    "DIFFICULTIES",
-    "TRAITS",
+    "SPLITS",
+    "BalancedSampler",
     "CelebA",
+    "Clip",
     "ClipDataset",
+    "CurriculumSampler",
+    "EnrichedFaces",
     "FaceDataset",
+    "FaceTrack",
     "FirstImpressions",
+    "ImageArrays",
+    "Layers",
     "OpticalFlowComputer",
     "OpticalFlowSequenceLoader",
-    "draw_face",
+    "PartDataset",
+    "StoredItems",
+    "TokenArrays",
+    "adjust_length",
+    "all_targets",
+    "clip_and_scale",
+    "compose",
+    "crop_face",
+    "easiest_weights",
+    "effective_numbers",
+    "end_point_error",
+    "face_windows",
+    "faces_to_draw",
+    "fetch_celeba",
+    "flow_windows",
+    "gather",
+    "load_images",
+    "rarest_weights",
+    "read_annotations",
     "read_clip",
-    "render_clip",
-    "sample_attributes",
+    "resize_flow",
+    "share_weights",
+    "source_version",
+    "speaker_of",
+    "steady_box",
+    "to_image",
+    "to_rgb",
     "track_face",
+    "unpack_archives",
+    "warp",
 ]

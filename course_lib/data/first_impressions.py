@@ -21,15 +21,19 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ..world.stories import TRAITS
 from .flow import OpticalFlowSequenceLoader
-from .stories import TRAITS
 
 __all__ = ["SPLITS", "FirstImpressions", "read_annotations", "speaker_of", "unpack_archives"]
 
 SPLITS = ("training", "validation", "test")
+
 KEYS = "FIRST_IMPRESSIONS_KEY"  # environment variables that begin so hold the archives' keys
+
 LARGEST_ANNOTATION = 64 * 2**20  # bytes; ten times what a split needs
+
 UNFOLDS_AT_MOST, ALWAYS_ALLOWED = 20, 16 * 2**20  # times an archive's own size; bytes
+
 HOW_TO_GET = (
     "ask for access to First Impressions V2 (CVPR'17) at chalearnlap.cvc.uab.cat (dataset 24), put"
     f" the zip files into one folder, set the keys of the encrypted ones as {KEYS}_1, {KEYS}_2, …,"
@@ -159,8 +163,6 @@ def _annotation_file(folder: Path, split: str) -> Path:
 
 
 # ---- annotations ---------------------------------------------------------------------------------
-
-
 def read_annotations(path: str | Path) -> dict[str, list[float]]:
     """The traits of each clip, O C E A N, from a pickle that holds `trait -> clip -> value` in any
     order of traits.
@@ -244,8 +246,6 @@ class _FloatUnpickler(pickle._Unpickler):
 
 
 # ---- archives ------------------------------------------------------------------------------------
-
-
 def unpack_archives(folder: str | Path) -> None:
     """Unpack each zip file of `folder` into a folder of its name, the archives inside it too; done
     ones are skipped.

@@ -36,7 +36,9 @@ __all__ = [
 ]
 
 Array = np.ndarray | Tensor
+
 MAX_SIDE = 640  # larger videos are scaled down while decoding
+
 CACHE_VERSION = 1
 
 

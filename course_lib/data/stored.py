@@ -16,6 +16,7 @@ from ..runtime import chosen_cache
 __all__ = ["StoredItems", "source_version"]
 
 _HEADER = 4096  # bytes: a page, so that the records begin on one
+
 _START = b"course_lib stored items "
 
 

@@ -25,7 +25,9 @@ __all__ = [
 ]
 
 DETECTION_SIDE = 320  # longest side, in pixels, of the picture the face detector looks at
+
 LARGEST_FPS = 240.0
+
 FALLBACK_FPS = 25.0
 
 # its warning about sizes repeats what Clip.scale says

@@ -194,7 +194,7 @@ EXERCISES = {
         properties=(tokens_come_row_by_row, tokens_of_any_size, tokens_pass_gradients),
     ),
     "mean_accuracy": Exercise(
-        solution="course_lib.training.metrics:mean_accuracy",
+        solution="course_lib.training.trait_scores:mean_accuracy",
         hints=(
             (
                 "How far off is each prediction, whichever side it errs on? 1 minus the average of"
@@ -214,7 +214,7 @@ EXERCISES = {
         ),
     ),
     "floor_prediction": Exercise(
-        solution="course_lib.training.metrics:floor_prediction",
+        solution="course_lib.training.trait_scores:floor_prediction",
         hints=(
             (
                 "It may look at the training targets, never at the item. What single answer is"
@@ -229,7 +229,7 @@ EXERCISES = {
         properties=(floor_is_the_training_mean, floor_of_any_size),
     ),
     "area_share": Exercise(
-        solution="course_lib.analysis.localisation:area_share",
+        solution="course_lib.looking.localisation:area_share",
         hints=(
             "Throw a dart at the image without looking. What must you count, and divide by what?",
             (

@@ -308,7 +308,7 @@ EXERCISES = {
         properties=(freezes_weights, freezes_statistics, freezes_any_number),
     ),
     "class_activation_maps": Exercise(
-        solution="course_lib.analysis.class_maps:class_activation_maps",
+        solution="course_lib.looking.layers:class_activation_maps",
         hints=(
             (
                 "The head adds up weighted channels, pooling averages places. Both are sums: swap"
@@ -326,7 +326,7 @@ EXERCISES = {
         properties=(maps_weigh_channels, mean_of_the_map_is_the_logit, maps_of_any_size),
     ),
     "within_person_consistency": Exercise(
-        solution="course_lib.analysis.measures:within_person_consistency",
+        solution="course_lib.looking.features:within_person_consistency",
         hints=(
             (
                 "Compare every image with every other one of the same person, by the angle between"

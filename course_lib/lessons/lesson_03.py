@@ -311,7 +311,7 @@ EXERCISES = {
         properties=(tokens_are_means_over_places, tokens_of_any_size, tokens_pass_gradients),
     ),
     "dead_dimensions": Exercise(
-        solution="course_lib.analysis.measures:dead_dimensions",
+        solution="course_lib.looking.features:dead_dimensions",
         hints=(
             (
                 "A dimension is dead if it says the same about every item. How far apart are its"

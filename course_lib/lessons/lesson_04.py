@@ -292,7 +292,7 @@ EXERCISES = {
         properties=(heads_are_contiguous_parts, heads_of_any_number),
     ),
     "silent_parameters": Exercise(
-        solution="course_lib.analysis.measures:silent_parameters",
+        solution="course_lib.looking.features:silent_parameters",
         hints=(
             (
                 "After `loss.backward()` each parameter carries `.grad`. What does it look like if"
@@ -310,7 +310,7 @@ EXERCISES = {
         properties=(silence_is_found, one_zero_is_not_silence, no_gradient_is_silence),
     ),
     "effective_support": Exercise(
-        solution="course_lib.analysis.statistics:effective_support",
+        solution="course_lib.looking.attention:effective_support",
         hints=(
             (
                 "Entropy says how spread a row is. A row spread evenly over n keys has entropy log"
@@ -322,7 +322,7 @@ EXERCISES = {
         properties=(support_counts_keys, support_of_known_maps),
     ),
     "agreement": Exercise(
-        solution="course_lib.analysis.statistics:agreement",
+        solution="course_lib.looking.attention:agreement",
         hints=(
             "Lay the two rows over each other. Which part of the attention lies in the same place?",
             (

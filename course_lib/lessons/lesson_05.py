@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models import CompletePersonalityModel, TokenPersonalityModel
+from ..models.personality import CompletePersonalityModel, TokenPersonalityModel
 from .exercises import Exercise, Mistake, expect
 
 __all__ = ["EXERCISES"]
@@ -396,7 +396,7 @@ EXERCISES = {
         ),
     ),
     "count_by_hand": Exercise(
-        solution="course_lib.analysis.compare:count_by_hand",
+        solution="course_lib.looking.cost:count_by_hand",
         hints=(
             (
                 "Write a small helper for a linear layer, with its bias, and follow the data"
@@ -415,7 +415,7 @@ EXERCISES = {
         properties=(count_of_the_default_model, count_of_any_model),
     ),
     "attention_flops": Exercise(
-        solution="course_lib.analysis.profiling:attention_flops",
+        solution="course_lib.looking.cost:attention_flops",
         hints=(
             (
                 "Two products of matrices: queries with keys, then weights with values. How many"

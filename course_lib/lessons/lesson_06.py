@@ -266,7 +266,7 @@ def concordance_of_tensors_only(student: Callable, library: Callable) -> None:
 
 EXERCISES = {
     "leaked_share": Exercise(
-        solution="course_lib.training.evaluation:leaked_share",
+        solution="course_lib.training.trait_scores:leaked_share",
         hints=(
             (
                 "A test item leaks if the model has met its speaker in training. How many of the"
@@ -311,7 +311,7 @@ EXERCISES = {
         properties=(waiting_is_counted_from_the_best, an_equal_is_no_better, nan_is_never_best),
     ),
     "concordance": Exercise(
-        solution="course_lib.training.metrics:concordance",
+        solution="course_lib.training.trait_scores:concordance",
         hints=(
             "Like a correlation, but an answer must also have the right mean and the right spread.",
             "(batch traits), (batch traits) → (traits,).",
@@ -327,7 +327,7 @@ EXERCISES = {
         ),
     ),
     "resample_speakers": Exercise(
-        solution="course_lib.training.evaluation:resample_speakers",
+        solution="course_lib.training.trait_scores:resample_speakers",
         hints=(
             (
                 "Clips of one speaker are alike, so they are no independent witnesses. What must be"

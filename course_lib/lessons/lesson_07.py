@@ -366,7 +366,7 @@ def pooling_is_stable(student: Callable, library: Callable) -> None:
 
 EXERCISES = {
     "blind_accuracies": Exercise(
-        solution="course_lib.training.attribute_metrics:blind_accuracies",
+        solution="course_lib.training.attribute_scores:blind_accuracies",
         hints=(
             (
                 "If 2 % have an attribute, how often is *no* the right answer? And if 90 % have it,"
@@ -378,7 +378,7 @@ EXERCISES = {
         properties=(blind_models_are_right_by_frequency, blind_models_of_any_attributes),
     ),
     "best_thresholds": Exercise(
-        solution="course_lib.training.attribute_metrics:best_thresholds",
+        solution="course_lib.training.attribute_scores:best_thresholds",
         hints=(
             (
                 "Between two neighbouring probabilities nothing changes, so only the probabilities"
@@ -447,7 +447,7 @@ EXERCISES = {
         properties=(images_weigh_by_their_rarest, weights_of_any_labels),
     ),
     "calibration_error": Exercise(
-        solution="course_lib.training.attribute_metrics:calibration_error",
+        solution="course_lib.training.attribute_scores:calibration_error",
         hints=(
             (
                 "Sort the images into bins by their probability. In each bin, compare the mean"

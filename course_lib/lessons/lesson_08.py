@@ -310,7 +310,7 @@ def rollout_of_any_layers(student: Callable, library: Callable) -> None:
 
 EXERCISES = {
     "attribute_map": Exercise(
-        "course_lib.analysis.explorer_steps:attribute_map",
+        "course_lib.explorer.steps:attribute_map",
         (
             (
                 "Which head, which attribute: two choices, and the tokens are left. They were"
@@ -328,7 +328,7 @@ EXERCISES = {
         (map_of_one_head, map_of_the_mean_head, map_of_any_size),
     ),
     "attributes_of_rarity": Exercise(
-        "course_lib.analysis.explorer_steps:attributes_of_rarity",
+        "course_lib.explorer.steps:attributes_of_rarity",
         (
             "Sort all indices by frequency once, then keep those that belong to the group.",
             (
@@ -344,7 +344,7 @@ EXERCISES = {
         (rare_and_common_ones, any_frequencies),
     ),
     "blind_spots": Exercise(
-        "course_lib.analysis.explorer_steps:blind_spots",
+        "course_lib.explorer.steps:blind_spots",
         (
             (
                 'Say each of the three in words, with "present", "predicted" and "hits", then write'
@@ -363,7 +363,7 @@ EXERCISES = {
         (each_kind_is_found, at_the_threshold, what_is_unknown_is_no_mistake),
     ),
     "attention_rollout": Exercise(
-        "course_lib.analysis.statistics:attention_rollout",
+        "course_lib.looking.attention:attention_rollout",
         (
             (
                 "A layer takes a token to a mixture of tokens: a matrix. Two layers, one after the"

@@ -376,7 +376,7 @@ def gaps_need_two_groups(student: Callable, library: Callable) -> None:
 
 EXERCISES = {
     "pointing_game": Exercise(
-        solution="course_lib.analysis.localisation:pointing_game",
+        solution="course_lib.looking.localisation:pointing_game",
         hints=(
             (
                 "First find out which tokens the region touches, then look whether the strongest is"
@@ -399,7 +399,7 @@ EXERCISES = {
         ),
     ),
     "mean_maps": Exercise(
-        solution="course_lib.analysis.map_agreement:mean_maps",
+        solution="course_lib.looking.agreement:mean_maps",
         hints=(
             "For one attribute: take the maps of the images that have it, and average.",
             (
@@ -414,7 +414,7 @@ EXERCISES = {
         properties=(mean_is_over_the_images_that_count, nothing_chosen_is_zero),
     ),
     "pointing_at_one_place": Exercise(
-        solution="course_lib.analysis.localisation:pointing_at_one_place",
+        solution="course_lib.looking.localisation:pointing_at_one_place",
         hints=(
             (
                 "Somebody who sees no image but knows all the answers: which token would they"
@@ -433,7 +433,7 @@ EXERCISES = {
         properties=(one_place_for_all_images, one_place_of_any_grid),
     ),
     "deletion_curve": Exercise(
-        solution="course_lib.analysis.faithfulness:deletion_curve",
+        solution="course_lib.looking.faithfulness:deletion_curve",
         hints=(
             (
                 "Rank the tokens of each map. For each number in `removed`, replace those that come"
@@ -452,7 +452,7 @@ EXERCISES = {
         properties=(deletion_hides_the_strongest_first, deletion_begins_and_ends_where_it_must),
     ),
     "recall_gaps": Exercise(
-        solution="course_lib.analysis.subgroups:recall_gaps",
+        solution="course_lib.looking.subgroups:recall_gaps",
         hints=(
             (
                 "Of those in a group who have the attribute, how many are found? In which group"

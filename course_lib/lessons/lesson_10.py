@@ -293,7 +293,7 @@ EXERCISES = {
         (one_step_of_twenty, the_last_step_arrives, any_number_of_steps_arrives),
     ),
     "part_matrix": Exercise(
-        "course_lib.analysis.parts:part_matrix",
+        "course_lib.looking.parts:part_matrix",
         (
             (
                 "Cut both axes into runs of one part each. What has to happen to the keys of a run,"
@@ -331,7 +331,7 @@ EXERCISES = {
         (parts_look_with_the_tokens_that_hold_them, parts_that_are_not_there, parts_of_other_sizes),
     ),
     "step_stability": Exercise(
-        "course_lib.analysis.parts:step_stability",
+        "course_lib.looking.parts:step_stability",
         (
             "Lay two maps over each other. At each key, which part of the attention is in both?",
             (
@@ -343,7 +343,7 @@ EXERCISES = {
         (what_stays_from_step_to_step, known_stability),
     ),
     "part_separation": Exercise(
-        "course_lib.analysis.parts:part_separation",
+        "course_lib.looking.parts:part_separation",
         (
             (
                 "Take two parts: how much attention do they have in common? Then all pairs, each"

@@ -262,7 +262,7 @@ def _enough_and_no_more(
 
 EXERCISES = {
     "effective_numbers": Exercise(
-        solution="course_lib.data.balancing:effective_numbers",
+        solution="course_lib.data.samplers:effective_numbers",
         hints=(
             (
                 "If each new image adds β times what the one before it added, n of them are worth 1"
@@ -291,7 +291,7 @@ EXERCISES = {
         properties=(overlap_is_of_two_heads, overlap_of_known_maps, overlap_can_be_learned_from),
     ),
     "easiest_weights": Exercise(
-        solution="course_lib.data.balancing:easiest_weights",
+        solution="course_lib.data.samplers:easiest_weights",
         hints=(
             (
                 "Sort the images by their loss. Those at the beginning come, all equally often; the"
@@ -306,7 +306,7 @@ EXERCISES = {
         properties=(easy_is_a_low_loss, easy_of_any_share),
     ),
     "faces_to_draw": Exercise(
-        solution="course_lib.data.balancing:faces_to_draw",
+        solution="course_lib.data.samplers:faces_to_draw",
         hints=(
             (
                 "If there were M faces in the end, how many of each attribute would be missing? And"

@@ -1,11 +1,47 @@
-"""The two extractors, the attention that fuses them, and the models of personality, attributes and
-parts.
-"""
+"""The networks that the notebooks build: extractors, attention, and the models that fuse them."""
 
-from .attention import CrossAttention, TokenCrossAttention, VisualizableCrossAttention, attend
-from .attributes import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor
-from .dynamic import I3D, DynamicFeatureExtractor, inflate
-from .parts import PartPipeline, PartTransformer, course_part_transformer
+from .attention import (
+    CrossAttention,
+    TokenCrossAttention,
+    VisualizableCrossAttention,
+    attend,
+    attention_weights,
+    merge_heads,
+    split_heads,
+    time_positions,
+)
+from .attributes import (
+    AttributeDecoder,
+    AttributeModel,
+    MixedTokenExtractor,
+    PointingDecoder,
+    TokenExtractor,
+    pool_over_tokens,
+)
+from .backbones import Weights, fill, imagenet_weights, read_weights, save_weights
+from .dynamic import (
+    I3D,
+    DynamicFeatureExtractor,
+    TimePaddedConv3d,
+    boring_video_errors,
+    inflate,
+    inflate_kernel,
+    time_tokens,
+)
+from .inference import evaluating, in_chunks, to_model
+from .parts import (
+    AdaptiveNorm,
+    ImageEncoder,
+    PartBlock,
+    PartLayers,
+    PartPipeline,
+    PartTransformer,
+    course_part_transformer,
+    euler_step,
+    part_attention,
+    wave_positions,
+    wave_time,
+)
 from .personality import (
     CompletePersonalityModel,
     EndToEndPersonalityModel,
@@ -14,12 +50,23 @@ from .personality import (
     ProjectedPersonalityModel,
     TokenPersonalityModel,
     attention_per_trait,
+    attention_times_gradient,
+    batch_norm,
     course_personality_model,
+    projections,
 )
-from .static import StaticFeatureExtractor, attribute_head, freeze_first, global_average, to_tokens
+from .static import (
+    StaticFeatureExtractor,
+    attribute_head,
+    check_images,
+    freeze_first,
+    global_average,
+    to_tokens,
+)
 
 __all__ = [
     "I3D",
+    "AdaptiveNorm",
     "AttributeDecoder",
     "AttributeModel",
     "CompletePersonalityModel",
@@ -27,23 +74,52 @@ __all__ = [
     "DynamicFeatureExtractor",
     "EndToEndPersonalityModel",
     "FeatureFusionModule",
+    "ImageEncoder",
+    "MixedTokenExtractor",
+    "PartBlock",
+    "PartLayers",
     "PartPipeline",
     "PartTransformer",
     "PersonalityPredictionHead",
     "PointingDecoder",
     "ProjectedPersonalityModel",
     "StaticFeatureExtractor",
+    "TimePaddedConv3d",
     "TokenCrossAttention",
     "TokenExtractor",
     "TokenPersonalityModel",
     "VisualizableCrossAttention",
+    "Weights",
     "attend",
     "attention_per_trait",
+    "attention_times_gradient",
+    "attention_weights",
     "attribute_head",
+    "batch_norm",
+    "boring_video_errors",
+    "check_images",
     "course_part_transformer",
     "course_personality_model",
+    "euler_step",
+    "evaluating",
+    "fill",
     "freeze_first",
     "global_average",
+    "imagenet_weights",
+    "in_chunks",
     "inflate",
+    "inflate_kernel",
+    "merge_heads",
+    "part_attention",
+    "pool_over_tokens",
+    "projections",
+    "read_weights",
+    "save_weights",
+    "split_heads",
+    "time_positions",
+    "time_tokens",
+    "to_model",
     "to_tokens",
+    "wave_positions",
+    "wave_time",
 ]

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
-from ..data.population import ATTRIBUTES
 from ..shapes import Float
+from ..world.population import ATTRIBUTES
 from .attention import VisualizableCrossAttention, check_width
 from .inference import in_chunks
-from .static import StaticFeatureExtractor, check_images, to_tokens
+from .static import StaticFeatureExtractor, check_images, resize, to_tokens
 
 __all__ = [
     "AttributeDecoder",
@@ -92,7 +92,7 @@ class TokenExtractor(nn.Module):
     def forward(self, images: Tensor) -> Float[Tensor, "batch 49 channels"]:
         check_images(images)
         if images.shape[-2:] != (56, 56):
-            images = F.interpolate(images, (56, 56), mode="bilinear", antialias=True)
+            images = resize(images, 56)
         return to_tokens(
             self.layers((2 * images - 1).contiguous(memory_format=torch.channels_last))
         )

@@ -10,28 +10,31 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-__all__ = ["evaluating", "in_chunks", "to_model"]
+__all__ = ["evaluating", "in_chunks", "to_cpu", "to_model"]
 
 
 def to_model(model: nn.Module, *inputs: Any) -> tuple:
     """The inputs as the model takes them: every tensor on its device, and floats in its precision.
 
-    Tensors inside lists, tuples and dicts too; all else stays as it is. A model without parameters
-    takes anything.
+    Tensors inside lists, tuples and dicts too; all else stays as it is. The inputs of
+    a model without any tensor stay where they are.
     """
-    parameters = list(model.parameters())
-    if not parameters:
+    tensors = [*model.parameters(), *model.buffers()]
+    if not tensors:
         return inputs
-    device = parameters[0].device
-    dtype = next(
-        (parameter.dtype for parameter in parameters if parameter.is_floating_point()),
-        torch.float32,
-    )
+    device = tensors[0].device
+    dtype = next((one.dtype for one in tensors if one.is_floating_point()), torch.float32)
 
     def moved(tensor: Tensor) -> Tensor:
         return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
 
     return tree_map_only(Tensor, moved, inputs)
+
+
+def to_cpu(tensor: Tensor) -> Tensor:
+    """A result on the CPU, in float32 at least: NumPy has no bfloat16."""
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    return tensor.cpu().float() if half else tensor.cpu()
 
 
 @contextmanager
@@ -59,4 +62,4 @@ def in_chunks(
     if chunk is None:
         return compute(batch)
     with evaluating(model), torch.no_grad():
-        return torch.cat([compute(*to_model(model, part)).cpu() for part in batch.split(chunk)])
+        return torch.cat([to_cpu(compute(*to_model(model, part))) for part in batch.split(chunk)])

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
-from ..data.parts import PARTS, Layers, compose, part_index
+from ..data.drawn import Layers, compose
 from ..shapes import Float
+from ..world.layers import PARTS, part_index
 from .attention import VisualizableCrossAttention
 from .backbones import fill, read_weights
 from .inference import evaluating, to_model
@@ -37,9 +38,8 @@ __all__ = [
     "wave_time",
 ]
 
+
 # ---- the model -----------------------------------------------------------------------------------
-
-
 def wave_positions(side: int, dim: int) -> Float[Tensor, "tokens dim"]:
     """Where the tokens of a grid lie in the image, as waves: grids of any fineness share one
     measure of place.
@@ -272,8 +272,6 @@ def course_part_transformer() -> PartTransformer:
 
 
 # ---- sampling ------------------------------------------------------------------------------------
-
-
 def euler_step(layers: Layers, clean: Layers, time: float, next_time: float) -> Layers:
     """Go from `time` to `next_time` on the straight line that leads from `layers` to the predicted
     `clean` ones.
@@ -403,8 +401,6 @@ def _check_callback(callback: Callable | None) -> None:
 
 
 # ---- looking -------------------------------------------------------------------------------------
-
-
 def part_attention(
     weights: Float[Tensor, "batch heads queries keys"], layers: Layers
 ) -> Float[Tensor, "batch parts rows columns"]:

@@ -61,6 +61,18 @@ def freeze_first(network: nn.Module, count: int) -> list[nn.Module]:
     return layers[: 2 * count]
 
 
+def resize(
+    images: Float[Tensor, "batch 3 height width"], side: int
+) -> Float[Tensor, "batch 3 side side"]:
+    """Square images of another size, smoothed before they shrink.
+
+    Half precision is computed in full, because not every device smooths in half.
+    """
+    half = images.dtype in (torch.float16, torch.bfloat16)
+    values = images.float() if half else images
+    return F.interpolate(values, (side, side), mode="bilinear", antialias=True).to(images.dtype)
+
+
 class StaticFeatureExtractor(nn.Module):
     """Turn face images in [0, 1] into 7×7 tokens or one feature vector each. Derived in lesson 01.
 
@@ -147,10 +159,7 @@ class StaticFeatureExtractor(nn.Module):
         """The last stage's activations for images `batch 3 height width` in [0, 1] of any size."""
         check_images(images)
         if images.shape[-2:] != (self.image_size, self.image_size):
-            size = (self.image_size, self.image_size)
-            resized = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
-            # antialiasing in half precision is not on every device
-            images = resized.to(images.dtype)
+            images = resize(images, self.image_size)
         return self.backbone((images - self.mean) / self.std)
 
     def tokens(

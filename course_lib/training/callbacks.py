@@ -162,7 +162,7 @@ class Timing:
     and callbacks.
 
     The seconds under `callbacks` (checkpoints, say) are those since the epoch before; put `Timing`
-    first in the list, so that theirs are not counted as validation. `analysis.time_report` reads
+    first in the list, so that theirs are not counted as validation. `pictures.time_report` reads
     the log.
     """
 

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.balancing import effective_numbers
+from ..data.drawn import Layers
+from ..data.samplers import effective_numbers
 from ..shapes import Float
 
 __all__ = [
@@ -28,11 +29,13 @@ __all__ = [
     "focal_terms",
     "head_diversity_penalty",
     "inverse_frequencies",
+    "part_loss",
     "prediction_diversity_penalty",
 ]
 
 # frequencies are the share of images that have the attribute
 PerAttribute = Tensor | np.ndarray | Sequence[float]
+
 CRITICAL = 0.05
 
 
@@ -424,3 +427,17 @@ def _at_least_zero(name: str, value: float) -> float:
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name} is {value}; expected a number from 0 (no focusing) on, such as 2")
     return value
+
+
+def part_loss(logits: Layers, layers: Layers, weight: Float[Tensor, " parts"]) -> Float[Tensor, ""]:
+    """Cross-entropy of every pixel, weighted by part, plus the soft Dice loss of every layer.
+
+    Cross-entropy alone cares for a part by its area, and brows are a hundredth of the image; Dice
+    asks for the overlap, whatever the size, and where a part is absent for an empty layer.
+    Milletari et al., arXiv 1606.04797.
+    """
+    pixels = F.binary_cross_entropy_with_logits(logits, layers, reduction="none").mean((0, 2, 3))
+    covered = logits.sigmoid()
+    overlap = (covered * layers).sum((2, 3))
+    dice = 1 - (2 * overlap + 1) / ((covered + layers).sum((2, 3)) + 1)
+    return 10 * (weight * pixels).mean() + dice.mean()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..shapes import Float
-from .attribute_metrics import threshold_scores
+from .attribute_scores import threshold_scores
 from .fit import Run
 from .losses import (
     FocalLoss,

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from .. import files, runtime
-from ..data.clips import ClipDataset
+from ..data.drawn import ClipDataset
 from ..models.dynamic import DynamicFeatureExtractor
 from ..models.static import StaticFeatureExtractor
 
@@ -63,9 +63,12 @@ def stored_tokens(
     """What `cache_tokens` gives, kept in the cache folder `part` clips at a time, so that a run cut
     off goes on.
 
-    A clip takes 0.2 MB. Tokens of other extractors are computed again. Computed in bf16, at half
-    the time on CPUs that have it; the error is 1 % of the tokens' spread.
+    A clip takes 0.2 MB. Tokens of other extractors are computed again. Computed in half precision
+    (bf16, or fp16 on GPUs that only emulate that), at half the time on CPUs that have it; the error
+    is 1 % of the tokens' spread.
     """
+    device = next(static.parameters()).device
+    half = torch.float16 if runtime.precision_of(device) == "fp16" else torch.bfloat16
     folder, made_by = runtime.cache_dir("tokens"), {"static": static.hash, "dynamic": dynamic.hash}
     parts = []
     for start in range(0, len(clips), part):
@@ -73,9 +76,7 @@ def stored_tokens(
         path = folder / f"{clips.split}_{clips.seed}_{start}_{len(indices)}.safetensors"
         tensors, metadata = files.load_tensors(path) if path.exists() else ({}, {})
         if metadata != made_by or not {*also} <= {*tensors}:
-            tensors = cache_tokens(
-                Subset(clips, indices), static, dynamic, also=also, dtype=torch.bfloat16
-            )
+            tensors = cache_tokens(Subset(clips, indices), static, dynamic, also=also, dtype=half)
             files.save_tensors(path, tensors, made_by)
         parts.append(tensors)
     return {name: torch.cat([tensors[name] for tensors in parts]) for name in parts[0]}

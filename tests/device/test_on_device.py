@@ -16,56 +16,59 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_lib import capstone, evolution, runtime
+from course_lib import runtime
 from course_lib.__main__ import main
-from course_lib.analysis import (
-    AttentionExplorer,
-    AttentionRecorder,
-    AttentionVisualizer,
-    PersonalityExplorer,
-)
-from course_lib.analysis.activation_pictures import visualize_feature_maps
-from course_lib.analysis.activations import record_activations
-from course_lib.analysis.attention_monitor import AttentionMonitor
-from course_lib.analysis.class_maps import grad_cam, hires_cam
-from course_lib.analysis.compare import compare_models, profile_model
-from course_lib.analysis.explorer_clips import listen
-from course_lib.analysis.explorer_data import look
-from course_lib.analysis.faithfulness import (
+from course_lib.data import ClipDataset, FaceDataset, TokenArrays
+from course_lib.explorer import AttentionExplorer, PersonalityExplorer, listen, look
+from course_lib.lessons import capstone
+from course_lib.looking import (
     blurred,
     deletion_curve,
-    insertion_curve,
-    score_faithfulness,
-)
-from course_lib.analysis.filters import (
     effective_receptive_field,
+    grad_cam,
+    hires_cam,
+    insertion_curve,
     maximise_channels,
+    profile_model,
+    randomisation_check,
+    record_activations,
+    score_faithfulness,
     strongest_inputs,
 )
-from course_lib.analysis.map_agreement import attention_per_attribute, randomisation_check
-from course_lib.analysis.visualizer import (
-    get_attention_weights,
-    record_folder,
-    visualize_during_inference,
-)
-from course_lib.data import ClipDataset, FaceDataset
-from course_lib.data.arrays import TokenArrays
 from course_lib.models import (
     AttributeDecoder,
     CompletePersonalityModel,
     DynamicFeatureExtractor,
     EndToEndPersonalityModel,
+    PartPipeline,
+    PartTransformer,
     StaticFeatureExtractor,
     TokenCrossAttention,
     TokenPersonalityModel,
     attention_per_trait,
+    boring_video_errors,
+    inflate,
 )
-from course_lib.models.dynamic import boring_video_errors, inflate
-from course_lib.models.parts import PartPipeline, PartTransformer
-from course_lib.training import Checkpoints, ModelSerializer, Timing, fit
-from course_lib.training.calibration import AttributePredictor
-from course_lib.training.evaluation import evaluate
-from course_lib.training.tokens import cache_tokens
+from course_lib.pictures import compare_models, visualize_feature_maps
+from course_lib.recorder import (
+    AttentionMonitor,
+    AttentionRecorder,
+    AttentionVisualizer,
+    attention_per_attribute,
+    get_attention_weights,
+    record_folder,
+    visualize_during_inference,
+)
+from course_lib.training import (
+    AttributePredictor,
+    Checkpoints,
+    ModelSerializer,
+    Timing,
+    cache_tokens,
+    evaluate,
+    fit,
+    remedies,
+)
 
 DEVICE = runtime.default_device()
 PRETENDS = DEVICE.type == "pretend"
@@ -212,9 +215,9 @@ FUNCTIONS = {
         ),
     ),
     "listen": (small_personality_model, lambda model: listen(model, *clip(0))),
-    "evolution.predict": (
+    "remedies.predict": (
         lambda: AttributeDecoder(96, 33),
-        lambda model: evolution.predict(model, TOKENS),
+        lambda model: remedies.predict(model, TOKENS),
     ),
     "capstone.attention_maps": (
         lambda: AttributeDecoder(96, 33),
@@ -443,7 +446,7 @@ def test_callbacks_see_the_device():
 
 
 def test_what_builds_its_own_model_builds_it_on_the_device():
-    model, detector = evolution.train_remedy(
+    model, detector = remedies.train_remedy(
         "weights up to 10",
         TOKENS,
         TOKENS,

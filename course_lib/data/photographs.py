@@ -1,0 +1,295 @@
+"""CelebA's photographs in the item form of the drawn faces, from either of the two layouts it is
+found in on disk.
+
+The original has text tables and an identity file; Kaggle's copy has CSV tables, images nested twice
+and no identities. Liu et al., arXiv 1411.7766. The data set may not be redistributed: bring your
+own copy.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..shapes import Bool, Float, UInt8
+from ..world.population import ATTRIBUTES
+from .drawn import to_image
+
+__all__ = ["CelebA", "fetch_celeba"]
+
+SPLITS = ("train", "valid", "test")  # 0, 1 and 2 in the partition table
+
+_KAGGLE = "jessicali9530/celeba-dataset"
+
+_SHARES = (0.8, 0.1, 0.1)  # of the people, where the split is by person
+
+
+def fetch_celeba() -> Path:
+    """Download Kaggle's copy (over a gigabyte) with kagglehub, once, and return its folder.
+
+    Raises ModuleNotFoundError without kagglehub, ConnectionError when the download fails; both say
+    what to do.
+    """
+    yourself = (
+        f"download {_KAGGLE} from Kaggle's site yourself, unpack it, and pass its folder to CelebA"
+    )
+    try:
+        import kagglehub
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"kagglehub is not installed; run `pip install kagglehub`, or {yourself}"
+        ) from error
+    try:
+        return Path(kagglehub.dataset_download(_KAGGLE))
+    except Exception as error:  # its client libraries raise whatever they like
+        raise ConnectionError(
+            f"kagglehub could not fetch CelebA ({error}); try again when the network is there, or "
+            f"{yourself}"
+        ) from error
+
+
+class CelebA(torch.utils.data.Dataset):
+    """The photographs of a split by index: dicts of `image`, `target` and, where the copy knows
+    people, `person`.
+
+    `image` float32 `3 size size` in [0, 1], from a square in the middle (`crop` px wide, by default
+    the largest); `target` float32 `attributes` in {0, 1}, of `names` in that order, whatever the
+    table's order (None: all it has). The split is the official one, or with `by_person` 8 : 1 : 1
+    of the people; `n` takes the first so many images. An image that is missing or truncated is
+    named in an error when it is asked for. With `skip_broken` all are looked at first, left out and
+    counted; `skipped` holds their names.
+
+    Raises FileNotFoundError for a missing folder, table or image, ValueError for one that is
+    damaged, and for unknown names and splits. Derived in lesson 07.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str = "train",
+        n: int | None = None,
+        size: int = 112,
+        crop: int | None = None,
+        names: Sequence[str] | None = ATTRIBUTES,
+        by_person: bool = False,
+        skip_broken: bool = False,
+    ):
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+        for name, value in (("n", n), ("size", size), ("crop", crop)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"no folder {folder}; pass the one that holds CelebA's list_attr_celeba, or get it "
+                "with fetch_celeba()"
+            )
+        self.size, self.crop, self.skipped = size, crop, []
+        self.images = _image_folder(folder)
+        table = _find(folder, "list_attr_celeba", "CelebA's labels")
+        header, rows = _read_labels(table)
+        self.names = tuple(header if names is None else names)
+        columns = [_column(name, header) for name in self.names]
+        self.people = _read_people(folder, needed=by_person)
+        partition = _by_person(self.people) if by_person else _read_partition(folder)
+        files = [file for file in rows if partition.get(file) == SPLITS.index(split)]
+        if homeless := len(rows.keys() - partition.keys()):
+            print(f"{homeless:,} images have labels and no split; going on without them")
+        if skip_broken:
+            files = (
+                file
+                for file in tqdm(files, "looking at images", mininterval=5)
+                if self._keeps(file)
+            )
+        self.files = list(islice(files, n))
+        if skip_broken:
+            print(
+                f"left out {len(self.skipped)} images that are missing or truncated, kept"
+                f" {len(self.files)}"
+            )
+        if not self.files:
+            raise ValueError(
+                f"the {split} split of {folder} has no image that can be used; check"
+                " list_eval_partition and the images"
+            )
+        self.labels = np.stack(
+            [_labels(file, rows[file], header, table)[columns] for file in self.files]
+        )
+
+    def _keeps(self, file: str) -> bool:
+        path = self.images / file
+        whole = path.is_file() and _is_whole(path.read_bytes())
+        self.skipped += [] if whole else [file]
+        return whole
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def target(self, index: int) -> Float[torch.Tensor, " attributes"]:
+        """The labels of item `index` without reading its image: what frequencies are counted from."""
+        return torch.from_numpy(self.labels[index]).float()
+
+    def __getitem__(self, index: int) -> dict:
+        file = self.files[index]
+        square = _square(_decode(self.images / file), self.crop, self.size)
+        item = {
+            "image": to_image(cv2.cvtColor(square, cv2.COLOR_BGR2RGB)),
+            "target": self.target(index),
+        }
+        return item | ({"person": self.people.get(file, -1)} if self.people else {})
+
+
+def _find(folder: Path, name: str, what: str) -> Path:
+    """The table of this name, as text or CSV, in the folder or one below."""
+    for suffix in (".txt", ".csv"):
+        for path in (folder / f"{name}{suffix}", *sorted(folder.glob(f"*/{name}{suffix}"))):
+            if path.is_file():
+                return path
+    raise FileNotFoundError(
+        f"{folder} has no {name}.txt (original layout) or {name}.csv (Kaggle's), which holds "
+        f"{what}; pass the folder it is in, or copy it there"
+    )
+
+
+def _image_folder(folder: Path) -> Path:
+    """`img_align_celeba`, the inner one where it is nested twice."""
+    for path in (*sorted(folder.glob("*/img_align_celeba")), folder / "img_align_celeba"):
+        if path.is_dir():
+            return path
+    raise FileNotFoundError(
+        f"{folder} has no img_align_celeba folder of images; unpack img_align_celeba.zip there"
+    )
+
+
+def _read(path: Path) -> list[list[str]]:
+    """The first word and the rest of every line that is not empty."""
+    separator = "," if path.suffix == ".csv" else None
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return [
+        [part.strip() for part in line.strip().split(separator, 1)]
+        for line in lines
+        if line.strip()
+    ]
+
+
+def _read_labels(path: Path) -> tuple[list[str], dict[str, str]]:
+    """The attributes' names, and of each image its values as text: only those that are used are
+    parsed.
+    """
+    lines = _read(path)
+    announced = lines.pop(0)[0] if lines and len(lines[0]) == 1 and lines[0][0].isdigit() else None
+    if len(lines) < 2:
+        raise ValueError(f"{path} is empty or cut off; copy it again")
+    header = (
+        ",".join(lines[0]).split(",")[1:] if path.suffix == ".csv" else " ".join(lines[0]).split()
+    )
+    rows = {line[0]: line[-1] for line in lines[1:]}
+    if announced is not None and int(announced) != len(rows):
+        print(
+            f"{path.name} announces {int(announced):,} images and lists {len(rows):,}; going on"
+            " with those"
+        )
+    return [name.strip() for name in header], rows
+
+
+def _labels(file: str, row: str, header: list[str], path: Path) -> Bool[np.ndarray, " attributes"]:
+    values = row.replace(",", " ").split()
+    if len(values) != len(header) or not {"1", "-1"}.issuperset(values):
+        raise ValueError(
+            f"{path} has {row[:20]!r}… for {file}; expected {len(header)} values, each -1 or 1: the"
+            " file is damaged, copy it again"
+        )
+    return np.array(values) == "1"
+
+
+def _column(name: str, header: list[str]) -> int:
+    if name not in header:
+        raise ValueError(
+            f"no attribute {name!r} among the {len(header)} of this copy of CelebA; choose from "
+            f"{', '.join(header)}"
+        )
+    return header.index(name)
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """The number of each image in a table of two columns, with or without a header."""
+    lines = _read(path)
+    if lines and not lines[0][-1].isdigit():
+        lines = lines[1:]
+    wrong = next((line for line in lines if len(line) != 2 or not line[1].isdigit()), None)
+    if wrong:
+        raise ValueError(
+            f"{path} has the line {' '.join(wrong)!r}; expected an image and a number: the file is "
+            "damaged, copy it again"
+        )
+    return {file: int(number) for file, number in lines}
+
+
+def _read_partition(folder: Path) -> dict[str, int]:
+    return _numbers(_find(folder, "list_eval_partition", "the official split"))
+
+
+def _read_people(folder: Path, needed: bool) -> dict[str, int]:
+    """Who is on each image; nothing where the copy has no identity file and none is needed."""
+    try:
+        return _numbers(_find(folder, "identity_CelebA", "who is on each image"))
+    except FileNotFoundError:
+        if needed:
+            raise
+        return {}
+
+
+def _by_person(people: dict[str, int]) -> dict[str, int]:
+    """The split of every image: whole people, shuffled once and for all."""
+    everybody = np.unique(list(people.values()))
+    rank = (np.random.default_rng(0).permutation(len(everybody)) + 0.5) / len(everybody)
+    part = dict(
+        zip(everybody.tolist(), np.searchsorted(np.cumsum(_SHARES)[:2], rank).tolist(), strict=True)
+    )
+    return {file: part[person] for file, person in people.items()}
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether a JPEG's start and end are there: a decoder would fill what is missing with grey and
+    say nothing.
+    """
+    return content[:2] == b"\xff\xd8" and b"\xff\xd9" in content[-64:]
+
+
+def _decode(path: Path) -> UInt8[np.ndarray, "height width 3"]:
+    """The image with OpenCV's order of channels: blue, green, red."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"the image {path} is missing; restore it, or leave such images out with "
+            "skip_broken=True"
+        )
+    content = path.read_bytes()
+    image = (
+        cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        if _is_whole(content)
+        else None
+    )
+    if image is None:
+        raise ValueError(
+            f"the image {path} is truncated or no JPEG ({len(content)} bytes); restore it, or leave"
+            " such images out with skip_broken=True"
+        )
+    return image
+
+
+def _square(
+    image: UInt8[np.ndarray, "height width 3"], crop: int | None, size: int
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The square of `crop` px in the middle, or the largest there is, at `size` px."""
+    height, width = image.shape[:2]
+    side = min(crop or height, height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    return cv2.resize(
+        image[top : top + side, left : left + side], (size, size), interpolation=method
+    )

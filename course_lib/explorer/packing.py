@@ -1,0 +1,377 @@
+"""What the explorer shows of an image: where each attribute's query looks, as bytes, beside truth
+and regions.
+
+Also what it knows of all images: predictions made once, from which samples are chosen by how an
+attribute came out.
+"""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor, nn
+
+from ..data.drawn import to_image
+from ..looking.localisation import covered, pointing_game
+from ..models.inference import evaluating, to_model
+from ..recorder.page import FINE, jpeg_url, script
+from ..recorder.recorder import AttentionRecorder
+from ..recorder.recording import layer_name
+from ..shapes import Float, UInt8
+from ..world.population import ATTRIBUTES
+
+__all__ = [
+    "ATTENTION",
+    "COMMON",
+    "OWN",
+    "RARE",
+    "Item",
+    "Look",
+    "Predictions",
+    "Removal",
+    "explorer_script",
+    "fitting_names",
+    "look",
+    "one_each",
+    "outline",
+    "pack_item",
+    "predict_all",
+    "read_image",
+    "remove_patches",
+    "unpack",
+]
+
+RARE, COMMON = 0.10, 0.30  # rare attributes are below the first, common ones above the second
+
+OWN = -1  # the sample that is an image of one's own
+
+
+def explorer_script(view: str = "attributes.js") -> str:
+    """One module: the viewer's source, what the explorers share, and one explorer's view, without
+    their imports.
+
+    It exports its default only: a widget would take another export called `render`, the viewer's,
+    for its own.
+    """
+    shared, own = (
+        text[text.index("// ---") :]
+        for text in (script("recorder/web/shared.js"), script(f"explorer/web/{view}"))
+    )
+    joined = (
+        script("recorder/web/viewer.js").replace("\nexport default { render };", "") + shared + own
+    )
+    return re.sub(r"^export (\{[^}]*\};|(?!default))", "", joined, flags=re.MULTILINE)
+
+
+ATTENTION = "attention"  # what is shown that is no trait: the weights as they are
+
+OUTCOMES = ("unknown", "found", "missed", "false alarm", "rightly refused")
+
+OFF_REGION = 8  # added to an outcome's number: present, but the strongest patch misses it
+
+# pixels of a side, and bytes of a file, that an image of one's own may have
+SMALLEST, LARGEST = 32, 20_000_000
+
+DRAWS = 16  # how often random patches are masked, to compare with
+
+
+class Look(NamedTuple):
+    """A model's probabilities, `batch attributes`, and its layers' weights, each `batch heads
+    attributes tokens`.
+    """
+
+    probabilities: Float[Tensor, "batch attributes"]
+    weights: dict[str, Float[Tensor, "batch heads attributes tokens"]]
+
+    def maps(self) -> Float[Tensor, "batch attributes rows columns"]:
+        """The mean over the heads of the last layer, on the grid of patches."""
+        mean = list(self.weights.values())[-1].mean(1)
+        return mean.unflatten(-1, (round(mean.shape[-1] ** 0.5), -1))
+
+
+@torch.inference_mode()
+def look(model: nn.Module, images: Float[Tensor, "batch 3 height width"]) -> Look:
+    """Run the model in evaluation mode and record where the query of each attribute looks.
+
+    Every attention of `attributes` queries to a square number of tokens counts as a layer.
+    Raises `ValueError` if there is none.
+    """
+    with evaluating(model), AttentionRecorder(model) as recording:
+        logits = model(*to_model(model, images))
+    weights = {
+        layer_name(record): record.weights
+        for record in recording.records
+        if record.weights is not None
+        and record.shape[2] == logits.shape[-1]
+        and round(record.shape[3] ** 0.5) ** 2 == record.shape[3]
+    }
+    if not weights:
+        raise ValueError(
+            f"{type(model).__name__} recorded no attention of its {logits.shape[-1]} attributes to"
+            " a square grid of tokens; explore a model with a query for each attribute, such as"
+            " AttributeModel"
+        )
+    return Look(logits.sigmoid().float().cpu(), weights)
+
+
+class Item(NamedTuple):
+    """One sample as it travels: what JSON can say, and bytes.
+
+    The bytes are, for each layer, head and attribute, the largest weight (float32); then the maps,
+    a byte a weight, the square root of its share of the largest; then, where regions are known, the
+    share of each token that each attribute's region covers, a byte a token, above 0 wherever it
+    touches.
+    """
+
+    header: dict[str, Any]
+    planes: bytes
+
+
+def pack_item(
+    image: Float[Tensor, "3 height width"],
+    weights: Sequence[Float[Tensor, "heads attributes tokens"]],
+    probabilities: Float[Tensor, " attributes"],
+    truth: Tensor | None = None,
+    regions: Tensor | None = None,
+    **known: Any,
+) -> Item:
+    """One sample's bytes and header; `known` is said of it as it is. A weight is off by less than
+    1/255 of its map's largest.
+    """
+    tops = [layer.amax(-1).float() for layer in weights]
+    maps = [
+        ((layer / top.clamp(min=1e-30)[..., None]).sqrt() * FINE).round().to(torch.uint8)
+        for layer, top in zip(weights, tops, strict=True)
+    ]
+    planes = [
+        *(top.numpy().astype("<f4").tobytes() for top in tops),
+        *(levels.numpy().tobytes() for levels in maps),
+    ]
+    outlines = None
+    if regions is not None:
+        side = round(weights[0].shape[-1] ** 0.5)
+        share = covered(regions, (side, side))
+        levels = torch.where(share > 1e-9, (255 * share).round().clamp(1, 255), 0).to(torch.uint8)
+        planes.append(levels.numpy().tobytes())
+        outlines = [outline(mask) for mask in regions.numpy().astype(np.uint8)]
+    header = {
+        "image": jpeg_url(image),
+        "size": list(image.shape[1:]),
+        "outlines": outlines,
+        "truth": None if truth is None else truth.int().tolist(),
+        "probabilities": [float(f"{value:.6g}") for value in probabilities.tolist()],
+    }
+    return Item(header | known, b"".join(planes))
+
+
+def outline(mask: UInt8[np.ndarray, "height width"]) -> str:
+    """The border of a region as an SVG path in pixels of the image; empty where the region is."""
+    if not mask.any():
+        return ""
+    # borders between pixels
+    twice = cv2.resize(mask, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    found, _ = cv2.findContours(twice, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    rings = (cv2.approxPolyDP(ring, 1.6, True)[:, 0] / 2 + 0.25 for ring in found)
+    return "".join("M" + "L".join(f"{x:g} {y:g}" for x, y in ring.round(1)) + "Z" for ring in rings)
+
+
+def unpack(
+    item: Item,
+    layers: Sequence[Mapping[str, Any]],
+    tokens: int,
+) -> list[Float[np.ndarray, "heads attributes tokens"]]:
+    """The weights that a page reads from an item: what was packed, within the stated error."""
+    attributes = len(item.header["probabilities"])
+    shapes = [(layer["heads"], attributes) for layer in layers]
+    count = sum(heads * attributes for heads, _ in shapes)
+    tops = np.frombuffer(item.planes, "<f4", count)
+    levels = np.frombuffer(item.planes, np.uint8, count * tokens, 4 * count).reshape(count, tokens)
+    maps = np.split(
+        tops[:, None] * (levels / np.float32(FINE)) ** 2, np.cumsum([a * b for a, b in shapes])[:-1]
+    )
+    return [rows.reshape(*shape, tokens) for rows, shape in zip(maps, shapes, strict=True)]
+
+
+def read_image(
+    content: bytes, size: tuple[int, int], name: str = "the image"
+) -> Float[Tensor, "3 height width"]:
+    """Decode a PNG or JPEG and cut the largest piece of the shape `size` from its middle, scaled to
+    it.
+
+    Raises `ValueError` for another kind of file, a damaged or too large one, and sides under 32 px.
+    """
+    if len(content) > LARGEST:
+        raise ValueError(
+            f"{name} has {len(content) / 1e6:.0f} MB, expected at most {LARGEST / 1e6:.0f}; make it"
+            " smaller"
+        )
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as file:
+            picture = np.asarray(file.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{name} is no PNG or JPEG that can be read; choose an image file of one of these two"
+            " kinds"
+        ) from error
+    height, width = picture.shape[:2]
+    if min(height, width) < SMALLEST:
+        raise ValueError(
+            f"{name} has {width} × {height} px, expected at least {SMALLEST} on each side; choose a"
+            " larger image"
+        )
+    scale = min(height / size[0], width / size[1])
+    rows, columns = round(size[0] * scale), round(size[1] * scale)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    piece = np.ascontiguousarray(picture[top : top + rows, left : left + columns])
+    return to_image(
+        cv2.resize(
+            piece, size[::-1], interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC
+        )
+    )
+
+
+class Removal(NamedTuple):
+    """An attribute's probability with the image whole, without its most attended patches, without
+    random ones.
+    """
+
+    whole: float
+    attended: float
+    random: Float[np.ndarray, " draws"]
+    patches: list[int]
+
+
+def remove_patches(
+    model: nn.Module,
+    image: Float[Tensor, "3 height width"],
+    weights: Float[np.ndarray, " tokens"],
+    attribute: int,
+    count: int,
+) -> Removal:
+    """Paint the `count` most attended patches in the image's mean colour and predict again; `DRAWS`
+    times random ones.
+
+    Source: Petsiuk et al., arXiv 1806.07421, deletion. Derived in lesson 09.
+    """
+    image = image.cpu()
+    side, generator = round(len(weights) ** 0.5), torch.Generator().manual_seed(count)
+    chosen = np.argsort(-weights, kind="stable")[:count].copy()
+    draws = [
+        torch.from_numpy(chosen),
+        *(torch.randperm(side**2, generator=generator)[:count] for _ in range(DRAWS)),
+    ]
+    masks = torch.zeros(len(draws) + 1, side**2)
+    for mask, patches in zip(masks[1:], draws, strict=True):
+        mask[patches] = 1
+    masks = torch.nn.functional.interpolate(
+        masks.view(-1, 1, side, side), image.shape[1:], mode="nearest-exact"
+    )
+    images = torch.where(masks > 0, image.mean((1, 2))[:, None, None], image)
+    whole, attended, *random = look(model, images).probabilities[:, attribute].tolist()
+    return Removal(whole, attended, np.array(random, np.float32), chosen.tolist())
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model says of every sample: probabilities, truth (NaN unknown), and whether the
+    strongest patch hits.
+
+    `pointing` is that of the mean over the last layer's heads, 0 to 1, NaN where no region is
+    known. A sample that could not be read is NaN throughout; its message is in `failures`.
+    """
+
+    probabilities: Float[Tensor, "samples attributes"]
+    truth: Float[Tensor, "samples attributes"]
+    pointing: Float[Tensor, "samples attributes"]
+    failures: dict[int, str]
+
+    def outcomes(self, attribute: int, threshold: float) -> UInt8[np.ndarray, " samples"]:
+        """How each sample came out: an index of `OUTCOMES`, and `OFF_REGION` if it is present and
+        not looked at.
+        """
+        predicted, truth = self.probabilities[:, attribute] >= threshold, self.truth[:, attribute]
+        outcome = torch.where(
+            truth == 1, torch.where(predicted, 1, 2), torch.where(predicted, 3, 4)
+        )
+        outcome[truth.isnan()] = 0
+        off = (truth == 1) & (self.pointing[:, attribute] < 0.5)
+        return (outcome + OFF_REGION * off).to(torch.uint8).numpy()
+
+
+def predict_all(
+    model: nn.Module,
+    read: Callable[[int], dict],
+    count: int,
+    batch_size: int,
+    told: Callable[[int], None],
+) -> Predictions:
+    """Predict samples 0 to `count`, a batch at a time; `told` hears how many are done."""
+    parts: list[tuple[int, Tensor, Tensor, Tensor]] = []
+    failures: dict[int, str] = {}
+    for first in range(0, count, batch_size):
+        items = {}
+        for index in range(first, min(first + batch_size, count)):
+            try:
+                items[index] = read(index)
+            except ValueError as error:
+                failures[index] = str(error)
+        if items:
+            seen = look(model, torch.stack([item["image"] for item in items.values()]))
+            maps, missing = seen.maps(), torch.full_like(seen.probabilities[0], torch.nan)
+            for index, item, probabilities, of_image in zip(
+                items, items.values(), seen.probabilities, maps, strict=True
+            ):
+                truth, regions = item.get("target"), item.get("regions")
+                parts.append(
+                    (
+                        index,
+                        probabilities,
+                        missing if truth is None else truth.float(),
+                        missing if regions is None else pointing_game(of_image, regions),
+                    )
+                )
+        told(min(first + batch_size, count))
+    if not parts:
+        raise ValueError(
+            f"none of the {count} samples could be read ({next(iter(failures.values()))}); check"
+            " the data set"
+        )
+    table = torch.full((3, count, parts[0][1].shape[0]), torch.nan)
+    for index, *values in parts:
+        table[:, index] = torch.stack(values)
+    return Predictions(*table, failures)
+
+
+def fitting_names(
+    names: Sequence[str] | None, of_dataset: Sequence[str] | None, count: int
+) -> list[str]:
+    """The names given, or the data set's own, or the course's; `ValueError` unless each attribute
+    has one.
+    """
+    given = names or of_dataset or (ATTRIBUTES if count == len(ATTRIBUTES) else range(count))
+    fitting = [name if isinstance(name, str) else f"attribute {name}" for name in given]
+    if len(fitting) != count or len(set(fitting)) != count:
+        raise ValueError(
+            f"there are {len(fitting)} names ({len(set(fitting))} different ones) and the model has"
+            f" {count} attributes; give each a name of its own with names="
+        )
+    return fitting
+
+
+def one_each(what: str, values: Any, names: Sequence[str]) -> Tensor:
+    """Shares between 0 and 1, one an attribute."""
+    tensor = torch.as_tensor(values, dtype=torch.float32).detach().cpu()
+    tensor = tensor.expand(len(names)) if tensor.ndim == 0 else tensor
+    if tensor.shape != (len(names),) or not ((tensor >= 0) & (tensor <= 1)).all():
+        raise ValueError(
+            f"{what} have the shape {tuple(tensor.shape)} and run from {tensor.min():.3g} to"
+            f" {tensor.max():.3g}, expected {len(names)} values from 0 to 1; give one for each"
+            " attribute"
+        )
+    return tensor

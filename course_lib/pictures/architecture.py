@@ -1,0 +1,357 @@
+"""Pictures of models side by side: how data flows through them, what they cost, and how that grows
+with their size.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from torch import Tensor, nn
+
+from ..looking.cost import Comparison, LayerProfile, ModelProfile, _inputs, _profiles
+from ..shapes import Float
+from ..world.stories import TRAITS
+from .base import BLUE, GREY, HIGHLIGHT, INK, PAPER, Picture, blank_axes, open_axis
+
+__all__ = [
+    "compare_models",
+    "plot_architectures",
+    "plot_comparison",
+    "plot_cost_curves",
+    "plot_costs",
+    "plot_forgotten_eval",
+]
+
+
+def compare_models(
+    model_a: nn.Module,
+    model_b: nn.Module,
+    name_a: str = "A",
+    name_b: str = "B",
+    save_path: str | Path | None = None,
+    inputs_a: Tensor | Sequence[Tensor] | None = None,
+    inputs_b: Tensor | Sequence[Tensor] | None = None,
+    rounds: int = 30,
+) -> Comparison:
+    """Measure two models in turns, in evaluation mode; with `save_path`, write a picture (PNG, SVG
+    or PDF) there.
+
+    Each model is measured on `inputs_a` or `inputs_b`, the tensors of one forward pass, or else on
+    its own `example_inputs()`. Raises `ValueError` if it has none, or if both have one name.
+    Derived in lesson 05.
+    """
+    if name_a == name_b:
+        raise ValueError(
+            f"both models are called {name_a!r}; give name_a and name_b that tell them apart"
+        )
+    inputs = [_inputs(model_a, inputs_a, "inputs_a"), _inputs(model_b, inputs_b, "inputs_b")]
+    comparison = Comparison(
+        dict(zip((name_a, name_b), _profiles([model_a, model_b], inputs, rounds), strict=True))
+    )
+    if save_path is not None:
+        plot_comparison(comparison).save(save_path)
+    return comparison
+
+
+COSTS = {
+    "values": lambda profile: profile.values,
+    "FLOPs": lambda profile: profile.flops,
+    "memory, training step (bytes)": lambda profile: profile.training_bytes,
+    "latency (ms)": lambda profile: profile.latency[0],
+}
+
+
+def short(value: float) -> str:
+    """A number in three digits at most: 372k, 5.9M, 0.81."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+# --------------------------------------------------------------------------------------------------
+# The architecture
+def plot_architectures(comparison: Comparison) -> Picture:
+    """Both models as diagrams: a box a layer, an arrow where data flows, the darker the more of the
+    operations.
+
+    Derived in lesson 05.
+    """
+    figure, axes = blank_axes(1, 2, 11.0, _height(comparison))
+    _draw_architectures(axes[0], comparison)
+    return Picture(figure, _say_architectures(comparison))
+
+
+def _height(comparison: Comparison) -> float:
+    return 0.9 + 0.72 * max(
+        max(_ranks(profile).values()) for profile in comparison.profiles.values()
+    )
+
+
+def _draw_architectures(axes: np.ndarray, comparison: Comparison) -> None:
+    depth = max(max(_ranks(profile).values()) for profile in comparison.profiles.values())
+    for axis, (name, profile) in zip(axes, comparison.profiles.items(), strict=True):
+        _draw_architecture(axis, profile)
+        axis.set_ylim(-depth - 0.4, 0.4)
+        axis.set_title(
+            f"{name}: {profile.values:,} values", fontsize=10, color=INK, fontweight="bold"
+        )
+
+
+def _say_architectures(comparison: Comparison) -> str:
+    said = []
+    for name, profile in comparison.profiles.items():
+        costly = max(profile.layers, key=lambda layer: layer.flops)
+        said.append(
+            f"{name} has {len(profile.layers)} layers and spends"
+            f" {costly.flops / max(profile.flops, 1):.0%} of its operations in {costly.name}"
+        )
+    return f"Data flows from top to bottom: {'; '.join(said)}."
+
+
+def _draw_architecture(axis, profile: ModelProfile) -> None:
+    ranks = _ranks(profile)
+    widest = max(2, *np.bincount(list(ranks.values())))
+    places, gutter = _places(profile, ranks), 1.1 * widest
+    layers = {layer.name: layer for layer in profile.layers if layer.name in ranks}
+    for name, (x, y) in places.items():
+        text, colour = f"{name}\n{' × '.join(map(str, profile.inputs.get(name, ())))}", INK
+        if name in layers:
+            share = layers[name].flops / max(profile.flops, 1)
+            text, colour = _label(layers[name]), PAPER if share > 0.45 else INK
+            axis.add_patch(
+                FancyBboxPatch(
+                    (x - 0.95, y - 0.25),
+                    1.9,
+                    0.5,
+                    "round,pad=0.05",
+                    zorder=2,
+                    edgecolor=BLUE,
+                    facecolor=_shade(share),
+                )
+            )
+        axis.text(
+            x,
+            y,
+            text,
+            ha="center",
+            va="center",
+            fontsize=13.4 / widest,
+            color=colour,
+            linespacing=1.3,
+            zorder=3,
+        )
+    for name, layer in layers.items():
+        for source in layer.sources:
+            (from_x, from_y), (to_x, to_y) = places[source], places[name]
+            start = from_x, from_y - 0.3
+            end = to_x, to_y + 0.32
+            if from_y - to_y > 1.5:  # past other layers: out to the side, down, and in again
+                side = -1 if from_x + to_x <= 0 else 1
+                start, end = (side * gutter, to_y + 0.12), (to_x + side, to_y + 0.12)
+                axis.plot(
+                    [from_x + side, start[0], start[0]],
+                    [from_y - 0.12, from_y - 0.12, start[1]],
+                    color=GREY,
+                    linewidth=1,
+                    zorder=1,
+                )
+            axis.annotate(
+                "",
+                end,
+                start,
+                zorder=1,
+                arrowprops={"arrowstyle": "->", "color": GREY, "shrinkA": 0, "shrinkB": 0},
+            )
+    axis.set_xlim(-gutter - 0.1, gutter + 0.1)
+
+
+def _label(layer: LayerProfile) -> str:
+    shape = " × ".join(map(str, layer.shape))
+    cost = f", {short(layer.flops)} FLOPs" if layer.flops else ""
+    return f"{layer.name}\n{layer.kind} → {shape}\n{short(layer.values)} values{cost}"
+
+
+def _shade(share: float) -> tuple[float, float, float]:
+    """From nearly white to the course's blue."""
+    light, dark = np.array([0.95, 0.96, 0.98]), np.array([0x34, 0x59, 0x95]) / 255
+    return tuple((light + (dark - light) * min(1.0, share)).tolist())
+
+
+def _ranks(profile: ModelProfile) -> dict[str, int]:
+    """How far down each input and layer stands: below everything that feeds it."""
+    ranks = dict.fromkeys(profile.inputs, 0)
+    for layer in profile.layers:
+        if layer.sources:
+            ranks[layer.name] = 1 + max(ranks.get(source, 0) for source in layer.sources)
+    return ranks
+
+
+def _places(profile: ModelProfile, ranks: Mapping[str, int]) -> dict[str, tuple[float, float]]:
+    """The centre of each input and layer; those of one rank stand side by side, in the order of
+    what feeds them.
+    """
+    places, sources = {}, {layer.name: layer.sources for layer in profile.layers}
+    for rank in range(max(ranks.values()) + 1):
+        row = [name for name in ranks if ranks[name] == rank]
+        row.sort(
+            key=lambda name: sum(
+                places[source][0] for source in sources.get(name, ()) if source in places
+            )
+        )
+        places |= {
+            name: (2.1 * (index - (len(row) - 1) / 2), -float(rank))
+            for index, name in enumerate(row)
+        }
+    return places
+
+
+# --------------------------------------------------------------------------------------------------
+# The costs
+def plot_costs(comparison: Comparison) -> Picture:
+    """Values, operations, memory and latency of both models, each with its ratio. Derived in lesson
+    05.
+    """
+    figure, axes = blank_axes(1, len(COSTS), 10.0, 1.5)
+    _draw_costs(axes[0], comparison)
+    return Picture(figure, _say_costs(comparison))
+
+
+def _draw_costs(axes: np.ndarray, comparison: Comparison) -> None:
+    names, profiles = list(comparison.profiles), list(comparison.profiles.values())
+    for axis, (what, cost) in zip(axes, COSTS.items(), strict=True):
+        costs = [cost(profile) for profile in profiles]
+        axis.barh(names, costs, color=[GREY, BLUE], height=0.6)
+        if what.startswith("latency"):
+            low, high = np.array([profile.latency[1:] for profile in profiles]).T
+            axis.hlines(names, low, high, color=INK, linewidth=1.2)
+            costs = [max(pair) for pair in zip(costs, high, strict=True)]
+        for place, (profile, reach) in enumerate(zip(profiles, costs, strict=True)):
+            axis.annotate(
+                short(cost(profile)),
+                (reach, place),
+                (3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+        open_axis(axis, what, xlim=(0, 1.35 * max(*costs, 1e-9)), ylim=(1.5, -0.5), xticks=[])
+        axis.spines["bottom"].set_visible(False)
+        axis.tick_params(left=False, labelleft=axis is axes[0])
+
+
+def _say_costs(comparison: Comparison) -> str:
+    (name_a, a), (name_b, b) = comparison.profiles.items()
+    said = [f"{what} {short(cost(a))} and {short(cost(b))}" for what, cost in COSTS.items()]
+    spread = ", ".join(
+        f"{name} from {p.latency[1]:.2f} to {p.latency[2]:.2f} ms"
+        for name, p in comparison.profiles.items()
+    )
+    return f"{name_a} beside {name_b}: {'; '.join(said)} (5 to 95 % of the rounds: {spread})."
+
+
+def plot_comparison(comparison: Comparison) -> Picture:
+    """Both diagrams with the costs below them: what `compare_models` saves. Derived in lesson 05."""
+    height = _height(comparison)
+    figure = Figure(figsize=(11.0, height + 1.6), layout="constrained", facecolor=PAPER)
+    above, below = figure.subfigures(2, 1, height_ratios=(height, 1.6))
+    diagrams, costs = above.subplots(1, 2), below.subplots(1, len(COSTS))
+    for axis in diagrams:
+        axis.set_axis_off()
+    _draw_architectures(diagrams, comparison)
+    _draw_costs(costs, comparison)
+    return Picture(figure, f"{_say_architectures(comparison)} {_say_costs(comparison)}")
+
+
+def plot_cost_curves(argument: str, curves: Mapping[str, Mapping[int, ModelProfile]]) -> Picture:
+    """How the costs of several models grow with one number, such as the heads; the band is 5 to 95
+    % of the rounds.
+
+    `curves` maps the name of a model to its profiles by that number. Derived in lesson 05.
+    """
+    figure, axes = blank_axes(1, len(COSTS), 11.0, 2.6)
+    said = []
+    for (name, profiles), style, colour in zip(
+        curves.items(), ("o-", "s--", "^:", "D-."), (BLUE, HIGHLIGHT, INK, GREY), strict=False
+    ):
+        numbers = list(profiles)
+        for axis, cost in zip(axes[0], COSTS.values(), strict=True):
+            axis.plot(
+                numbers,
+                [cost(profile) for profile in profiles.values()],
+                style,
+                color=colour,
+                markersize=4,
+                label=name,
+            )
+        low, high = np.array([profile.latency[1:] for profile in profiles.values()]).T
+        axes[0, -1].fill_between(numbers, low, high, color=colour, alpha=0.15, linewidth=0)
+        first, last = profiles[numbers[0]], profiles[numbers[-1]]
+        said.append(
+            f"{name}: "
+            + ", ".join(
+                f"{what.split(' (')[0]} × {cost(last) / max(cost(first), 1e-9):.3g}"
+                for what, cost in COSTS.items()
+            )
+        )
+    for axis, what in zip(axes[0], COSTS, strict=True):
+        open_axis(
+            axis,
+            what,
+            xlabel=argument,
+            xscale="log",
+            yscale="log",
+            xticks=numbers,
+            xticklabels=[str(number) for number in numbers],
+        )
+        axis.yaxis.set(
+            major_locator=LogLocator(subs=(1, 2, 5)),
+            major_formatter=FuncFormatter(lambda x, _: short(x)),
+            minor_locator=NullLocator(),
+        )
+        axis.xaxis.set_minor_locator(NullLocator())
+    axes[0, -1].legend(frameon=False, fontsize=8, bbox_to_anchor=(1, 0.5), loc="center left")
+    return Picture(
+        figure,
+        f"{argument}, from {numbers[0]} to {numbers[-1]} on logarithmic scales: {'; '.join(said)}.",
+    )
+
+
+def plot_forgotten_eval(
+    training: Float[np.ndarray, "runs 5"], evaluation: Float[np.ndarray, "runs 5"]
+) -> Picture:
+    """One clip predicted many times, in training mode and in evaluation mode. Derived in lesson 05."""
+    figure, axes = blank_axes(1, 1, 6.6, 2.4)
+    axis, places = axes[0, 0], np.arange(training.shape[1])
+    for runs, shift, colour, marker, label in (
+        (training, -0.12, HIGHLIGHT, "o", "training mode"),
+        (evaluation, 0.12, BLUE, "D", "evaluation mode"),
+    ):
+        axis.plot(
+            runs.T,
+            np.broadcast_to(places[:, None] + shift, runs.T.shape),
+            marker,
+            color=colour,
+            markersize=5,
+            alpha=0.55,
+            markeredgewidth=0,
+        )
+        axis.plot([], [], marker, color=colour, label=label)
+    open_axis(
+        axis,
+        yticks=places,
+        yticklabels=TRAITS,
+        ylim=(len(places) - 0.5, -0.5),
+        xlabel="predicted impression",
+    )
+    axis.legend(frameon=False, fontsize=8, bbox_to_anchor=(1, 0.5), loc="center left")
+    wide, narrow = (np.ptp(runs, axis=0) for runs in (training, evaluation))
+    return Picture(
+        figure,
+        f"One clip, {len(training)} runs: in training mode the five predictions range over "
+        f"{wide.min():.2f} to {wide.max():.2f}, in evaluation mode over {narrow.max():.2f} at"
+        " most.",
+    )

@@ -1,0 +1,511 @@
+"""Attention as PyTorch shows it: which operator is attention, what its exact weights are, and where its tokens come from.
+
+What differs between versions of PyTorch, and every private name of it that the recorder needs, stands in this module.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._higher_order_ops.flex_attention import _math_attention_inner, flex_attention
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ..shapes import Float
+
+__all__ = [
+    "ATTENDING",
+    "Attention",
+    "OperatorMode",
+    "Tracer",
+    "call",
+    "encoder_layer",
+    "flex",
+    "fused",
+    "heads_of",
+    "in_backward",
+    "native",
+    "of_weights",
+    "role_of",
+    "unobserved",
+]
+
+unobserved = _disable_current_modes  # what a recorder computes for itself, no other recorder sees
+
+# roles that may turn out to be attention
+ATTENDING = {"fused", "native", "encoder layer", "flex", "product"}
+
+ROLES = {
+    "native": {"_native_multi_head_attention"},
+    "encoder layer": {"_transformer_encoder_layer_fwd"},
+    "softmax": {"_softmax", "_safe_softmax", "softmax"},
+    "product": {
+        "mm",
+        "addmm",
+        "bmm",
+        "baddbmm",
+        "matmul",
+        "linear",
+        "einsum",
+        "convolution",
+        "conv1d",
+        "conv2d",
+    },
+    "same": {"_unsafe_view", "_to_copy", "clone"},  # and all views
+    "join": {"cat", "concat", "stack"},
+    "scale": {
+        "native_dropout",
+        "dropout",
+        "mul",
+        "div",
+        "add",
+        "where",
+        "masked_fill",
+        "nan_to_num",
+    },
+    "noise": {"bernoulli"},
+}
+
+
+class OperatorMode(TorchDispatchMode):
+    """Sees every operator; flex attention too, which PyTorch otherwise refuses to run under a mode."""
+
+    supports_higher_order_operators = True
+
+
+def in_backward() -> bool:
+    """True while gradients are computed: a forward that runs now repeats one that was recorded
+    (checkpointing).
+    """
+    return torch._C._current_graph_task_id() != -1
+
+
+@cache
+def role_of(operator) -> str:
+    """What an operator means for attention; the same for its overloads and its in-place twin."""
+    if operator is flex_attention:
+        return "flex"
+    if not isinstance(operator, torch._ops.OpOverload):
+        return "other"
+    namespace, name = operator._schema.name.split("::")
+    name = name.rstrip("_") if operator._schema.is_mutable else name
+    if "backward" in name:
+        return "other"
+    if namespace == "aten" and name.lstrip("_").startswith("scaled_dot_product"):
+        return "fused"
+    for role, names in ROLES.items():
+        if name in names:
+            return role
+    if operator.is_view:
+        return "same"
+    return "opaque" if "attention" in name or "attn" in name else "other"
+
+
+def call(operator, args: tuple, kwargs: dict):
+    """Run an operator exactly as it runs when nobody watches.
+
+    A mode sees operators after autograd and autocast have acted, and what an operator calls inside
+    would go without them. Where an operator computes in several steps that shows in the last bits,
+    or in mixed precision in the second digit: such a one runs in the dispatcher's state outside the
+    mode.
+    """
+    with _as_outside() if _has_steps(operator) else nullcontext():
+        return operator(*args, **kwargs)
+
+
+@cache
+def _has_steps(operator) -> bool:
+    return role_of(operator) in ("native", "encoder layer") or (
+        isinstance(operator, torch._ops.OpOverload)
+        and not operator.is_view
+        and torch._C._dispatch_has_kernel_for_dispatch_key(
+            operator.name(), "CompositeImplicitAutograd"
+        )
+    )
+
+
+def _as_outside():
+    """The dispatcher's state before this call met the mode, without the mode."""
+    with torch._C._RestorePythonTLSSnapshot():
+        include, exclude = (
+            torch._C._dispatch_tls_local_include_set(),
+            torch._C._dispatch_tls_local_exclude_set(),
+        )
+    modes = torch._C.DispatchKeySet(torch._C.DispatchKey.Python).add(
+        torch._C.DispatchKey.PythonTLSSnapshot
+    )
+    return torch._C._ForceDispatchKeyGuard(
+        include - modes | torch._C._dispatch_tls_local_include_set(), exclude
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# The weights
+Rows = slice | list[int]
+
+
+@dataclass
+class Attention:
+    """One attention operation: the shape of its map, and a way to compute any of its rows.
+
+    `rows(chosen)` are exact weights, `batch heads queries keys`, at least float32; `check(chosen,
+    weights)` says how far they are from what the kernel computed, or None. `result` is the tensor
+    through which gradients reach the weights: what the queries heard if there is a `value`, the
+    weights themselves if not.
+    """
+
+    operator: str
+    kind: str
+    shape: tuple[int, ...]
+    rows: Callable[[Rows], Tensor]
+    result: Tensor
+    value: Tensor | None = None
+    check: Callable[[Rows, Tensor], float | None] = lambda chosen, weights: None
+
+    def gradient(
+        self, result_gradient: Tensor, chosen: Rows
+    ) -> Float[Tensor, "batch heads queries keys"]:
+        """The gradient of the weights, from that of the result: for heard = weights @ value it is
+        gradient @ valueᵀ.
+        """
+        gradient = four_axes(result_gradient, self.shape[1])[:, :, chosen]
+        return gradient if self.value is None else gradient @ self.value.to(gradient.dtype).mT
+
+
+def hears(
+    result: Tensor, value: Float[Tensor, "batch heads keys dim"]
+) -> Callable[[Rows, Tensor], float | None]:
+    """A check: the largest difference between weights @ value and what the kernel returned."""
+
+    def check(chosen, weights):
+        heard = four_axes(result, value.shape[1])[:, :, chosen].to(weights.dtype)
+        return (
+            float((weights @ value.to(weights.dtype) - heard).abs().max())
+            if heard.numel()
+            else None
+        )
+
+    return check
+
+
+def four_axes(tensor: Tensor, heads: int = 1) -> Float[Tensor, "batch heads queries keys"]:
+    """Any layout of maps as `batch heads queries keys`; three axes are heads folded into the batch."""
+    if tensor.dim() == 3:
+        return tensor.unflatten(0, (-1, heads if tensor.shape[0] % heads == 0 else 1))
+    return tensor.flatten(0, -4) if tensor.dim() > 4 else tensor[(None,) * (4 - tensor.dim())]
+
+
+def named(operator, args: tuple, kwargs: dict) -> dict:
+    """The arguments of a call by the names of the operator's schema."""
+    return dict(
+        zip((argument.name for argument in operator._schema.arguments), args, strict=False),
+        **kwargs,
+    )
+
+
+def fused(operator, args: tuple, kwargs: dict, output, kind: str, heads: int) -> Attention:
+    """Scaled dot-product attention: softmax(q kᵀ · scale + mask), as PyTorch documents it."""
+    given = named(operator, args, kwargs)
+    query, key, value = given["query"], given["key"], given["value"]
+    mask = given.get("attn_mask") if given.get("attn_mask") is not None else given.get("attn_bias")
+    causal, scale = given.get("is_causal", False), given.get("scale")
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    precise = torch.promote_types(query.dtype, torch.float32)
+    if query.dim() > 3 and query.shape[-3] != key.shape[-3]:  # grouped heads share keys and values
+        key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value))
+
+    def rows(chosen):
+        scores = (query[..., chosen, :].to(precise) * scale) @ key.to(precise).mT
+        if causal:
+            row = torch.arange(query.shape[-2], device=query.device)[chosen]
+            column = torch.arange(key.shape[-2], device=query.device)
+            scores = scores.masked_fill(column > row[:, None], -math.inf)
+        if mask is not None:
+            part = mask if mask.shape[-2] == 1 else mask[..., chosen, :]
+            scores = (
+                scores.masked_fill(~part, -math.inf)
+                if part.dtype == torch.bool
+                else scores + part.to(precise)
+            )
+        # a query that may look nowhere: zeros
+        return four_axes(scores.softmax(-1).nan_to_num(0), heads)
+
+    heard, value = output if isinstance(output, Tensor) else output[0], four_axes(value, heads)
+    batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+    shape = four_axes(
+        torch.empty((*batch, query.shape[-2], key.shape[-2]), device="meta"), heads
+    ).shape
+    dropped = given.get("dropout_p", 0.0) > 0  # then the output is of other weights than these
+    return Attention(
+        operator.__name__.split(".")[0],
+        kind,
+        tuple(shape),
+        rows,
+        heard,
+        value,
+        *() if dropped else (hears(heard, value),),
+    )
+
+
+def native(operator, args: tuple, kwargs: dict, output, kind: str) -> Attention:
+    """The fast path of `nn.MultiheadAttention`: when its weights are wanted, ask the same operator
+    again for them.
+    """
+    given = named(operator, args, kwargs) | {"need_weights": True, "average_attn_weights": False}
+    return asked_again(operator, given, kind, output[0])
+
+
+def encoder_layer(operator, args: tuple, kwargs: dict) -> Attention:
+    """The fast path of `nn.TransformerEncoderLayer`: ask the native attention inside it."""
+    given = named(operator, args, kwargs)
+    tokens = given["src"]
+    if given["norm_first"]:
+        tokens = F.layer_norm(
+            tokens,
+            (given["embed_dim"],),
+            given["norm_weight_1"],
+            given["norm_bias_1"],
+            given["eps"],
+        )
+    inside = {
+        name: given.get(name)
+        for name in (
+            "embed_dim",
+            "qkv_weight",
+            "qkv_bias",
+            "proj_weight",
+            "proj_bias",
+            "mask",
+            "mask_type",
+        )
+    }
+    inside |= {
+        "query": tokens,
+        "key": tokens,
+        "value": tokens,
+        "num_head": given["num_heads"],
+        "average_attn_weights": False,
+    }
+    return asked_again(torch.ops.aten._native_multi_head_attention.default, inside, "self")
+
+
+def asked_again(operator, given: dict, kind: str, output: Tensor | None = None) -> Attention:
+    """Attention of a native operator that keeps its weights to itself unless asked."""
+    query, key = given.pop("query"), given["key"]
+    again = cache(lambda: call(operator, (query,), given))
+
+    def check(chosen, weights):
+        if output is None or output.is_nested:
+            return None
+        return float((again()[0] - output).abs().max())
+
+    shape = (query.size(0), given["num_head"], longest(query), longest(key))
+    return Attention(
+        "native_multi_head_attention",
+        kind,
+        shape,
+        lambda chosen: again()[1][:, :, chosen].float(),
+        query,
+        check=check,
+    )
+
+
+def longest(tokens: Tensor) -> int:
+    """How many tokens the longest sequence of a batch has; the encoder's fast path packs them
+    without padding.
+    """
+    return int(tokens._nested_tensor_size()[:, 0].max()) if tokens.is_nested else tokens.shape[1]
+
+
+def flex(args: tuple, output, kind: str) -> Attention:
+    """Flex attention: the scores after `score_mod` and `block_mask`, by PyTorch's own definition of
+    them.
+    """
+    query, key, value, *rest = args
+    key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+    shape = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+    weights = cache(
+        lambda: _math_attention_inner(query, key, value, *rest)[1].softmax(-1).nan_to_num(0)
+    )
+    return Attention(
+        "flex_attention",
+        kind,
+        shape,
+        lambda chosen: weights()[:, :, chosen],
+        output[0],
+        value,
+        hears(output[0], value),
+    )
+
+
+def of_weights(weights: Tensor, operator: str, kind: str, heads: int = 1) -> Attention:
+    """Attention whose weights exist as a tensor: the model's own, nothing to check."""
+    map_ = four_axes(weights.detach(), heads)
+    precise = torch.promote_types(weights.dtype, torch.float32)
+
+    def rows(chosen):
+        return map_[:, :, chosen].to(precise, copy=True)  # the model may write over its own
+
+    return Attention(
+        operator, kind, tuple(map_.shape), rows, weights, check=lambda chosen, weights: 0.0
+    )
+
+
+Owner = tuple[str, nn.Module | None]  # the qualified name of a module, and the module
+
+
+@dataclass
+class Softmax:
+    """A softmax that may turn out to be attention: it does when a matrix product consumes it."""
+
+    weights: Tensor | None
+    owner: Owner
+    shape: tuple[int, ...]
+    axis: int
+    consumed: bool = False
+
+    @property
+    def is_map(self) -> bool:
+        return len(self.shape) >= 3 and self.axis in (-1, len(self.shape) - 1)
+
+
+class Trace(NamedTuple):
+    """What is known of a tensor; views and copies share it. `sources` are the tensors it is a
+    projection of.
+    """
+
+    identity: int | None  # None for parameters: two projections with the same weights are no kin
+    sources: frozenset = frozenset()
+    kind: str = ""  # for scores and weights: whether queries ask their own tokens
+    softmax: Softmax | None = None
+
+
+class Tracer:
+    """Follows tensors through one forward, and says of each operator which attention it is."""
+
+    def __init__(self, owner: Callable[[], Owner]):
+        self.owner, self.traces, self.serial = owner, WeakTensorKeyDictionary(), itertools.count()
+        self.softmaxes: list[Softmax] = []
+
+    def trace(self, tensor: Tensor) -> Trace:
+        if (known := self.traces.get(tensor)) is None:
+            known = Trace(None if isinstance(tensor, nn.Parameter) else next(self.serial))
+            self.traces[tensor] = known
+        return known
+
+    def kind(self, query: Tensor, key: Tensor) -> str:
+        """ "self" if queries and keys are projections of the same tensor, else "cross"."""
+        asking, asked = self.trace(query), self.trace(key)
+        kin = (asking.sources or {asking.identity}) & (asked.sources or {asked.identity})
+        return "self" if kin or asking.identity == asked.identity else "cross"
+
+    def follow(
+        self, operator, args: tuple, kwargs: dict, output
+    ) -> Iterator[tuple[Attention, Owner]]:
+        """Yield the attention in this call, with its owner, and remember where its output comes
+        from.
+        """
+        role = role_of(operator)
+        if role == "fused":
+            owner = self.owner()
+            yield (
+                fused(operator, args, kwargs, output, self.kind(*args[:2]), heads_of(owner[1])),
+                owner,
+            )
+        elif role == "native":
+            yield native(operator, args, kwargs, output, self.kind(*args[:2])), self.owner()
+        elif role == "encoder layer":
+            name, layer = self.owner()
+            inside = (f"{name}.self_attn".lstrip("."), getattr(layer, "self_attn", layer))
+            yield encoder_layer(operator, args, kwargs), inside
+        elif role == "flex":
+            yield flex(args, output, self.kind(*args[:2])), self.owner()
+        elif role == "product":
+            yield from self._consume(args, output)
+        elif role == "same":
+            self._note(output, self.trace(args[0]))
+        elif role == "noise":
+            self._note(output, Trace(next(self.serial)))
+        else:
+            self._pass_on(role, args, output)
+        if role == "softmax":
+            softmax = Softmax(output, self.owner(), tuple(output.shape), args[1])
+            self.softmaxes.append(softmax)
+            self._note(output, self.trace(output)._replace(softmax=softmax))
+
+    def _consume(self, args: tuple, output) -> Iterator[tuple[Attention, Owner]]:
+        """A matrix product: what it projects it makes a source, and the softmax it reads it makes
+        attention.
+        """
+        active = [operand for operand in tensors(args) if self.trace(operand).identity is not None]
+        traces = [self.trace(operand) for operand in active]
+        for trace in traces:
+            softmax = trace.softmax
+            if softmax and not softmax.consumed and softmax.is_map:
+                softmax.consumed, weights, softmax.weights = True, softmax.weights, None
+                heads = heads_of(softmax.owner[1])
+                yield of_weights(weights, "softmax", trace.kind or "unknown", heads), softmax.owner
+        if any(trace.softmax for trace in traces):  # what the queries heard
+            kind = ""
+        else:  # scores; or a projection, perhaps of scores
+            kind = (
+                self.kind(*active[-2:])
+                if len(active) > 1
+                else "".join(trace.kind for trace in traces)
+            )
+        self._note(
+            output, Trace(next(self.serial), frozenset(trace.identity for trace in traces), kind)
+        )
+
+    def _pass_on(self, role: str, args: tuple, output) -> None:
+        """What is computed from one projection stays its projection; what mixes several is a new
+        thing.
+        """
+        known = [
+            trace
+            for trace in map(self.traces.get, tensors(args))
+            if trace and trace.identity is not None
+        ]
+        sources = {trace.sources for trace in known if trace.sources}
+        kind = next((trace.kind for trace in known if trace.kind), "")
+        # Weights stay weights when they are scaled, masked or dropped, but not when they gate an activation.
+        scaled = role == "scale" and not any(trace.sources and not trace.softmax for trace in known)
+        softmax = next((trace.softmax for trace in known if trace.softmax and scaled), None)
+        if sources or kind or softmax:
+            joined = (
+                frozenset().union(*sources) if role == "join" or len(sources) == 1 else frozenset()
+            )
+            self._note(output, Trace(next(self.serial), joined, kind, softmax))
+
+    def _note(self, output, trace: Trace) -> None:
+        for tensor in tensors((output,)):
+            self.traces[tensor] = trace
+
+
+def tensors(values: Sequence) -> Iterator[Tensor]:
+    """The tensors among the arguments of an operator, also those in lists."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors(value)
+
+
+def heads_of(module: nn.Module | None) -> int:
+    """How many heads a module says it has, under the names in use; 1 if it does not say."""
+    names = ("num_heads", "heads", "n_heads", "num_attention_heads", "n_head", "nhead")
+    return next(
+        (
+            value
+            for name in names
+            if isinstance(value := getattr(module, name, None), int) and value > 0
+        ),
+        1,
+    )

@@ -1,0 +1,358 @@
+"""Record the attention of any model, exactly, without changing a bit of what it computes.
+
+    with AttentionRecorder(model) as recording:
+        model(x)
+    print(recording)
+    recording.records[0].weights
+
+Every model ends up at PyTorch's operators, so that is where attention is observed: no hook is
+placed on a module, no kernel is exchanged. What an operator means stands in `dispatch.py`, who asks
+whom in `tracing.py`, what is kept of a map in `keeping.py`, the maps and their files in
+`records.py`.
+"""
+
+import re
+import sys
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from ..models.inference import evaluating, to_model
+from .operators import (
+    ATTENDING,
+    Attention,
+    OperatorMode,
+    Owner,
+    Tracer,
+    call,
+    heads_of,
+    in_backward,
+    of_weights,
+    role_of,
+    unobserved,
+)
+from .recording import BUDGET, KEEP, Plan, Record, Recording
+
+__all__ = ["AttentionRecorder", "record"]
+
+LEAVES = (nn.Softmax, nn.Dropout, nn.Identity)  # never own attention: the module around them does
+
+LOOKS_LIKE_ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
+
+RECORD_IT = "call `record(weights)` where the model computes them"
+
+
+class AttentionRecorder:
+    """Record every attention map of `model` while its forward runs inside the block, in any thread.
+
+    `keep` is one of `KEEP` ("full", "heads", "thumbnail", "statistics", "shapes") or a list of
+    query indices. When `budget` (bytes) is full, all maps step down that list, and a warning says
+    so. With `gradients`, backward passes add the gradient of each map. Compiled models run
+    uncompiled inside the block. Source: `TorchDispatchMode`. Raises `ValueError` for an unknown
+    `keep`. Derived in lesson 04.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        keep: str | Sequence[int] = "full",
+        budget: float = BUDGET,
+        gradients: bool = False,
+    ):
+        self.rows = None if isinstance(keep, str) else [int(row) for row in keep]
+        self.keep = keep if isinstance(keep, str) else "full"
+        if self.keep not in KEEP or self.rows == []:
+            raise ValueError(
+                f"keep={keep!r} says nothing; choose one of {', '.join(KEEP)}, or a list of query"
+                " indices"
+            )
+        if budget < 0:
+            raise ValueError(f"the budget is {budget} bytes; give at least 0")
+        if gradients and self.keep != "full":
+            raise ValueError(
+                f'keep={keep!r} has no room for gradients; keep "full" maps or a list of query'
+                " indices"
+            )
+        self.model, self.budget, self.gradients = model, int(budget), gradients
+        # torch.compile wraps the model in another module
+        self.root = getattr(model, "_orig_mod", model)
+
+    def __enter__(self) -> Recording:
+        self.recording, self.forwards = (
+            Recording(self.keep, self.rows, self.budget, self.gradients),
+            0,
+        )
+        _open(self)
+        return self.recording
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        _close(self)
+        if error_type is None:
+            self._report()
+            self.recording.warn()
+
+    def plan(self, *inputs, **keywords) -> Plan:
+        """Run the model once, keep only shapes, and return what a recording would cost: `print` it."""
+        inputs, keywords = to_model(self.root, inputs, keywords)
+        with (
+            evaluating(self.root),
+            AttentionRecorder(self.model, "shapes") as recording,
+            torch.no_grad(),
+        ):
+            self.model(*inputs, **keywords)
+        shapes = tuple(record.shape for record in recording.records)
+        return Plan(shapes, self.keep, None if self.rows is None else tuple(self.rows), self.budget)
+
+    def _report(self) -> None:
+        """What looks like attention and gave nothing."""
+        recording, model = self.recording, type(self.root).__name__
+        if not self.forwards:
+            return recording.miss(
+                "", f"{model} was not called", "call the model itself inside the `with` block"
+            )
+        owners = {record.name for record in recording.records}
+        for name, module in _names(self.root):
+            attends = LOOKS_LIKE_ATTENTION.search(type(module).__name__)
+            if attends and not any(_related(name, owner) for owner in owners):
+                recording.miss(
+                    name,
+                    f"{type(module).__name__} gave no weights: it did not run, it has no softmax,"
+                    " or its kernel is its own",
+                    f"switch its custom kernel off, or {RECORD_IT}",
+                )
+        if not owners and not recording.gaps:
+            recording.miss("", f"{model} has no attention", f"record another model, or {RECORD_IT}")
+        if "" in owners and isinstance(self.root, torch.fx.GraphModule):
+            recording.miss(
+                "",
+                "an exported graph has lost the names of its modules",
+                "record the model before export",
+            )
+
+
+def _names(root: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules with the names they have before torch.compile wraps some of them."""
+    return [
+        (".".join(part for part in name.split(".") if part != "_orig_mod"), module)
+        for name, module in root.named_modules()
+    ]
+
+
+def _related(name: str, owner: str) -> bool:
+    """Whether one is the other, or inside it; the model itself, which has no name, is related to
+    all.
+    """
+    return (
+        not (name and owner)
+        or f"{owner}.".startswith(f"{name}.")
+        or f"{name}.".startswith(f"{owner}.")
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# From a recorder to the forwards of its model. Global hooks that ask for one module leave the model itself untouched
+# (a hook *on* an encoder layer ends its fast path), and one pair of hooks serves all recorders, so that whatever order
+# they are closed in, modes are left in the reverse of the order they were entered in.
+_recorders: list[AttentionRecorder] = []
+
+_switches: list = []  # what to undo when the last recorder closes
+
+_lock = threading.Lock()
+
+_running = threading.local()  # the forwards of watched models that run in this thread
+
+
+def _open(recorder: AttentionRecorder) -> None:
+    with _lock:
+        _recorders.append(recorder)
+        if not _switches:
+            _switches.append(register_module_forward_pre_hook(_begin).remove)
+            _switches.append(register_module_forward_hook(_end, always_call=True).remove)
+            warnings.filterwarnings(
+                "ignore", "Using `torch.compile.module.` when there are global hooks"
+            )
+            # a compiled model has no operators to see
+            stance = torch.compiler.set_stance("force_eager")
+            _switches.append(lambda: stance.__exit__(None, None, None))
+
+
+def _close(recorder: AttentionRecorder) -> None:
+    with _lock:
+        _recorders.remove(recorder)
+        while _switches and not _recorders:
+            _switches.pop()()
+
+
+def _stack() -> list[tuple[nn.Module, list["_Watch"]]]:
+    _running.__dict__.setdefault("stack", [])
+    return _running.stack
+
+
+def _watches() -> list["_Watch"]:
+    return [watch for _, watches in _stack() for watch in watches]
+
+
+def _begin(module: nn.Module, _inputs) -> None:
+    mine = [recorder for recorder in list(_recorders) if recorder.root is module]
+    if mine:
+        # A model that calls itself is watched once; a forward inside backward repeats one that was watched.
+        busy = [watch.recorder for watch in _watches()]
+        watches = [
+            _Watch(recorder) for recorder in mine if recorder not in busy and not in_backward()
+        ]
+        _stack().append((module, watches))
+        for watch in watches:
+            watch.__enter__()
+
+
+def _end(module: nn.Module, _inputs, _output) -> None:
+    if _stack() and _stack()[-1][0] is module:
+        for watch in reversed(_stack().pop()[1]):
+            watch.__exit__(None, None, None)
+            watch.finish()
+
+
+class _Watch(OperatorMode):
+    """Sees the operators of one forward of the model, in one thread."""
+
+    def __init__(self, recorder: AttentionRecorder):
+        super().__init__()
+        self.recorder, self.recording = recorder, recorder.recording
+        with _lock:
+            self.step, recorder.forwards = recorder.forwards, recorder.forwards + 1
+        # Modules may be exchanged between forwards, so their names are read anew.
+        self.names = {id(module): name for name, module in _names(recorder.root)}
+        self.calls, self.tracer = Counter(), Tracer(self.owner)
+        self.fresh: list[tuple[Record, Attention]] = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if self.fresh:
+            self.attempt(operator, self.await_gradients)
+        output = call(operator, args, kwargs)
+        if not in_backward():
+            self.attempt(operator, self.see, operator, args, kwargs, output)
+        return output
+
+    def attempt(self, operator, action, *args) -> None:
+        """Nothing that goes wrong here may reach the model."""
+        try:
+            action(*args)
+        except Exception as error:
+            self.recording.miss(
+                self.owner()[0],
+                f"recording {operator} failed ({type(error).__name__}: {error})",
+                RECORD_IT,
+            )
+
+    def see(self, operator, args: tuple, kwargs: dict, output) -> None:
+        if role_of(operator) == "opaque":
+            self.recording.miss(
+                self.owner()[0],
+                f"{operator} is a kernel of its own, which shows no weights",
+                f"switch to PyTorch's scaled_dot_product_attention, or {RECORD_IT}",
+            )
+        with unobserved() if role_of(operator) in ATTENDING else nullcontext():
+            for attention, owner in self.tracer.follow(operator, args, kwargs, output):
+                self.keep(attention, *owner)
+
+    def keep_given(self, weights: Tensor) -> None:
+        """File weights that the model hands over itself; the softmax they come from is not recorded
+        again.
+        """
+        trace, owner = self.tracer.trace(weights), self.owner()
+        if trace.softmax:
+            trace.softmax.consumed = True
+        with unobserved():
+            self.keep(
+                of_weights(weights, "record", trace.kind or "unknown", heads_of(owner[1])), *owner
+            )
+
+    def keep(self, attention: Attention, name: str, module: nn.Module | None) -> None:
+        """File this attention as a record of that module."""
+        sub = self.calls[name]
+        self.calls[name] += 1
+        record = Record(
+            name,
+            type(module).__name__,
+            attention.kind,
+            attention.operator,
+            attention.shape,
+            self.step,
+            sub,
+        )
+        self.recording.add(record, attention)
+        if self.recording.gradients:
+            self.fresh.append((record, attention))
+        if (
+            hasattr(module, "last_attn_weights")
+            and record.kept == ("full",)
+            and self.recording.rows is None
+        ):
+            module.last_attn_weights = record.weights.to(attention.result.device)
+
+    def await_gradients(self) -> None:
+        """Ask for the gradients of the last attention: its output joins the graph only after its
+        operator returned.
+        """
+        while self.fresh:
+            record, attention = self.fresh.pop()
+            if attention.result.requires_grad:
+                attention.result.register_hook(
+                    partial(
+                        self.attempt, "backward", self.recording.add_gradient, record, attention
+                    )
+                )
+
+    def owner(self) -> Owner:
+        """The innermost module of the model that is running: the first one among the arguments of
+        Python's frames.
+        """
+        frame = sys._getframe(1)
+        while frame is not None:
+            code = frame.f_code
+            for argument in code.co_varnames[: code.co_argcount]:
+                module = frame.f_locals.get(argument)
+                if (
+                    isinstance(module, nn.Module)
+                    and id(module) in self.names
+                    and not isinstance(module, LEAVES)
+                ):
+                    return self.names[id(module)], module
+            frame = frame.f_back
+        return "", self.recorder.root
+
+    def finish(self) -> None:
+        """Register what is left, list each softmax that was not understood, and let go of the
+        tensors.
+        """
+        self.attempt("the forward", self.await_gradients)
+        for softmax in self.tracer.softmaxes:
+            if not softmax.consumed and len(softmax.shape) > 2:
+                self.recording.miss(
+                    softmax.owner[0],
+                    f"a softmax over axis {softmax.axis} of {softmax.shape} may be "
+                    "attention, but no matrix product used it",
+                    f"if it is, {RECORD_IT}",
+                    grave=False,
+                )
+        del self.tracer
+
+
+def record(weights: Tensor) -> Tensor:
+    """Hand weights that the model computes in its own way to the recorders that watch it; returns
+    them unchanged.
+
+    Three axes are taken as `(batch heads) queries keys`, four as `batch heads queries keys`.
+    Without a recorder it does nothing. Derived in lesson 04.
+    """
+    for watch in _watches():
+        watch.attempt("record", watch.keep_given, weights)
+    return weights

@@ -1,0 +1,344 @@
+"""How good predicted attributes are: scores at thresholds, ranking, calibration, and a predictor that is ready to decide."""
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import files, runtime
+from ..models.attributes import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor
+from ..models.backbones import fill
+from ..shapes import Bool, Float
+from ..world.population import ATTRIBUTES
+
+__all__ = [
+    "AttributePredictor",
+    "Calibration",
+    "best_thresholds",
+    "blind_accuracies",
+    "calibrate",
+    "calibration_error",
+    "course_attribute_predictor",
+    "score_attributes",
+    "score_table",
+    "threshold_scores",
+]
+
+
+def blind_accuracies(frequencies: Float[Tensor, " attributes"]) -> tuple[float, float]:
+    """What two models score that never look: one that always says no, and one that says what is
+    usual.
+
+    Mean accuracies over attributes of which `frequencies` are the share of images that have them.
+    Both have a balanced accuracy of one half. Derived in lesson 07.
+    """
+    return float((1 - frequencies).mean()), float(
+        torch.maximum(frequencies, 1 - frequencies).mean()
+    )
+
+
+def threshold_scores(
+    probabilities: Tensor, targets: Tensor, thresholds: Tensor | float = 0.5
+) -> dict[str, Float[Tensor, " attributes"]]:
+    """`f1`, `precision`, `recall`, `balanced_accuracy`, `accuracy` and `positive_rate` of each
+    attribute.
+
+    `thresholds` is one number or one an attribute. What divides by a count of zero is 0: the
+    precision of a model that predicts nothing, or the recall where there is nothing to find. Raises
+    ValueError for shapes that differ and values that are no probability or label. Derived in lesson
+    07.
+    """
+    truth = _truth(probabilities, targets)
+    positive = probabilities >= thresholds
+    hits, found, present = (positive & truth).sum(0), positive.sum(0), truth.sum(0)
+    rejected = (~positive & ~truth).sum(0)
+    recall, specificity = _ratio(hits, present), _ratio(rejected, len(truth) - present)
+    return {
+        "f1": _ratio(2 * hits, found + present),
+        "precision": _ratio(hits, found),
+        "recall": recall,
+        "balanced_accuracy": (recall + specificity) / 2,
+        "accuracy": (hits + rejected) / len(truth),
+        "positive_rate": found / len(truth),
+    }
+
+
+def best_thresholds(probabilities: Tensor, targets: Tensor) -> Float[Tensor, " attributes"]:
+    """The threshold of each attribute at which F1 is highest: choose it on validation, use it on
+    test.
+
+    It is one of the attribute's own probabilities, the largest of those that tie. Raises ValueError
+    as `threshold_scores` does, and for an attribute without positives or without negatives. Derived
+    in lesson 07.
+    """
+    truth = _truth(probabilities, targets, both_kinds=True)
+    ordered, order = probabilities.sort(0, descending=True)
+    hits = truth.gather(0, order).cumsum(0)  # of predicting the first 1, 2, 3, ...
+    found = torch.arange(1, len(truth) + 1, device=truth.device)[:, None]
+    f1 = 2 * hits / (found + truth.sum(0))
+    f1[:-1][ordered[:-1] == ordered[1:]] = -1  # no threshold cuts between equal probabilities
+    return ordered.gather(0, f1.argmax(0, keepdim=True))[0]
+
+
+def calibration_error(
+    probabilities: Tensor, targets: Tensor, bins: int = 15
+) -> Float[Tensor, " attributes"]:
+    """How far probabilities are from frequencies, in bins of equal width, weighted by how many
+    items are in each.
+
+    0 means that of the images given 30 %, three in ten have the attribute. Raises ValueError as
+    `threshold_scores` does. Guo et al., arXiv 1706.04599, here of the positive class. Derived in
+    lesson 07.
+    """
+    _truth(probabilities, targets)
+    which = (probabilities * bins).long().clamp(max=bins - 1)
+    gaps = torch.zeros(bins, targets.shape[1], dtype=torch.float64, device=targets.device)
+    gaps.scatter_add_(0, which, (probabilities - targets).double())
+    return (gaps.abs().sum(0) / len(targets)).float()
+
+
+def score_attributes(
+    probabilities: Tensor,
+    targets: Tensor,
+    thresholds: Tensor | float = 0.5,
+    names: Sequence[str] | None = None,
+) -> dict[str, Float[Tensor, " attributes"]]:
+    """`threshold_scores`, and what no threshold moves: `average_precision`, `roc_auc`; and
+    `calibration_error`.
+
+    Raises ValueError as `threshold_scores` does, and for an attribute without positives or without
+    negatives, by its name if `names` are given. Derived in lesson 07.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    truth = _truth(probabilities, targets, both_kinds=True, names=names)
+    columns = list(zip(truth.T.cpu().numpy(), probabilities.detach().T.cpu().numpy(), strict=True))
+    return {
+        **threshold_scores(probabilities, targets, thresholds),
+        "average_precision": probabilities.new_tensor(
+            [average_precision_score(*column) for column in columns]
+        ),
+        "roc_auc": probabilities.new_tensor([roc_auc_score(*column) for column in columns]),
+        "calibration_error": calibration_error(probabilities, targets),
+    }
+
+
+def score_table(
+    scores: Mapping[str, Tensor],
+    names: Sequence[str],
+    frequencies: Tensor,
+    rare: float = 0.10,
+    columns: Sequence[str] = ("positive_rate", "f1", "average_precision"),
+) -> str:
+    """The scores as text, one row an attribute, the rarest first; then the means of the rare and of
+    all attributes.
+
+    Raises ValueError for a column that is not among the scores. Derived in lesson 07.
+    """
+    if unknown := [name for name in columns if name not in scores]:
+        raise ValueError(f"no score {unknown[0]!r}; choose columns from {', '.join(scores)}")
+    order = frequencies.argsort()
+    values = torch.stack([frequencies, *(scores[name].to(frequencies) for name in columns)], 1)
+    groups = {f"mean, under {rare:.0%}": values[frequencies < rare], "mean, all": values}
+    rows = [
+        *((names[index], values[index]) for index in order.tolist()),
+        *((title, group.mean(0)) for title, group in groups.items() if len(group)),
+    ]
+    widths = [
+        max(len(title) for title, _ in rows),
+        *(max(len(name), 5) for name in ("frequency", *columns)),
+    ]
+    lines = [
+        ("", "frequency", *columns),
+        *((title, *(f"{value:.3f}" for value in row)) for title, row in rows),
+    ]
+    return "\n".join(
+        "  ".join(
+            [
+                line[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+            ]
+        )
+        for line in lines
+    )
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Float[Tensor, " attributes"]:
+    return part / whole.clamp(min=1)
+
+
+def _truth(
+    probabilities: Tensor,
+    targets: Tensor,
+    both_kinds: bool = False,
+    names: Sequence[str] | None = None,
+) -> Tensor:
+    """The targets as booleans, if both are what they should be."""
+    if probabilities.shape != targets.shape or probabilities.ndim != 2 or not len(probabilities):
+        raise ValueError(
+            f"probabilities have shape {tuple(probabilities.shape)} and targets"
+            f" {tuple(targets.shape)}; expected the same (batch, attributes) with at least one row"
+        )
+    low, high = (edge.item() for edge in probabilities.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"probabilities run from {low:g} to {high:g}; expected 0 to 1: use logits.sigmoid()"
+            " (and look for NaN)"
+        )
+    truth = targets.bool()
+    if not torch.equal(truth.to(targets.dtype), targets):
+        raise ValueError(
+            "targets hold other values than 0 and 1; expected labels: turn CelebA's -1 and 1 into"
+            " them with (targets > 0).float()"
+        )
+    if both_kinds and len(one_sided := (truth.all(0) | ~truth.any(0)).nonzero()):
+        index = one_sided[0].item()
+        kind = "negative" if truth[0, index] else "positive"
+        raise ValueError(
+            f"attribute {index if names is None else repr(names[index])} has no {kind} among the "
+            f"{len(truth)} targets; use a larger split, or leave the attribute out"
+        )
+    return truth
+
+
+class Calibration(nn.Module):
+    """Logits to logits whose sigmoid is a frequency: slope · logit + shift, a pair an attribute.
+    See `calibrate`.
+    """
+
+    def __init__(self, slope: Float[Tensor, " attributes"], shift: Float[Tensor, " attributes"]):
+        super().__init__()
+        self.register_buffer("slope", slope)
+        self.register_buffer("shift", shift)
+
+    def forward(
+        self, logits: Float[Tensor, "batch attributes"]
+    ) -> Float[Tensor, "batch attributes"]:
+        return self.slope * logits + self.shift
+
+
+def calibrate(logits: Tensor, targets: Tensor) -> Calibration:
+    """The `Calibration` that makes `targets` likeliest: a logistic regression on each attribute's
+    one logit.
+
+    `logits` and `targets` (0 or 1) are `batch attributes` of images that the model was not trained
+    on. The order of images is kept, so average precision and ROC-AUC stay what they are. As in
+    Platt's "Probabilistic outputs for support vector machines" (1999), a count of n positives asks
+    for (n + 1) / (n + 2), not for 1, so that logits that separate the classes leave finite numbers.
+    Raises ValueError for shapes that differ or logits that are not finite. Derived in lesson 07.
+    """
+    if (
+        logits.ndim != 2
+        or logits.shape != targets.shape
+        or not len(logits)
+        or not logits.isfinite().all()
+    ):
+        raise ValueError(
+            f"logits have shape {tuple(logits.shape)} and targets {tuple(targets.shape)}; expected"
+            " the same (batch, attributes), at least one row, and finite logits"
+        )
+    logits, targets = logits.detach().double(), targets.double()
+    present = targets.sum(0)
+    wanted = torch.where(
+        targets > 0, (present + 1) / (present + 2), 1 / (len(targets) - present + 2)
+    )
+    mean, spread = logits.mean(0), logits.std(0, correction=0).clamp(min=1e-6)
+    ordered = (logits - mean) / spread
+    slope, shift = (
+        torch.ones_like(mean, requires_grad=True),
+        torch.logit(wanted.mean(0)).requires_grad_(),
+    )
+    optimizer = torch.optim.LBFGS(
+        [slope, shift], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
+    )
+
+    def unlikelihood() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(slope * ordered + shift, wanted)
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(unlikelihood)
+    slope, shift = slope.detach() / spread, (shift - slope * mean / spread).detach()
+    return Calibration(slope.float(), shift.float())
+
+
+class AttributePredictor(nn.Module):
+    """An attribute model ready to use: images to calibrated logits, and to yes or no by thresholds
+    of its own.
+
+    All of it is in the `state_dict`, and its `config` builds it again, so that `ModelSerializer`
+    keeps it as one thing. A new one is neither trained nor calibrated: see `ready`. Derived in
+    lesson 07.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str] = ATTRIBUTES,
+        token_dim: int = 96,
+        dim: int = 96,
+        pointing: bool = True,
+    ):
+        super().__init__()
+        self.names, decoder = tuple(names), PointingDecoder if pointing else AttributeDecoder
+        self.config = {
+            "names": list(names),
+            "token_dim": token_dim,
+            "dim": dim,
+            "pointing": pointing,
+        }
+        self.model = AttributeModel(
+            TokenExtractor(token_dim), decoder(token_dim, len(self.names), dim=dim)
+        )
+        self.calibration = Calibration(torch.ones(len(self.names)), torch.zeros(len(self.names)))
+        self.register_buffer("thresholds", torch.full((len(self.names),), 0.5))
+
+    @classmethod
+    def ready(
+        cls, model: AttributeModel, names: Sequence[str], logits: Tensor, targets: Tensor
+    ) -> Self:
+        """`model` with the calibration and thresholds that its `logits` and the `targets` of
+        validation images ask for.
+
+        Raises ValueError for a number of names other than that of the model's attributes, and what
+        `calibrate` and `best_thresholds` refuse.
+        """
+        if len(names) != logits.shape[-1]:
+            raise ValueError(
+                f"there are {len(names)} names and {logits.shape[-1]} attributes in the logits;"
+                " give the names of these, in order"
+            )
+        predictor = cls(
+            names,
+            model.backbone.token_dim,
+            model.decoder.queries.shape[1],
+            isinstance(model.decoder, PointingDecoder),
+        )
+        predictor.model, predictor.calibration = model, calibrate(logits, targets)
+        predictor.thresholds = best_thresholds(
+            predictor.calibration(logits).sigmoid(), targets
+        ).float()
+        return predictor.to(next(model.parameters()).device).eval()
+
+    def forward(self, images: Tensor) -> Float[Tensor, "batch attributes"]:
+        """Logits of images `batch 3 height width` in [0, 1], in evaluation mode: their sigmoid is
+        calibrated.
+        """
+        return self.calibration(self.model(images))
+
+    def decide(self, images: Tensor) -> Bool[Tensor, "batch attributes"]:
+        """Whether each image has each attribute, at the attribute's own threshold."""
+        return self(images).sigmoid() >= self.thresholds
+
+
+def course_attribute_predictor() -> AttributePredictor:
+    """The shipped predictor: a `PointingDecoder` on tokens that see little, taught hard faces. Used
+    in lesson 08.
+    """
+    tensors, facts = files.load_tensors(runtime.assets("weights/attributes.safetensors"))
+    predictor = AttributePredictor(facts["names"])
+    fill(predictor, tensors, "weights/attributes.safetensors")
+    return predictor.eval()

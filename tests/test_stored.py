@@ -16,8 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from course_lib.data import FaceDataset, StoredItems, source_version
-from course_lib.world import faces as faces_module
+from course_lib.data import FaceDataset, StoredItems, drawn, source_version
 
 
 def faces(folder, n: int = 12, **settings) -> FaceDataset:
@@ -42,7 +41,7 @@ def no_drawing(monkeypatch):
         def draw(*args, **kwargs):
             raise AssertionError("drawn, not read")
 
-        monkeypatch.setattr(faces_module, "draw_face", draw)
+        monkeypatch.setattr(drawn, "draw_face", draw)
 
     return refuse
 
@@ -145,12 +144,12 @@ def test_a_killed_process_loses_nothing_and_leaves_nothing_half(tmp_path, monkey
     assert 8 < len(held) < n
     plain = faces(False, n)
     assert_same([dataset[held[-1]], dataset[held[0]]], [plain[held[-1]], plain[held[0]]])
-    drawn, draw = [], faces_module.draw_face
+    calls, draw = [], drawn.draw_face
     monkeypatch.setattr(
-        faces_module, "draw_face", lambda *args, **more: drawn.append(1) or draw(*args, **more)
+        drawn, "draw_face", lambda *args, **more: calls.append(1) or draw(*args, **more)
     )
     faces(tmp_path, n).fill_cache(workers=0)  # goes on where it stopped
-    assert len(drawn) == n - len(held)
+    assert len(calls) == n - len(held)
     monkeypatch.undo()
     everything = list(plain)
     no_drawing()
@@ -230,7 +229,7 @@ def test_a_damaged_file_is_said_and_made_again(tmp_path, capsys, no_drawing, har
 
 def test_another_version_is_said_and_made_again(tmp_path, capsys, monkeypatch):
     plain = list(faces(tmp_path))
-    monkeypatch.setattr(faces_module, "_drawing_version", lambda: "another")
+    monkeypatch.setattr(drawn, "_drawing_version", lambda: "another")
     dataset = faces(tmp_path)
     said = capsys.readouterr().out
     assert "from another version; they are made again" in said

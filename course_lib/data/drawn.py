@@ -207,10 +207,8 @@ class FaceDataset(Dataset):
 def _drawing_version() -> str:
     """The code that draws, and the OpenCV that it draws with."""
     sources = ("anatomy", "camera", "canvas", "faces", "population", "wardrobe")
-    return (
-        f"{source_version(*(Path(__file__).with_name(f'{name}.py') for name in sources))} OpenCV"
-        f" {cv2.__version__}"
-    )
+    world = Path(__file__).parents[1] / "world"
+    return f"{source_version(*(world / f'{name}.py' for name in sources))} OpenCV {cv2.__version__}"
 
 
 class ClipDataset(torch.utils.data.Dataset):

@@ -3,7 +3,7 @@
     python tests/device/run_device.py [00 04 … | tests]
 
 That is a GPU where there is one, else the pretend device of this folder; `COURSE_DEVICE` chooses
-another. A table says what share of each lesson's floating-point work was done there.
+another. Cells whose output is checked must print there what they print on the CPU. A table says what share of each lesson's floating-point work was done there.
 """
 
 import json
@@ -27,7 +27,7 @@ sys.path.insert(0, str(AUTOLOAD))
 import pretend_device  # noqa: E402
 
 PATIENCE = 900  # seconds: a cell that takes longer hangs
-SHARE = 0.6  # of a lesson's work, that the device should do
+SHARE = 0.8  # of a lesson's work, that the device should do
 LAST_CELL = "import pretend_device\nprint(pretend_device.work())"
 # What only looks at videos and tables, without a model: it has no work to give to a device.
 WITHOUT_A_MODEL = {"02"}
@@ -55,6 +55,7 @@ def run_notebook(path: Path, environment: dict[str, str]) -> dict:
     or nothing.
     """
     notebook = nbformat.read(path, 4)
+    expected = checked_outputs(notebook)
     notebook.cells.append(nbformat.v4.new_code_cell(LAST_CELL))
     started = time.perf_counter()
     client = NotebookClient(
@@ -75,8 +76,22 @@ def run_notebook(path: Path, environment: dict[str, str]) -> dict:
     result = {"lesson": path.stem, "seconds": time.perf_counter() - started, "failure": failure}
     if failure:
         return result | {"cell": ran[-1].source if ran else "", "cpu": 0, "device": 0}
+    printed = checked_outputs(notebook)
+    for identity, text in expected.items():
+        if printed[identity] != text:
+            result["failure"] = f"cell {identity} prints something else than on the CPU"
+            return result | {"cell": printed[identity], "cpu": 0, "device": 0}
     cpu, device = json.loads(ran[-1].outputs[-1].text.replace("(", "[").replace(")", "]"))
     return result | {"cpu": cpu, "device": device}
+
+
+def checked_outputs(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """The text that each cell with a checked output printed."""
+    return {
+        cell.id: "".join(output.get("text", "") for output in cell.outputs).strip()
+        for cell in notebook.cells
+        if "nbval-check-output" in cell.metadata.get("tags", [])
+    }
 
 
 def enough(result: dict) -> bool:

@@ -124,7 +124,7 @@ FAULTS = {
     ),
     "the work is done on the CPU": (
         "for _ in range(9): model(torch.rand(64, 64))",
-        "less than 60%",
+        "less than 80%",
     ),
 }
 
@@ -147,6 +147,17 @@ def test_a_planted_fault_turns_the_run_red(fault, tmp_path, environment):
     cell, words = FAULTS[fault]
     result = run.run_notebook(notebook(tmp_path, SETUP, cell), environment)
     assert words in run.describe(result)
+    assert not run.passed(result)
+
+
+def test_a_checked_cell_prints_what_it_prints_on_the_cpu(tmp_path, environment):
+    path = notebook(tmp_path, SETUP, "print(torch.zeros(1).to(rt.device))")
+    sheet = nbformat.read(path, 4)
+    sheet.cells[1].metadata["tags"] = ["nbval-check-output"]
+    sheet.cells[1].outputs = [nbformat.v4.new_output("stream", text="tensor([0.])\n")]
+    nbformat.write(sheet, path)
+    result = run.run_notebook(path, environment)
+    assert "prints something else" in run.describe(result)
     assert not run.passed(result)
 
 

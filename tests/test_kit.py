@@ -620,6 +620,46 @@ def test_a_planted_circle_is_found():
     assert circles(planted) == ["course_lib.looking.cost", "course_lib.pictures.base"]
 
 
+CLAIM = re.compile(
+    r"(?:Derived|Built|Shown|Used)\s+in\s+lessons?\s+(\d\d(?:,\s+\d\d)*(?:\s+and\s+\d\d)?)"
+)
+
+
+def untrue_claims(modules: dict[str, str], lessons: dict[str, str]) -> list[tuple[str, str, str]]:
+    """Names whose docstring claims a lesson in whose code they do not occur."""
+    found = []
+    for module, source in modules.items():
+        for node in ast.walk(ast.parse(source)):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+                continue
+            for claim in CLAIM.findall(ast.get_docstring(node) or ""):
+                for number in re.findall(r"\d\d", claim):
+                    if not re.search(rf"\b{node.name}\b", lessons.get(number, "")):
+                        found.append((module, node.name, number))
+    return found
+
+
+def code_of_lessons() -> dict[str, str]:
+    """The code of each lesson, by its number."""
+    code = {}
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        code[path.name[:2]] = "\n".join(sources)
+    return code
+
+
+def test_docstrings_name_lessons_that_use_what_they_describe():
+    modules = {name: source for name, (_, source) in library_modules().items()}
+    assert untrue_claims(modules, code_of_lessons()) == []
+
+
+def test_an_untrue_claim_is_found():
+    source = 'def attend():\n    """Weigh. Derived in lessons 04 and\n    05."""'
+    lessons = {"04": "attend(q, k, v)", "05": "attended = 1"}
+    assert untrue_claims({"attention": source}, lessons) == [("attention", "attend", "05")]
+
+
 def unused_names(modules: dict[str, str], shown: str) -> list[tuple[str, str]]:
     """Public names that no other module uses, nor their own more than once, nor what people read
     and run.

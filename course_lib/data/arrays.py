@@ -20,7 +20,7 @@ def gather(
     """All items of a data set as one tensor a key, read by `workers` processes; `small` keeps a key
     in another type.
 
-    What lies in [0, 1] and is kept as uint8 takes 0 to 255. Derived in lesson 07.
+    What lies in [0, 1] and is kept as uint8 takes 0 to 255. Used in lessons 09, 10 and 11.
     """
     small = small or {}
     chunks: dict[str, list] = {key: [] for key in keys}
@@ -40,7 +40,7 @@ class ImageArrays(Dataset):
     {0, 1}.
 
     `images` uint8 `n 3 height width`, a quarter of what floats take; with `flip`, an image is
-    mirrored half the time. Derived in lesson 07.
+    mirrored half the time.
     """
 
     def __init__(self, images: Tensor, targets: Tensor, flip: bool = False):

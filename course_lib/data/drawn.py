@@ -1,4 +1,6 @@
-"""The drawn world as data sets: faces with attributes, clips with traits, faces with the layers of their parts."""
+"""The drawn world as data sets: faces with attributes, clips with traits, faces with the layers of
+their parts.
+"""
 
 import math
 from dataclasses import asdict, replace
@@ -218,7 +220,7 @@ class ClipDataset(torch.utils.data.Dataset):
     frame, what `method` ("dis", "farneback") estimates from the frames, or the exact flow for
     "true"; `traits` float32 `5`; `true_flow`; `occluded` bool `frames size size`; `moment` and
     `cue` int; `region` bool `5 size size`; `speaker` int. Speakers come in `clips_per_speaker`
-    clips each and never in two splits. Derived in lessons 00 and 06.
+    clips each and never in two splits. Used in lessons 00, 02, 03, 05 and 08.
     """
 
     def __init__(

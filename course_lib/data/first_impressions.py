@@ -64,7 +64,7 @@ class FirstImpressions(Dataset):
     `frames`, `size`, `method`, `cache` and `on_missing` are those of `OpticalFlowSequenceLoader`;
     labels need no clip. Raises `FileNotFoundError`, with the way to the data, for annotations or
     clips that are not there, and `ValueError` for an unknown split, an empty one, or annotations
-    that are not what they should be. Ponce-López et al., ECCV Workshops 2016. Derived in lesson 06.
+    that are not what they should be. Ponce-López et al., ECCV Workshops 2016.
     """
 
     trait_names = (*TRAITS[:4], "Emotional stability")
@@ -169,7 +169,7 @@ def read_annotations(path: str | Path) -> dict[str, list[float]]:
 
     A pickle can call anything; this reader knows two names, both of NumPy's floats, and answers
     them itself. Raises `ValueError` for any other pickle, a trait or label that is missing, and a
-    value outside [0, 1]. Derived in lesson 06.
+    value outside [0, 1].
     """
     path = Path(path)
     size = path.stat().st_size
@@ -254,8 +254,7 @@ def unpack_archives(folder: str | Path) -> None:
     `FIRST_IMPRESSIONS_KEY…`. (Python decrypts about a megabyte a second: for the test clips, `unzip
     -P` is quicker, and an unpacked folder is as good.) Raises `FileNotFoundError` if there is no
     archive, and `ValueError` for a missing key, a damaged archive, a member that leads out of the
-    folder, and an archive that unfolds to more than 20 times its size (plus 16 MiB). Derived in
-    lesson 06.
+    folder, and an archive that unfolds to more than 20 times its size (plus 16 MiB).
     """
     folder = Path(folder)
     archives = sorted(folder.glob("*.zip"))

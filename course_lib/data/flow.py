@@ -192,7 +192,7 @@ def warp(frame: np.ndarray, flow: Float[np.ndarray, "height width 2"]) -> np.nda
     """Rebuild frame t by sampling frame t+1 (`height width channels`) at x + flow, bicubic; edges
     repeat.
 
-    Raises `ValueError` if the sizes differ or the flow is not finite. Derived in lesson 02.
+    Raises `ValueError` if the sizes differ or the flow is not finite.
     """
     _check_finite(flow)
     if frame.shape[:2] != flow.shape[:2]:
@@ -246,8 +246,7 @@ def flow_windows(
 
     A window starts every `stride` frames (default: `frames`, no overlap); each is a dict like an
     item of `OpticalFlowSequenceLoader`. `source` is a video file, a `Clip`, or frames that can be
-    iterated twice (once for the track, once for the crops), whose rate is `fps`. Derived in lesson
-    02.
+    iterated twice (once for the track, once for the crops), whose rate is `fps`.
     """
     clip = _frames_of(source)
     track = track_face(clip, getattr(clip, "fps", fps), on_missing=on_missing)

@@ -46,7 +46,7 @@ def share_weights(targets: Tensor, chosen: Sequence[int], share: float) -> Float
 
     Each chosen attribute gets the same part of that share; images without any of them divide the rest. Weights sum to
     1. Raises ValueError for an attribute with no positive, for no image without any, and for a share that is not
-    between 0 and 1. Derived in lesson 07.
+    between 0 and 1.
     """
     targets = _labels(targets)
     if not 0 <= share <= 1:
@@ -87,7 +87,7 @@ class BalancedSampler(torch.utils.data.Sampler[int]):
 
     The same image comes again and again where its weight is large: with few positives a model can
     learn them by heart. Raises ValueError for weights that are negative, not finite, or all 0.
-    Derived in lesson 07.
+    Used in lesson 11.
     """
 
     def __init__(self, weights: Tensor, draws: int | None = None, seed: int = 0):
@@ -126,7 +126,7 @@ class CurriculumSampler(BalancedSampler):
     image alike.
 
     The weights move in equal steps and reach the natural distribution in the last of `epochs`.
-    Bengio et al., "Curriculum learning" (2009). Derived in lesson 07.
+    Bengio et al., "Curriculum learning" (2009). Used in lesson 11.
     """
 
     def __init__(self, weights: Tensor, epochs: int, draws: int | None = None, seed: int = 0):
@@ -149,7 +149,7 @@ class EnrichedFaces(FaceDataset):
     The drawn ones take turns with the attributes of `names`. Each is a random person of the
     population, drawn again until it has its attribute, so whatever goes with baldness goes with it
     here too. Raises ValueError for unknown names, a share that is not from 0 to under 1, and a data
-    set with several images a person. Derived in lesson 07.
+    set with several images a person. Used in lesson 11.
     """
 
     def __init__(self, natural: FaceDataset, names: Sequence[str], share: float):

@@ -320,7 +320,7 @@ def crop_face(
     """Cut the square around `box` (x0 y0 x1 y1), widened by `margin` of its side on every side.
 
     What lies outside the picture repeats its edge. Raises `ValueError` for a box without area.
-    Derived in lesson 02.
+    Used in lesson 01.
     """
     frame, box = to_rgb(frame), np.asarray(box, float)
     if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= box[:2]).any():

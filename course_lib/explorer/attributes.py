@@ -53,7 +53,7 @@ class AttentionExplorer:
     models) of the same architecture, are walked through by a slider.
 
     Raises `ValueError` for an empty data set, a model that attends to no grid, and names,
-    thresholds or checkpoints that do not fit it. Derived in lesson 08.
+    thresholds or checkpoints that do not fit it.
     """
 
     frequencies: Tensor | None = None

@@ -257,7 +257,7 @@ def remove_patches(
     """Paint the `count` most attended patches in the image's mean colour and predict again; `DRAWS`
     times random ones.
 
-    Source: Petsiuk et al., arXiv 1806.07421, deletion. Derived in lesson 09.
+    Source: Petsiuk et al., arXiv 1806.07421, deletion.
     """
     image = image.cpu()
     side, generator = round(len(weights) ** 0.5), torch.Generator().manual_seed(count)

@@ -1,4 +1,6 @@
-"""The capstone: runs that are compared with a baseline seed by seed, and the report that tells of them."""
+"""The capstone: runs that are compared with a baseline seed by seed, and the report that tells of
+them.
+"""
 
 import csv
 import hashlib

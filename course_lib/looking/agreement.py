@@ -66,7 +66,7 @@ def rank_correlation(first: Tensor, second: Tensor) -> Float[Tensor, "*batch"]:
     """Spearman's ρ along the last axis; ties share their mean rank; NaN where one of the two does
     not vary.
 
-    1: the same order. 0: as good as shuffled. What holds NaN is NaN. Derived in lesson 09.
+    1: the same order. 0: as good as shuffled. What holds NaN is NaN.
     """
     if first.shape != second.shape or first.ndim == 0 or first.shape[-1] < 2:
         raise ValueError(
@@ -101,7 +101,7 @@ def frequency_trend(
     resampled attributes.
 
     Attributes without a value (NaN) are left out; NaN where fewer than two are left, or where all
-    are equal. Derived in lesson 09.
+    are equal.
     """
     known = values.isfinite()
     values, frequencies = values[known], frequencies[known]
@@ -184,7 +184,7 @@ def randomise_layers(model: nn.Module, untrained: nn.Module, parts: Sequence[str
     """A copy of the model in which the named `parts` are as in an `untrained` model of the same
     shape.
 
-    A part is a module or a parameter, by its name in `state_dict`. Derived in lesson 09.
+    A part is a module or a parameter, by its name in `state_dict`.
     """
     trained, fresh = model.state_dict(), untrained.state_dict()
     for part in parts:

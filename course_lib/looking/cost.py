@@ -1,4 +1,6 @@
-"""What a model costs: values, operations, memory and time, layer by layer; how data flows from layer to layer."""
+"""What a model costs: values, operations, memory and time, layer by layer; how data flows from
+layer to layer.
+"""
 
 import inspect
 import math

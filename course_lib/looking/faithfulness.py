@@ -114,7 +114,7 @@ def insertion_curve(
     """The same in reverse: start from `hidden` and put the image's tokens back, the highest ranked
     first.
 
-    A map of what the model uses makes it rise early. Derived in lesson 09.
+    A map of what the model uses makes it rise early.
     """
     return deletion_curve(model, hidden, attributes, maps, images, inserted, chunk)
 

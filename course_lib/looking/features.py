@@ -96,7 +96,7 @@ def pair_similarities(
 ) -> tuple[Float[Tensor, " pairs"], Bool[Tensor, " pairs"]]:
     """The cosine similarity of every pair of items, and whether both show one person.
 
-    Arguments and errors as in `within_person_consistency`. Derived in lesson 01.
+    Arguments and errors as in `within_person_consistency`.
     """
     _check_people(features, person)
     unit = F.normalize(features.double(), dim=1)
@@ -147,7 +147,7 @@ def pca(
     explains.
 
     `features` are `items dim`. Raises `ValueError` for wrong shapes, NaN, or more components than
-    there are. Derived in lesson 01.
+    there are.
     """
     from sklearn.decomposition import PCA
 

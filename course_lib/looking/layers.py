@@ -52,7 +52,7 @@ def watch(model: nn.Module, layer_names: Iterable[str]) -> Iterator[dict[str, Te
     """Fill a dict with the named layers' outputs, gradients included, each time the model runs
     inside the block.
 
-    Derived in lesson 01.
+    Used in lesson 06.
     """
     layers = {name: _find(model, name) for name in layer_names}
     activations: dict[str, Tensor] = {}

@@ -67,7 +67,7 @@ def split_heads(
 
 
 def merge_heads(x: Float[Tensor, "batch heads tokens dim"]) -> Float[Tensor, "batch tokens width"]:
-    """Put the parts that `split_heads` cut side by side again. Derived in lesson 04."""
+    """Put the parts that `split_heads` cut side by side again."""
     return rearrange(x, "batch heads tokens dim -> batch tokens (heads dim)")
 
 

@@ -65,7 +65,6 @@ class TokenExtractor(nn.Module):
     A token that sees the whole image may tell what lies anywhere; one that sees a patch can only
     tell what is there, so attention to it is a place. Strided kernels have even sides, because odd
     ones would look half a token up and left of their place. Brendel and Bethge, arXiv 1904.00760.
-    Derived in lesson 07.
     """
 
     def __init__(self, token_dim: int = 96, blocks: int = 0):
@@ -103,7 +102,6 @@ class MixedTokenExtractor(TokenExtractor):
     transformer.
 
     After that a token may hold what was seen anywhere, and attention to it is a place no more.
-    Derived in lesson 07.
     """
 
     def __init__(self, token_dim: int = 96, layers: int = 2, heads: int = 4):
@@ -257,7 +255,7 @@ class PointingDecoder(AttributeDecoder):
     mouth, which is under the nose"; what it then hears comes from that place alone. A classifier on
     every token teaches the values what to say: while training, the decoder returns the logits and,
     for `TokenLoss`, those of the tokens together. Needs tokens that see little, as
-    `TokenExtractor()` makes them. Derived in lesson 07.
+    `TokenExtractor()` makes them. Used in lesson 08.
     """
 
     def __init__(

@@ -177,7 +177,7 @@ def projections(
 
 
 class ProjectedPersonalityModel(nn.Module):
-    """A model behind its `projections`, so that features of other widths fit. Derived in lesson 05."""
+    """A model behind its `projections`, so that features of other widths fit."""
 
     def __init__(
         self,

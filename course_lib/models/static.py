@@ -28,7 +28,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def to_tokens(
     feature_map: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, "batch tokens channels"]:
-    """One token per place, row by row: token `row * width + column`. Derived in lesson 01."""
+    """One token per place, row by row: token `row * width + column`. Used in lesson 00."""
     return rearrange(feature_map, "batch channels height width -> batch (height width) channels")
 
 

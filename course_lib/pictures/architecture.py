@@ -254,7 +254,7 @@ def _say_costs(comparison: Comparison) -> str:
 
 
 def plot_comparison(comparison: Comparison) -> Picture:
-    """Both diagrams with the costs below them: what `compare_models` saves. Derived in lesson 05."""
+    """Both diagrams with the costs below them: what `compare_models` saves."""
     height = _height(comparison)
     figure = Figure(figsize=(11.0, height + 1.6), layout="constrained", facecolor=PAPER)
     above, below = figure.subfigures(2, 1, height_ratios=(height, 1.6))

@@ -178,9 +178,7 @@ def plot_evidence(evidence: Evidence) -> Picture:
 
 
 def animate_attention(sequence: Sequence, fps: float = 2) -> Animation:
-    """One map a step (heads averaged, first item), all on one scale, as an animation. Derived in
-    lesson 10.
-    """
+    """One map a step (heads averaged, first item), all on one scale, as an animation."""
     if not len(sequence):
         raise ValueError(
             "an animation needs at least one step of attention, but the sequence is empty; record a"

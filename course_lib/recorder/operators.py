@@ -1,6 +1,8 @@
-"""Attention as PyTorch shows it: which operator is attention, what its exact weights are, and where its tokens come from.
+"""Attention as PyTorch shows it: which operator is attention, what its exact weights are, and where
+its tokens come from.
 
-What differs between versions of PyTorch, and every private name of it that the recorder needs, stands in this module.
+What differs between versions of PyTorch, and every private name of it that the recorder needs,
+stands in this module.
 """
 
 import itertools

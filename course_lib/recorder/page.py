@@ -65,7 +65,7 @@ def attention_page(maps: Maps, *, title: str = "Attention", **options: Any) -> s
     """One self-contained HTML page that explores `maps` in any browser, without a network.
 
     `maps` names each layer's weights, `batch heads queries keys`, or a sequence of such, one a step
-    (None where the layer did not run). `options` are those of `pack`. Derived in lesson 04.
+    (None where the layer did not run). `options` are those of `pack`.
     """
     meta, planes = pack(maps, **options)
     layers, most = meta["layers"], max(layer["heads"] for layer in meta["layers"])

@@ -1,4 +1,6 @@
-"""What was recorded: maps and what is known of them, kept within a budget, read from files and written to them."""
+"""What was recorded: maps and what is known of them, kept within a budget, read from files and
+written to them.
+"""
 
 import json
 import threading

@@ -1,4 +1,6 @@
-"""How good predicted attributes are: scores at thresholds, ranking, calibration, and a predictor that is ready to decide."""
+"""How good predicted attributes are: scores at thresholds, ranking, calibration, and a predictor
+that is ready to decide.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Self

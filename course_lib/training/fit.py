@@ -301,8 +301,7 @@ def fit_steps(
 
     The state is kept in `checkpoint` every `checkpoint_seconds` and at the end. Each step has a
     seed of its own, so a run that is cut off and started again ends, on the CPU, with the same
-    weights as one that was not. Raises ValueError for a loss that is not finite. Derived in lesson
-    06.
+    weights as one that was not. Raises ValueError for a loss that is not finite.
     """
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

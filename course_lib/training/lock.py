@@ -20,7 +20,6 @@ class FolderLock:
 
     A killed run leaves its lock behind. On the same machine, its process is looked for; on another
     one (Colab gives a new one after a disconnect), five minutes of silence are taken for its end.
-    Used in lesson 06.
     """
 
     def __init__(self, folder: str | Path):

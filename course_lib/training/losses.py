@@ -43,7 +43,7 @@ class WeightedBCELoss(nn.Module):
     """Binary cross-entropy in which a positive counts `pos_weight` times (a number, or one an
     attribute).
 
-    `pos_weight` = negatives / positives makes both classes weigh the same. Derived in lesson 07.
+    `pos_weight` = negatives / positives makes both classes weigh the same. Used in lesson 11.
     """
 
     def __init__(self, pos_weight: PerAttribute | float | None = None):
@@ -66,7 +66,7 @@ class FocalLoss(nn.Module):
 
     The weight `pos_weight` of positives stays outside: taken into p_t (as exp(−weighted BCE) does)
     it makes p_t^w of p_t and switches the focusing off for the very positives it is meant for. Lin
-    et al., arXiv 1708.02002. Derived in lesson 07.
+    et al., arXiv 1708.02002.
     """
 
     def __init__(self, gamma: float = 2.0, pos_weight: PerAttribute | float | None = None):
@@ -101,7 +101,7 @@ class ClassBalancedLoss(nn.Module):
     The two weights of an attribute, for its `frequencies` × `images` positives and for its
     negatives, are scaled to sum to 2. β = 0 weighs nothing, β → 1 by inverse frequency; between
     them it is 1 / (1 − β) that must be compared with the number of positives. Cui et al., arXiv
-    1901.05555. Derived in lesson 07.
+    1901.05555.
     """
 
     def __init__(self, frequencies: PerAttribute, images: int, beta: float = 0.9999):
@@ -130,8 +130,8 @@ class LDAMLoss(nn.Module):
     The largest margin of all is `largest_margin`. A margin means something only where logits are
     bounded: they are meant to be cosines, of normalised features with normalised weights, which
     `scale` stretches. `pos_weight` is deferred: it counts from epoch `weight_from` on (call
-    `set_epoch`), when the features have formed without it. Cao et al., arXiv 1906.07413. Derived in
-    lesson 07.
+    `set_epoch`), when the features have formed without it. Cao et al., arXiv 1906.07413. Used in
+    lesson 11.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class AsymmetricLoss(nn.Module):
     """Focal loss that forgives negatives more: γ− > γ+, and none is left where p ≤ `shift`.
 
     Positives: (1 − p)^γ+ · −log p. Negatives: q^γ− · −log(1 − q) with q = max(p − shift, 0). Ridnik
-    et al., arXiv 2009.14119. Derived in lesson 07.
+    et al., arXiv 2009.14119.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class LogitAdjustedLoss(nn.Module):
     what it leaves.
 
     Use the plain logits at test time. With τ = 1 their threshold 0 aims at balanced accuracy. Menon
-    et al., arXiv 2007.07314. Derived in lesson 07.
+    et al., arXiv 2007.07314.
     """
 
     def __init__(self, frequencies: PerAttribute, tau: float = 1.0):
@@ -250,7 +250,7 @@ class TokenLoss(nn.Module):
     tokens' logits.
 
     `token_loss` is `loss` itself unless given: with `LDAMLoss` it must be, since tokens have no
-    cosines. Derived in lesson 07.
+    cosines.
     """
 
     def __init__(
@@ -300,7 +300,7 @@ def prediction_diversity_penalty(logits: Tensor, frequencies: PerAttribute) -> F
     It is 0 where they agree and grows without bound for a model that says no to everything. It
     takes probabilities because the share of logits above a threshold has no gradient. Raises
     ValueError for logits that are not `batch attributes` and frequencies that are not between 0 and
-    1. Derived in lesson 07.
+    1.
     """
     frequencies = _frequencies(frequencies).to(logits.device)
     if logits.ndim != 2 or logits.shape[1] != len(frequencies) or not len(logits):

@@ -1,4 +1,6 @@
-"""Remedies for rare attributes: each is a loss, a sampler or new faces; how one is trained, and what a study of them shows."""
+"""Remedies for rare attributes: each is a loss, a sampler or new faces; how one is trained, and
+what a study of them shows.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

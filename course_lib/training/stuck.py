@@ -203,7 +203,7 @@ def red_flags(
 
     Accuracy that is good while nearly nothing is predicted; F1 under .05 for an attribute; a loss
     that fell over three epochs while the positive rate, far too low, stood still; accuracy below
-    that of predicting nothing at all. Derived in lesson 07.
+    that of predicting nothing at all.
     """
     if not history:
         return []

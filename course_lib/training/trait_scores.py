@@ -1,4 +1,6 @@
-"""How good predicted traits are: scores beside a floor, speakers that leak, intervals over speakers."""
+"""How good predicted traits are: scores beside a floor, speakers that leak, intervals over
+speakers.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -164,7 +166,7 @@ def score_traits(
 
     The bootstrap draws speakers with replacement, each with all its clips. A constant (spread under
     1e-7) has a CCC and a Pearson of 0. Raises `ValueError` for shapes that differ, NaN, or fewer
-    than two speakers. Field and Welsh, "Bootstrapping clustered data" (2007). Derived in lesson 06.
+    than two speakers. Field and Welsh, "Bootstrapping clustered data" (2007).
     """
     _pair(prediction, target)
     note = ""
@@ -281,9 +283,7 @@ def leaked_share(train_speakers: Sequence | Tensor, test_speakers: Sequence | Te
 
 
 def leak_report(train_speakers: Speakers, test_speakers: Speakers) -> str:
-    """One sentence about a split: clean, leaking, or, where a speaker id is missing, unknown. Used
-    in lesson 06.
-    """
+    """One sentence about a split: clean, leaking, or, where a speaker id is missing, unknown."""
     if _unknown(train_speakers) or _unknown(test_speakers):
         return (
             "speaker ids are missing: a split by clip leaks, and nobody can tell whether this one"
@@ -324,8 +324,7 @@ def evaluate(
     each item.
 
     With `attention` the weights of `model.cross_attention` are kept too. Raises `ValueError` for no
-    batch, for speakers beside a loader that shuffles, and what `score_traits` refuses. Derived in
-    lesson 06.
+    batch, for speakers beside a loader that shuffles, and what `score_traits` refuses.
     """
     if speakers is not None and isinstance(getattr(batches, "sampler", None), RandomSampler):
         raise ValueError(

@@ -1,4 +1,6 @@
-"""The drawn world: people, faces, clips and layers whose every answer is known. NumPy and OpenCV only."""
+"""The drawn world: people, faces, clips and layers whose every answer is known. NumPy and OpenCV
+only.
+"""
 
 from .anatomy import (
     Expression,

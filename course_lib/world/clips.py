@@ -101,8 +101,8 @@ def render_clip(
     fixed point; flow = A_{t+1} q' - x. Body, hair behind the head and background move as affine
     layers.
 
-    Raises ValueError for a seed that is not a whole number, no moments, or a size under 32. Derived
-    in lesson 00.
+    Raises ValueError for a seed that is not a whole number, no moments, or a size under 32. Used in
+    lesson 02.
     """
     whole_number(seed)
     if size < 32:

@@ -68,7 +68,7 @@ def draw_parts(
 
     A layer holds what is visible: skin ends where hair begins. Only glasses are there as a whole,
     frame and lenses, together with the eyes seen through them. Raises ValueError for what
-    `draw_face` refuses. Derived in lesson 10.
+    `draw_face` refuses.
     """
     attributes = check_attributes(attributes)
     portrait = draw_face(attributes, seed, size, difficulty, tone=tone, regions=False)

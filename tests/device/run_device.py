@@ -3,7 +3,8 @@
     python tests/device/run_device.py [00 04 … | tests]
 
 That is a GPU where there is one, else the pretend device of this folder; `COURSE_DEVICE` chooses
-another. Cells whose output is checked must print there what they print on the CPU. A table says what share of each lesson's floating-point work was done there.
+another. Cells whose output is checked must print there what they print on the CPU. A table says
+what share of each lesson's floating-point work was done there.
 """
 
 import json

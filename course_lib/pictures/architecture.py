@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..looking.cost import Comparison, LayerProfile, ModelProfile, _inputs, _profiles
 from ..shapes import Float
 from ..world.stories import TRAITS
-from .base import BLUE, GREY, HIGHLIGHT, INK, PAPER, Picture, blank_axes, open_axis
+from .base import BLUE, GREY, HIGHLIGHT, INK, PAPER, Picture, blank_axes, open_axis, styles
 
 __all__ = [
     "compare_models",
@@ -274,9 +274,8 @@ def plot_cost_curves(argument: str, curves: Mapping[str, Mapping[int, ModelProfi
     """
     figure, axes = blank_axes(1, len(COSTS), 11.0, 2.6)
     said = []
-    for (name, profiles), style, colour in zip(
-        curves.items(), ("o-", "s--", "^:", "D-."), (BLUE, HIGHLIGHT, INK, GREY), strict=False
-    ):
+    for (name, profiles), (mark, line, colour) in zip(curves.items(), styles(), strict=False):
+        style = mark + line
         numbers = list(profiles)
         for axis, cost in zip(axes[0], COSTS.values(), strict=True):
             axis.plot(

@@ -26,7 +26,7 @@ __all__ = [
     "plot_watch",
 ]
 
-MARKS = cycle("os^Dv")
+MARKS = "os^Dv"
 
 _STAGES = {  # name: (column, row, width, what it is)
     "face image": (0, 0.5, 1.5, "3 × height × width"),
@@ -119,7 +119,7 @@ def plot_watch(history: Sequence[Mapping], names: Sequence[str], watched: Sequen
     ):
         colours = colormaps["viridis"](np.linspace(0, 0.6, len(curves)))
         for (name, values), colour, mark, line in zip(
-            curves.items(), colours, MARKS, cycle(("-", "--", ":", "-.")), strict=False
+            curves.items(), colours, cycle(MARKS), cycle(("-", "--", ":", "-.")), strict=False
         ):
             axis.plot(
                 epochs,
@@ -224,7 +224,7 @@ def plot_reliability(answers: Mapping[str, tuple[Tensor, Tensor]], bins: int = 1
     axes[0, 0].plot((0, 1), (0, 1), color=GREY, linewidth=0.8)
     colours, said = colormaps["viridis"](np.linspace(0, 0.6, len(answers))), []
     for (name, (probabilities, targets)), colour, mark in zip(
-        answers.items(), colours, MARKS, strict=False
+        answers.items(), colours, cycle(MARKS), strict=False
     ):
         p, y = probabilities.flatten().double(), targets.flatten().double()
         which = (p * bins).long().clamp(max=bins - 1)

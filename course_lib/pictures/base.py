@@ -8,7 +8,8 @@ caption, so it is read with or without eyes, in a light or a dark theme, and wit
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import cv2
@@ -41,6 +42,19 @@ __all__ = [
 ]
 
 INK, PAPER, HIGHLIGHT, BLUE, GREY = "#222222", "#ffffff", "#d1495b", "#345995", "#777777"
+
+
+def styles() -> Iterator[tuple[str, str, str]]:
+    """Marker, line and colour of one series after another, without end, so that each is drawn.
+
+    They repeat after 7, 4 and 4 series: 28 can be told apart, and seven without colour.
+    """
+    return zip(
+        cycle("os^Dvx*"),
+        cycle(("-", "--", ":", "-.")),
+        cycle((BLUE, HIGHLIGHT, INK, GREY)),
+        strict=False,
+    )
 
 
 class Picture:
@@ -304,7 +318,7 @@ def plot_traits(
     axis = axes[0, 0]
     positions = np.arange(len(TRAITS))[::-1]
     axis.barh(positions, prediction, color=BLUE, height=0.55, label="predicted")
-    for (name, values), marker in zip((reference or {}).items(), "Do^s", strict=False):
+    for (name, values), marker in zip((reference or {}).items(), cycle("Do^svx*"), strict=False):
         axis.plot(
             values,
             positions,

@@ -14,7 +14,7 @@ from ..looking.faithfulness import FaithfulnessScores
 from ..looking.localisation import THRESHOLDS
 from ..looking.subgroups import MEASURES, SMALLEST, SubgroupScores
 from ..shapes import Float
-from .base import BLUE, GREY, HIGHLIGHT, INK, Picture, blank_axes, open_axis
+from .base import GREY, INK, Picture, blank_axes, open_axis, styles
 
 __all__ = [
     "plot_against_frequency",
@@ -43,17 +43,15 @@ def plot_each_attribute(
     figure, axes = blank_axes(1, 1, 6.8, 1.0 + 0.17 * len(order))
     axis, rows = axes[0, 0], range(len(order))
     axis.hlines(rows, 0, 1, color=GREY, linewidth=0.3)
-    for (name, values), marker, colour in zip(
-        scores.items(), "os|x", (BLUE, HIGHLIGHT, INK, GREY), strict=False
-    ):
+    for (name, values), (marker, _, colour) in zip(scores.items(), styles(), strict=False):
         axis.plot(
             values[order].cpu(),
             rows,
             marker,
             color=colour,
-            markersize=5 if marker in "os" else 7,
+            markersize=7 if marker == "x" else 5,
             label=name,
-            markeredgewidth=None if marker in "os" else 1.8,
+            markeredgewidth=1.8 if marker == "x" else None,
         )
     open_axis(
         axis,
@@ -82,10 +80,8 @@ def plot_iou(curves: Mapping[str, Float[Tensor, " thresholds"]]) -> Picture:
     """
     figure, axes = blank_axes(1, 1, 6.4, 2.6)
     axis, said = axes[0, 0], []
-    for (name, curve), line, colour in zip(
-        curves.items(), ("o-", "s-", "^:", "x--"), (BLUE, HIGHLIGHT, INK, GREY), strict=False
-    ):
-        axis.plot(THRESHOLDS, curve.cpu(), line, markersize=4, color=colour, label=name)
+    for (name, curve), (marker, line, colour) in zip(curves.items(), styles(), strict=False):
+        axis.plot(THRESHOLDS, curve.cpu(), marker + line, markersize=4, color=colour, label=name)
         said.append(f"{name} {curve.max():.2f} at {THRESHOLDS[int(curve.argmax())]:g}")
     open_axis(
         axis,
@@ -161,9 +157,7 @@ def plot_randomisation(checks: Mapping[str, RandomisationCheck]) -> Picture:
     figure, axes = blank_axes(1, 1, 7.6, 1.2 + 0.3 * len(parts))
     axis, said = axes[0, 0], []
     places = np.arange(len(parts) + 1)
-    for (name, check), marker, colour in zip(
-        checks.items(), "os^D", (BLUE, HIGHLIGHT, INK, GREY), strict=False
-    ):
+    for (name, check), (marker, _, colour) in zip(checks.items(), styles(), strict=False):
         means = [1.0, *(float(values.nanmean()) for values in check.correlation.values())]
         habit = float(check.other_image.nanmean())
         axis.plot(means, places, marker=marker, markersize=5, color=colour, label=name)
@@ -252,9 +246,7 @@ def plot_against_frequency(
     """
     figure, axes = blank_axes(1, 1, 6.4, 3.0)
     axis, said = axes[0, 0], []
-    for (name, scores), marker, colour in zip(
-        values.items(), "os^D", (BLUE, HIGHLIGHT, INK, GREY), strict=False
-    ):
+    for (name, scores), (marker, _, colour) in zip(values.items(), styles(), strict=False):
         axis.plot(
             frequencies.cpu(),
             scores.cpu(),

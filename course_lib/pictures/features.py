@@ -18,7 +18,7 @@ from ..looking.features import (
     separation_auc,
     within_person_consistency,
 )
-from .base import BLUE, GREY, HIGHLIGHT, INK, Picture, blank_axes, open_axis
+from .base import BLUE, GREY, HIGHLIGHT, INK, Picture, blank_axes, open_axis, styles
 
 __all__ = [
     "plot_activation_statistics",
@@ -160,20 +160,19 @@ def plot_dimension_distribution(distributions: Mapping[str, DimensionDistributio
     """
     figure, axes = blank_axes(1, 2, 9.0, 2.9)
     said = []
-    for (name, found), style, colour in zip(
-        distributions.items(), ("-", "--", ":", "-."), (BLUE, HIGHLIGHT, INK, GREY), strict=False
-    ):
-        dim = len(found.spread)
+    for (name, found), (mark, line, colour) in zip(distributions.items(), styles(), strict=False):
+        dim, style = len(found.spread), mark + line
+        look = {"color": colour, "markersize": 4, "markevery": 0.15}
         spread = found.spread.sort(descending=True).values.cpu().numpy()
         axes[0, 0].plot(
-            np.arange(1, dim + 1), spread / max(spread[0], 1e-12), style, color=colour, label=name
+            np.arange(1, dim + 1), spread / max(spread[0], 1e-12), style, label=name, **look
         )
         axes[0, 1].plot(
             np.arange(1, len(found.variance) + 1),
             found.variance.cumsum(0).cpu().numpy(),
             style,
-            color=colour,
             label=f"{name}: {found.effective_dimensions:.1f} in use",
+            **look,
         )
         said.append(
             f"{name}: {int(found.dead.sum())} of {dim} dimensions dead,"

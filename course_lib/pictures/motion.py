@@ -19,6 +19,7 @@ from .base import (
     blank_axes,
     flow_colours,
     open_axis,
+    styles,
 )
 
 __all__ = [
@@ -44,10 +45,8 @@ def plot_boring_video(errors: Mapping[str, Float[np.ndarray, " steps"]]) -> Pict
     """
     figure, axes = blank_axes(1, 1, 6.4, 2.6)
     axis, said = axes[0, 0], []
-    for (name, values), style, colour in zip(
-        errors.items(), ("o-", "s--", "^:"), (BLUE, HIGHLIGHT, INK), strict=False
-    ):
-        axis.plot(np.maximum(values, 1e-9), style, color=colour, label=name, markersize=5)
+    for (name, values), (mark, line, colour) in zip(errors.items(), styles(), strict=False):
+        axis.plot(np.maximum(values, 1e-9), mark + line, color=colour, label=name, markersize=5)
         said.append(f"{name} {values.max():.1g} at worst, {values.min():.1g} at best")
     open_axis(axis, yscale="log", xlabel="time step", ylabel="difference to the 2-D network")
     axis.legend(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from ..shapes import Float, Int
@@ -73,7 +74,7 @@ def rank_correlation(first: Tensor, second: Tensor) -> Float[Tensor, "*batch"]:
             f"the two have shapes {tuple(first.shape)} and {tuple(second.shape)}; expected the"
             " same, with at least two values along the last axis"
         )
-    comparable = ~(first.isnan() | second.isnan()).any(-1)
+    comparable = ~(first.isnan() | second.isnan()).any(-1).cpu()
     first, second = (_ranks(values) for values in (first, second))
     spread = (first.square().sum(-1) * second.square().sum(-1)).sqrt()
     return torch.where(
@@ -83,12 +84,8 @@ def rank_correlation(first: Tensor, second: Tensor) -> Float[Tensor, "*batch"]:
 
 def _ranks(values: Tensor) -> Float[Tensor, "*batch values"]:
     """The rank of each value among the last axis, from its mean: exact halves where values tie."""
-    values = values.detach().contiguous()
-    ordered = values.sort(-1).values
-    below, up_to = (
-        torch.searchsorted(ordered, values, right=right).double() for right in (False, True)
-    )
-    return (below + up_to - values.shape[-1]) / 2
+    ranks = stats.rankdata(values.detach().cpu().double().numpy(), axis=-1)
+    return torch.from_numpy(ranks - (values.shape[-1] + 1) / 2)
 
 
 def frequency_trend(

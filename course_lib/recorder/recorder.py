@@ -6,9 +6,8 @@
     recording.records[0].weights
 
 Every model ends up at PyTorch's operators, so that is where attention is observed: no hook is
-placed on a module, no kernel is exchanged. What an operator means stands in `dispatch.py`, who asks
-whom in `tracing.py`, what is kept of a map in `keeping.py`, the maps and their files in
-`records.py`.
+placed on a module, no kernel is exchanged. What an operator means, and who asks whom, stands in
+`operators.py`; what is kept of a map, and the maps and their files, in `recording.py`.
 """
 
 import re

@@ -44,7 +44,6 @@ from course_lib.data import (
     face_windows,
     flow_windows,
     read_clip,
-    to_image,
     track_face,
     warp,
 )
@@ -295,34 +294,6 @@ def draw_clips(first: int) -> None:
         render_clip(seed)
 
 
-class Jpegs(torch.utils.data.Dataset):
-    """The same pictures, labels and regions as a data set of faces, from JPEGs and packed masks in
-    memory.
-    """
-
-    def __init__(self, faces: FaceDataset):
-        self.items = []
-        for item in faces:
-            picture = np.ascontiguousarray(
-                item["image"].movedim(0, -1).mul(255).round().byte().numpy()
-            )
-            masks = {"regions": np.packbits(item["regions"].numpy())} if faces.regions else {}
-            self.items.append((cv2.imencode(".jpg", picture)[1], item | masks))
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> dict:
-        jpeg, item = self.items[index]
-        item = item | {"image": to_image(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))}
-        if "regions" not in item:
-            return item
-        shape = (len(ATTRIBUTES), *item["image"].shape[1:])
-        return item | {
-            "regions": torch.from_numpy(np.unpackbits(item["regions"]).reshape(shape).view(bool))
-        }
-
-
 def bench_world() -> None:
     """Drawing, and reading what was drawn, beside decoding JPEGs of the same size."""
     faces = FaceDataset(100)
@@ -364,23 +335,6 @@ def bench_world() -> None:
             2 * one / two,
             "≥ 16/s",
         )
-    with tempfile.TemporaryDirectory() as folder:
-        for what, regions in (("images and labels", False), ("with regions", True)):
-            drawn = FaceDataset(512, regions=regions, cache=folder)
-            drawn.fill_cache()
-            jpegs = Jpegs(drawn)
-            for workers in (0, 2):
-                loaders = [DataLoader(data, 64, num_workers=workers) for data in (drawn, jpegs)]
-                ours, peer = seconds(
-                    *[lambda loader=loader: [len(batch) for batch in loader] for loader in loaders]
-                )
-                row(
-                    f"cached faces, {what}, {workers} workers",
-                    f"{512 / ours:.0f}/s",
-                    f"{512 / peer:.0f}/s decoding JPEG",
-                    peer / ours,
-                    "≥ 1",
-                )
 
 
 def sampled_on_one_part(clip: RenderedClip, t: int) -> np.ndarray:

@@ -195,19 +195,6 @@ def test_enriched_faces_begin_with_the_natural_ones():
             faces.person(index)
 
 
-def test_natural_faces_come_from_their_cache(tmp_path, monkeypatch):
-    natural = FaceDataset(12, "train", 7, size=32, regions=False, cache=tmp_path)
-    natural.fill_cache(workers=0)
-    faces = EnrichedFaces(natural, ["Bald"], 0.25)
-    drawn, expected = [], NATURAL[3]["image"]
-    monkeypatch.setattr(FaceDataset, "_drawn", lambda self, index: drawn.append(index))
-    assert torch.equal(faces[3]["image"], expected)
-    assert drawn == []
-    with pytest.raises(TypeError):
-        faces[13]
-    assert drawn == [13]
-
-
 def test_several_names_take_turns_and_nobody_comes_twice():
     faces = EnrichedFaces(NATURAL, ["Bald", "Mustache"], 0.2)
     targets = all_targets(faces)[300:]

@@ -1,5 +1,6 @@
 """A run's folder: who may write in it, what it was made of, and how to read it again."""
 
+import hashlib
 import os
 import platform
 from collections.abc import Iterator
@@ -16,7 +17,6 @@ from accelerate import PartialState
 import course_lib
 
 from .. import files, runtime
-from ..data.stored import source_version
 from ..training.lock import FolderLock
 
 __all__ = ["begin", "claimed", "described", "hashes", "processes", "read_manifest"]
@@ -51,7 +51,7 @@ def described(**what: Any) -> dict:
     return what | {
         "code": {
             "course_lib": course_lib.__version__,
-            "sources": source_version(*sorted(package.rglob("*.py"))),
+            "sources": _source_version(*sorted(package.rglob("*.py"))),
         },
         "libraries": {
             "python": platform.python_version(),
@@ -114,3 +114,11 @@ def _flat(nested: dict, above: str = "") -> dict[str, Any]:
             _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
         )
     return flat
+
+
+def _source_version(*paths: str | Path) -> str:
+    """A hash of source files: whatever changes in them makes another version."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()[:16]

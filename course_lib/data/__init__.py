@@ -31,7 +31,6 @@ from .samplers import (
     rarest_weights,
     share_weights,
 )
-from .stored import StoredItems, source_version
 from .video import (
     Clip,
     FaceTrack,
@@ -59,7 +58,6 @@ __all__ = [
     "OpticalFlowComputer",
     "OpticalFlowSequenceLoader",
     "PartDataset",
-    "StoredItems",
     "TokenArrays",
     "adjust_length",
     "all_targets",
@@ -80,7 +78,6 @@ __all__ = [
     "read_clip",
     "resize_flow",
     "share_weights",
-    "source_version",
     "speaker_of",
     "steady_box",
     "to_image",

@@ -2,18 +2,13 @@
 their parts.
 """
 
-import math
-from dataclasses import asdict, replace
-from functools import cache as remember
-from pathlib import Path
+from dataclasses import replace
 
-import cv2
 import numpy as np
 import torch
 from einops import einsum
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
+from torch.utils.data import Dataset
 
 from ..shapes import Float, UInt8
 from ..world.camera import Difficulty, background, named_difficulty, photograph
@@ -31,7 +26,6 @@ from ..world.stories import (
     tell_story,
 )
 from .flow import OpticalFlowComputer
-from .stored import StoredItems, source_version
 
 __all__ = ["ClipDataset", "FaceDataset", "Layers", "PartDataset", "compose", "to_image"]
 
@@ -51,9 +45,7 @@ class FaceDataset(Dataset):
     `attributes size size` (left out with `regions=False`); `expression` and `pose` float32 `6`, as
     in `Expression` and `Pose`; `tone` 0 light to 1 dark; `person` int. With `images_per_person` > 1
     consecutive items show one person, whose expression, light and pose differ. `label_noise` flips
-    that share of the labels, not of what is drawn. With `cache`, a folder or True for the course's
-    own, each item is drawn once and then read from one file (90 kB an item of 112 px). Derived in
-    lesson 00.
+    that share of the labels, not of what is drawn. Derived in lesson 00.
     """
 
     def __init__(
@@ -66,7 +58,6 @@ class FaceDataset(Dataset):
         images_per_person: int = 1,
         label_noise: float = 0.0,
         regions: bool = True,
-        cache: str | Path | bool = False,
     ):
         item_seed(seed, split, 0)
         self.n, self.split, self.seed, self.size = n, split, seed, size
@@ -76,7 +67,6 @@ class FaceDataset(Dataset):
             label_noise,
             regions,
         )
-        self.stored = self._open(cache) if cache else None
 
     def __len__(self) -> int:
         return self.n
@@ -111,18 +101,6 @@ class FaceDataset(Dataset):
         return target.astype(np.float32)
 
     def __getitem__(self, index: int) -> dict:
-        values = self._stored(index) or self._drawn(index)
-        item = {
-            "image": to_image(values["image"]),
-            "tone": float(values["tone"]),
-            "person": index // self.images_per_person,
-        }
-        for name in ("target", "expression", "pose"):
-            # a copy: what is stored can't be written to
-            item[name] = torch.from_numpy(np.array(values[name]))
-        return item | ({"regions": torch.from_numpy(values["regions"])} if self.regions else {})
-
-    def _drawn(self, index: int) -> dict[str, np.ndarray | float]:
         seed, tone, attributes = self.person(index)
         portrait = draw_face(
             attributes,
@@ -133,84 +111,15 @@ class FaceDataset(Dataset):
             picture=index % self.images_per_person,
             regions=self.regions,
         )
-        values = {
-            "image": portrait.image,
-            "target": self._labels(index, seed, attributes),
+        item = {
+            "image": to_image(portrait.image),
+            "target": torch.from_numpy(self._labels(index, seed, attributes)),
+            "expression": torch.tensor(portrait.expression, dtype=torch.float32),
+            "pose": torch.tensor(portrait.pose, dtype=torch.float32),
             "tone": tone,
-            "expression": np.array(portrait.expression, np.float32),
-            "pose": np.array(portrait.pose, np.float32),
+            "person": index // self.images_per_person,
         }
-        regions = {"regions": portrait.regions} if self.regions else {}
-        if self.stored:
-            self.stored.put(
-                index, values | {name: np.packbits(masks) for name, masks in regions.items()}
-            )
-        return values | regions
-
-    def _stored(self, index: int) -> dict[str, np.ndarray | float] | None:
-        record = self.stored.get(index) if self.stored and 0 <= index < self.n else None
-        if record is None:
-            return None
-        values = {name: record[name] for name in ("image", "target", "tone", "expression", "pose")}
-        if self.regions:
-            masks = (len(ATTRIBUTES), self.size, self.size)
-            values["regions"] = (
-                np.unpackbits(record["regions"], count=math.prod(masks)).reshape(masks).view(bool)
-            )
-        return values
-
-    def _open(self, cache: str | Path | bool) -> StoredItems:
-        fields = [
-            ("image", np.uint8, (self.size, self.size, 3)),
-            ("target", np.float32, len(ATTRIBUTES)),
-            ("tone", np.float64),
-            ("expression", np.float32, 6),
-            ("pose", np.float32, 6),
-        ]
-        if self.regions:
-            fields.append(("regions", np.uint8, -(-len(ATTRIBUTES) * self.size**2 // 8)))
-        settings = {
-            "split": self.split,
-            "seed": int(self.seed),
-            "difficulty": asdict(self.difficulty),
-            "size": self.size,
-            "images_per_person": self.images_per_person,
-            "label_noise": self.label_noise,
-            "regions": self.regions,
-        }
-        return StoredItems(cache, "faces", self.n, fields, settings, _drawing_version())
-
-    def fill_cache(self, workers: int = 2) -> None:
-        """Draw what the cache lacks with `workers` processes; after an interruption, go on from
-        there.
-
-        Raises ValueError for a data set without a cache, OSError when the cache cannot be written.
-        """
-        if not self.stored:
-            raise ValueError(
-                "this data set has no cache to fill; make it with cache=True or cache=FOLDER"
-            )
-        missing = [index for index in range(self.n) if not self.stored.holds(index)]
-        batches = [missing[first : first + 16] for first in range(0, len(missing), 16)]
-        loader = DataLoader(self, batch_sampler=batches, num_workers=workers, collate_fn=len)
-        with tqdm(
-            total=self.n, initial=self.n - len(missing), desc=f"{self.n} faces", mininterval=5
-        ) as bar:
-            for batch, drawn in zip(batches, loader, strict=True):
-                if not self.stored.holds(batch[-1]):
-                    raise OSError(
-                        f"the cache {self.stored.path} takes no more; make room, or name another"
-                        " folder with cache=FOLDER, and run again: what is there is kept"
-                    )
-                bar.update(drawn)
-
-
-@remember
-def _drawing_version() -> str:
-    """The code that draws, and the OpenCV that it draws with."""
-    sources = ("anatomy", "camera", "canvas", "faces", "population", "wardrobe")
-    world = Path(__file__).parents[1] / "world"
-    return f"{source_version(*(world / f'{name}.py' for name in sources))} OpenCV {cv2.__version__}"
+        return item | ({"regions": torch.from_numpy(portrait.regions)} if self.regions else {})
 
 
 class ClipDataset(torch.utils.data.Dataset):

@@ -193,7 +193,7 @@ class EnrichedFaces(FaceDataset):
             self._people[index] = seed, tone, attributes
         return self._people[index]
 
-    def __getitem__(self, index: int) -> dict:  # a natural face may be cached
+    def __getitem__(self, index: int) -> dict:
         return self.natural[index] if 0 <= index < len(self.natural) else super().__getitem__(index)
 
 

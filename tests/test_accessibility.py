@@ -80,8 +80,8 @@ SHOWING = """\
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
-from course_lib.analysis.figures import ExplorableFigure
-from course_lib.analysis.pictures import Animation, Picture, contact_sheet
+from course_lib.pictures import ExplorableFigure
+from course_lib.pictures import Animation, Picture, contact_sheet
 tiles = [np.zeros((8, 8, 3), np.uint8)] * 2"""
 DESCRIBED = {
     "picture": 'contact_sheet(tiles, description="Two tiles, both of them black.")',

@@ -626,7 +626,7 @@ CLAIM = re.compile(
 
 
 def untrue_claims(modules: dict[str, str], lessons: dict[str, str]) -> list[tuple[str, str, str]]:
-    """Names whose docstring claims a lesson in whose code they do not occur."""
+    """Names whose docstring claims a lesson that neither imports nor defines them."""
     found = []
     for module, source in modules.items():
         for node in ast.walk(ast.parse(source)):
@@ -634,7 +634,8 @@ def untrue_claims(modules: dict[str, str], lessons: dict[str, str]) -> list[tupl
                 continue
             for claim in CLAIM.findall(ast.get_docstring(node) or ""):
                 for number in re.findall(r"\d\d", claim):
-                    if not re.search(rf"\b{node.name}\b", lessons.get(number, "")):
+                    brings = rf"(?:import [^\n]*|def |class )\b{node.name}\b"
+                    if not re.search(brings, lessons.get(number, "")):
                         found.append((module, node.name, number))
     return found
 
@@ -656,7 +657,7 @@ def test_docstrings_name_lessons_that_use_what_they_describe():
 
 def test_an_untrue_claim_is_found():
     source = 'def attend():\n    """Weigh. Derived in lessons 04 and\n    05."""'
-    lessons = {"04": "attend(q, k, v)", "05": "attended = 1"}
+    lessons = {"04": "def attend(q, k, v):", "05": "attend = 1"}
     assert untrue_claims({"attention": source}, lessons) == [("attention", "attend", "05")]
 
 

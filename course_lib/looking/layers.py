@@ -51,8 +51,6 @@ def record_activations(
 def watch(model: nn.Module, layer_names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Fill a dict with the named layers' outputs, gradients included, each time the model runs
     inside the block.
-
-    Used in lesson 06.
     """
     layers = {name: _find(model, name) for name in layer_names}
     activations: dict[str, Tensor] = {}

@@ -308,7 +308,7 @@ EXERCISES = {
         properties=(freezes_weights, freezes_statistics, freezes_any_number),
     ),
     "class_activation_maps": Exercise(
-        solution="course_lib.looking.layers:class_activation_maps",
+        solution="course_lib.looking.class_maps:class_activation_maps",
         hints=(
             (
                 "The head adds up weighted channels, pooling averages places. Both are sums: swap"

@@ -23,6 +23,7 @@ from .attention import (
     diagnose,
     effective_support,
 )
+from .class_maps import class_activation_maps, grad_cam, hires_cam
 from .cost import (
     Comparison,
     LayerProfile,
@@ -67,10 +68,7 @@ from .features import (
 )
 from .layers import (
     activation_correlations,
-    class_activation_maps,
     effective_receptive_field,
-    grad_cam,
-    hires_cam,
     maximise_channels,
     record_activations,
     strongest_inputs,

@@ -126,10 +126,10 @@ def fit(
         while run.epoch < epochs and not run.stop:
             _begin_epoch(run, [train, *changing])
             for number, (*inputs, target) in enumerate(train):
-                # learned before the cut, and drawn again all the same: to draw
+                # Batches from before the cut are drawn again, because drawing takes random numbers.
                 if number < run.batch:
-                    continue  # an item may take random numbers
-                with torch.random.fork_rng(devices=()):  # and those are not the step's
+                    continue
+                with torch.random.fork_rng(devices=()):  # the step leaves those as they are
                     _step(run, inputs, target)
                 if run.stop:
                     break

@@ -243,14 +243,18 @@ def predict(name: str, model: nn.Module, data: dict[str, Tensor]) -> dict[str, T
     """
     tokens = name == "token attention"
     attend = model.cross_attention.attention if tokens else None
-    model.to(runtime.default_device())
+    recorded = attend.record if tokens else None
     parts: dict[str, list[Tensor]] = {}
     for chosen in torch.arange(len(data["traits"])).split(100):
         inputs = ARMS[name].inputs(data["face_tokens"][chosen], data["motion_tokens"][chosen])
         if tokens:
             attend.record = True
-        with evaluating(model):
-            answer = {"prediction": model(*to_model(model, *inputs))}
+        try:
+            with evaluating(model):
+                answer = {"prediction": model(*to_model(model, *inputs))}
+        finally:
+            if tokens:
+                attend.record = recorded
         if tokens:
             cross, deciding = model.cross_attention, data["moment"][chosen]
             listening = attend.last_attn_weights.mean(dim=1)[torch.arange(len(chosen)), :, deciding]
@@ -260,8 +264,6 @@ def predict(name: str, model: nn.Module, data: dict[str, Tensor]) -> dict[str, T
             }
         for key, value in answer.items():
             parts.setdefault(key, []).append(value.cpu())
-    if tokens:
-        attend.record = False
     return {key: torch.cat(values) for key, values in parts.items()}
 
 
@@ -343,7 +345,7 @@ def _answer(arm: str, seed: int) -> tuple[dict[str, Tensor], dict]:
         answer = predict(arm, model, test)
         if arm == "token attention":
             torch.manual_seed(seed)
-            untrained = predict(arm, ARMS[arm].build().eval(), test)
+            untrained = predict(arm, ARMS[arm].build().to(runtime.default_device()), test)
             answer |= {f"untrained_{key}": value for key, value in untrained.items()}
         files.save_tensors(kept, answer, facts)
     return files.load_tensors(kept)

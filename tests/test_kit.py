@@ -451,8 +451,10 @@ def import_statements(module: str, is_package: bool, source: str) -> list[tuple[
 def imported(module: str, is_package: bool, source: str) -> set[str]:
     """The modules of the library that a module's source imports, anywhere in it."""
     names = set()
-    for module_, taken in import_statements(module, is_package, source):
-        names |= {module_} if module_.count(".") else {f"{module_}.{name}" for name in taken}
+    for origin_name, taken in import_statements(module, is_package, source):
+        names |= (
+            {origin_name} if origin_name.count(".") else {f"{origin_name}.{name}" for name in taken}
+        )
     return {name for name in names if name.startswith("course_lib.")}
 
 
@@ -476,8 +478,10 @@ def circles(modules):
         if is_package:  # a package's face imports all that is in it
             continue
         statements = import_statements(name, is_package, source)
-        reachable = {module_ for module_, _ in statements}
-        reachable |= {f"{module_}.{taken}" for module_, names in statements for taken in names}
+        reachable = {origin_name for origin_name, _ in statements}
+        reachable |= {
+            f"{origin_name}.{taken}" for origin_name, names in statements for taken in names
+        }
         graph[name] = reachable & set(modules)
 
     def reached(start):

@@ -74,10 +74,11 @@ def styles_by_name(picture):
 def test_every_series_is_drawn_and_told_apart(name):
     torch.manual_seed(0)
     drawn = styles_by_name(CHARTS[name]())
-    assert [label for label in drawn if any(label.startswith(each) for each in NAMES)][:7]
-    missing = [each for each in NAMES if not any(label.startswith(each) for label in drawn)]
-    assert missing == []
-    assert len({drawn[label] for label in drawn if label in NAMES}) in (0, 7)
+    series = {
+        each: style for label, style in drawn.items() for each in NAMES if label.startswith(each)
+    }
+    assert list(series) == NAMES
+    assert len(set(series.values())) == len(NAMES)
 
 
 @pytest.mark.parametrize("name", CHARTS)

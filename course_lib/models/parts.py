@@ -265,9 +265,9 @@ class PartTransformer(nn.Module):
 
 def course_part_transformer() -> PartTransformer:
     """The shipped model, in evaluation mode. Derived in lesson 10."""
-    kept = read_weights("course", "weights/parts.safetensors")
+    stored = read_weights("course", "weights/parts.safetensors")
     model = PartTransformer()
-    fill(model, kept.tensors, "the course's part transformer")
+    fill(model, stored.tensors, "the course's part transformer")
     return model.eval()
 
 
@@ -414,11 +414,13 @@ def part_attention(
     grid, side = (math.isqrt(count) for count in (weights.shape[2] // parts, weights.shape[3]))
     held = F.adaptive_avg_pool2d(layers, grid).flatten(2)
     share = held / held.sum(2, keepdim=True).clamp(min=1e-6)
-    looks = rearrange(
+    token_maps = rearrange(
         weights.mean(1), "batch (parts tokens) keys -> batch parts tokens keys", parts=parts
     )
     return rearrange(
-        einsum(share, looks, "batch parts tokens, batch parts tokens keys -> batch parts keys"),
+        einsum(
+            share, token_maps, "batch parts tokens, batch parts tokens keys -> batch parts keys"
+        ),
         "batch parts (rows columns) -> batch parts rows columns",
         rows=side,
     )

@@ -54,16 +54,16 @@ def threshold_scores(
     """
     truth = _truth(probabilities, targets)
     positive = probabilities >= thresholds
-    hits, found, present = (positive & truth).sum(0), positive.sum(0), truth.sum(0)
+    hits, predicted, present = (positive & truth).sum(0), positive.sum(0), truth.sum(0)
     rejected = (~positive & ~truth).sum(0)
     recall, specificity = _ratio(hits, present), _ratio(rejected, len(truth) - present)
     return {
-        "f1": _ratio(2 * hits, found + present),
-        "precision": _ratio(hits, found),
+        "f1": _ratio(2 * hits, predicted + present),
+        "precision": _ratio(hits, predicted),
         "recall": recall,
         "balanced_accuracy": (recall + specificity) / 2,
         "accuracy": (hits + rejected) / len(truth),
-        "positive_rate": found / len(truth),
+        "positive_rate": predicted / len(truth),
     }
 
 
@@ -78,8 +78,8 @@ def best_thresholds(probabilities: Tensor, targets: Tensor) -> Float[Tensor, " a
     truth = _truth(probabilities, targets, both_kinds=True)
     ordered, order = probabilities.sort(0, descending=True)
     hits = truth.gather(0, order).cumsum(0)  # of predicting the first 1, 2, 3, ...
-    found = torch.arange(1, len(truth) + 1, device=truth.device)[:, None]
-    f1 = 2 * hits / (found + truth.sum(0))
+    predicted = torch.arange(1, len(truth) + 1, device=truth.device)[:, None]
+    f1 = 2 * hits / (predicted + truth.sum(0))
     f1[:-1][ordered[:-1] == ordered[1:]] = -1  # no threshold cuts between equal probabilities
     return ordered.gather(0, f1.argmax(0, keepdim=True))[0]
 
@@ -243,14 +243,14 @@ def calibrate(logits: Tensor, targets: Tensor) -> Calibration:
         )
     logits, targets = logits.detach().double(), targets.double()
     present = targets.sum(0)
-    wanted = torch.where(
+    smoothed = torch.where(
         targets > 0, (present + 1) / (present + 2), 1 / (len(targets) - present + 2)
     )
     mean, spread = logits.mean(0), logits.std(0, correction=0).clamp(min=1e-6)
     ordered = (logits - mean) / spread
     slope, shift = (
         torch.ones_like(mean, requires_grad=True),
-        torch.logit(wanted.mean(0)).requires_grad_(),
+        torch.logit(smoothed.mean(0)).requires_grad_(),
     )
     optimizer = torch.optim.LBFGS(
         [slope, shift], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
@@ -258,7 +258,7 @@ def calibrate(logits: Tensor, targets: Tensor) -> Calibration:
 
     def unlikelihood() -> Tensor:
         optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(slope * ordered + shift, wanted)
+        loss = F.binary_cross_entropy_with_logits(slope * ordered + shift, smoothed)
         loss.backward()
         return loss
 

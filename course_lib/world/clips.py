@@ -216,9 +216,9 @@ def _view(instant: _Instant, scene: _Scene) -> _View:
     head = cv2.remap(instant.texture, p, None, cv2.INTER_LINEAR)
     body = cv2.warpAffine(scene.body, instant.to_body, size)
     behind = cv2.warpAffine(scene.behind, instant.to_image, size)
-    shown = _HEAD + cv2.remap(instant.material, p, None, cv2.INTER_NEAREST)
+    head_parts = _HEAD + cv2.remap(instant.material, p, None, cv2.INTER_NEAREST)
     picture, parts = scene.background, np.zeros(size, np.uint8)
-    for layer, part in ((behind, _HAIR_BEHIND), (body, _BODY), (head, shown)):
+    for layer, part in ((behind, _HAIR_BEHIND), (body, _BODY), (head, head_parts)):
         alpha = cv2.extractChannel(layer, 3)
         picture = _over(picture, layer, alpha)
         np.copyto(parts, part, where=alpha > 127, casting="unsafe")
@@ -241,13 +241,13 @@ def _follow(
     there, step = settle(on_head + (target - p), target, then.deformation)
     residual[head] = step * np.linalg.norm(then.to_image[0, :2])
     behind, body = np.flatnonzero(parts == _HAIR_BEHIND), np.flatnonzero(parts == _BODY)
-    for seen, points, matrix in (
+    for visible, points, matrix in (
         (head, there, then.to_image),
         (behind, q[behind], then.to_image),
         (body, pixels[body], _after(then.to_body, _inverse(now.to_body))),
     ):
-        if len(seen):
-            flow[seen] = cv2.transform(points[None], matrix)[0] - pixels[seen]
+        if len(visible):
+            flow[visible] = cv2.transform(points[None], matrix)[0] - pixels[visible]
     return flow.reshape(size, size, 2), residual.reshape(size, size)
 
 

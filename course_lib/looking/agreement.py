@@ -193,12 +193,10 @@ def randomise_layers(model: nn.Module, untrained: nn.Module, parts: Sequence[str
                 f" {', '.join(dict(model.named_children()))} and what is inside them"
             )
     mixed = copy.deepcopy(model)
-    mixed.load_state_dict(
-        {
-            name: fresh[name] if any(_belongs(name, part) for part in parts) else value
-            for name, value in trained.items()
-        }
-    )
+    for name in trained:
+        if any(_belongs(name, part) for part in parts):
+            trained[name] = fresh[name]
+    mixed.load_state_dict(trained)
     return mixed
 
 

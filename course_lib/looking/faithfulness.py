@@ -270,11 +270,10 @@ def score_faithfulness(
     }
     original, hidden = images[image], REPLACEMENTS[replacement](images)[image]
     removed = _check_items(original, attribute, orders["mean map"], hidden, removed)
-    curves = {
-        measure: {
+    curves = {}
+    for measure, curve in (("deletion", deletion_curve), ("insertion", insertion_curve)):
+        curves[measure] = {
             name: curve(model, original, attribute, order, hidden, removed)
             for name, order in orders.items()
         }
-        for measure, curve in (("deletion", deletion_curve), ("insertion", insertion_curve))
-    }
     return FaithfulnessScores(curves, removed, first[0, 0].numel(), replacement, image)

@@ -297,11 +297,8 @@ def score_localisation(
         "energy": _where_known(regions, area_share(regions)),
         "IoU": _chance_of_iou(maps, regions).mean(-1),
     }
-    table = {
-        name: (
-            {column: measure(values).nanmean(0) for column, values in compared.items()}
-            | {"chance": chance[name].nanmean(0)}
-        )
-        for name, measure in measures.items()
-    }
+    table = {}
+    for name, measure in measures.items():
+        table[name] = {column: measure(values).nanmean(0) for column, values in compared.items()}
+        table[name]["chance"] = chance[name].nanmean(0)
     return LocalisationScores(table, tolerance, int(visible.sum()))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..shapes import Float, Int
-from ..training.attribute_scores import _truth
+from ..training.attribute_scores import checked_truth
 from ..world.population import ATTRIBUTES
 
 __all__ = [
@@ -235,7 +235,7 @@ def subgroup_scores(
     ValueError as `threshold_scores` does, for one group only, and for labels or names of another
     number. Derived in lesson 09.
     """
-    truth = _truth(probabilities, targets)
+    truth = checked_truth(probabilities, targets)
     labels, who = np.unique(np.asarray(groups), return_inverse=True)
     if len(who) != len(truth) or len(labels) < 2 or len(names) != truth.shape[1]:
         raise ValueError(

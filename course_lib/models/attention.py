@@ -1,6 +1,8 @@
 """Cross-attention, from a weighted look-up to face tokens that ask motion tokens."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ __all__ = [
     "attend",
     "attention_weights",
     "merge_heads",
+    "recording",
     "split_heads",
     "time_positions",
 ]
@@ -145,6 +148,16 @@ class VisualizableCrossAttention(nn.Module):
         return self.to_output(merge_heads(attended))
 
 
+@contextmanager
+def recording(attention: VisualizableCrossAttention) -> Iterator[VisualizableCrossAttention]:
+    """Inside, the layer records its weights; afterwards it does what it did before."""
+    before, attention.record = attention.record, True
+    try:
+        yield attention
+    finally:
+        attention.record = before
+
+
 class CrossAttention(nn.Module):
     """Let the static vector ask the dynamic vector: project both, attend, add to the static side,
     normalise.
@@ -214,7 +227,7 @@ class TokenCrossAttention(nn.Module):
             "motion_tokens", motion_tokens, "dynamic_dim", self.project_motion[1].in_features
         )
         face, motion = self.project_face(face_tokens), self.project_motion(motion_tokens)
-        keys = self.key_norm(motion + time_positions(motion.shape[1], motion.shape[2]).to(motion))
+        keys = self.key_norm(motion + time_positions(*motion.shape[1:], motion.device).to(motion))
         attended = self.norm(face + self.attention(self.query_norm(face), keys, motion, mask))
         importance = self.importance(attended)
         self.last_importance = (
@@ -234,10 +247,12 @@ class TokenCrossAttention(nn.Module):
         )
 
 
-def time_positions(keys: int, dim: int) -> Float[Tensor, "keys dim"]:
+def time_positions(
+    keys: int, dim: int, device: torch.device | None = None
+) -> Float[Tensor, "keys dim"]:
     """Sinusoidal positions (arXiv 1706.03762, section 3.5): they exist for any number of keys."""
-    rates = torch.exp(-math.log(10_000.0) * torch.arange(0, dim, 2) / dim)
-    angles = torch.outer(torch.arange(keys, dtype=torch.float32), rates)
+    rates = torch.exp(-math.log(10_000.0) * torch.arange(0, dim, 2, device=device) / dim)
+    angles = torch.outer(torch.arange(keys, dtype=torch.float32, device=device), rates)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :dim]
 
 

@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..shapes import Float
-from .attention import CrossAttention, TokenCrossAttention
+from .attention import CrossAttention, TokenCrossAttention, recording
 from .backbones import fill, read_weights
 from .dynamic import DynamicFeatureExtractor
 from .inference import evaluating, to_model
@@ -285,12 +285,10 @@ def attention_per_trait(
             lambda _, inputs: captured.update(attended=inputs[0])
         ),
     ]
-    record, attention.record = attention.record, True
     try:
-        with evaluating(model), torch.enable_grad():
+        with recording(attention), evaluating(model), torch.enable_grad():
             traits = model(face_tokens.detach().requires_grad_(), motion_tokens).sum(dim=0)
     finally:
-        attention.record = record
         for hook in hooks:
             hook.remove()
     (gradient,) = torch.autograd.grad(

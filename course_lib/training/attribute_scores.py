@@ -52,7 +52,7 @@ def threshold_scores(
     ValueError for shapes that differ and values that are no probability or label. Derived in lesson
     07.
     """
-    truth = _truth(probabilities, targets)
+    truth = checked_truth(probabilities, targets)
     positive = probabilities >= thresholds
     hits, predicted, present = (positive & truth).sum(0), positive.sum(0), truth.sum(0)
     rejected = (~positive & ~truth).sum(0)
@@ -75,7 +75,7 @@ def best_thresholds(probabilities: Tensor, targets: Tensor) -> Float[Tensor, " a
     as `threshold_scores` does, and for an attribute without positives or without negatives. Derived
     in lesson 07.
     """
-    truth = _truth(probabilities, targets, both_kinds=True)
+    truth = checked_truth(probabilities, targets, both_kinds=True)
     ordered, order = probabilities.sort(0, descending=True)
     hits = truth.gather(0, order).cumsum(0)  # of predicting the first 1, 2, 3, ...
     predicted = torch.arange(1, len(truth) + 1, device=truth.device)[:, None]
@@ -94,7 +94,7 @@ def calibration_error(
     `threshold_scores` does. Guo et al., arXiv 1706.04599, here of the positive class. Derived in
     lesson 07.
     """
-    _truth(probabilities, targets)
+    checked_truth(probabilities, targets)
     which = (probabilities * bins).long().clamp(max=bins - 1)
     gaps = torch.zeros(bins, targets.shape[1], dtype=torch.float64, device=targets.device)
     gaps.scatter_add_(0, which, (probabilities - targets).double())
@@ -115,7 +115,7 @@ def score_attributes(
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    truth = _truth(probabilities, targets, both_kinds=True, names=names)
+    truth = checked_truth(probabilities, targets, both_kinds=True, names=names)
     columns = list(zip(truth.T.cpu().numpy(), probabilities.detach().T.cpu().numpy(), strict=True))
     return {
         **threshold_scores(probabilities, targets, thresholds),
@@ -171,7 +171,7 @@ def _ratio(part: Tensor, whole: Tensor) -> Float[Tensor, " attributes"]:
     return part / whole.clamp(min=1)
 
 
-def _truth(
+def checked_truth(
     probabilities: Tensor,
     targets: Tensor,
     both_kinds: bool = False,

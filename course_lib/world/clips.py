@@ -148,7 +148,7 @@ def render_clip(
         frames,
         flow,
         occluded,
-        _labels(seed, story, who),
+        trait_labels(seed, story, who),
         story,
         _regions(person, motion, story, size),
         parts[:-1],
@@ -259,7 +259,7 @@ def _occluded(
     return cv2.remap(then, there, None, cv2.INTER_NEAREST, borderValue=nothing) != now
 
 
-def _labels(seed: int, story: Story, speaker: Speaker) -> Float[np.ndarray, "5"]:
+def trait_labels(seed: int, story: Story, speaker: Speaker) -> Float[np.ndarray, "5"]:
     return noisy_traits(story, speaker, np.random.Generator(np.random.SFC64((seed, 8))))
 
 

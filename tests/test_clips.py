@@ -112,7 +112,7 @@ def test_the_flow_solves_its_own_equation(clips):
     ],
 )
 def test_what_slides_on_the_skin_is_carried_along(part, then):
-    """The centre of a part's painted pixels moves by what `carried_by` says it is carried."""
+    """The centre of a part's painted pixels moves by what `part_motion` says it is carried."""
     rng = np.random.default_rng(0)
     person = anatomy.appearance(frozenset({"Young"}), 0.3, rng)
     now, then = anatomy.Expression(open=0.3), anatomy.Expression(**({"open": 0.3} | then))
@@ -123,7 +123,7 @@ def test_what_slides_on_the_skin_is_carried_along(part, then):
     before, after = (np.argwhere(mask)[:, ::-1].astype(np.float32) for mask in shown)
     moved = after.mean(0) - before.mean(0)
     material = np.full(len(before), texture.MATERIALS[part], np.uint8)
-    carried = texture.carried_by(material, before, person, now, then).mean(0)
+    carried = texture.part_motion(material, before, person, now, then).mean(0)
     assert np.linalg.norm(moved) > 1.2
     assert np.allclose(moved, carried, atol=0.6), (moved, carried)  # the lids cut the iris
 

@@ -1,0 +1,23 @@
+"""How the tables of refusals are read: words of the message → the call that must be refused.
+
+The wording is no contract; that a message names the value and a remedy is. So a table's words are two
+or three of them, in their order, with ` … ` for whatever stands between.
+"""
+
+import re
+
+import pytest
+
+
+def each(table):
+    """A test for each row of a table, as `words` and `call`."""
+    return pytest.mark.parametrize(("words", "call"), table.items(), ids=list(table))
+
+
+def refused(words, call, *inputs, error=ValueError):
+    """Check that the call raises `error` with one sentence that holds the words."""
+    with pytest.raises(error) as raised:
+        call(*inputs)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert re.search(".*".join(map(re.escape, words.split(" … "))), message), message

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.testing import assert_close
 
 from course_lib.looking import activation_correlations, record_activations, watch
 from course_lib.models import I3D
@@ -57,7 +58,7 @@ def test_records_what_each_layer_puts_out_although_relu_writes_in_place(network)
     with torch.no_grad():
         for name, layer in network.named_children():
             x = layer(x.clone())
-            torch.testing.assert_close(activations[name], x)
+            assert_close(activations[name], x)
     assert activations["1"].min() < 0 <= activations["2"].min()
     assert not any(activation.requires_grad for activation in activations.values())
 
@@ -89,8 +90,8 @@ def test_several_outputs_dicts_and_layers_used_twice():
     model, x = Split(), torch.randn(2, 5, 3)
     activations = record_activations(model, ("two", "named", "relu"), x)
     assert list(activations) == ["two", "named", "relu"]
-    torch.testing.assert_close(activations["named"], activations["two"] + 1)
-    torch.testing.assert_close(activations["relu"], (activations["named"].relu() - 1).relu())
+    assert_close(activations["named"], activations["two"] + 1)
+    assert_close(activations["relu"], (activations["named"].relu() - 1).relu())
 
 
 def test_three_dimensional_layers_and_gradients_inside_watch():
@@ -102,7 +103,7 @@ def test_three_dimensional_layers_and_gradients_inside_watch():
     with watch(model, [name]) as activations:
         model(flow)
     assert activations[name].requires_grad
-    torch.testing.assert_close(activations[name].detach(), activation)
+    assert_close(activations[name].detach(), activation)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_correlations_are_pearsons_whatever_the_scale(seed, scale, shift):
     activations = torch.randn(20, 3, generator=generator)
     predictions = torch.randn(20, 2, generator=generator)
     reference = torch.corrcoef(torch.cat([activations, predictions], 1).T)[:3, 3:]
-    torch.testing.assert_close(
+    assert_close(
         activation_correlations(activations * scale + shift, predictions),
         reference,
         atol=1e-3,

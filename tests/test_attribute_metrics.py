@@ -8,6 +8,7 @@ import sklearn.metrics
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.testing import assert_close
 
 from course_lib.training import (
     best_thresholds,
@@ -62,7 +63,7 @@ def test_no_threshold_beats_the_best(seed, size):
     tried = torch.stack(
         [threshold_scores(probabilities, targets, level / 8)["f1"] for level in range(9)]
     )
-    torch.testing.assert_close(reached, tried.max(0).values)
+    assert_close(reached, tried.max(0).values)
     strictest = torch.tensor(
         [
             max(level / 8 for level in range(9) if tried[level, a] == tried[:, a].max())

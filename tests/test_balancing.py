@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.testing import assert_close
 
 from course_lib.data import easiest_weights, effective_numbers, faces_to_draw
 from course_lib.training import ClassBalancedLoss
@@ -26,7 +27,7 @@ def test_effective_numbers_weigh_like_the_class_balanced_loss():
     ratio = effective_numbers(images * (1 - frequencies), 0.99) / effective_numbers(
         images * frequencies, 0.99
     )
-    torch.testing.assert_close(ratio.float(), loss.positive_weight / loss.negative_weight)
+    assert_close(ratio.float(), loss.positive_weight / loss.negative_weight)
 
 
 @given(st.lists(st.floats(0, 5), min_size=1, max_size=30, unique=True), st.floats(0.001, 1))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
 
 from course_lib.models import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor
@@ -34,8 +35,8 @@ def test_slope_and_shift_are_those_of_a_logistic_regression():
         # it smooths the targets
         assert float(found.slope[k]) == pytest.approx(reference.coef_[0, 0], rel=0.02)
         assert float(found.shift[k]) == pytest.approx(reference.intercept_[0], rel=0.02, abs=0.02)
-    np.testing.assert_allclose(found.slope, [0.5, 2, 0.25], rtol=0.1)
-    np.testing.assert_allclose(found.shift, [1, -0.5, 2], rtol=0.1, atol=0.1)
+    assert_allclose(found.slope, [0.5, 2, 0.25], rtol=0.1)
+    assert_allclose(found.shift, [1, -0.5, 2], rtol=0.1, atol=0.1)
 
 
 def test_calibration_mends_other_images_and_keeps_the_order():

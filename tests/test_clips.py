@@ -87,10 +87,8 @@ def test_occluded_is_what_the_next_frame_does_not_show(clips):
     for clip in clips:
         for t in range(len(clip.flow) - 1):
             y, x = np.mgrid[:112, :112]
-            column, row = (
-                np.rint(x + clip.flow[t, ..., 0]).astype(int),
-                np.rint(y + clip.flow[t, ..., 1]).astype(int),
-            )
+            column = np.rint(x + clip.flow[t, ..., 0]).astype(int)
+            row = np.rint(y + clip.flow[t, ..., 1]).astype(int)
             outside = (column < 0) | (column > 111) | (row < 0) | (row > 111)
             there = clip.parts[t + 1][row.clip(0, 111), column.clip(0, 111)]
             assert (clip.occluded[t] == (outside | (there != clip.parts[t]))).mean() > 0.9999
@@ -105,11 +103,7 @@ def test_the_flow_solves_its_own_equation(clips):
 
 @pytest.mark.parametrize(
     ("part", "then"),
-    [
-        ("iris", {"gaze_x": 0.5}),
-        ("iris", {"gaze_y": -0.6}),
-        ("lip", {"open": 0.7}),
-    ],
+    [("iris", {"gaze_x": 0.5}), ("iris", {"gaze_y": -0.6}), ("lip", {"open": 0.7})],
 )
 def test_what_slides_on_the_skin_is_carried_along(part, then):
     """The centre of a part's painted pixels moves by what `carried_by` says it is carried."""

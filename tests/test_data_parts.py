@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.testing import assert_close
 
 from course_lib.data import PartDataset, compose
 from course_lib.looking import layer_iou
@@ -136,11 +137,11 @@ def test_a_picture_is_composed_of_flat_layers():
     image = torch.rand(1, 3, 4, 4)
     picture = compose(layers, image, paper=0.5)
     means = [image[0][:, layers[0, k] > 0].mean(1) for k in range(3)]
-    torch.testing.assert_close(picture[0, :, 0, 0], means[0])
-    torch.testing.assert_close(picture[0, :, 3, 0], means[1])
+    assert_close(picture[0, :, 0, 0], means[0])
+    assert_close(picture[0, :, 3, 0], means[1])
     # seen through each other
-    torch.testing.assert_close(picture[0, :, 3, 1], (means[1] + means[2]) / 2)
-    torch.testing.assert_close(picture[0, :, 3, 3], torch.full((3,), 0.5))
+    assert_close(picture[0, :, 3, 1], (means[1] + means[2]) / 2)
+    assert_close(picture[0, :, 3, 3], torch.full((3,), 0.5))
 
 
 def test_true_layers_compose_a_picture_like_the_face():

@@ -6,6 +6,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.testing import assert_close
 
 from course_lib.models import (
     I3D,
@@ -90,7 +91,7 @@ def test_boring_video_errors_are_those_of_a_loop_over_steps(googlenet):
         by_hand = [
             (volume[:, :, step] - expected).abs().max() / expected.abs().max() for step in range(4)
         ]
-        torch.testing.assert_close(errors, torch.stack(by_hand))
+        assert_close(errors, torch.stack(by_hand))
         assert (errors.max() < 1e-5) == good
 
 
@@ -103,7 +104,7 @@ def test_a_network_that_says_nothing_is_wrong_by_all_there_is():
     flat = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
     with torch.no_grad():
         errors = boring_video_errors(flat, Silent(), torch.rand(1, 3, 6, 6), frames=5)
-    torch.testing.assert_close(errors, torch.ones(5))
+    assert_close(errors, torch.ones(5))
 
 
 def test_an_inflated_kernel_meets_a_still_video_with_the_same_sum():
@@ -112,7 +113,7 @@ def test_an_inflated_kernel_meets_a_still_video_with_the_same_sum():
     for time in (1, 2, 7):
         inflated = inflate_kernel(kernel, time)
         assert inflated.shape == (4, 3, time, 5, 5)
-        torch.testing.assert_close((inflated * patch[:, None]).sum((1, 2, 3, 4)), expected)
+        assert_close((inflated * patch[:, None]).sum((1, 2, 3, 4)), expected)
         assert (inflated == inflated[:, :, :1]).all()
 
 
@@ -120,7 +121,7 @@ def test_time_tokens_average_places_only():
     volume = torch.randn(2, 6, 4, 3, 5)
     tokens = time_tokens(volume)
     assert tokens.shape == (2, 4, 6)
-    torch.testing.assert_close(tokens[1, 2, 5], volume[1, 5, 2].mean())
+    assert_close(tokens[1, 2, 5], volume[1, 5, 2].mean())
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "mnasnet0_5"])
@@ -157,14 +158,14 @@ def test_any_convolution_on_a_still_video(kernel, stride, dilation, groups, bias
     image = torch.rand(1, 4, 17, 17)
     with torch.no_grad():
         expected, video = convolution(image), inflate(convolution)(still(image, frames))
-    torch.testing.assert_close(video, expected[:, :, None].expand_as(video), atol=1e-5, rtol=1e-5)
+    assert_close(video, expected[:, :, None].expand_as(video), atol=1e-5, rtol=1e-5)
 
 
 def test_inflated_weights_by_hand():
     convolution = nn.Conv2d(2, 3, 3, padding=1)
     inflated = inflate(convolution)
     assert inflated.weight.shape == (3, 2, 3, 3, 3)
-    torch.testing.assert_close(inflated.weight.sum(2), convolution.weight)
+    assert_close(inflated.weight.sum(2), convolution.weight)
     assert torch.equal(inflated.bias, convolution.bias)
     assert inflated.bias is not convolution.bias
 
@@ -199,8 +200,8 @@ def test_flow_stem_keeps_the_sum_over_input_channels(googlenet):
     colour, flow = I3D(googlenet, channels=3).conv1.conv.weight, I3D(googlenet).conv1.conv.weight
     assert flow.shape == (64, 2, 7, 7, 7)
     # three channels are colours: kept
-    torch.testing.assert_close(colour.sum(2), googlenet.conv1.conv.weight)
-    torch.testing.assert_close(flow.sum(1), colour.sum(1))
+    assert_close(colour.sum(2), googlenet.conv1.conv.weight)
+    assert_close(flow.sum(1), colour.sum(1))
     assert torch.equal(flow[:, 0], flow[:, 1])
 
 
@@ -221,26 +222,22 @@ def test_tokens_and_features_agree(extractor):
     flow = torch.randn(1, 32, 112, 112, 2, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         volume = extractor.feature_map(flow)
-        time, places, feature = (
-            extractor.tokens(flow),
-            extractor.space_time_tokens(flow),
-            extractor(flow),
-        )
+        time = extractor.tokens(flow)
+        places = extractor.space_time_tokens(flow)
+        feature = extractor(flow)
     assert volume.shape == (1, 1024, 8, 4, 4)
     assert time.shape == (1, 8, 1024)
     assert places.shape == (1, 128, 1024)
-    torch.testing.assert_close(places[0, 3 * 16 + 2 * 4 + 1], volume[0, :, 3, 2, 1])
-    torch.testing.assert_close(places.unflatten(1, (8, 16)).mean(2), time)
-    torch.testing.assert_close(time.mean(1), feature)
+    assert_close(places[0, 3 * 16 + 2 * 4 + 1], volume[0, :, 3, 2, 1])
+    assert_close(places.unflatten(1, (8, 16)).mean(2), time)
+    assert_close(time.mean(1), feature)
 
 
 def test_clips_at_twenty_pixels_and_sees_direction(extractor, flow):
     with torch.no_grad():
         assert torch.equal(extractor(flow * 100), extractor((flow * 100).clamp(-20, 20)))
         assert not torch.allclose(extractor(flow), extractor(flow.flip(-1)))
-        torch.testing.assert_close(
-            extractor.backbone(flow.movedim(-1, 1) / 20).mean((2, 3, 4)), extractor(flow)
-        )
+        assert_close(extractor.backbone(flow.movedim(-1, 1) / 20).mean((2, 3, 4)), extractor(flow))
 
 
 def test_smallest_clip_is_the_smallest(extractor):

@@ -5,7 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 from sklearn.metrics import mean_absolute_error, r2_score
+from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.models import CompletePersonalityModel, TokenPersonalityModel
@@ -61,8 +63,8 @@ def test_scores_agree_with_the_libraries(count, traits, seed):
     ).double()
     scores = score_traits(prediction, target, range(count))
     expected = slow_scores(prediction, target)
-    np.testing.assert_allclose(scores.value[:, :-1], expected, atol=1e-9)
-    np.testing.assert_allclose(scores.value[:, -1], expected.mean(1), atol=1e-9)
+    assert_allclose(scores.value[:, :-1], expected, atol=1e-9)
+    assert_allclose(scores.value[:, -1], expected.mean(1), atol=1e-9)
 
 
 def test_the_bootstrap_is_that_of_a_loop_over_speakers():
@@ -77,14 +79,14 @@ def test_the_bootstrap_is_that_of_a_loop_over_speakers():
             name for name, count in zip(ordered, times[sample], strict=True) for _ in range(count)
         ]
         clips = np.concatenate([np.flatnonzero(names == name) for name in drawn])
-        np.testing.assert_allclose(
+        assert_allclose(
             scores.resampled[sample, :, :-1],
             slow_scores(prediction[clips], target[clips]),
             atol=1e-9,
         )
     low, high = scores.interval
-    np.testing.assert_allclose(low, np.quantile(scores.resampled, 0.025, axis=0))
-    np.testing.assert_allclose(high, np.quantile(scores.resampled, 0.975, axis=0))
+    assert_allclose(low, np.quantile(scores.resampled, 0.025, axis=0))
+    assert_allclose(high, np.quantile(scores.resampled, 0.975, axis=0))
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say_and_item_intervals_do_not():
@@ -139,7 +141,7 @@ def test_a_paired_difference_is_surer_than_two_intervals():
     assert (same.value == 0).all()
     assert (same.resampled == 0).all()
     back = compare_answers(prediction, better, target, who).interval
-    torch.testing.assert_close(back, -difference.interval.flip(0))
+    assert_close(back, -difference.interval.flip(0))
 
 
 def test_the_tables_hold_the_numbers():
@@ -239,10 +241,10 @@ def test_evaluate_predicts_every_item_in_order_and_leaves_the_model_as_it_was():
     face, motion, traits = data.tensors
     model.eval()
     model.cross_attention.attention.record = True
-    torch.testing.assert_close(result.prediction, model(face.float(), motion.float()).detach())
-    torch.testing.assert_close(result.attention, model.cross_attention.attention.last_attn_weights)
+    assert_close(result.prediction, model(face.float(), motion.float()).detach())
+    assert_close(result.attention, model.cross_attention.attention.last_attn_weights)
     assert torch.equal(result.target, traits)
-    torch.testing.assert_close(result.residuals, result.prediction - traits)
+    assert_close(result.residuals, result.prediction - traits)
     expected = score_traits(result.prediction, traits, list("aabbccddee"))
     assert torch.equal(result.scores.resampled, expected.resampled)
 

@@ -5,6 +5,7 @@ inputs are found.
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 from course_lib.looking import effective_receptive_field, maximise_channels, strongest_inputs
 
@@ -96,8 +97,8 @@ def test_strongest_inputs_come_in_order_with_their_maps(colours):
     best, maps = strongest_inputs(colours, "0", [1, 0], images, count=3, chunk=2)
     assert best.tolist() == [[6, 0, 4], [1, 5, 3]]
     assert maps.shape == (2, 3, 4, 4)
-    torch.testing.assert_close(maps[1, 1, :, 0], torch.tensor([1.6, 1.6, 1.4, 1.4]))
-    torch.testing.assert_close(maps[0, 1], torch.full((4, 4), -0.1))
+    assert_close(maps[1, 1, :, 0], torch.tensor([1.6, 1.6, 1.4, 1.4]))
+    assert_close(maps[0, 1], torch.full((4, 4), -0.1))
     assert strongest_inputs(colours, "0", [0], images, count=50)[0].shape == (1, 7)
 
 

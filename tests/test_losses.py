@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from torch.testing import assert_close
 from torchvision.ops import sigmoid_focal_loss
 
 from course_lib.training import (
@@ -150,7 +152,7 @@ def test_focal_is_torchvisions_times_the_weight_outside(size, seed, gamma):
     logits, targets = batch(size, seed, spread=4)
     weight = 1 + (torch.tensor(WEIGHTS) - 1) * targets
     expected = (weight * sigmoid_focal_loss(logits, targets, alpha=-1, gamma=gamma)).mean()
-    torch.testing.assert_close(FocalLoss(gamma, WEIGHTS)(logits, targets), expected)
+    assert_close(FocalLoss(gamma, WEIGHTS)(logits, targets), expected)
 
 
 def test_the_focal_bug_of_many_copies_is_not_here():
@@ -165,10 +167,8 @@ def test_the_focal_bug_of_many_copies_is_not_here():
 
 def test_without_focus_or_weight_focal_is_plain_bce():
     logits, targets = batch(7, 1)
-    torch.testing.assert_close(
-        FocalLoss(0)(logits, targets), F.binary_cross_entropy_with_logits(logits, targets)
-    )
-    torch.testing.assert_close(
+    assert_close(FocalLoss(0)(logits, targets), F.binary_cross_entropy_with_logits(logits, targets))
+    assert_close(
         WeightedBCELoss()(logits, targets), F.binary_cross_entropy_with_logits(logits, targets)
     )
 
@@ -200,10 +200,8 @@ def test_ldam_defers_its_weights_and_gives_the_rarest_class_the_largest_margin()
     for epoch in range(5):
         loss.set_epoch(epoch)
         values.append(loss(logits, targets).item())
-    plain, weighted = (
-        unweighted(logits, targets).item(),
-        LDAMLoss(FREQUENCIES, WEIGHTS)(logits, targets).item(),
-    )
+    plain = unweighted(logits, targets).item()
+    weighted = LDAMLoss(FREQUENCIES, WEIGHTS)(logits, targets).item()
     assert values == [plain] * 3 + [weighted] * 2
     assert plain != weighted
     margins = torch.stack([loss.positive_margin, loss.negative_margin])
@@ -243,7 +241,7 @@ def test_asymmetric_loss_forgets_easy_negatives_altogether():
 def test_inverse_frequencies_are_capped_and_the_critical_named(capsys):
     weights = calculate_aggressive_pos_weights(CELEBA_RATES, names=ATTRIBUTES)
     expected = [min(max(1 / (rate + 0.001), 1), 50) for rate in CELEBA_RATES.tolist()]
-    torch.testing.assert_close(weights, torch.tensor(expected))
+    assert_close(weights, torch.tensor(expected))
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1
     assert printed.startswith(
@@ -279,7 +277,7 @@ def test_head_overlap_is_the_mean_over_pairs(batch_size, heads, queries, keys, s
     weights = torch.randn(
         batch_size, heads, queries, keys, generator=generator, dtype=torch.float64
     ).softmax(-1)
-    torch.testing.assert_close(head_diversity_penalty(weights), slow_overlap(weights))
+    assert_close(head_diversity_penalty(weights), slow_overlap(weights))
 
 
 def test_head_overlap_at_its_landmarks():
@@ -305,7 +303,7 @@ def test_prediction_diversity_is_the_divergence_of_mean_probabilities(size, seed
     expected = torch.distributions.kl_divergence(
         torch.distributions.Bernoulli(f), torch.distributions.Bernoulli(mean)
     )
-    torch.testing.assert_close(
+    assert_close(
         prediction_diversity_penalty(logits, FREQUENCIES), expected.mean(), atol=1e-7, rtol=1e-5
     )
 
@@ -432,4 +430,4 @@ def test_focal_loss_is_the_mean_of_its_terms(seed):
         [slow_focal(z, y, a) for a, (z, y) in enumerate(zip(*row, strict=True))]
         for row in zip(logits.tolist(), targets.tolist(), strict=True)
     ]
-    np.testing.assert_allclose(terms, expected, rtol=1e-9)
+    assert_allclose(terms, expected, rtol=1e-9)

@@ -122,10 +122,8 @@ def test_an_attribute_of_one_image_has_no_other_image():
 
 
 def test_the_mean_map_is_of_the_images_that_count():
-    maps, chosen = (
-        torch.rand(6, 3, 4, 4),
-        torch.tensor([[True, False, False]] * 2 + [[True, True, False]] * 4),
-    )
+    maps = torch.rand(6, 3, 4, 4)
+    chosen = torch.tensor([[True, False, False]] * 2 + [[True, True, False]] * 4)
     found = mean_maps(maps.requires_grad_(), chosen)
     assert torch.allclose(found[0], maps[:, 0].mean(0))
     assert torch.allclose(found[1], maps[2:, 1].mean(0))

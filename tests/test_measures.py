@@ -99,11 +99,9 @@ def test_known_worlds():
     assert separation_auc(perfect, person, 50) == (1, 1, 1)
     assert separation_auc(torch.ones(8, 3), person, 50) == (0.5, 0.5, 0.5), "a tie is half right"
     one_direction = torch.rand(8, 1) * torch.rand(1, 37)
-    assert separation_auc(one_direction, person, 50) == (
-        0.5,
-        0.5,
-        0.5,
-    ), "a tie but for rounding is a tie"
+    assert separation_auc(one_direction, person, 50) == (0.5, 0.5, 0.5), (
+        "a tie but for rounding is a tie"
+    )
     collapsed = 100 + torch.randn(8, 3)
     assert within_person_consistency(collapsed, person) > 0.99, (
         "consistency alone rewards a collapsed network"

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.testing import assert_close
 
 from course_lib.training import concordance, floor_prediction, mean_accuracy, speaker_lookup
 
@@ -28,20 +29,16 @@ def test_the_metrics_agree_with_their_formulas(size, seed):
     accuracy = [
         1 - sum(abs(a - b) for a, b in zip(*column, strict=True)) / size[0] for column in columns
     ]
-    torch.testing.assert_close(mean_accuracy(prediction, target), torch.tensor(accuracy))
+    assert_close(mean_accuracy(prediction, target), torch.tensor(accuracy))
     expected = torch.tensor([slow_concordance(*column) for column in columns])
-    torch.testing.assert_close(concordance(prediction, target), expected, atol=1e-4, rtol=1e-4)
+    assert_close(concordance(prediction, target), expected, atol=1e-4, rtol=1e-4)
 
 
 @given(sizes.filter(lambda size: size[0] > 1), seeds)
 def test_concordance_is_one_only_on_the_diagonal(size, seed):
     target = torch.rand(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    torch.testing.assert_close(
-        concordance(target, target), torch.ones(size[1], dtype=torch.float64)
-    )
-    torch.testing.assert_close(
-        concordance(-target, target - 2 * target.mean(0)), -torch.ones(size[1]).double()
-    )
+    assert_close(concordance(target, target), torch.ones(size[1], dtype=torch.float64))
+    assert_close(concordance(-target, target - 2 * target.mean(0)), -torch.ones(size[1]).double())
     assert (concordance(target + 0.5, target) < 0.999).all()  # correlation would say 1
     assert (concordance(target * 0.1, target) < 0.999).all()
 
@@ -116,7 +113,7 @@ def test_the_look_up_says_each_speaker_s_mean_and_the_floor_for_strangers(count,
     answers = speaker_lookup(targets, who, asked)
     for answer, speaker in zip(answers, asked.tolist(), strict=True):
         own = [row for row, name in zip(targets, who.tolist(), strict=True) if name == speaker]
-        torch.testing.assert_close(answer, torch.stack(own or list(targets)).mean(dim=0))
+        assert_close(answer, torch.stack(own or list(targets)).mean(dim=0))
     names = (
         [f"-_{speaker}" for speaker in who.tolist()],
         [f"-_{speaker}" for speaker in asked.tolist()],

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.testing import assert_close
 
 from course_lib.models import (
     CompletePersonalityModel,
@@ -101,10 +102,10 @@ def test_batch_norm_by_hand_is_pytorchs(steps):
     for _ in range(steps):
         vectors = 3 * torch.randn(7, 12) + torch.arange(12.0)
         normalised, mean, variance = batch_norm(vectors, mean, variance, training=True)
-        torch.testing.assert_close(normalised, layer(vectors))
-    torch.testing.assert_close(mean, layer.running_mean)
-    torch.testing.assert_close(variance, layer.running_var)
-    torch.testing.assert_close(
+        assert_close(normalised, layer(vectors))
+    assert_close(mean, layer.running_mean)
+    assert_close(variance, layer.running_var)
+    assert_close(
         batch_norm(vectors[:1], mean, variance, training=False)[0], layer.eval()(vectors[:1])
     )
 
@@ -114,7 +115,7 @@ def test_gradients_pass_through_batch_norm_as_through_pytorchs():
     zero, one, weights = torch.zeros(3).double(), torch.ones(3).double(), torch.randn(5, 3).double()
     ours = batch_norm(vectors, zero, one, training=True)[0]
     expected = F.batch_norm(vectors, zero.clone(), one.clone(), training=True)
-    torch.testing.assert_close(
+    assert_close(
         *(torch.autograd.grad((output * weights).sum(), vectors)[0] for output in (ours, expected))
     )
 
@@ -129,7 +130,7 @@ def test_one_key_attention_is_one_linear_layer_on_both_vectors():
         block(*inputs)
         glued = torch.cat([*inputs, torch.ones(50, 1).double()], dim=1)
         fitted = glued @ torch.linalg.lstsq(glued, before["norm"]).solution
-    torch.testing.assert_close(fitted, before["norm"])
+    assert_close(fitted, before["norm"])
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_end_to_end_is_the_extractors_and_then_the_model(model):
             expected = model(static.tokens(face), dynamic.tokens(flow))
         else:
             expected = model(static(face), dynamic(flow))
-        torch.testing.assert_close(whole(face, flow), expected)
+        assert_close(whole(face, flow), expected)
 
 
 def test_end_to_end_learns_from_the_pixels():
@@ -186,10 +187,8 @@ def test_end_to_end_learns_from_the_pixels():
 
 
 def test_example_inputs_have_the_shapes_of_the_contracts():
-    complete, tokens = (
-        CompletePersonalityModel(30, 20, 16, 2),
-        TokenPersonalityModel(30, 20, 16, 2).double(),
-    )
+    complete = CompletePersonalityModel(30, 20, 16, 2)
+    tokens = TokenPersonalityModel(30, 20, 16, 2).double()
     assert [x.shape for x in complete.example_inputs(3)] == [(3, 30), (3, 20)]
     assert [(x.shape, x.dtype) for x in tokens.example_inputs(3)] == [
         ((3, 49, 30), torch.float64),
@@ -230,7 +229,7 @@ def test_attention_per_trait_is_the_gradient_of_hand_written_attention():
             traits[:, trait].sum(), seen["weights"], retain_graph=True
         )
         expected = (seen["weights"] * gradient).mean(1)
-        torch.testing.assert_close(maps[:, trait], expected, atol=1e-7, rtol=1e-4)
+        assert_close(maps[:, trait], expected, atol=1e-7, rtol=1e-4)
 
 
 def test_attention_per_trait_works_frozen_without_gradients_and_leaves_the_mode():
@@ -242,7 +241,7 @@ def test_attention_per_trait_works_frozen_without_gradients_and_leaves_the_mode(
         in_training = attention_per_trait(model.train(), face, motion)
         assert in_training.abs().max() > 0
         assert model.training
-        torch.testing.assert_close(in_training, attention_per_trait(model.eval(), face, motion))
+        assert_close(in_training, attention_per_trait(model.eval(), face, motion))
 
 
 def drawn_world(count, seed):

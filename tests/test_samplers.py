@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_fit import Cut, Killed
 from torch import nn
+from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.data import (
@@ -164,8 +165,8 @@ def test_the_curriculum_ends_with_nature():
     for epoch in (0, 2, 4, 9):
         sampler.set_epoch(epoch)
         steps.append(sampler.weights_now())
-    torch.testing.assert_close(steps[0], weights.double(), atol=1e-7, rtol=1e-6)
-    torch.testing.assert_close(steps[1], (weights.double() + 0.25) / 2, atol=1e-7, rtol=1e-6)
+    assert_close(steps[0], weights.double(), atol=1e-7, rtol=1e-6)
+    assert_close(steps[1], (weights.double() + 0.25) / 2, atol=1e-7, rtol=1e-6)
     assert (steps[2] == 0.25).all()
     assert (steps[3] == 0.25).all()
     large = CurriculumSampler(torch.arange(1000.0), epochs=3)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.testing import assert_close
 
 from course_lib import files, runtime
 from course_lib.data import FaceDataset
@@ -78,10 +79,8 @@ def test_equals_torchvision_on_normalised_images(random_extractor, images):
     )
     normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.no_grad():
-        torch.testing.assert_close(random_extractor(images), reference.eval()(normalise(images)))
-        torch.testing.assert_close(
-            random_extractor.tokens(images).mean(1), random_extractor(images)
-        )
+        assert_close(random_extractor(images), reference.eval()(normalise(images)))
+        assert_close(random_extractor.tokens(images).mean(1), random_extractor(images))
 
 
 def test_resizing_antialiases(random_extractor):
@@ -156,7 +155,7 @@ def test_pooling_is_the_mean_of_the_tokens(random_extractor, images):
     with torch.no_grad():
         feature_map = random_extractor.feature_map(images)
     assert feature_map.shape == (2, 2048, 7, 7)
-    torch.testing.assert_close(global_average(feature_map), to_tokens(feature_map).mean(1))
+    assert_close(global_average(feature_map), to_tokens(feature_map).mean(1))
 
 
 def test_freezing_returns_convolutions_with_their_batch_norms():

@@ -227,10 +227,8 @@ def test_check_returns_the_weights_themselves():
 
 @given(keys=st.integers(1, 8), seed=st.integers(0, 99))
 def test_agreement_is_what_the_total_variation_leaves(keys, seed):
-    weights, truth = (
-        random_attention(3, 4, keys, sharp=3, seed=seed),
-        random_attention(3, 4, keys, seed=seed + 100),
-    )
+    weights = random_attention(3, 4, keys, sharp=3, seed=seed)
+    truth = random_attention(3, 4, keys, seed=seed + 100)
     apart = torch.zeros(3, 4)
     for chosen in range(2**keys):  # the total variation, as it is defined: over all sets of keys
         keep = torch.tensor([chosen >> key & 1 for key in range(keys)]).float()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_fit import Killed
 from torch import nn
+from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.training import (
@@ -242,7 +243,7 @@ def test_the_aggressive_loss_is_the_sum_of_its_parts():
     parts = FocalLoss(1.5, weights)(logits, targets) + 0.7 * prediction_diversity_penalty(
         logits, FREQUENCIES
     )
-    torch.testing.assert_close(loss(logits, targets), parts)
+    assert_close(loss(logits, targets), parts)
     loss.factor, loss.boldness = 2, 0.3
     bold = -logits.sigmoid().mean(0).log().mean()
     parts = (
@@ -250,7 +251,7 @@ def test_the_aggressive_loss_is_the_sum_of_its_parts():
         + 0.7 * prediction_diversity_penalty(logits, FREQUENCIES)
         + 0.3 * bold
     )
-    torch.testing.assert_close(loss(logits, targets), parts)
+    assert_close(loss(logits, targets), parts)
     assert torch.equal(loss.pos_weight(), 2 * weights)
 
 

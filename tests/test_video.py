@@ -460,12 +460,10 @@ def test_real_speakers_are_tracked(name):
             frame, scale_factor=1.2, step_ratio=1, min_size=(60, 60), max_size=(288, 288)
         )
         for face in sorted(faces, key=lambda face: face["width"])[-1:]:
-            left, top, right, bottom = (
-                face["c"],
-                face["r"],
-                face["c"] + face["width"],
-                face["r"] + face["height"],
-            )
+            left = face["c"]
+            top = face["r"]
+            right = face["c"] + face["width"]
+            bottom = face["r"] + face["height"]
             shared = max(0, min(x1, right) - max(x0, left)) * max(0, min(y1, bottom) - max(y0, top))
             raw_centres.append([(left + right) / 2, (top + bottom) / 2])
             overlaps.append(

@@ -55,22 +55,3 @@ def test_as_many_faces_are_drawn_as_needed_and_no_more(positives, images, share)
     for smaller in range(images, total):
         asked = sum(max(0, math.ceil(share * smaller - count - 1e-9)) for count in positives)
         assert images + asked > smaller
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda: effective_numbers(torch.tensor([3]), 1.0), "beta is 1.0; expected 0 ≤ beta < 1"),
-        (lambda: effective_numbers(torch.tensor([3]), -0.1), "beta is -0.1"),
-        (lambda: easiest_weights(torch.rand(4), 0.0), "share is 0.0; expected more than 0"),
-        (lambda: easiest_weights(torch.rand(4), 1.5), "at most 1"),
-        (
-            lambda: faces_to_draw(torch.tensor([1, 2]), 10, 0.5),
-            "share is 0.5 for 2 attributes; expected less than 1 / 2",
-        ),
-        (lambda: faces_to_draw(torch.tensor([1, 2]), 10, -0.1), "share is -0.1"),
-    ],
-)
-def test_bad_input_reads_a_sentence(call, words):
-    with pytest.raises(ValueError, match=words):
-        call()

@@ -113,24 +113,6 @@ def test_an_empty_room_has_no_parts():
     assert PartDataset(1, "test", faceless=0.0)[0]["layers"].any()
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: draw_parts({"Monocle"}, 0), "unknown attribute 'Monocle'"),
-        (lambda: draw_parts(WOMAN, -1), "seed must be a whole number"),
-        (lambda: draw_parts(WOMAN, 0, 16), "size must be at least 32"),
-        (lambda: PartDataset(3, "training"), "unknown split 'training'"),
-        (lambda: PartDataset(3, difficulty="brutal"), "unknown difficulty 'brutal'"),
-        (lambda: part_index("noze"), "unknown part 'noze'; did you mean 'nose'"),
-    ],
-)
-def test_bad_input_is_named(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
-    with pytest.raises(IndexError, match="item 3 of a data set of 3"):
-        PartDataset(3)[3]
-
-
 def test_a_picture_is_composed_of_flat_layers():
     layers = torch.zeros(1, 3, 4, 4)
     layers[0, 0, :2], layers[0, 1, 2:, :2], layers[0, 2, 2:, 1:3] = 1, 1, 1

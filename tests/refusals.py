@@ -1,4 +1,4 @@
-"""How the tables of refusals are read: words of the message → the call that must be refused.
+"""How the tables of refusals are read: words of the message → the call, or calls, that are refused.
 
 The wording is no contract; that a message names the value and a remedy is. So a table's words are two
 or three of them, in their order, with ` … ` for whatever stands between.
@@ -10,8 +10,13 @@ import pytest
 
 
 def each(table):
-    """A test for each row of a table, as `words` and `call`."""
-    return pytest.mark.parametrize(("words", "call"), table.items(), ids=list(table))
+    """A test for each call of a table, as `words` and `call`."""
+    rows = [
+        pytest.param(words, call, id=words)
+        for words, calls in table.items()
+        for call in (calls if isinstance(calls, list) else [calls])
+    ]
+    return pytest.mark.parametrize(("words", "call"), rows)
 
 
 def refused(words, call, *inputs, error=ValueError):

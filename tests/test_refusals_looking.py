@@ -11,9 +11,11 @@ from torch import nn
 
 from course_lib.looking import (
     activation_correlations,
+    activation_statistics,
     attention_relevance,
     attention_rollout,
     attention_statistics,
+    between_person_discriminability,
     deletion_curve,
     diagnose,
     drawn_groups,
@@ -21,19 +23,22 @@ from course_lib.looking import (
     linear_probe,
     map_agreement,
     maximise_channels,
+    pair_similarities,
     part_matrix,
+    pca,
     pointing_game,
-    profile_model,
     randomise_layers,
     rank_correlation,
     record_activations,
     score_faithfulness,
     score_localisation,
+    separation_auc,
     step_stability,
     strongest_inputs,
     subgroup_scores,
+    within_person_consistency,
 )
-from course_lib.models import CompletePersonalityModel, StaticFeatureExtractor
+from course_lib.models import StaticFeatureExtractor
 
 MAPS, REGIONS = torch.rand(4, 2, 7, 7), torch.ones(4, 2, 28, 28, dtype=torch.bool)
 IMAGES, CHOSEN = torch.rand(4, 3, 28, 28), torch.ones(4, 2, dtype=torch.bool)
@@ -154,13 +159,17 @@ REFUSED = {
     "not finite": lambda: probed(targets=torch.tensor([1, 2, 3, 4, 5, math.nan])),
     "item 0 are not finite": lambda: probed(features=FEATURES * math.nan),
     "3 groups do not make 5 folds": lambda: probed(groups=ITEMS // 2),
+    "components=0 … choose 1 to 2": lambda: pca(FEATURES, 0),
+    "components=3 … choose 1 to 2": lambda: pca(FEATURES, 3),
+    "activations of 'conv'": [
+        lambda: activation_statistics({"conv": torch.rand(3)}),
+        lambda: activation_statistics({"conv": torch.zeros(0, 3)}),
+        lambda: activation_statistics({"conv": torch.full((2, 2), math.nan)}),
+    ],
     "grid of 3 × 3": lambda: attention_statistics(torch.eye(7)[None, None], grid=(3, 3)),
     "at least one layer": lambda: attention_rollout([]),
     "equal shapes": lambda: attention_rollout([ATTENTION, ATTENTION[..., :4]]),
     "the gradient has the shape": lambda: attention_relevance(ATTENTION, ATTENTION[:, :1]),
-    "static is 2048 wide": lambda: profile_model(
-        CompletePersonalityModel(), (torch.zeros(4, 2048), torch.zeros(4, 256))
-    ),
     "5 queries and 5 keys do not divide into 3 equal parts": lambda: part_matrix(ATTENTION, 3),
     "there is 1; record at least two": lambda: step_stability(ATTENTION[:1, 0]),
 }
@@ -190,3 +199,30 @@ def test_what_is_no_attention_is_refused_and_diagnosed(words, weights):
     assert finding.name == "no distribution"
     assert finding.says.endswith(".")
     assert finding.remedy[0].isupper()
+
+
+PEOPLE = {
+    "all 4 items show one person": (torch.rand(4, 3), [0, 0, 0, 0]),
+    "each of the 4 people has one image": (torch.rand(4, 3), [0, 1, 2, 3]),
+    "person has shape (3,) and there are 4 feature vectors": (torch.rand(4, 3), [0, 0, 1]),
+    "person has shape (1, 4)": (torch.rand(4, 3), [[0, 0, 1, 1]]),
+    "features have shape (4,); expected (items, dim)": (torch.rand(4), [0, 0, 1, 1]),
+    "at least two items": (torch.rand(1, 3), [0]),
+    "shape (4, 0)": (torch.rand(4, 0), [0, 0, 1, 1]),
+    "item 1 are not finite": (torch.tensor([[1, 2], [3, math.nan], [1, 1], [2, 1]]), [0, 0, 1, 1]),
+    "item 2 are all zero": (torch.tensor([[1.0, 2], [3, 1], [0, 0], [2, 1]]), [0, 0, 1, 1]),
+}
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        within_person_consistency,
+        between_person_discriminability,
+        pair_similarities,
+        separation_auc,
+    ],
+)
+def test_people_that_cannot_be_told_apart_are_refused(measure):
+    for words, (features, person) in PEOPLE.items():
+        refused(words, measure, features, torch.tensor(person))

@@ -35,11 +35,6 @@ def test_the_part_matrix_is_that_of_a_loop(parts, asking, asked, seed):
     assert_close(matrix.sum(-1), torch.ones(2, 3, parts))
 
 
-def test_tokens_that_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match="12 queries and 12 keys do not divide into 5 equal parts"):
-        part_matrix(attention(12, 12), 5)
-
-
 def test_stability_is_one_where_nothing_moves_and_zero_where_all_does():
     still = attention(1, 2, 6).expand(4, 2, 6)
     assert_close(step_stability(still), torch.ones(3, 2))
@@ -47,8 +42,6 @@ def test_stability_is_one_where_nothing_moves_and_zero_where_all_does():
     assert (step_stability(walking) == 0).all()
     half = torch.tensor([[0.5, 0.5, 0], [0, 0.5, 0.5]])
     assert step_stability(half).tolist() == [0.5]
-    with pytest.raises(ValueError, match="there is 1; record at least two"):
-        step_stability(half[:1])
 
 
 def test_separation_of_known_maps():

@@ -42,6 +42,7 @@ from .base import (
     plot_track,
     plot_traits,
 )
+from .charts import bars, dots, histogram, lines
 from .dashboard import AttributeResults, performance_dashboard
 from .dashboard_panels import (
     Panel,
@@ -108,11 +109,13 @@ __all__ = [
     "animate_features",
     "animate_sampling",
     "attention_on_clip",
+    "bars",
     "blank_axes",
     "calibration",
     "compare_models",
     "contact_sheet",
     "data_url",
+    "dots",
     "draw_map",
     "f1",
     "features_beside_flow",
@@ -120,6 +123,8 @@ __all__ = [
     "flow_arrows",
     "flow_colours",
     "frame_of_step",
+    "histogram",
+    "lines",
     "open_axis",
     "over_all_negative",
     "overlay",

@@ -47,10 +47,10 @@ INK, PAPER, HIGHLIGHT, BLUE, GREY = "#222222", "#ffffff", "#d1495b", "#345995", 
 def styles() -> Iterator[tuple[str, str, str]]:
     """Marker, line and colour of one series after another, without end, so that each is drawn.
 
-    They repeat after 7, 4 and 4 series: 28 can be told apart, and seven without colour.
+    They repeat after 13, 4 and 4 series, so that marker and line tell 52 apart without colour.
     """
     return zip(
-        cycle("os^Dvx*"),
+        cycle("os^Dvx*P<>pd+"),
         cycle(("-", "--", ":", "-.")),
         cycle((BLUE, HIGHLIGHT, INK, GREY)),
         strict=False,

@@ -95,8 +95,8 @@ def test_what_is_drawn_are_the_numbers():
         ),
         (lambda: bars({"": [1, 2]}, ["x", "y"], ylabel="% of images"), "% of images: x 1, y 2."),
         (
-            lambda: dots({"a": range(20)}, [f"row {k}" for k in range(20)]),
-            "A: mean 9.5, highest row 19 19, lowest row 0 0.",
+            lambda: dots({"a": range(30)}, [f"row {k}" for k in range(30)]),
+            "A: mean 14.5, highest row 29 29, lowest row 0 0.",
         ),
     ],
 )

@@ -6,7 +6,7 @@ that describes the chart is made from the numbers. Options that hold for all thr
 
 - `intervals`: low and high of a series' values, by its name;
 - `guides`: values to compare with, a number by its name (chance, a floor), drawn as thin lines;
-- `description`: what stands before the sentence that is made;
+- `description`: the caption, which also stands before the sentence that is made;
 - `settings`: those of `Axes.set`, such as `ylabel` or `yscale="log"`.
 
 With panels each may be given by panel too. `ValueError` for no series, an empty one, and lengths
@@ -28,7 +28,7 @@ __all__ = ["bars", "dots", "histogram", "lines"]
 
 GUIDES = ((0, (1, 1.5)), (0, (5, 2)), (0, (6, 2, 1, 2)), (0, (2, 4)))
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo", "---", "|||", "**", "//oo", "xx..")
-MOST = 16  # clauses of a sentence, and values that a clause names one by one
+CLAUSES, VALUES = 16, 24  # in a sentence: series, and values that are named one by one
 
 
 def lines(
@@ -71,7 +71,7 @@ def lines(
         if names is not None:
             _name_places(axis, names)
     _legends(figure, axes)
-    return Picture(figure, _sentence(description, _by(settings, "ylabel", "xlabel"), clauses))
+    return _picture(figure, description, _by(settings, "ylabel", "xlabel"), clauses)
 
 
 def dots(
@@ -85,6 +85,8 @@ def dots(
 ) -> Picture:
     """A row for each name in `rows`, from the top, and in it a dot for each series."""
     panels, clauses, places = _panels(series), {}, np.arange(len(rows))
+    few = len(rows) * sum(map(len, panels.values())) <= VALUES / (2 if intervals else 1)
+    say = _say_each if few else _say_extremes
     most = max(len(curves) for curves in panels.values())
     height = max(0.2, 0.11 * most + 0.1) if intervals else 0.2
     figure, axes = _figure(panels, 4.4, 2.6, 1.0 + height * len(rows))
@@ -98,14 +100,14 @@ def dots(
             bounds = _bounds(name, intervals, panel, len(rows))
             if bounds:
                 axis.hlines(places + shift, *bounds, style["color"], linewidth=1.4)
-            clauses[panel].append(_say_rows(name, rows, numbers, bounds))
+            clauses[panel].append(say(name, rows, numbers, bounds))
         _guide(axis.axvline, _of(guides, panel))
         _finish(axis, panel, settings)
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_yticks(places, _words(rows) if axis is axes[0] else [""] * len(rows))
         axis.tick_params(axis="y", length=0, labelsize=7.5)
     _legends(figure, axes)
-    return Picture(figure, _sentence(description, _by(settings, "xlabel"), clauses))
+    return _picture(figure, description, _by(settings, "xlabel"), clauses)
 
 
 def bars(
@@ -120,6 +122,8 @@ def bars(
 ) -> Picture:
     """A group of bars for each of `labels`, a bar each series, side by side or `stacked`."""
     panels, clauses, places = _panels(series), {}, np.arange(len(labels))
+    few = len(labels) * sum(map(len, panels.values())) <= VALUES / (2 if intervals else 1)
+    say = _say_each if few else _say_extremes
     most = 1 if stacked else max(len(curves) for curves in panels.values())
     wide = float(np.clip(0.24 * len(labels) * most**0.5, 2.4, 9.0))
     figure, axes = _figure(panels, max(wide, 4.0), wide, 2.9)
@@ -134,15 +138,15 @@ def bars(
             bounds = _bounds(name, intervals, panel, len(labels))
             if bounds:
                 axis.vlines(places + shift, *bounds, INK, linewidth=1.4)
-            elif len(labels) * most <= MOST and not stacked:
+            elif len(labels) * most <= VALUES and not stacked:
                 axis.bar_label(drawn, [_number(value) for value in heights], fontsize=7.5)
-            clauses[panel].append(_say_rows(name, labels, heights, bounds))
+            clauses[panel].append(say(name, labels, heights, bounds))
             below = below + heights * stacked
         _guide(axis.axhline, _of(guides, panel))
         _finish(axis, panel, settings)
         _name_places(axis, labels)
     _legends(figure, axes)
-    return Picture(figure, _sentence(description, _by(settings, "ylabel"), clauses))
+    return _picture(figure, description, _by(settings, "ylabel"), clauses)
 
 
 def histogram(series: Mapping, bins: int = 40, **options) -> Picture:
@@ -293,14 +297,15 @@ def _by(settings: Mapping, value: str, along: str = "") -> str:
     return " by ".join(filter(None, texts)) if isinstance(texts[0], str) and texts[0] else ""
 
 
-def _sentence(description: str, axes: str, clauses: Mapping[str, list[str]]) -> str:
-    """The description, then a clause each series, panel by panel; of very many only the first."""
-    most, parts = max(2, MOST // len(clauses)), []
+def _picture(figure, description: str, axes: str, clauses: Mapping[str, list[str]]) -> Picture:
+    """The description as caption, and after it a clause each series, of very many only the first."""
+    most, parts = max(2, CLAUSES // len(clauses)), []
     for panel, said in clauses.items():
         more = [f"and {len(said) - most} more"] if len(said) > most else []
         parts.append(": ".join(filter(None, [panel, "; ".join(said[:most] + more)])))
     made = ": ".join(filter(None, [axes, ". ".join(parts)])).replace("\n", " ").replace("_", " ")
-    return f"{description} {made[0].upper()}{made[1:]}.".strip()
+    sentence = f"{description} {made[0].upper()}{made[1:]}.".strip()
+    return Picture(figure, sentence, caption=description or sentence)
 
 
 def _say_curve(name: str, x: Sequence | np.ndarray, y: Float[np.ndarray, " values"]) -> str:
@@ -322,14 +327,24 @@ def _say_cloud(name: str, x: Sequence | np.ndarray, y: Float[np.ndarray, " value
     return f"{name}, {len(y):,} points from {_number(np.nanmin(y))} to {_number(np.nanmax(y))}"
 
 
-def _say_rows(name: str, rows: Sequence, values: np.ndarray, bounds: Sequence[np.ndarray]) -> str:
-    """Each value with its interval, or of many the mean, the highest and the lowest."""
+def _each(rows: Sequence, values: np.ndarray, bounds: Sequence[np.ndarray]) -> list[str]:
+    """Every value with the name of its row, and its interval."""
     each = [f"{row} {_number(value)}" for row, value in zip(rows, values, strict=True)]
-    if bounds:
-        spans = [f" ({_number(low)} to {_number(high)})" for low, high in zip(*bounds, strict=True)]
-        each = [value + span for value, span in zip(each, spans, strict=True)]
-    said = ", ".join(each)
-    if len(each) > MOST // 2 and np.isfinite(values).any():
-        high, low = each[int(np.nanargmax(values))], each[int(np.nanargmin(values))]
-        said = f"mean {_number(np.nanmean(values))}, highest {high}, lowest {low}"
-    return f"{name}: {said}".removeprefix(": ")
+    if not bounds:
+        return each
+    spans = [f" ({_number(low)} to {_number(high)})" for low, high in zip(*bounds, strict=True)]
+    return [value + span for value, span in zip(each, spans, strict=True)]
+
+
+def _say_each(name: str, rows: Sequence, values: np.ndarray, bounds: Sequence[np.ndarray]) -> str:
+    return f"{name}: {', '.join(_each(rows, values, bounds))}".removeprefix(": ")
+
+
+def _say_extremes(
+    name: str, rows: Sequence, values: np.ndarray, bounds: Sequence[np.ndarray]
+) -> str:
+    if not np.isfinite(values).any():
+        return f"{name} unknown"
+    each, high, low = _each(rows, values, bounds), np.nanargmax(values), np.nanargmin(values)
+    mean = f"{name}: mean {_number(np.nanmean(values))}".removeprefix(": ")
+    return f"{mean}, highest {each[high]}, lowest {each[low]}"

@@ -301,8 +301,11 @@ def _legends(figure, axes) -> None:
 # --------------------------------------------------------------------------------------------------
 # What is said
 def _number(value: float) -> str:
-    """Three digits, or whole where it is large: 0.123, 45.6, 7,890."""
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    """Three digits, or whole where it is large: 0.123, 45.6, 7,890, 12.3M."""
+    for size, letter in ((1e9, "G"), (1e6, "M")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _by(settings: Mapping, value: str, along: str = "") -> str:
@@ -314,9 +317,9 @@ def _by(settings: Mapping, value: str, along: str = "") -> str:
 def _picture(figure, description: str, axes: str, clauses: Mapping[str, list[str]]) -> Picture:
     """The description as caption, and after it a clause each series, of very many only the first."""
     most, parts = max(2, CLAUSES // len(clauses)), []
-    for panel, said in clauses.items():
-        more = [f"and {len(said) - most} more"] if len(said) > most else []
-        parts.append(": ".join(filter(None, [panel, "; ".join(said[:most] + more)])))
+    for panel, each in clauses.items():
+        more = [f"and {len(each) - most} more"] if len(each) > most else []
+        parts.append(": ".join(filter(None, [panel, "; ".join(each[:most] + more)])))
     made = ": ".join(filter(None, [axes, ". ".join(parts)])).replace("\n", " ").replace("_", " ")
     sentence = f"{description} {made[0].upper()}{made[1:]}.".strip()
     return Picture(figure, sentence, caption=description or sentence)
@@ -326,14 +329,14 @@ def _say_curve(name: str, x: Sequence | np.ndarray, y: Float[np.ndarray, " value
     """From the first value to the last, and the extremes between them."""
     known = np.flatnonzero(np.isfinite(y))
     if len(known) < 2:
-        return f"{name} {_number(y[known[0]]) if len(known) else 'unknown'}"
+        return f"{name} {_number(y[known[0]]) if len(known) else 'unknown'}".strip()
     ends = y[known[[0, -1]]]
-    said = f"{name} from {_number(ends[0])} to {_number(ends[1])}"
+    text = f"{name} from {_number(ends[0])} to {_number(ends[1])}".strip()
     for word, at in (("highest", int(np.nanargmax(y))), ("lowest", int(np.nanargmin(y)))):
         if y[at] not in ends:
             place = x[at] if isinstance(x[at], str) else _number(x[at])
-            said += f", {word} {_number(y[at])} at {place}"
-    return said
+            text += f", {word} {_number(y[at])} at {place}"
+    return text
 
 
 def _say_cloud(name: str, x: Sequence | np.ndarray, y: Float[np.ndarray, " values"]) -> str:

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from ..training.attribute_scores import score_attributes, threshold_scores
 from . import dashboard_panels as panels
-from .base import BLUE, HIGHLIGHT, INK, PAPER
+from .base import BLUE, HIGHLIGHT, INK, PAPER, ExplorableFigure
 from .dashboard_panels import RARE, Panel, Run
-from .figures import ExplorableFigure
 
 __all__ = ["AttributeResults", "performance_dashboard"]
 

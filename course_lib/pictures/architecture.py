@@ -239,14 +239,14 @@ def _draw_architectures(axes: np.ndarray, comparison: Comparison) -> None:
 
 
 def _say_architectures(comparison: Comparison) -> str:
-    said = []
+    clauses = []
     for name, profile in comparison.profiles.items():
         costly = max(profile.layers, key=lambda layer: layer.flops)
-        said.append(
+        clauses.append(
             f"{name} has {len(profile.layers)} layers and spends"
             f" {costly.flops / max(profile.flops, 1):.0%} of its operations in {costly.name}"
         )
-    return f"Data flows from top to bottom: {'; '.join(said)}."
+    return f"Data flows from top to bottom: {'; '.join(clauses)}."
 
 
 def _draw_architecture(axis, profile: ModelProfile) -> None:
@@ -398,9 +398,9 @@ def _draw_costs(axes: np.ndarray, comparison: Comparison) -> None:
 
 def _say_costs(comparison: Comparison) -> str:
     (name_a, a), (name_b, b) = comparison.profiles.items()
-    said = [f"{what} {short(cost(a))} and {short(cost(b))}" for what, cost in COSTS.items()]
+    clauses = [f"{what} {short(cost(a))} and {short(cost(b))}" for what, cost in COSTS.items()]
     spread = ", ".join(
         f"{name} from {p.latency[1]:.2f} to {p.latency[2]:.2f} ms"
         for name, p in comparison.profiles.items()
     )
-    return f"{name_a} beside {name_b}: {'; '.join(said)} (5 to 95 % of the rounds: {spread})."
+    return f"{name_a} beside {name_b}: {'; '.join(clauses)} (5 to 95 % of the rounds: {spread})."

@@ -285,13 +285,13 @@ def plot_attribute_maps(
             fontsize=8,
             color=INK,
         )
-    said = f"{len(images)} faces, each with where one attribute's query looks (bright: most)"
+    sentence = f"{len(images)} faces, and over each where it is looked at (bright: most)"
     if regions is not None:
-        said += "; the brightest place is on the outlined region in " + ", ".join(
+        sentence += "; the brightest place is on the outlined region in " + ", ".join(
             f"{pointing_game(values, regions).nansum():.0f} ({name})"
             for name, values in maps.items()
         )
-    return Picture(figure, f"{said}.")
+    return Picture(figure, f"{sentence}.")
 
 
 def attention_on_clip(
@@ -322,41 +322,26 @@ def attention_on_clip(
         for spine in axis.spines.values():
             spine.set(color=HIGHLIGHT, linewidth=2.5) if deciding else spine.set_visible(False)
     axis = figure.add_subplot(grid[1, :])
-    axis.imshow(weights, cmap="cividis", vmin=0, vmax=max(0.5, float(weights.max())), aspect="auto")
-    for row in range(len(rows)):
-        for key in range(keys):
-            value = weights[row, key]
-            axis.text(
-                key,
-                row,
-                f"{value:.2f}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="black" if value > 0.6 * max(0.5, float(weights.max())) else "white",
-            )
-    axis.set(
-        xticks=range(keys),
-        yticks=range(len(rows)),
-        yticklabels=rows,
-        xlabel="moment in time (motion token)",
+    draw_map(
+        axis,
+        weights,
+        1.15 * keys,
+        max(0.5, float(weights.max())),
+        rows,
+        [str(key) for key in range(keys)],
     )
-    axis.tick_params(length=0, labelsize=8)
+    axis.set(aspect="auto", xlabel="moment in time (motion token)")
     if moment is not None:
-        axis.add_patch(_frame(moment, len(rows)))
+        look = {"fill": False, "edgecolor": HIGHLIGHT, "linewidth": 2.5}
+        axis.add_patch(Rectangle((moment - 0.5, -0.5), 1, len(rows), **look))
     top = ", ".join(
         f"{name}: moment {int(row.argmax())} ({row.max():.2f})"
         for name, row in zip(rows, weights, strict=True)
     )
-    known = "" if moment is None else f" The deciding moment is {moment}."
+    deciding = "" if moment is None else f" The deciding moment is {moment}."
     return Picture(
-        figure, f"Attention over the {keys} moments of the clip; strongest for {top}.{known}"
+        figure, f"Attention over the {keys} moments of the clip; strongest for {top}.{deciding}"
     )
-
-
-def _frame(column: int, rows: int):
-
-    return Rectangle((column - 0.5, -0.5), 1, rows, fill=False, edgecolor=HIGHLIGHT, linewidth=2.5)
 
 
 def animate_sampling(

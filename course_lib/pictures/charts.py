@@ -28,7 +28,7 @@ __all__ = ["bars", "dots", "histogram", "lines"]
 
 GUIDES = ((0, (1, 1.5)), (0, (5, 2)), (0, (6, 2, 1, 2)), (0, (2, 4)))
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo", "---", "|||", "**", "//oo", "xx..")
-CLAUSES, VALUES = 16, 24  # in a sentence: series, and values that are named one by one
+CURVES, CLAUSES, VALUES = 6, 16, 24  # of which extremes, anything, and each value is said
 
 
 def lines(
@@ -49,6 +49,7 @@ def lines(
     """
     panels, clauses = _panels(series), {}
     names = x if x is not None and len(x) and isinstance(x[0], str) else None
+    few = sum(map(len, panels.values())) <= CURVES
     alone = 5.4 if names is None else float(np.clip(0.24 * len(names), 5.4, 9.0))
     figure, axes = _figure(panels, alone, 2.7, 2.9)
     for axis, (panel, curves) in zip(axes, panels.items(), strict=True):
@@ -62,7 +63,7 @@ def lines(
                 axis.fill_between(at, *bounds, color=style["color"], alpha=0.15, linewidth=0)
             elif bounds:
                 axis.vlines(at, *bounds, style["color"], linewidth=1)
-            say = _say_curve if joined else _say_cloud
+            say = _say_cloud if not joined else _say_curve if few else _say_ends
             clauses[panel].append(say(name, at if names is None else names, heights))
         drawn = np.concatenate([line.get_xdata() for line in axis.lines])
         if np.ptp(drawn) > 1 and np.array_equal(drawn, drawn.round()):
@@ -325,13 +326,20 @@ def _picture(figure, description: str, axes: str, clauses: Mapping[str, list[str
     return Picture(figure, sentence, caption=description or sentence)
 
 
+def _say_ends(name: str, x: Sequence | np.ndarray, y: Float[np.ndarray, " values"]) -> str:
+    """The first value and the last."""
+    ends = [_number(value) for value in y[np.isfinite(y)][[0, -1]]] if np.isfinite(y).any() else []
+    if len(y) == 1 or not ends:
+        return f"{name} {ends[0] if ends else 'unknown'}".strip()
+    return f"{name} from {ends[0]} to {ends[1]}".strip()
+
+
 def _say_curve(name: str, x: Sequence | np.ndarray, y: Float[np.ndarray, " values"]) -> str:
-    """From the first value to the last, and the extremes between them."""
-    known = np.flatnonzero(np.isfinite(y))
-    if len(known) < 2:
-        return f"{name} {_number(y[known[0]]) if len(known) else 'unknown'}".strip()
-    ends = y[known[[0, -1]]]
-    text = f"{name} from {_number(ends[0])} to {_number(ends[1])}".strip()
+    """The first value and the last, and extremes between them."""
+    text = _say_ends(name, x, y)
+    if not np.isfinite(y).any():
+        return text
+    ends = y[np.isfinite(y)][[0, -1]]
     for word, at in (("highest", int(np.nanargmax(y))), ("lowest", int(np.nanargmin(y)))):
         if y[at] not in ends:
             place = x[at] if isinstance(x[at], str) else _number(x[at])

@@ -68,13 +68,10 @@ def contact_sheet(
 
 def plot_track(clip: Clip, track: FaceTrack, shown: int = 6) -> Picture:
     """Frames of a video, spread over its length, with the tracked face outlined."""
-    wanted, pictures, captions = (
-        np.linspace(0, len(track.boxes) - 1, shown).round().astype(int),
-        [],
-        [],
-    )
+    times = np.linspace(0, len(track.boxes) - 1, shown).round().astype(int)
+    pictures, captions = [], []
     for t, frame in enumerate(clip):
-        if t in wanted:
+        if t in times:
             left, top, right, bottom = track.boxes[t].round().astype(int).tolist()
             pictures.append(
                 cv2.rectangle(frame.copy(), (left, top), (right, bottom), (255, 220, 60), 3)
@@ -230,7 +227,7 @@ def plot_scalings(
     figure, axes = blank_axes(
         len(pairs), 1 + len(scalings), 2.6 * (1 + len(scalings)), 2.2 * len(pairs) + 0.3
     )
-    said = []
+    clauses = []
     for row, (name, (frame, _)) in zip(axes, pairs.items(), strict=True):
         row[0].imshow(to_picture(frame))
         row[0].set_title(name, fontsize=9, color=INK)
@@ -244,11 +241,11 @@ def plot_scalings(
             picture, ax=list(axes[:, column]), shrink=0.7, ticks=(-largest, 0, largest)
         )
         bar.ax.set_yticklabels([f"{-largest:.2f}", "0", f"{largest:.2f}"], fontsize=8)
-        said += [
+        clauses += [
             f"{title}, {name}: from {field.min():.2f} to {field.max():.2f}"
             for name, field in zip(pairs, fields, strict=True)
         ]
-    return Picture(figure, "Horizontal flow as a network receives it. " + "; ".join(said) + ".")
+    return Picture(figure, "Horizontal flow as a network receives it. " + "; ".join(clauses) + ".")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -320,7 +317,7 @@ def plot_depth(activations: Mapping[str, Tensor], image: Tensor, per_layer: int 
     )
     axes[0, 0].imshow(to_picture(image))
     axes[0, 0].set_title("input", fontsize=8, color=INK)
-    said = []
+    clauses = []
     for column, (name, maps) in enumerate(activations.items(), start=1):
         maps = maps[0].float().cpu()
         for row, channel in enumerate(maps.flatten(1).std(1).topk(per_layer).indices):
@@ -328,14 +325,14 @@ def plot_depth(activations: Mapping[str, Tensor], image: Tensor, per_layer: int 
         axes[0, column].set_title(
             f"{name}\n{' × '.join(map(str, maps.shape))}", fontsize=7.5, color=INK
         )
-        said.append(
+        clauses.append(
             f"{name} {maps.shape[1]} × {maps.shape[2]} places, {(maps > 0).float().mean():.0%} of"
             " them active"
         )
     return Picture(
         figure,
         f"One image through {len(activations)} layers, the {per_layer} channels that vary most of "
-        f"each: {'; '.join(said)}.",
+        f"each: {'; '.join(clauses)}.",
     )
 
 
@@ -429,14 +426,14 @@ def features_beside_flow(
     for axis, step in zip(axes[0], steps, strict=True):
         axis.set_title(f"step {step}", fontsize=8.5, color=INK)
     peaks = (np.unravel_index(heat.argmax(), heat.shape) for heat in maps)
-    said = ", ".join(
+    clauses = ", ".join(
         f"{name} at step {step}, row {row}, column {column}"
         for name, (step, row, column) in zip(names, peaks, strict=True)
     )
     return Picture(
         figure,
         f"Frames, flow (white is still, {fastest:.1f} px saturated) and features of a clip, on a "
-        f"grid of {maps.shape[2]} × {maps.shape[3]} places; strongest: {said}.",
+        f"grid of {maps.shape[2]} × {maps.shape[3]} places; strongest: {clauses}.",
     )
 
 
@@ -537,80 +534,46 @@ def space_time_figure(volumes: Mapping[str, np.ndarray], strongest: int = 400) -
                 f" finite or unlike the first, {shape}; expected steps, rows, columns of one"
                 " layer's features"
             )
-    traces, said = [], []
+    traces, clauses = [], []
     for index, (name, volume) in enumerate(volumes.items()):
         order = np.argsort(volume, axis=None)[::-1][:strongest]
         order = order[volume.flat[order] > 0]
         step, row, column = np.unravel_index(order, volume.shape)
         value = volume.flat[order]
         share = value / max(float(volume.max()), 1e-12)
-        traces.append(
-            go.Scatter3d(
-                x=step,
-                y=column,
-                z=row,
-                mode="markers",
-                name=name,
-                visible=index == 0,
-                text=[f"{v:.2f}" for v in value],
-                hovertemplate="step %{x}, row %{z}, column %{y}: %{text}<extra></extra>",
-                marker={
-                    "size": 3 + 17 * np.sqrt(share),
-                    "color": share,
-                    "cmin": 0,
-                    "cmax": 1,
-                    "colorscale": "Cividis",
-                    "opacity": 0.8,
-                    "line": {"width": 0},
-                    "colorbar": {"title": {"text": "share of<br>largest"}},
-                },
-            )
-        )
+        marker = {"size": 3 + 17 * np.sqrt(share), "color": share, "cmin": 0, "cmax": 1}
+        marker |= {"colorscale": "Cividis", "opacity": 0.8, "line": {"width": 0}}
+        marker |= {"colorbar": {"title": {"text": "share of<br>largest"}}}
+        hover = "step %{x}, row %{z}, column %{y}: %{text}<extra></extra>"
+        trace = go.Scatter3d(x=step, y=column, z=row, mode="markers", name=name, marker=marker)
+        texts = [f"{number:.2f}" for number in value]
+        traces.append(trace.update(visible=index == 0, text=texts, hovertemplate=hover))
         peak = f"at step {step[0]}, row {row[0]}, column {column[0]}" if len(order) else "nowhere"
-        said.append(f"{name}: strongest {peak}")
+        clauses.append(f"{name}: strongest {peak}")
     steps, rows, columns = shape
-    figure = go.Figure(
-        traces,
-        layout={
-            "height": 480,
-            "margin": {"l": 0, "r": 0, "t": 40, "b": 10},
-            "showlegend": False,
-            "template": "plotly_white",
-            "paper_bgcolor": "#ffffff",
-            "scene": {
-                "xaxis": {
-                    "title": {"text": "time step"},
-                    "range": [-0.5, steps - 0.5],
-                    "dtick": max(1, steps // 8),
-                },
-                "yaxis": {"title": {"text": "column"}, "range": [-0.5, columns - 0.5]},
-                "zaxis": {"title": {"text": "row"}, "range": [rows - 0.5, -0.5]},
-                "aspectmode": "manual",
-                "aspectratio": {"x": 1.8, "y": 1.0, "z": 1.0},
-                "camera": {
-                    "eye": {"x": 0.7, "y": -2.4, "z": 0.9},
-                    "center": {"x": 0, "y": 0, "z": -0.15},
-                },
-            },
-            "updatemenus": [
-                {
-                    "x": 0,
-                    "xanchor": "left",
-                    "y": 1.1,
-                    "yanchor": "top",
-                    "buttons": [
-                        {
-                            "label": name,
-                            "method": "update",
-                            "args": [{"visible": [name == other for other in volumes]}],
-                        }
-                        for name in volumes
-                    ],
-                }
-            ],
-        },
+    buttons = []
+    for name in volumes:
+        shows = [{"visible": [name == other for other in volumes]}]
+        buttons.append({"label": name, "method": "update", "args": shows})
+    figure = go.Figure(traces)
+    figure.update_layout(
+        height=480,
+        margin={"l": 0, "r": 0, "t": 40, "b": 10},
+        showlegend=False,
+        template="plotly_white",
+        paper_bgcolor=PAPER,
+        updatemenus=[{"x": 0, "xanchor": "left", "y": 1.1, "yanchor": "top", "buttons": buttons}],
+    )
+    figure.update_scenes(
+        xaxis={"title": {"text": "time step"}, "range": [-0.5, steps - 0.5]},
+        xaxis_dtick=max(1, steps // 8),
+        yaxis={"title": {"text": "column"}, "range": [-0.5, columns - 0.5]},
+        zaxis={"title": {"text": "row"}, "range": [rows - 0.5, -0.5]},
+        aspectmode="manual",
+        aspectratio={"x": 1.8, "y": 1.0, "z": 1.0},
+        camera={"eye": {"x": 0.7, "y": -2.4, "z": 0.9}, "center": {"x": 0, "y": 0, "z": -0.15}},
     )
     return ExplorableFigure(
         figure,
-        f"Activations over {steps} steps, {rows} rows and {columns} columns; {'; '.join(said)}.",
+        f"Activations over {steps} steps, {rows} rows and {columns} columns; {'; '.join(clauses)}.",
     )

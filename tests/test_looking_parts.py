@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from course_lib.data import PartDataset
-from course_lib.looking import part_looks, part_matrix, part_separation, step_stability
+from course_lib.looking import layer_iou, part_looks, part_matrix, part_separation, step_stability
 from course_lib.models import PartPipeline, PartTransformer, part_attention
 from course_lib.pictures import animate_sampling
 from course_lib.recorder import AttentionRecorder
@@ -83,3 +83,18 @@ def test_the_film_has_one_frame_a_step_and_moves():
     assert len(film.frames) == 3
     assert not np.array_equal(film.frames[0], film.frames[1])
     assert "in 3 steps" in film.description
+
+
+@given(st.integers(0, 1000))
+def test_iou_is_that_of_sets(seed):
+    layers, truth = np.random.default_rng(seed).random((2, 2, 3, 5, 5)).astype(np.float32) ** 2
+    truth[1, 2] = 0
+    scores = layer_iou(torch.from_numpy(layers), torch.from_numpy(truth)).numpy()
+    for item in range(2):
+        for part in range(3):
+            said, true = (
+                {tuple(place) for place in np.argwhere(values[item, part] > 0.5)}
+                for values in (layers, truth)
+            )
+            expected = len(said & true) / len(said | true) if said | true else np.nan
+            assert scores[item, part] == pytest.approx(expected, nan_ok=True)

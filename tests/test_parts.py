@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
@@ -29,8 +28,6 @@ from course_lib.models import (
 )
 from course_lib.recorder import (
     AttentionRecorder,
-    Recording,
-    record_folder,
     visualize_during_inference,
 )
 from course_lib.training import part_loss
@@ -359,15 +356,6 @@ def test_the_visualizer_draws_every_step(model, pipeline, tmp_path):
     }
 
 
-def test_a_folder_of_images_is_recorded_one_file_each(pipeline, tmp_path):
-    for name in "ab":
-        Image.new("RGB", (40, 50), (90, 120, 150)).save(tmp_path / f"{name}.png")
-    written = record_folder(pipeline, tmp_path, tmp_path / "out", size=32)
-    assert [path.name for path in written] == ["attention_a.safetensors", "attention_b.safetensors"]
-    names = [record.name for record in Recording.load(written[0]).records]
-    assert names == 20 * [f"model.{name}" for name in attentions(pipeline.model)]
-
-
 def test_part_attention_is_that_of_the_tokens_that_hold_the_part():
     weights = torch.rand(2, 3, 3 * 4, 16).softmax(-1)  # three parts of 2×2 tokens look at 4×4
     layers = torch.zeros(2, 3, 8, 8)
@@ -382,40 +370,6 @@ def test_part_attention_is_that_of_the_tokens_that_hold_the_part():
 
 
 # ---- training ------------------------------------------------------------------------------------
-
-
-def test_the_loss_is_small_for_the_truth_and_minds_small_parts():
-    truth = torch.zeros(2, 3, 16, 16)
-    truth[:, 0, :12], truth[:, 1, 5, 4:8] = 1, 1
-    certain, weight = 40 * truth - 20, torch.ones(3)
-    assert part_loss(certain, truth, weight) < 1e-3
-    for forget in (
-        lambda logits: logits[:, 0].fill_(-20),
-        lambda logits: logits[:, 1].fill_(-20),
-        lambda logits: logits[:, 2].fill_(20),
-    ):
-        wrong = certain.clone()
-        forget(wrong)
-        assert part_loss(wrong, truth, weight) > 0.25
-    heavier = torch.tensor([1.0, 9, 1])
-    wrong = certain.clone()
-    wrong[:, 1] = -20
-    assert part_loss(wrong, truth, heavier) > part_loss(wrong, truth, weight) + 0.5
-
-
-@given(st.integers(0, 1000))
-def test_iou_is_that_of_sets(seed):
-    layers, truth = np.random.default_rng(seed).random((2, 2, 3, 5, 5)).astype(np.float32) ** 2
-    truth[1, 2] = 0
-    scores = layer_iou(torch.from_numpy(layers), torch.from_numpy(truth)).numpy()
-    for item in range(2):
-        for part in range(3):
-            said, true = (
-                {tuple(place) for place in np.argwhere(values[item, part] > 0.5)}
-                for values in (layers, truth)
-            )
-            expected = len(said & true) / len(said | true) if said | true else np.nan
-            assert scores[item, part] == pytest.approx(expected, nan_ok=True)
 
 
 def test_the_shipped_model_takes_unseen_faces_apart():

@@ -41,18 +41,9 @@ REAL = os.environ.get("COURSE_REAL_CLIPS")
 
 def speaking(count, shift=1.0):
     """A face that slides `shift` pixels per frame to the right."""
-    return np.stack(
-        [
-            cv2.warpAffine(
-                FACE,
-                np.float32([[1, 0, shift * step], [0, 1, 0]]),
-                FACE.shape[1::-1],
-                flags=cv2.INTER_CUBIC,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
-            for step in range(count)
-        ]
-    )
+    how = {"flags": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REPLICATE}
+    moves = [np.float32([[1, 0, shift * step], [0, 1, 0]]) for step in range(count)]
+    return np.stack([cv2.warpAffine(FACE, move, FACE.shape[1::-1], **how) for move in moves])
 
 
 def smooth_flow(height, width, largest=3.0):

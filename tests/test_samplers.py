@@ -21,7 +21,6 @@ from course_lib.data import (
     FaceDataset,
     all_targets,
     rarest_weights,
-    share_weights,
 )
 from course_lib.training import Checkpoints, fit
 from course_lib.world import ATTRIBUTES, check_attributes
@@ -39,27 +38,6 @@ def drawn_targets(seed: int, images: int = 30) -> torch.Tensor:
     return targets
 
 
-@given(seeds, st.sampled_from([0.0, 0.3, 0.5, 1.0]), st.sampled_from([[0], [1, 0], [2], [0, 1, 2]]))
-def test_share_weights_by_the_letter(seed, share, chosen):
-    targets = drawn_targets(seed).tolist()
-    others = sum(not any(row[a] for a in chosen) for row in targets)
-    expected = []
-    for row in targets:
-        if any(row[a] for a in chosen):
-            expected.append(
-                share
-                * sum(row[a] / sum(other[a] for other in targets) for a in chosen)
-                / len(chosen)
-            )
-        else:
-            expected.append((1 - share) / others)
-    weights = share_weights(drawn_targets(seed), chosen, share)
-    assert weights.tolist() == pytest.approx(expected)
-    assert weights.sum().item() == pytest.approx(1)
-    has_one = torch.tensor([any(row[a] for a in chosen) for row in targets])
-    assert weights[has_one].sum().item() == pytest.approx(share)
-
-
 @given(seeds)
 def test_rarest_weights_by_the_letter(seed):
     targets = drawn_targets(seed).tolist()
@@ -74,7 +52,10 @@ def test_rarest_weights_by_the_letter(seed):
 
 def test_the_draws_of_an_epoch_follow_the_weights():
     targets = drawn_targets(3, images=4000)
-    sampler = BalancedSampler(share_weights(targets, [0], 0.4), seed=1)
+    weights = torch.where(
+        targets[:, 0] > 0, 0.4 / targets[:, 0].sum(), 0.6 / (targets[:, 0] == 0).sum()
+    )
+    sampler = BalancedSampler(weights, seed=1)
     draws = list(sampler)
     assert len(draws) == len(sampler) == 4000
     # five standard deviations
@@ -139,7 +120,7 @@ def test_fit_tells_the_sampler_its_epochs_and_a_run_that_is_cut_off_goes_on(tmp_
 
 def test_workers_show_the_same_images_in_the_same_order():
     faces = EnrichedFaces(NATURAL, ["Bald"], 0.1)
-    sampler = BalancedSampler(share_weights(all_targets(faces), [BALD], 0.5), seed=4)
+    sampler = BalancedSampler(1 + 20 * all_targets(faces)[:, BALD], seed=4)
     sampler.weights = sampler.weights[:40] / sampler.weights[:40].sum()  # forty draws are enough
     seen = []
     for workers in (0, 2):
@@ -240,20 +221,11 @@ def test_enriched_faces_are_the_same_everywhere():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: share_weights(drawn_targets(0), [0], 1.2), "share is 1.2; expected 0 to 1"),
+        (lambda: rarest_weights(torch.rand(5)), "targets of shape (5,)"),
         (
-            lambda: share_weights(drawn_targets(0) * 0, [2, 3], 0.5),
-            "attribute 2 has no positive among 30 images",
-        ),
-        (
-            lambda: share_weights(torch.ones(4, 2), [0], 0.5),
-            "every image has one of the attributes [0]",
-        ),
-        (
-            lambda: share_weights(drawn_targets(0) * 2 - 1, [0], 0.5),
+            lambda: rarest_weights(drawn_targets(0) * 2 - 1),
             "expected (images, attributes) of 0 and 1",
         ),
-        (lambda: rarest_weights(torch.rand(5)), "targets of shape (5,)"),
         (
             lambda: BalancedSampler(torch.zeros(4)),
             "weights of shape (4,); expected one finite number from 0 on",
@@ -261,7 +233,7 @@ def test_enriched_faces_are_the_same_everywhere():
         (lambda: BalancedSampler(torch.tensor([1, -1.0])), "not all 0"),
         (
             lambda: BalancedSampler(torch.tensor([1, float("nan")])),
-            "see share_weights and rarest_weights",
+            "see rarest_weights",
         ),
         (lambda: CurriculumSampler(torch.ones(4), 1), "epochs is 1; expected at least 2"),
         (

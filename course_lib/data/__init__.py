@@ -15,7 +15,6 @@ from .flow import (
     adjust_length,
     clip_and_scale,
     end_point_error,
-    flow_windows,
     resize_flow,
     warp,
 )
@@ -29,7 +28,6 @@ from .samplers import (
     effective_numbers,
     faces_to_draw,
     rarest_weights,
-    share_weights,
 )
 from .video import (
     Clip,
@@ -70,14 +68,12 @@ __all__ = [
     "face_windows",
     "faces_to_draw",
     "fetch_celeba",
-    "flow_windows",
     "gather",
     "load_images",
     "rarest_weights",
     "read_annotations",
     "read_clip",
     "resize_flow",
-    "share_weights",
     "speaker_of",
     "steady_box",
     "to_image",

@@ -30,7 +30,6 @@ __all__ = [
     "adjust_length",
     "clip_and_scale",
     "end_point_error",
-    "flow_windows",
     "resize_flow",
     "warp",
 ]
@@ -231,31 +230,6 @@ def end_point_error(estimate: Array, truth: Array, valid: Array | None = None) -
         )
     _check_finite(error)
     return float(error.mean())
-
-
-def flow_windows(
-    source: str | Path | Iterable,
-    frames: int = 32,
-    stride: int | None = None,
-    size: int = 112,
-    computer: OpticalFlowComputer | None = None,
-    on_missing: str = "raise",
-    fps: float = 25.0,
-) -> Iterator[dict[str, Tensor]]:
-    """A whole clip as a stream of windows, in constant memory: decode, track, crop, flow.
-
-    A window starts every `stride` frames (default: `frames`, no overlap); each is a dict like an
-    item of `OpticalFlowSequenceLoader`. `source` is a video file, a `Clip`, or frames that can be
-    iterated twice (once for the track, once for the crops), whose rate is `fps`.
-    """
-    clip = _frames_of(source)
-    track = track_face(clip, getattr(clip, "fps", fps), on_missing=on_missing)
-    starts = _starts(len(track.boxes), frames, stride or frames)
-    for start, crops in zip(
-        starts, face_windows(clip, track, starts, frames, 2 * size), strict=True
-    ):
-        item = _window(crops, track, start, frames, size, computer or OpticalFlowComputer())
-        yield _as_item(item, getattr(clip, "fps", fps))
 
 
 def _frames_of(source) -> Iterable:

@@ -18,7 +18,7 @@ from .flow import (
     resize_flow,
     warp,
 )
-from .photographs import CelebA, fetch_celeba
+from .photographs import CelebA, fetch_celeba, read_picture
 from .samplers import (
     BalancedSampler,
     CurriculumSampler,
@@ -73,6 +73,7 @@ __all__ = [
     "rarest_weights",
     "read_annotations",
     "read_clip",
+    "read_picture",
     "resize_flow",
     "speaker_of",
     "steady_box",

@@ -311,6 +311,8 @@ def _numbers(path: Path) -> dict[str, int]:
             f"{path} has the line {' '.join(wrong)!r}; expected an image and a number: the file is "
             "damaged, copy it again"
         )
+    if not lines:
+        raise ValueError(f"{path} is empty or cut off; copy it again")
     _check_unique((file for file, _ in lines), path)
     return {file: int(number) for file, number in lines}
 

@@ -7,6 +7,7 @@ from .first_impressions import (
     FirstImpressions,
     read_annotations,
     speaker_of,
+    speakers_of,
     unpack_archives,
 )
 from .flow import (
@@ -76,6 +77,7 @@ __all__ = [
     "read_picture",
     "resize_flow",
     "speaker_of",
+    "speakers_of",
     "steady_box",
     "to_image",
     "to_rgb",

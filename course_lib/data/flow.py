@@ -232,10 +232,6 @@ def end_point_error(estimate: Array, truth: Array, valid: Array | None = None) -
     return float(error.mean())
 
 
-def _frames_of(source) -> Iterable:
-    return read_clip(source, max_side=MAX_SIDE) if isinstance(source, str | Path) else source
-
-
 def _starts(total: int, frames: int, stride: int) -> list[int]:
     """Where windows of `frames` flow fields begin in a clip of `total` frames; a short clip has
     one, padded.
@@ -287,6 +283,8 @@ class OpticalFlowSequenceLoader(Dataset):
     flow.
 
     `paths_or_arrays` holds video files or arrays `frames height width [channels]` with rate `fps`.
+    `video_fps` resamples all files to one rate, because pixels per frame of a slow and of a fast
+    camera do not compare; without it each keeps its own.
     `cache` is a folder, `True` for the course's own, or `False`; what is damaged or from another
     version is said and made again. Works under a `DataLoader` with workers. Raises `OSError` for a
     folder that cannot be written, and what `read_clip` and `track_face` raise. Derived in lesson
@@ -304,6 +302,7 @@ class OpticalFlowSequenceLoader(Dataset):
         cache: str | Path | bool = True,
         on_missing: str = "raise",
         fps: float = 25.0,
+        video_fps: float | None = None,
     ):
         if frames < 1 or size < 16 or (stride is not None and stride < 1):
             raise ValueError(
@@ -323,6 +322,7 @@ class OpticalFlowSequenceLoader(Dataset):
             on_missing,
             fps,
         )
+        self.video_fps = video_fps
         self.cache, self._tracked = runtime.chosen_cache(cache, "flow"), (None, None)
         self.windows = [
             (source, start)
@@ -333,14 +333,20 @@ class OpticalFlowSequenceLoader(Dataset):
     def _window_starts(self, source: int) -> list[int | None]:
         if self.stride is None:
             return [None]
-        return _starts(sum(1 for _ in _frames_of(self.sources[source])), self.frames, self.stride)
+        return _starts(sum(1 for _ in self._clip(source)), self.frames, self.stride)
+
+    def _clip(self, source: int) -> Iterable:
+        frames = self.sources[source]
+        if isinstance(frames, str | Path):
+            return read_clip(frames, max_side=MAX_SIDE, fps=self.video_fps)
+        return frames
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         source, start = self.windows[index]
-        clip = _frames_of(self.sources[source])
+        clip = self._clip(source)
         fps = getattr(clip, "fps", self.fps)
         path = self._cache_path(source, start, fps)
         window = _read_cached(path) if path else None

@@ -36,7 +36,7 @@ class Clip:
     """A video file as a stream of RGB frames.
 
     Every `for frame in clip` decodes the file anew and holds one frame at a time; leaving the loop
-    early stops the decoder. `fps` is the file's own rate, `scale` is the size of these frames over
+    early stops the decoder. `fps` is the rate of the frames, `scale` is the size of these frames over
     the size in the file, in square pixels.
     """
 
@@ -81,13 +81,18 @@ class Clip:
             )
 
 
-def read_clip(path: str | Path, max_frames: int | None = None, max_side: int | None = None) -> Clip:
+def read_clip(
+    path: str | Path,
+    max_frames: int | None = None,
+    max_side: int | None = None,
+    fps: float | None = None,
+) -> Clip:
     """Open any file that ffmpeg can decode (mp4, avi, mpg, webm, gif) as a stream of RGB frames.
 
     `max_side` lets the decoder scale larger pictures down so that the longer side is at most that
     many pixels. Grey and RGBA videos come out as RGB (alpha is dropped), phone videos upright, and
     pixels that the file calls wide or narrow (television, DVD) square: the height stays. Frames arrive at a constant `fps`; a file that states no believable rate (browser recordings say
-    1000) is resampled to 25.
+    1000) is resampled to 25. `fps` chooses the rate: frames are dropped or repeated.
 
     Raises `FileNotFoundError` for a missing file, `ValueError` for one without a picture that can
     be decoded. Derived in lesson 02.
@@ -102,6 +107,8 @@ def read_clip(path: str | Path, max_frames: int | None = None, max_side: int | N
     for name, limit in (("max_frames", max_frames), ("max_side", max_side)):
         if limit is not None and limit < 1:
             raise ValueError(f"{name} is {limit} but must be at least 1; leave it out for no limit")
+    if fps is not None and not 0 < fps <= LARGEST_FPS:
+        raise ValueError(f"fps is {fps} but must be above 0 and at most {LARGEST_FPS:g}")
     description = _describe(path)
     if description is None:
         raise ValueError(
@@ -109,8 +116,8 @@ def read_clip(path: str | Path, max_frames: int | None = None, max_side: int | N
             " before its index); play it in a video player, then copy it again or convert it"
             " to mp4"
         )
-    height, width, fps, seconds = description
-    fps = fps if 0 < fps <= LARGEST_FPS else FALLBACK_FPS
+    height, width, own_fps, seconds = description
+    fps = fps or (own_fps if 0 < own_fps <= LARGEST_FPS else FALLBACK_FPS)
     scale = min(1.0, (max_side or np.inf) / max(height, width))
     height, width = max(1, round(height * scale)), max(1, round(width * scale))
     return Clip(path, fps, height, width, float(scale), seconds, max_frames)

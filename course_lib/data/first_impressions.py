@@ -6,6 +6,7 @@ attractiveness bias them (Jacques Junior et al., "Person Perception Biases Expos
 trained on them may decide about a person.
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -339,6 +340,7 @@ def unpack_archives(folder: str | Path) -> None:
             continue
         try:
             shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
             _unpack(archive, part, UNFOLDS_AT_MOST * archive.stat().st_size + ALWAYS_ALLOWED)
             part.rename(target)
         finally:
@@ -350,10 +352,9 @@ def _is_archive(path: Path) -> bool:
 
 
 def _unpack(archive: Path, folder: Path, budget: int) -> int:
-    """Unpack into `folder`, level by level; what is left of `budget`, the bytes that may still be
+    """Unpack into `folder`, which is there, level by level; what is left of `budget`, the bytes that may still be
     written.
     """
-    folder.mkdir(parents=True)
     with _opened(archive) as content:
         members = [member for member in content.infolist() if not member.filename.endswith("/")]
         # zipfile reads no more than it announces
@@ -373,14 +374,17 @@ def _unpack(archive: Path, folder: Path, budget: int) -> int:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _extract(content, member, path)
+                inner = path.with_suffix("")
                 if _is_archive(path):
-                    budget = _unpack(path, path.with_suffix(""), budget)
-                    path.unlink()
+                    inner.mkdir()
             except OSError as error:
                 raise OSError(
                     f"{member.filename!r} of {archive.name} cannot be written ({error.strerror});"
                     " make room, or take the file from ChaLearn again"
                 ) from error
+            if _is_archive(path):
+                budget = _unpack(path, inner, budget)
+                path.unlink()
     return budget
 
 
@@ -414,8 +418,8 @@ def _extract(content: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> N
                     f"Python cannot read {member.filename!r} ({error}); {_otherwise(archive)}"
                 ) from error
             except Exception as error:  # a wrong key, or hostile bytes
-                if isinstance(error, OSError) and error.errno:  # the disk's fault
-                    raise
+                if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                    raise  # the disk's fault; EINVAL is a place that the file does not have
                 if not encrypted:
                     raise ValueError(
                         f"{archive.name} is damaged ({error}); download it again"

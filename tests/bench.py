@@ -40,9 +40,9 @@ from course_lib.data import (
     ClipDataset,
     FaceDataset,
     OpticalFlowComputer,
+    OpticalFlowSequenceLoader,
     end_point_error,
     face_windows,
-    flow_windows,
     read_clip,
     track_face,
     warp,
@@ -100,7 +100,7 @@ def bench_pipeline(folder: str) -> None:
     def whole():
         with torch.inference_mode():
             for path in paths:
-                for item in flow_windows(path):
+                for item in OpticalFlowSequenceLoader(path, stride=32, cache=False):
                     static.tokens(item["face"][None])
                     dynamic.tokens(item["flow"][None])
 

@@ -160,13 +160,13 @@ def cache_dir(name: str = "") -> Path:
 
     Where that cannot be written, a folder in the system's temporary directory is used and said.
     """
-    wanted = Path(os.environ.get("COURSE_CACHE", Path.home() / ".cache" / "seeing-cross-attention"))
-    folder = wanted / name
+    root = Path(os.environ.get("COURSE_CACHE", Path.home() / ".cache" / "seeing-cross-attention"))
+    folder = root / name
     if not _can_write(folder):
         folder = Path(tempfile.gettempdir()) / "seeing-cross-attention" / name
         folder.mkdir(parents=True, exist_ok=True)
         _say_once(
-            f"the cache folder {wanted} cannot be written; using"
+            f"the cache folder {root} cannot be written; using"
             f" {folder.parent if name else folder} (set COURSE_CACHE to choose another)"
         )
     return folder

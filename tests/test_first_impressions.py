@@ -13,7 +13,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import skimage.data
-import torch
+from torch.testing import assert_close
 from torch.utils.data import default_collate
 
 from course_lib.data import SPLITS, FirstImpressions, read_annotations, speaker_of, unpack_archives
@@ -194,7 +194,7 @@ def test_items_are_the_course_s_clips_and_each_has_its_own_labels_in_ocean_order
     assert batch["traits"].shape == (3, 5)
     assert batch["speaker"] == ["-_a-9XYZ_12", "J4GQm9j0JZ0", "J4GQm9j0JZ0"]
     labels = clips.labels()
-    torch.testing.assert_close(labels["traits"], batch["traits"])
+    assert_close(labels["traits"], batch["traits"])
     assert labels["speaker"] == batch["speaker"]
 
 
@@ -234,8 +234,8 @@ def test_a_speaker_s_clips_stay_together_when_all_are_dealt_out_again(tmp_path):
 def test_the_look_up_knows_a_speaker_and_the_floor_stands_in_for_a_stranger(unpacked):
     train, test = (FirstImpressions(unpacked, split).labels() for split in ("training", "test"))
     answer = speaker_lookup(train["traits"], train["speaker"], test["speaker"])
-    torch.testing.assert_close(answer[0], train["traits"][1:].mean(0))  # the two clips of J4…
-    torch.testing.assert_close(answer[1], train["traits"].mean(0))
+    assert_close(answer[0], train["traits"][1:].mean(0))  # the two clips of J4…
+    assert_close(answer[1], train["traits"].mean(0))
 
 
 @pytest.mark.parametrize(

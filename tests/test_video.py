@@ -3,7 +3,6 @@ COURSE_REAL_CLIPS names them.
 """
 
 import gc
-import math
 import os
 import subprocess
 import tracemalloc
@@ -253,22 +252,6 @@ def test_to_rgb_keeps_colours_and_accepts_floats(picture):
         assert np.array_equal(to_rgb(picture[..., 0]), rgb)
 
 
-@pytest.mark.parametrize(
-    "picture",
-    [
-        np.zeros((3, 8, 8), np.uint8),
-        np.zeros(5, np.uint8),
-        np.zeros((0, 8), np.uint8),
-        np.zeros((8, 8), np.int64),
-        np.full((8, 8), 2.0),
-        np.full((8, 8), np.nan),
-    ],
-)
-def test_to_rgb_refuses_what_is_no_picture(picture):
-    with pytest.raises(ValueError, match=r"a picture of .*; (pass|convert)"):
-        to_rgb(picture)
-
-
 # ---- tracking ------------------------------------------------------------------------------------
 
 
@@ -337,19 +320,13 @@ def test_grey_float_rgba_and_odd_frames(convert):
     assert centres(track_face(map(convert, moving_face(3)))) == pytest.approx(reference, abs=9)
 
 
-def test_one_frame_no_frame_no_face_bad_setting():
+def test_one_frame_is_enough_and_without_a_face_the_centre():
     assert track_face(moving_face(1)).boxes.shape == (1, 4)
-    with pytest.raises(ValueError, match="0 frames"):
-        track_face([])
     blank = np.full((7, 90, 120, 3), 128, np.uint8)
-    with pytest.raises(ValueError, match=r"no frontal face in 7 frames; use"):
-        track_face(blank)
     track = track_face(blank, on_missing="centre")
     assert track.fallback
     assert track.boxes.tolist() == [[33, 18, 87, 72]] * 7
     assert not track.confidence.any()
-    with pytest.raises(ValueError, match="on_missing='center'"):
-        track_face(blank, on_missing="center")
 
 
 def live_frames(frames, peak):
@@ -407,12 +384,6 @@ def test_shrinking_averages():
     assert (crop_face(stripes, [0, 0, 64, 64], size=16, margin=0) == 100).all()
 
 
-@pytest.mark.parametrize("box", [[5, 5, 5, 9], [9, 5, 5, 9], [0, 0, math.nan, 4], [1, 2, 3]])
-def test_a_box_without_area_is_refused(box):
-    with pytest.raises(ValueError, match="has no area; give x0 y0 x1 y1"):
-        crop_face(noise(1)[0], box)
-
-
 def test_windows_are_cut_with_one_box_each():
     frames = list(noise(20))
     boxes = np.cumsum(np.full((20, 4), 0.7, np.float32), axis=0) + np.float32([5, 5, 20, 20])
@@ -426,13 +397,6 @@ def test_windows_are_cut_with_one_box_each():
         assert np.array_equal(
             window, [crop_face(frame, box, 24) for frame in frames[start : start + 9]]
         )
-
-
-@pytest.mark.parametrize("starts", [[0, 20], [-1], [4, 2], [3, 3]])
-def test_bad_window_starts_are_refused(starts):
-    track = FaceTrack(np.tile(np.float32([0, 0, 9, 9]), (20, 1)), np.ones(20, np.float32))
-    with pytest.raises(ValueError, match="must ascend within the clip's 20 frames"):
-        next(face_windows(noise(20), track, starts))
 
 
 # ---- real speakers -------------------------------------------------------------------------------
@@ -460,12 +424,10 @@ def test_real_speakers_are_tracked(name):
             frame, scale_factor=1.2, step_ratio=1, min_size=(60, 60), max_size=(288, 288)
         )
         for face in sorted(faces, key=lambda face: face["width"])[-1:]:
-            left, top, right, bottom = (
-                face["c"],
-                face["r"],
-                face["c"] + face["width"],
-                face["r"] + face["height"],
-            )
+            left = face["c"]
+            top = face["r"]
+            right = face["c"] + face["width"]
+            bottom = face["r"] + face["height"]
             shared = max(0, min(x1, right) - max(x0, left)) * max(0, min(y1, bottom) - max(y0, top))
             raw_centres.append([(left + right) / 2, (top + bottom) / 2])
             overlaps.append(

@@ -12,12 +12,12 @@ from torch.utils.data import Dataset
 
 from ..shapes import Float, UInt8
 from ..world.camera import Difficulty, background, named_difficulty, photograph
-from ..world.clips import RenderedClip, _labels, draw_still, render_clip
+from ..world.clips import RenderedClip, draw_still, render_clip, trait_labels
 from ..world.faces import (
     draw_face,
     item_seed,
 )
-from ..world.layers import CLOSE, PARTS, SEEN, PartPortrait, _dressed, draw_parts
+from ..world.layers import CLOSE, PARTS, SEEN, PartPortrait, draw_parts, dressed
 from ..world.population import ATTRIBUTES, sample_attributes, sample_tone
 from ..world.stories import (
     Story,
@@ -176,7 +176,7 @@ class ClipDataset(torch.utils.data.Dataset):
             make_speaker(self.seeds(i)[1]) for i in range(0, self.n, self.clips_per_speaker)
         ]
         traits = [
-            _labels(self.seeds(i)[0], story, speakers[i // self.clips_per_speaker])
+            trait_labels(self.seeds(i)[0], story, speakers[i // self.clips_per_speaker])
             for i, story in enumerate(stories)
         ]
         return {
@@ -261,7 +261,7 @@ class PartDataset(Dataset):
         else:
             tone = sample_tone(rng)
             portrait = draw_parts(
-                _dressed(sample_attributes(rng, tone), rng),
+                dressed(sample_attributes(rng, tone), rng),
                 seed,
                 self.size,
                 self.difficulty,

@@ -90,12 +90,12 @@ class FirstImpressions(Dataset):
             "cache": cache,
             "on_missing": on_missing,
         }
-        kept = {}
+        annotations = {}
         for name in SPLITS if by_speaker else (split,):
-            kept |= read_annotations(_annotation_file(self.folder, name))
+            annotations |= read_annotations(_annotation_file(self.folder, name))
         self.traits = {
             clip: traits
-            for clip, traits in sorted(kept.items())
+            for clip, traits in sorted(annotations.items())
             if not by_speaker or _split_of(speaker_of(clip)) == split
         }
         self.clips = list(self.traits)
@@ -122,13 +122,13 @@ class FirstImpressions(Dataset):
     @cached_property
     def videos(self) -> OpticalFlowSequenceLoader:
         """The clips' files, found anywhere below the folder."""
-        found = _files_below(self.folder, "*.mp4")
-        if missing := [clip for clip in self.clips if clip not in found]:
+        videos = _files_below(self.folder, "*.mp4")
+        if missing := [clip for clip in self.clips if clip not in videos]:
             raise FileNotFoundError(
                 f"{len(missing)} of the {len(self.clips)} {self.split} clips are not below "
                 f"{self.folder}, the first is {missing[0]}; {HOW_TO_GET}"
             )
-        return OpticalFlowSequenceLoader([found[clip] for clip in self.clips], **self.options)
+        return OpticalFlowSequenceLoader([videos[clip] for clip in self.clips], **self.options)
 
     def __getitem__(self, index: int) -> dict:
         clip = self.clips[index]
@@ -156,10 +156,10 @@ def _files_below(folder: Path, pattern: str) -> dict[str, Path]:
 
 def _annotation_file(folder: Path, split: str) -> Path:
     name = f"annotation_{split}.pkl"
-    found = _files_below(folder, name)
-    if not found:
+    videos = _files_below(folder, name)
+    if not videos:
         raise FileNotFoundError(f"there is no {name} below {folder}; {HOW_TO_GET}")
-    return found[name]
+    return videos[name]
 
 
 # ---- annotations ---------------------------------------------------------------------------------

@@ -163,12 +163,12 @@ def resize_flow(flow: Array, height: int, width: int) -> Array:
     _check_finite(flow)
     fields = torch.as_tensor(flow)
     *leading, old_height, old_width, _ = fields.shape
-    planes = rearrange(
+    channels_first = rearrange(
         fields.reshape(-1, old_height, old_width, 2),
         "frames height width uv -> frames uv height width",
     )
-    planes = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)
-    resized = rearrange(planes, "frames uv height width -> frames height width uv").reshape(
+    channels_first = F.interpolate(channels_first, (height, width), mode="bilinear", antialias=True)
+    resized = rearrange(channels_first, "frames uv height width -> frames height width uv").reshape(
         *leading, height, width, 2
     )
     resized = resized * resized.new_tensor([width / old_width, height / old_height])
@@ -183,8 +183,8 @@ def adjust_length(flow: Array, frames: int) -> Array:
     Derived in lesson 02.
     """
     start = max(0, (len(flow) - frames) // 2)
-    kept = torch.as_tensor(flow)[start : start + frames]
-    adjusted = torch.cat([kept, kept.new_zeros(frames - len(kept), *kept.shape[1:])])
+    window = torch.as_tensor(flow)[start : start + frames]
+    adjusted = torch.cat([window, window.new_zeros(frames - len(window), *window.shape[1:])])
     return adjusted if isinstance(flow, Tensor) else adjusted.numpy()
 
 

@@ -54,19 +54,22 @@ def share_weights(targets: Tensor, chosen: Sequence[int], share: float) -> Float
             f"share is {share}; expected 0 to 1, the part of the draws that show a chosen attribute"
         )
     positive = targets[:, list(chosen)]
-    rest = (positive.sum(1) == 0).to(targets)
+    none_of_them = (positive.sum(1) == 0).to(targets)
     for column, count in zip(chosen, positive.sum(0).tolist(), strict=True):
         if not count:
             raise ValueError(
                 f"attribute {column} has no positive among {len(targets)} images, so none can be"
                 " drawn; use more images, or leave it out"
             )
-    if not rest.any():
+    if not none_of_them.any():
         raise ValueError(
             f"every image has one of the attributes {list(chosen)}, so no share of others can be"
             " drawn; choose fewer"
         )
-    return share * (positive / positive.sum(0)).mean(1) + (1 - share) * rest / rest.sum()
+    return (
+        share * (positive / positive.sum(0)).mean(1)
+        + (1 - share) * none_of_them / none_of_them.sum()
+    )
 
 
 def rarest_weights(targets: Tensor) -> Float[Tensor, " images"]:
@@ -184,10 +187,10 @@ class EnrichedFaces(FaceDataset):
         if not len(self.natural) <= index < self.n:
             return super().person(index)
         if index not in self._people:  # rejection takes 1 / frequency tries: remember the outcome
-            wanted = self.names[(index - len(self.natural)) % len(self.names)]
+            name = self.names[(index - len(self.natural)) % len(self.names)]
             seed = item_seed(self.seed, self.split, index)
             rng, attributes = np.random.Generator(np.random.SFC64((seed, 5))), frozenset()
-            while wanted not in attributes:
+            while name not in attributes:
                 tone = sample_tone(rng)
                 attributes = sample_attributes(rng, tone)
             self._people[index] = seed, tone, attributes
@@ -229,9 +232,9 @@ def easiest_weights(losses: Tensor, share: float) -> Float[Tensor, " images"]:
             f"share is {share}; expected more than 0 and at most 1, the part of the images that is"
             " shown"
         )
-    shown = max(1, round(share * len(losses)))
+    count = max(1, round(share * len(losses)))
     weights = torch.zeros(len(losses), dtype=torch.float64)
-    weights[losses.argsort()[:shown]] = 1 / shown
+    weights[losses.argsort()[:count]] = 1 / count
     return weights
 
 

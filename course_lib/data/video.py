@@ -186,7 +186,7 @@ def track_face(
     from scipy.ndimage import gaussian_filter1d, median_filter
 
     detector = _face_detector()
-    motions, found, detections = [], [], []
+    motions, detected, detections = [], [], []
     previous = box = None
     for index, frame in enumerate(frames):
         grey = cv2.cvtColor(to_rgb(frame), cv2.COLOR_RGB2GRAY)
@@ -201,7 +201,7 @@ def track_face(
                 box = candidates[
                     np.argmax(_area(candidates) if box is None else _overlap(candidates, box[None]))
                 ]
-                found.append(index)
+                detected.append(index)
                 detections.append(box)
         previous = grey
     if previous is None:
@@ -209,7 +209,7 @@ def track_face(
             "there are 0 frames to look for a face in; pass a clip with at least one frame"
         )
     confidence = np.zeros(len(motions), np.float32)
-    if not found:
+    if not detected:
         if on_missing == "raise":
             raise ValueError(
                 f"no frontal face in {len(motions)} frames; use a clip that shows a face from the"
@@ -220,13 +220,13 @@ def track_face(
         )
 
     path = np.tile(np.cumsum(motions, axis=0), 2)
-    unexplained = median_filter(np.stack(detections) - path[found], size=(5, 1), mode="nearest")
+    unexplained = median_filter(np.stack(detections) - path[detected], size=(5, 1), mode="nearest")
     filled = np.stack(
-        [np.interp(np.arange(len(path)), found, column) for column in unexplained.T], axis=1
+        [np.interp(np.arange(len(path)), detected, column) for column in unexplained.T], axis=1
     )
     sigma = 0.4 * (fps or getattr(frames, "fps", FALLBACK_FPS))
     boxes = path + gaussian_filter1d(filled, sigma, axis=0, mode="nearest")
-    confidence[found] = _overlap(np.stack(detections), boxes[found])
+    confidence[detected] = _overlap(np.stack(detections), boxes[detected])
     return FaceTrack((boxes / scale).astype(np.float32), confidence)
 
 

@@ -50,11 +50,13 @@ GLOSSARY = {  # by the lesson that introduces a word
             "attention in which the queries come from one list of tokens, keys and values from"
             " another"
         ),
-        "Query": "what asks",
-        "Key": "what a query is compared with",
-        "Value": "what a query hears",
+        "Query": "the vector that asks",
+        "Key": "the vector that a query is compared with: their scalar product is the score",
+        "Value": (
+            "the vector that goes into a query's answer, times the softmax of its key's score"
+        ),
         "Head": "one of several attentions side by side",
-        "Mask": "where a query may look",
+        "Mask": "which keys a query may attend to",
         "Sink": "a key that everybody looks at",
         "Effective support": "at how many keys a query effectively looks",
         "Agreement": "the share of attention that two maps put at the same place",

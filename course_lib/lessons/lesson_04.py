@@ -19,13 +19,15 @@ __all__ = ["EXERCISES"]
 
 def _pair(result) -> tuple:
     if not isinstance(result, tuple) or len(result) != 2:
-        raise Mistake("return two things: what was heard, and the weights, in this order")
+        raise Mistake(
+            "return two things: the weighted mean of the values, and the weights, in this order"
+        )
     return result
 
 
 def attend_is_a_weighted_mean(student: Callable, library: Callable) -> None:
     q, k, v = torch.randn(2, 3, 4), torch.randn(2, 5, 4), torch.randn(2, 5, 6)
-    heard, weights = _pair(student(q, k, v))
+    output, weights = _pair(student(q, k, v))
     scores = q @ k.mT
     right = (scores / 2).softmax(-1)
     expect(
@@ -51,10 +53,10 @@ def attend_is_a_weighted_mean(student: Callable, library: Callable) -> None:
         given="for the weights, which come second",
     )
     expect(
-        heard,
+        output,
         right @ v,
         {
-            "you weigh the keys; weigh the values: keys say where to look, values what is heard": (
+            "you weigh the keys; weigh the values: keys decide the weights, values are what is averaged": (
                 right @ k
             ),
         },
@@ -79,13 +81,13 @@ def attend_survives_large_scores(student: Callable, library: Callable) -> None:
         torch.tensor([[[60.0] * 4, [0.0] * 4]]),
         torch.tensor([[[1.0], [5.0]]]),
     )
-    heard, _ = _pair(student(q, k, v))
-    if not heard.isfinite().all():
+    output, _ = _pair(student(q, k, v))
+    if not output.isfinite().all():
         raise Mistake(
             "large scores give NaN: exp overflows; use torch.softmax, which subtracts the largest"
             " first"
         )
-    expect(heard, torch.tensor([[[1.0]]]), given="for very large scores")
+    expect(output, torch.tensor([[[1.0]]]), given="for very large scores")
 
 
 def attend_passes_gradients(student: Callable, library: Callable) -> None:

@@ -228,7 +228,7 @@ def count_of_the_default_model(student: Callable, library: Callable) -> None:
             "queries, keys and values have a layer each; you count one of the three": (
                 right - 2 * 66_048
             ),
-            "what the heads heard is projected back, 4 · 128 → 128; you leave that layer out": (
+            "the heads' outputs are projected back, 4 · 128 → 128; you leave that layer out": (
                 right - 65_664
             ),
             "you leave out the head": right - 8_581,
@@ -286,13 +286,13 @@ def flops_of_any_shape(student: Callable, library: Callable) -> None:
 # attention_times_gradient
 
 
-def _heard() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _random_attention() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     weights = torch.randn(2, 3, 7, 4).softmax(-1)
     return weights, torch.randn(5, 2, 3, 7, 6), torch.randn(2, 3, 4, 6)
 
 
 def relevance_is_weights_times_their_gradient(student: Callable, library: Callable) -> None:
-    weights, gradient, value = _heard()
+    weights, gradient, value = _random_attention()
     product = weights * (gradient @ value.mT)
     expect(
         student(weights, gradient, value),
@@ -307,10 +307,10 @@ def relevance_is_weights_times_their_gradient(student: Callable, library: Callab
             "your traits come before the batch; return batch traits queries keys": product.mean(2),
             "you keep the heads; average over them": product.transpose(0, 1),
             "you sum over the heads; average": product.sum(2).transpose(0, 1),
-            "you throw the negative part away; the sign says whether listening raises the trait or lowers it": (
+            "you throw the negative part away; the sign says whether attending raises the trait or lowers it": (
                 product.clamp(min=0).mean(2).transpose(0, 1)
             ),
-            "you take the absolute value; the sign says whether listening raises the trait or lowers it": (
+            "you take the absolute value; the sign says whether attending raises the trait or lowers it": (
                 product.abs().mean(2).transpose(0, 1)
             ),
             "you average the weights and the gradients over the heads before you multiply; each head has its own": (
@@ -321,7 +321,7 @@ def relevance_is_weights_times_their_gradient(student: Callable, library: Callab
 
 
 def relevance_agrees_with_autograd(student: Callable, library: Callable) -> None:
-    weights, gradient, value = (tensor.double() for tensor in _heard())
+    weights, gradient, value = (tensor.double() for tensor in _random_attention())
     weights.requires_grad_()
     (asked,) = torch.autograd.grad((gradient[3] * (weights @ value)).sum(), weights)
     came = student(weights.detach(), gradient, value)

@@ -304,12 +304,8 @@ def gaps_are_between_best_and_worst_recall(student: Callable, library: Callable)
     expected = library(positive, truth, groups)
 
     def spread(score: Callable[[Tensor, Tensor], Tensor], best: Callable = max) -> Tensor:
-        scores = torch.stack(
-            [
-                score(positive[mine], truth[mine])
-                for mine in (torch.tensor([label == group for label in groups]) for group in "abc")
-            ]
-        )
+        members = [torch.tensor([label == group for label in groups]) for group in "abc"]
+        scores = torch.stack([score(positive[mine], truth[mine]) for mine in members])
         return scores.amax(0) - (scores.amin(0) if best is max else scores.mean(0))
 
     def recall(p: Tensor, t: Tensor) -> Tensor:

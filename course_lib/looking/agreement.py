@@ -100,15 +100,15 @@ def frequency_trend(
     Attributes without a value (NaN) are left out; NaN where fewer than two are left, or where all
     are equal.
     """
-    known = values.isfinite()
-    values, frequencies = values[known], frequencies[known]
+    finite = values.isfinite()
+    values, frequencies = values[finite], frequencies[finite]
     if len(values) < 2:
         return math.nan, math.nan, math.nan
     drawn = torch.randint(
         len(values), (resamples, len(values)), generator=torch.Generator().manual_seed(seed)
     )
-    found = rank_correlation(values[drawn], frequencies[drawn])
-    low, high = found.nanquantile(torch.tensor([0.025, 0.975])).tolist()
+    correlations = rank_correlation(values[drawn], frequencies[drawn])
+    low, high = correlations.nanquantile(torch.tensor([0.025, 0.975])).tolist()
     return rank_correlation(values, frequencies).item(), low, high
 
 
@@ -162,10 +162,12 @@ def map_agreement(
     for attribute, counts in enumerate(chosen.T):
         if (images := counts.nonzero()[:, 0]).numel() > 1:
             elsewhere[images, attribute] = second[images.roll(-1), attribute]
-    found = (
+    correlations = (
         rank_correlation(first, other) for other in (second, elsewhere, second.gather(-1, places))
     )
-    return MapAgreement(*(torch.where(chosen, values, torch.nan).nanmean(0) for values in found))
+    return MapAgreement(
+        *(torch.where(chosen, values, torch.nan).nanmean(0) for values in correlations)
+    )
 
 
 def _random_places(values: Tensor, seed: int) -> Int[Tensor, "batch attributes tokens"]:
@@ -191,12 +193,10 @@ def randomise_layers(model: nn.Module, untrained: nn.Module, parts: Sequence[str
                 f" {', '.join(dict(model.named_children()))} and what is inside them"
             )
     mixed = copy.deepcopy(model)
-    mixed.load_state_dict(
-        {
-            name: fresh[name] if any(_belongs(name, part) for part in parts) else value
-            for name, value in trained.items()
-        }
-    )
+    for name in trained:
+        if any(_belongs(name, part) for part in parts):
+            trained[name] = fresh[name]
+    mixed.load_state_dict(trained)
     return mixed
 
 

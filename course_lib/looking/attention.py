@@ -284,14 +284,14 @@ def diagnose(weights) -> list[Finding]:
                 _evidence(last, last.amax((0, 2, 3)), 1.0, "largest weight, by head", "always 1"),
             )
         ]
-    found = (
+    findings = (
         _large(steps),
         _uniform(last),
         _collapsed(last),
         _same_for_every_input(last),
         _unstable(steps),
     )
-    return [finding for finding in found if finding is not None]
+    return [finding for finding in findings if finding is not None]
 
 
 def _sentence(text: str) -> str:
@@ -316,8 +316,8 @@ def _evidence(
 def _sums_of_rows(weights: Tensor) -> Evidence | None:
     if weights.ndim < 2 or 0 in weights.shape:
         return None
-    shown = _four_axes(weights.detach().float().nan_to_num(0, 0, 0))
-    return _evidence(shown, shown.sum(-1).mean((0, 1)), 1.0, "sum of each row", "expected")
+    maps = _four_axes(weights.detach().float().nan_to_num(0, 0, 0))
+    return _evidence(maps, maps.sum(-1).mean((0, 1)), 1.0, "sum of each row", "expected")
 
 
 def _large(steps: Sequence[Tensor]) -> Finding | None:

@@ -65,8 +65,8 @@ def count_flops(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
     """Floating-point operations of one forward pass by the name of the module; `""` is the whole
     model.
 
-    PyTorch's counter knows the fused attention of GPUs and takes that of CPUs for nothing, so here
-    it is told.
+    PyTorch's counter counts the fused attention of GPUs but not that of CPUs, so a formula is given
+    here.
     """
 
     def formula(query, key, value, *others, **named):
@@ -175,7 +175,7 @@ def blocks(model: nn.Module, depth: int = 2, prefix: str = "") -> Iterator[tuple
     values of its own.
     """
     for name, child in model.named_children():
-        # a shelf: nobody calls it, only what stands on it
+        # a container: only its items are called
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
             yield from blocks(child, depth, f"{prefix}{name}.")
         elif depth == 1 or not [*child.children()] or [*child.parameters(recurse=False)]:
@@ -296,8 +296,8 @@ def get_param_count(model: nn.Module) -> int:
     Integers, such as a batch norm's count of batches, are no values; nor are constants that no file
     keeps.
     """
-    kept = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}
-    return sum(tensor.numel() for tensor in kept.values() if tensor.is_floating_point())
+    tensors = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}
+    return sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
 
 
 def _trainable(model: nn.Module, recurse: bool = True) -> int:
@@ -314,18 +314,18 @@ def get_model_summary(model: nn.Module) -> str:
     """
     rows = [("layer", "kind", "weight", "values", "trained")]
     for name, layer in model.named_modules():
-        own = [
+        parameters = [
             tensor
             for key, tensor in layer.state_dict(keep_vars=True).items()
             if "." not in key and tensor.is_floating_point()
         ]
-        if own:
+        if parameters:
             rows.append(
                 (
                     name or "(itself)",
                     type(layer).__name__,
-                    _by(own[0].shape),
-                    f"{sum(tensor.numel() for tensor in own):,}",
+                    _by(parameters[0].shape),
+                    f"{sum(tensor.numel() for tensor in parameters):,}",
                     f"{_trainable(layer, recurse=False):,}",
                 )
             )
@@ -461,7 +461,7 @@ def _profile(
         )
         for name, (shape, sources) in flow.items()
     ]
-    rest = LayerProfile(
+    remainder = LayerProfile(
         "(elsewhere)",
         type(model).__name__,
         (),
@@ -470,8 +470,8 @@ def _profile(
         math.nan,
         (),
     )
-    if rest.values > 0 or rest.flops > 0:
-        profiles.append(rest)
+    if remainder.values > 0 or remainder.flops > 0:
+        profiles.append(remainder)
     return ModelProfile(
         named_shapes(model, inputs),
         get_param_count(model),

@@ -268,13 +268,12 @@ def score_faithfulness(
         "mean map": mean_map[attribute],
         "random order": torch.zeros_like(first[image, attribute]),
     }
-    shown, hidden = images[image], REPLACEMENTS[replacement](images)[image]
-    removed = _check_items(shown, attribute, orders["mean map"], hidden, removed)
-    curves = {
-        measure: {
-            name: curve(model, shown, attribute, order, hidden, removed)
+    original, hidden = images[image], REPLACEMENTS[replacement](images)[image]
+    removed = _check_items(original, attribute, orders["mean map"], hidden, removed)
+    curves = {}
+    for measure, curve in (("deletion", deletion_curve), ("insertion", insertion_curve)):
+        curves[measure] = {
+            name: curve(model, original, attribute, order, hidden, removed)
             for name, order in orders.items()
         }
-        for measure, curve in (("deletion", deletion_curve), ("insertion", insertion_curve))
-    }
     return FaithfulnessScores(curves, removed, first[0, 0].numel(), replacement, image)

@@ -73,7 +73,7 @@ def _find(model: nn.Module, name: str) -> nn.Module:
         nearest = sorted(
             filter(None, layers),
             reverse=True,
-            key=lambda known: SequenceMatcher(None, name, known).ratio(),
+            key=lambda candidate: SequenceMatcher(None, name, candidate).ratio(),
         )[:3]
         raise ValueError(
             f"{type(model).__name__} has no layer {name!r}; the nearest names are "

@@ -73,10 +73,10 @@ def follows(maps: Tensor, regions: Tensor) -> Float[Tensor, " attributes"]:
     0, as by chance. NaN with fewer than 3 images. Derived in lesson 09.
     """
     check_shapes(maps, regions)
-    known = regions.flatten(-2).any(-1)[..., None]
-    images = known.sum(0)
+    visible = regions.flatten(-2).any(-1)[..., None]
+    images = visible.sum(0)
     ours, true = (
-        (centre - torch.where(known, centre, 0).sum(0) / images.clamp(min=1)) * known
+        (centre - torch.where(visible, centre, 0).sum(0) / images.clamp(min=1)) * visible
         for centre in (_centre(maps.detach()), _centre(regions))
     )
     spread = (ours.square().sum(0) * true.square().sum(0)).sqrt()
@@ -271,14 +271,14 @@ def score_localisation(
             f"maps have the shape {tuple(maps.shape)}, expected `batch attributes rows columns`;"
             " add the missing axis, for example maps[:, None]"
         )
-    known = regions.flatten(-2).any(-1)
-    if not known.any():
+    visible = regions.flatten(-2).any(-1)
+    if not visible.any():
         raise ValueError(
             "no region is known: every mask is empty, so there is nothing to score; pass items"
             " whose attributes have a place"
         )
     if mean_map is None:
-        shared = (maps.detach() * known[..., None, None]).sum(0) / known.sum(0).clamp(min=1)[
+        shared = (maps.detach() * visible[..., None, None]).sum(0) / visible.sum(0).clamp(min=1)[
             :, None, None
         ]
     else:
@@ -297,11 +297,8 @@ def score_localisation(
         "energy": _where_known(regions, area_share(regions)),
         "IoU": _chance_of_iou(maps, regions).mean(-1),
     }
-    table = {
-        name: (
-            {column: measure(values).nanmean(0) for column, values in compared.items()}
-            | {"chance": chance[name].nanmean(0)}
-        )
-        for name, measure in measures.items()
-    }
-    return LocalisationScores(table, tolerance, int(known.sum()))
+    table = {}
+    for name, measure in measures.items():
+        table[name] = {column: measure(values).nanmean(0) for column, values in compared.items()}
+        table[name]["chance"] = chance[name].nanmean(0)
+    return LocalisationScores(table, tolerance, int(visible.sum()))

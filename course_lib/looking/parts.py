@@ -18,9 +18,9 @@ def layer_iou(layers: Layers, truth: Layers) -> Float[Tensor, "batch parts"]:
     """Intersection over union of the pixels that are more than half covered; NaN where there are
     none in either.
     """
-    said, true = layers > 0.5, truth > 0.5
-    union = (said | true).flatten(2).sum(2)
-    return torch.where(union > 0, (said & true).flatten(2).sum(2) / union, torch.nan)
+    predicted, true = layers > 0.5, truth > 0.5
+    union = (predicted | true).flatten(2).sum(2)
+    return torch.where(union > 0, (predicted & true).flatten(2).sum(2) / union, torch.nan)
 
 
 def part_matrix(weights: Tensor, parts: int) -> Float[Tensor, "*batch parts parts"]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..shapes import Float, Int
-from ..training.attribute_scores import _truth
+from ..training.attribute_scores import checked_truth
 from ..world.population import ATTRIBUTES
 
 __all__ = [
@@ -133,8 +133,10 @@ class SubgroupScores:
         """The attributes whose mean is the last column."""
         return [
             name
-            for name, known in zip(self.columns, _in_all(self.value[measure][:, :-1]), strict=False)
-            if known
+            for name, in_all in zip(
+                self.columns, _in_all(self.value[measure][:, :-1]), strict=False
+            )
+            if in_all
         ]
 
     def gap(self, measure: str, column: str = "mean") -> Gap:
@@ -145,9 +147,9 @@ class SubgroupScores:
         """
         index = self.columns.index(column)
         good = self.value[measure][:, index] * (-1 if measure == "false_positive_rate" else 1)
-        if (known := int(good.isfinite().sum())) < 2:
+        if (groups := int(good.isfinite().sum())) < 2:
             raise ValueError(
-                f"{column!r} is known in {known} of {len(good)} groups and a gap needs two with at"
+                f"{column!r} is known in {groups} of {len(good)} groups and a gap needs two with at"
                 f" least {SMALLEST} {MEASURES[measure]}; use more items or larger groups"
             )
         best, worst = (
@@ -168,26 +170,28 @@ class SubgroupScores:
 
     def gaps(self, measure: str) -> list[Gap]:
         """The gap of every attribute that two groups know, the largest first."""
-        known = (self.value[measure][:, :-1].isfinite().sum(0) > 1).tolist()
-        found = [
-            self.gap(measure, name) for name, both in zip(self.columns, known, strict=False) if both
+        in_two = (self.value[measure][:, :-1].isfinite().sum(0) > 1).tolist()
+        gaps = [
+            self.gap(measure, name)
+            for name, enough in zip(self.columns, in_two, strict=False)
+            if enough
         ]
-        return sorted(found, key=lambda gap: -gap.difference)
+        return sorted(gaps, key=lambda gap: -gap.difference)
 
     def too_small(self, measure: str) -> str:
         """A sentence about the attributes that are too rare in a group to say anything."""
-        said = []
+        rare = []
         for group, counts in zip(self.groups, self.counts[measure], strict=True):
             few = [
                 name for name, count in zip(self.columns, counts, strict=False) if count < SMALLEST
             ]
             if few:
                 names = f"all {len(few)} attributes" if len(few) == len(counts) else ", ".join(few)
-                said.append(f"{group}: {names}")
+                rare.append(f"{group}: {names}")
         bound = f"under {SMALLEST} {MEASURES[measure]}, where a rate is known to ± 0.20 at best"
         return (
-            f"Too few to say anything ({bound}): {'; '.join(said)}."
-            if said
+            f"Too few to say anything ({bound}): {'; '.join(rare)}."
+            if rare
             else f"No group is too small ({bound})."
         )
 
@@ -231,7 +235,7 @@ def subgroup_scores(
     ValueError as `threshold_scores` does, for one group only, and for labels or names of another
     number. Derived in lesson 09.
     """
-    truth = _truth(probabilities, targets)
+    truth = checked_truth(probabilities, targets)
     labels, who = np.unique(np.asarray(groups), return_inverse=True)
     if len(who) != len(truth) or len(labels) < 2 or len(names) != truth.shape[1]:
         raise ValueError(
@@ -255,12 +259,12 @@ def subgroup_scores(
         _measures(torch.stack(part, -2).unflatten(-1, shape), sizes) for part in (sums, drawn)
     )
     for measure, values in value.items():
-        known = counts[measure] >= SMALLEST
-        shared = known & _in_all(torch.where(known, values, torch.nan))
+        enough = counts[measure] >= SMALLEST
+        shared = enough & _in_all(torch.where(enough, values, torch.nan))
         for scores in (value, resampled):
             mean = torch.where(shared, scores[measure], torch.nan).nanmean(-1, keepdim=True)
             scores[measure] = torch.cat(
-                [torch.where(known, scores[measure], torch.nan), mean], -1
+                [torch.where(enough, scores[measure], torch.nan), mean], -1
             ).float()
     return SubgroupScores(
         [str(label) for label in labels],
@@ -278,15 +282,15 @@ def _measures(
     """Each of `MEASURES` from the numbers of hits, of positive predictions and of positives; NaN
     where there are none.
     """
-    hits, found, present = sums.unbind(-2)
+    hits, predicted, present = sums.unbind(-2)
     return {
-        "f1": 2 * hits / (found + present),
+        "f1": 2 * hits / (predicted + present),
         "recall": hits / present,
-        "false_positive_rate": (found - hits) / (sizes[:, None] - present),
+        "false_positive_rate": (predicted - hits) / (sizes[:, None] - present),
     }
 
 
 def _in_all(values: Float[Tensor, "groups attributes"]) -> Tensor:
     """Which attributes are known (not NaN) in every group that knows any."""
-    known = values.isfinite()
-    return known[known.any(1)].all(0) if known.any() else known.any(0)
+    finite = values.isfinite()
+    return finite[finite.any(1)].all(0) if finite.any() else finite.any(0)

@@ -7,6 +7,7 @@ from .attention import (
     attend,
     attention_weights,
     merge_heads,
+    recording,
     split_heads,
     time_positions,
 )
@@ -114,6 +115,7 @@ __all__ = [
     "pool_over_tokens",
     "projections",
     "read_weights",
+    "recording",
     "save_weights",
     "split_heads",
     "time_positions",

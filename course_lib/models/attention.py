@@ -1,6 +1,8 @@
 """Cross-attention, from a weighted look-up to face tokens that ask motion tokens."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ __all__ = [
     "attend",
     "attention_weights",
     "merge_heads",
+    "recording",
     "split_heads",
     "time_positions",
 ]
@@ -27,10 +30,10 @@ def attend(
     v: Float[Tensor, "*batch keys value_dim"],
     mask: Bool[Tensor, "..."] | None = None,
 ) -> tuple[Float[Tensor, "*batch queries value_dim"], Float[Tensor, "*batch queries keys"]]:
-    """Return what each query hears, and how much it listens to each key: softmax(q kᵀ / √dim).
+    """Return softmax(q kᵀ / √dim) v, the values' weighted mean for each query, and the weights.
 
-    `mask` is True where a query may look and broadcasts to `*batch queries keys`; a query that may
-    look nowhere hears zeros. Weights are at least float32, also under mixed precision. Source:
+    `mask` is True where a query may attend and broadcasts to `*batch queries keys`; a query that may
+    attend nowhere gets zeros. Weights are at least float32, also under mixed precision. Source:
     Vaswani et al., arXiv 1706.03762, equation 1. Derived in lesson 04.
     """
     weights = attention_weights(q, k, mask)
@@ -43,7 +46,7 @@ def attention_weights(
     k: Float[Tensor, "*batch keys dim"],
     mask: Bool[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "*batch queries keys"]:
-    """The second half of what `attend` returns: how much each query listens to each key."""
+    """The second half of what `attend` returns: each query's weight on each key."""
     with torch.autocast(q.device.type, enabled=False):
         precise = torch.promote_types(q.dtype, torch.float32)
         scores = (q.to(precise) / math.sqrt(q.shape[-1])) @ k.to(precise).transpose(-2, -1)
@@ -113,7 +116,7 @@ class VisualizableCrossAttention(nn.Module):
         mask: Bool[Tensor, "#batch #queries #keys"] | None = None,
         record: bool | None = None,
     ) -> Float[Tensor, "batch queries query_dim"]:
-        """`mask` is True where a query may look; `record` overrides `self.record` for this call.
+        """`mask` is True where a query may attend; `record` overrides `self.record` for this call.
 
         Raises `ValueError` for other widths than the layer was built with, or batches of unequal
         size.
@@ -121,7 +124,7 @@ class VisualizableCrossAttention(nn.Module):
         check_width("query", query, "query_dim", self.to_query.in_features)
         check_width("key", key, "key_dim", self.to_key.in_features)
         check_width("value", value, "value_dim", self.to_value.in_features)
-        # one of 1 would be broadcast, and all would hear the same
+        # a batch of 1 would be broadcast silently
         if query.shape[0] != key.shape[0]:
             raise ValueError(
                 f"there are queries for {query.shape[0]} items and keys for {key.shape[0]}; give"
@@ -134,15 +137,25 @@ class VisualizableCrossAttention(nn.Module):
         mask = (
             None if mask is None else rearrange(mask, "batch queries keys -> batch 1 queries keys")
         )
-        self.last_attn_weights = None  # a recorder that watches fills it while the next lines run
+        self.last_attn_weights = None  # a recorder around this call fills it during the next lines
         # the fused kernel's backward rounds what must be exactly 0, and Adam would amplify it
         if key.shape[1] == 1:
-            heard = attend(q, k, v, mask)[0]
+            attended = attend(q, k, v, mask)[0]
         else:
-            heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         if self.record if record is None else record:
             self.last_attn_weights = attention_weights(q.detach(), k.detach(), mask)
-        return self.to_output(merge_heads(heard))
+        return self.to_output(merge_heads(attended))
+
+
+@contextmanager
+def recording(attention: VisualizableCrossAttention) -> Iterator[VisualizableCrossAttention]:
+    """Inside, the layer records its weights; afterwards it does what it did before."""
+    before, attention.record = attention.record, True
+    try:
+        yield attention
+    finally:
+        attention.record = before
 
 
 class CrossAttention(nn.Module):
@@ -180,7 +193,7 @@ class CrossAttention(nn.Module):
 
 
 class TokenCrossAttention(nn.Module):
-    """Let face tokens ask the motion tokens, then pool what they heard.
+    """Let face tokens ask the motion tokens, then pool the answers.
 
     Pooling comes *after* attention: with one key the softmax is always 1. Each place asks for
     itself, and `importance` (Ilse et al., arXiv 1802.04712) learns whose answer counts: the places
@@ -214,19 +227,17 @@ class TokenCrossAttention(nn.Module):
             "motion_tokens", motion_tokens, "dynamic_dim", self.project_motion[1].in_features
         )
         face, motion = self.project_face(face_tokens), self.project_motion(motion_tokens)
-        keys = self.key_norm(motion + time_positions(motion.shape[1], motion.shape[2]).to(motion))
-        heard = self.norm(face + self.attention(self.query_norm(face), keys, motion, mask))
-        importance = self.importance(heard)
+        keys = self.key_norm(motion + time_positions(*motion.shape[1:], motion.device).to(motion))
+        attended = self.norm(face + self.attention(self.query_norm(face), keys, motion, mask))
+        importance = self.importance(attended)
         self.last_importance = (
             None if self.attention.last_attn_weights is None else importance.detach().squeeze(-1)
         )
-        return (importance * heard).sum(dim=1)
+        return (importance * attended).sum(dim=1)
 
     @property
     def last_pooled_weights(self) -> Float[Tensor, "batch heads keys"] | None:
-        """How much the pooled answer listened to each key: the recorded weights, averaged by
-        importance.
-        """
+        """The pooled answer's weight on each key: the recorded weights, averaged by importance."""
         if self.last_importance is None:
             return None
         return einsum(
@@ -236,10 +247,12 @@ class TokenCrossAttention(nn.Module):
         )
 
 
-def time_positions(keys: int, dim: int) -> Float[Tensor, "keys dim"]:
+def time_positions(
+    keys: int, dim: int, device: torch.device | None = None
+) -> Float[Tensor, "keys dim"]:
     """Sinusoidal positions (arXiv 1706.03762, section 3.5): they exist for any number of keys."""
-    rates = torch.exp(-math.log(10_000.0) * torch.arange(0, dim, 2) / dim)
-    angles = torch.outer(torch.arange(keys, dtype=torch.float32), rates)
+    rates = torch.exp(-math.log(10_000.0) * torch.arange(0, dim, 2, device=device) / dim)
+    angles = torch.outer(torch.arange(keys, dtype=torch.float32, device=device), rates)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :dim]
 
 

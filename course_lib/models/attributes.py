@@ -98,8 +98,7 @@ class TokenExtractor(nn.Module):
 
 
 class MixedTokenExtractor(TokenExtractor):
-    """The same tokens, which then hear each other in `layers` of self-attention, as in a vision
-    transformer.
+    """The same tokens after `layers` of self-attention, as in a vision transformer.
 
     After that a token may hold what was seen anywhere, and attention to it is a place no more.
     """
@@ -134,9 +133,11 @@ class AttributeHead(nn.Module):
         self.weight = nn.Parameter(torch.randn(attributes, dim) / math.sqrt(dim))
         self.bias = nn.Parameter(torch.zeros(attributes))
 
-    def forward(self, heard: Float[Tensor, "batch attributes dim"]) -> Logits:
+    def forward(self, attended: Float[Tensor, "batch attributes dim"]) -> Logits:
         return (
-            einsum(heard, self.weight, "batch attributes dim, attributes dim -> batch attributes")
+            einsum(
+                attended, self.weight, "batch attributes dim, attributes dim -> batch attributes"
+            )
             + self.bias
         )
 
@@ -146,12 +147,12 @@ class CosineHead(AttributeHead):
     means something.
     """
 
-    def forward(self, heard: Float[Tensor, "batch attributes dim"]) -> Logits:
-        return F.cosine_similarity(heard, self.weight, dim=-1)
+    def forward(self, attended: Float[Tensor, "batch attributes dim"]) -> Logits:
+        return F.cosine_similarity(attended, self.weight, dim=-1)
 
 
 class DecoderLayer(nn.Module):
-    """Each query listens to the tokens, then thinks for itself: no query hears another."""
+    """Each query attends to the tokens, then passes an MLP by itself: queries exchange nothing."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -218,7 +219,7 @@ class AttributeDecoder(nn.Module):
         values: Float[Tensor, "batch tokens dim"],
         record: bool | None = None,
     ) -> Logits:
-        """What the queries hear in the values where they look at the keys, as logits."""
+        """Logits from cross-attention of the learned queries to keys and values."""
         queries = self.queries.repeat(keys.shape[0], 1, 1)
         for layer in self.layers:
             queries = layer(queries, keys, values, record)
@@ -252,7 +253,7 @@ class PointingDecoder(AttributeDecoder):
     place.
 
     Two convolutional blocks over the grid of tokens make the keys, so a query can look for "the
-    mouth, which is under the nose"; what it then hears comes from that place alone. A classifier on
+    mouth, which is under the nose"; what it then gets comes from that place alone. A classifier on
     every token teaches the values what to say: while training, the decoder returns the logits and,
     for `TokenLoss`, those of the tokens together. Needs tokens that see little, as
     `TokenExtractor()` makes them. Used in lesson 08.
@@ -333,7 +334,7 @@ class AttributeModel(nn.Module):
         at a time.
         """
 
-        def look(part: Tensor) -> Tensor:
+        def attribute_maps_of(part: Tensor) -> Tensor:
             self(part, record=True)
             weights = self.decoder.last_attn_weights
             return rearrange(
@@ -342,7 +343,7 @@ class AttributeModel(nn.Module):
                 rows=math.isqrt(weights.shape[-1]),
             )
 
-        return in_chunks(self, look, images, chunk)
+        return in_chunks(self, attribute_maps_of, images, chunk)
 
     def example_inputs(self, batch: int = 1) -> tuple[Float[Tensor, "batch 3 112 112"]]:
         """Blank faces, to measure the model with."""

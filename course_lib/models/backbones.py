@@ -69,9 +69,9 @@ def imagenet_weights(network: str) -> Weights:
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Load `tensors` into `network` in its own precision; every name and shape must agree."""
-    own = network.state_dict()
-    wrong = sorted(own.keys() ^ tensors.keys()) or [
-        name for name in own if own[name].shape != tensors[name].shape
+    expected = network.state_dict()
+    wrong = sorted(expected.keys() ^ tensors.keys()) or [
+        name for name in expected if expected[name].shape != tensors[name].shape
     ]
     if wrong:
         raise ValueError(

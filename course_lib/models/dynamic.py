@@ -260,9 +260,9 @@ class DynamicFeatureExtractor(nn.Module):
         else:
             self.backbone = I3D()
         if weights not in (None, "imagenet"):
-            kept = read_weights(weights, "weights/dynamic.safetensors")
-            fill(self, kept.tensors, repr(str(weights)))
-            self.hash = kept.hash
+            stored = read_weights(weights, "weights/dynamic.safetensors")
+            fill(self, stored.tensors, repr(str(weights)))
+            self.hash = stored.hash
         # how flow lies in memory; halves the time in bf16
         self.backbone.to(memory_format=torch.channels_last_3d)
         self.dropout = nn.Dropout(dropout)
@@ -322,8 +322,7 @@ class DynamicFeatureExtractor(nn.Module):
                 f"the batch of flow is empty (shape {tuple(flow.shape)}); give at least one clip"
             )
         if any(
-            given < needed
-            for given, needed in zip(flow.shape[1:4], self.smallest_clip, strict=True)
+            size < least for size, least in zip(flow.shape[1:4], self.smallest_clip, strict=True)
         ):
             frames, height, width = self.smallest_clip
             raise ValueError(
@@ -338,11 +337,11 @@ def _imagenet_googlenet() -> tuple[nn.Module, str]:
     """
     from torchvision.models import googlenet
 
-    kept = imagenet_weights("googlenet")
+    stored = imagenet_weights("googlenet")
     network = googlenet(weights=None, aux_logits=False, init_weights=False)
     fill(
         network,
-        {name: tensor for name, tensor in kept.tensors.items() if not name.startswith("aux")},
+        {name: tensor for name, tensor in stored.tensors.items() if not name.startswith("aux")},
         "ImageNet",
     )
-    return network, kept.hash
+    return network, stored.hash

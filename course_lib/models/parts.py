@@ -138,8 +138,8 @@ class ImageEncoder(nn.Module):
 
 
 class PartBlock(nn.Module):
-    """Part tokens hear each other, then the image, then think; `local` ones hear only tokens of
-    their own part.
+    """Self-attention between part tokens, cross-attention to the image, an MLP; with `local` the
+    self-attention stays within each part.
     """
 
     def __init__(self, dim: int, heads: int, time_dim: int, tokens: int, local: bool):
@@ -147,7 +147,7 @@ class PartBlock(nn.Module):
         self.local, self.tokens = local, tokens
         self.norms = nn.ModuleList(AdaptiveNorm(dim, time_dim) for _ in range(3))
         self.self_attention = VisualizableCrossAttention(dim, dim, dim, heads)
-        # Heads are twice as wide as usual: what the image tells has to pass through them.
+        # Heads are twice as wide as usual: all information about the image passes through them.
         self.cross_attention = VisualizableCrossAttention(
             dim, dim, dim, heads, head_dim=2 * dim // heads
         )
@@ -265,9 +265,9 @@ class PartTransformer(nn.Module):
 
 def course_part_transformer() -> PartTransformer:
     """The shipped model, in evaluation mode. Derived in lesson 10."""
-    kept = read_weights("course", "weights/parts.safetensors")
+    stored = read_weights("course", "weights/parts.safetensors")
     model = PartTransformer()
-    fill(model, kept.tensors, "the course's part transformer")
+    fill(model, stored.tensors, "the course's part transformer")
     return model.eval()
 
 
@@ -414,11 +414,13 @@ def part_attention(
     grid, side = (math.isqrt(count) for count in (weights.shape[2] // parts, weights.shape[3]))
     held = F.adaptive_avg_pool2d(layers, grid).flatten(2)
     share = held / held.sum(2, keepdim=True).clamp(min=1e-6)
-    looks = rearrange(
+    token_maps = rearrange(
         weights.mean(1), "batch (parts tokens) keys -> batch parts tokens keys", parts=parts
     )
     return rearrange(
-        einsum(share, looks, "batch parts tokens, batch parts tokens keys -> batch parts keys"),
+        einsum(
+            share, token_maps, "batch parts tokens, batch parts tokens keys -> batch parts keys"
+        ),
         "batch parts (rows columns) -> batch parts rows columns",
         rows=side,
     )

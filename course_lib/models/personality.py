@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..shapes import Float
-from .attention import CrossAttention, TokenCrossAttention
+from .attention import CrossAttention, TokenCrossAttention, recording
 from .backbones import fill, read_weights
 from .dynamic import DynamicFeatureExtractor
 from .inference import evaluating, to_model
@@ -237,15 +237,15 @@ def course_personality_model(
 
     Raises `ValueError` if they are not the ones whose tokens it was trained on. Used in lesson 00.
     """
-    kept = read_weights("course", "weights/personality.safetensors")
+    stored = read_weights("course", "weights/personality.safetensors")
     for name, extractor in (("static", static), ("dynamic", dynamic)):
-        if extractor.hash != kept.metadata[name]:
+        if extractor.hash != stored.metadata[name]:
             raise ValueError(
                 f"the shipped personality model knows the tokens of another {name} extractor; build"
                 " it with weights='course', or train a model on these tokens"
             )
     model = TokenPersonalityModel()
-    fill(model, kept.tensors, "the course's personality model")
+    fill(model, stored.tensors, "the course's personality model")
     return model.eval()
 
 
@@ -255,9 +255,9 @@ def attention_times_gradient(
     value: Float[Tensor, "batch heads keys dim"],
 ) -> Float[Tensor, "batch traits queries keys"]:
     """Weights × their gradient, averaged over heads; `gradient` is each trait's, with respect to
-    what was heard.
+    the attended values.
 
-    heard = weights @ value, so the gradient of the weights is that of what was heard, times value
+    attended = weights @ value, so the gradient of the weights is that of `attended` times value
     transposed. Source: Chefer et al., arXiv 2103.15679, equation 5, without its rectifier. Derived
     in lesson 05.
     """
@@ -270,34 +270,32 @@ def attention_per_trait(
     face_tokens: Float[Tensor, "batch queries static_dim"],
     motion_tokens: Float[Tensor, "batch keys dynamic_dim"],
 ) -> Float[Tensor, "batch traits queries keys"]:
-    """Attention × gradient of each trait, averaged over heads: positive where listening raises the
+    """Attention × gradient of each trait, averaged over heads: positive where attending raises the
     prediction.
 
     In evaluation mode, because in training mode batch norm mixes the clips. Derived in lesson 05.
     """
     face_tokens, motion_tokens = to_model(model, face_tokens, motion_tokens)
-    attention, seen = model.cross_attention.attention, {}
+    attention, captured = model.cross_attention.attention, {}
     hooks = [
         attention.to_value.register_forward_hook(
-            lambda _, inputs, output: seen.update(value=output.detach())
+            lambda _, inputs, output: captured.update(value=output.detach())
         ),
         attention.to_output.register_forward_pre_hook(
-            lambda _, inputs: seen.update(heard=inputs[0])
+            lambda _, inputs: captured.update(attended=inputs[0])
         ),
     ]
-    record, attention.record = attention.record, True
     try:
-        with evaluating(model), torch.enable_grad():
+        with recording(attention), evaluating(model), torch.enable_grad():
             traits = model(face_tokens.detach().requires_grad_(), motion_tokens).sum(dim=0)
     finally:
-        attention.record = record
         for hook in hooks:
             hook.remove()
     (gradient,) = torch.autograd.grad(
-        traits, seen["heard"], torch.eye(len(traits)).to(traits), is_grads_batched=True
+        traits, captured["attended"], torch.eye(len(traits)).to(traits), is_grads_batched=True
     )
     gradient, value = (
         rearrange(x, "... tokens (heads dim) -> ... heads tokens dim", heads=attention.heads)
-        for x in (gradient, seen["value"])
+        for x in (gradient, captured["value"])
     )
     return attention_times_gradient(attention.last_attn_weights, gradient, value).cpu()

@@ -97,25 +97,25 @@ class StaticFeatureExtractor(nn.Module):
         width_per_group: int | None = None,
     ):
         super().__init__()
-        kept = None
+        stored = None
         if weights == "imagenet":
-            kept = imagenet_weights(_known(backbone))
-            kept = kept._replace(
+            stored = imagenet_weights(_known(backbone))
+            stored = stored._replace(
                 tensors={
                     f"backbone.{name}": tensor
-                    for name, tensor in kept.tensors.items()
+                    for name, tensor in stored.tensors.items()
                     if not name.startswith("fc.")
                 }
             )
         elif weights is not None:
-            kept = read_weights(weights, "weights/static.safetensors")
-            if kept.metadata["backbone"] != backbone:
+            stored = read_weights(weights, "weights/static.safetensors")
+            if stored.metadata["backbone"] != backbone:
                 raise ValueError(
-                    f"weights={str(weights)!r} hold a {kept.metadata['backbone']} but backbone="
+                    f"weights={str(weights)!r} hold a {stored.metadata['backbone']} but backbone="
                     f"{backbone!r} was asked for; give the backbone they hold, or weights=None"
                 )
-            width_per_group = kept.metadata.get("width_per_group")
-            feature_dim = feature_dim or kept.metadata.get("feature_dim")
+            width_per_group = stored.metadata.get("width_per_group")
+            feature_dim = feature_dim or stored.metadata.get("feature_dim")
         elif width_per_group is None and backbone == "resnet50":
             width_per_group = 16
 
@@ -135,13 +135,13 @@ class StaticFeatureExtractor(nn.Module):
             "width_per_group": width_per_group,
             "feature_dim": feature_dim,
         }
-        self.hash = kept.hash if kept else None
-        if kept:
+        self.hash = stored.hash if stored else None
+        if stored:
             fresh = {
                 f"projection.{name}": tensor
                 for name, tensor in self.projection.state_dict().items()
             }
-            fill(self, fresh | kept.tensors, repr(str(weights)))
+            fill(self, fresh | stored.tensors, repr(str(weights)))
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
@@ -194,16 +194,16 @@ def attribute_head(static: StaticFeatureExtractor) -> nn.Linear:
     Raises `ValueError` if the extractor is not the one whose features it was trained on. Derived in
     lesson 01.
     """
-    kept = read_weights("course", "weights/static_head.safetensors")
-    channels = kept.tensors["weight"].shape[1]
-    if static.hash != kept.metadata["backbone"] or static.feature_dim != channels:
+    stored = read_weights("course", "weights/static_head.safetensors")
+    channels = stored.tensors["weight"].shape[1]
+    if static.hash != stored.metadata["backbone"] or static.feature_dim != channels:
         raise ValueError(
             "the shipped attribute head knows the features of another extractor; build it with "
             "StaticFeatureExtractor(weights='course') and no feature_dim, or train a head on these "
             "features"
         )
-    head = nn.Linear(channels, len(kept.tensors["bias"]))
-    fill(head, kept.tensors, "the course's attribute head")
+    head = nn.Linear(channels, len(stored.tensors["bias"]))
+    fill(head, stored.tensors, "the course's attribute head")
     return head.eval()
 
 

@@ -52,18 +52,18 @@ def threshold_scores(
     ValueError for shapes that differ and values that are no probability or label. Derived in lesson
     07.
     """
-    truth = _truth(probabilities, targets)
+    truth = checked_truth(probabilities, targets)
     positive = probabilities >= thresholds
-    hits, found, present = (positive & truth).sum(0), positive.sum(0), truth.sum(0)
+    hits, predicted, present = (positive & truth).sum(0), positive.sum(0), truth.sum(0)
     rejected = (~positive & ~truth).sum(0)
     recall, specificity = _ratio(hits, present), _ratio(rejected, len(truth) - present)
     return {
-        "f1": _ratio(2 * hits, found + present),
-        "precision": _ratio(hits, found),
+        "f1": _ratio(2 * hits, predicted + present),
+        "precision": _ratio(hits, predicted),
         "recall": recall,
         "balanced_accuracy": (recall + specificity) / 2,
         "accuracy": (hits + rejected) / len(truth),
-        "positive_rate": found / len(truth),
+        "positive_rate": predicted / len(truth),
     }
 
 
@@ -75,11 +75,11 @@ def best_thresholds(probabilities: Tensor, targets: Tensor) -> Float[Tensor, " a
     as `threshold_scores` does, and for an attribute without positives or without negatives. Derived
     in lesson 07.
     """
-    truth = _truth(probabilities, targets, both_kinds=True)
+    truth = checked_truth(probabilities, targets, both_kinds=True)
     ordered, order = probabilities.sort(0, descending=True)
     hits = truth.gather(0, order).cumsum(0)  # of predicting the first 1, 2, 3, ...
-    found = torch.arange(1, len(truth) + 1, device=truth.device)[:, None]
-    f1 = 2 * hits / (found + truth.sum(0))
+    predicted = torch.arange(1, len(truth) + 1, device=truth.device)[:, None]
+    f1 = 2 * hits / (predicted + truth.sum(0))
     f1[:-1][ordered[:-1] == ordered[1:]] = -1  # no threshold cuts between equal probabilities
     return ordered.gather(0, f1.argmax(0, keepdim=True))[0]
 
@@ -94,7 +94,7 @@ def calibration_error(
     `threshold_scores` does. Guo et al., arXiv 1706.04599, here of the positive class. Derived in
     lesson 07.
     """
-    _truth(probabilities, targets)
+    checked_truth(probabilities, targets)
     which = (probabilities * bins).long().clamp(max=bins - 1)
     gaps = torch.zeros(bins, targets.shape[1], dtype=torch.float64, device=targets.device)
     gaps.scatter_add_(0, which, (probabilities - targets).double())
@@ -115,7 +115,7 @@ def score_attributes(
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    truth = _truth(probabilities, targets, both_kinds=True, names=names)
+    truth = checked_truth(probabilities, targets, both_kinds=True, names=names)
     columns = list(zip(truth.T.cpu().numpy(), probabilities.detach().T.cpu().numpy(), strict=True))
     return {
         **threshold_scores(probabilities, targets, thresholds),
@@ -171,7 +171,7 @@ def _ratio(part: Tensor, whole: Tensor) -> Float[Tensor, " attributes"]:
     return part / whole.clamp(min=1)
 
 
-def _truth(
+def checked_truth(
     probabilities: Tensor,
     targets: Tensor,
     both_kinds: bool = False,
@@ -243,14 +243,14 @@ def calibrate(logits: Tensor, targets: Tensor) -> Calibration:
         )
     logits, targets = logits.detach().double(), targets.double()
     present = targets.sum(0)
-    wanted = torch.where(
+    smoothed = torch.where(
         targets > 0, (present + 1) / (present + 2), 1 / (len(targets) - present + 2)
     )
     mean, spread = logits.mean(0), logits.std(0, correction=0).clamp(min=1e-6)
     ordered = (logits - mean) / spread
     slope, shift = (
         torch.ones_like(mean, requires_grad=True),
-        torch.logit(wanted.mean(0)).requires_grad_(),
+        torch.logit(smoothed.mean(0)).requires_grad_(),
     )
     optimizer = torch.optim.LBFGS(
         [slope, shift], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
@@ -258,7 +258,7 @@ def calibrate(logits: Tensor, targets: Tensor) -> Calibration:
 
     def unlikelihood() -> Tensor:
         optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(slope * ordered + shift, wanted)
+        loss = F.binary_cross_entropy_with_logits(slope * ordered + shift, smoothed)
         loss.backward()
         return loss
 

@@ -32,7 +32,7 @@ def cache_tokens(
     Used in lessons 00 and 05.
     """
     keys = ("face", "flow", "traits", *also)
-    kept: dict[str, list[Tensor]] = {
+    parts: dict[str, list[Tensor]] = {
         name: [] for name in ("face_tokens", "motion_tokens", "traits", *also)
     }
     loader = DataLoader(
@@ -42,15 +42,15 @@ def cache_tokens(
         collate_fn=lambda items: [torch.stack([item[key] for item in items]) for key in keys],
     )
     device = next(static.parameters()).device.type
-    for face, flow, *rest in tqdm(loader, f"tokens of {len(clips)} clips", mininterval=5):
+    for face, flow, *others in tqdm(loader, f"tokens of {len(clips)} clips", mininterval=5):
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
             face_tokens = static.tokens(face, chunk=batch_size)
             motion_tokens = dynamic.tokens(flow, chunk=batch_size)
-        for parts, values in zip(
-            kept.values(), (face_tokens.half(), motion_tokens.half(), *rest), strict=True
+        for part, values in zip(
+            parts.values(), (face_tokens.half(), motion_tokens.half(), *others), strict=True
         ):
-            parts.append(values)
-    return {name: torch.cat(parts) for name, parts in kept.items()}
+            part.append(values)
+    return {name: torch.cat(part) for name, part in parts.items()}
 
 
 def stored_tokens(

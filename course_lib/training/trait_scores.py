@@ -3,6 +3,7 @@ speakers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from einops import einsum, repeat
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler
 
+from ..models.attention import recording
 from ..models.inference import evaluating, to_cpu, to_model
 from ..shapes import Float, Int
 
@@ -115,11 +117,11 @@ def speaker_lookup(
             f"there are {len(train_speakers)} train_speakers for {len(train_targets)}"
             " train_targets; give one speaker for each row"
         )
-    known, who = np.unique(np.asarray(train_speakers), return_inverse=True)
-    totals = torch.zeros(len(known), train_targets.shape[1]).to(train_targets)
+    speakers, who = np.unique(np.asarray(train_speakers), return_inverse=True)
+    totals = torch.zeros(len(speakers), train_targets.shape[1]).to(train_targets)
     totals.index_add_(0, torch.from_numpy(who), train_targets)
     means = totals / torch.from_numpy(np.bincount(who))[:, None]
-    answers = dict(zip(known.tolist(), means, strict=True))
+    answers = dict(zip(speakers.tolist(), means, strict=True))
     floor = train_targets.mean(dim=0)
     return torch.stack([answers.get(speaker, floor) for speaker in np.asarray(speakers).tolist()])
 
@@ -331,20 +333,14 @@ def evaluate(
             "the loader shuffles, so the speakers would belong to other items; use shuffle=False"
         )
     layer = model.cross_attention.attention if attention else None
-    recorded = layer.record if layer else False
+    watching = recording(layer) if layer else nullcontext()
     answers, targets, maps = [], [], []
-    if layer:
-        layer.record = True
-    try:
-        with evaluating(model), torch.no_grad():
-            for *inputs, target in batches:
-                answers.append(to_cpu(model(*to_model(model, *inputs))))
-                targets.append(target.cpu().float())
-                if layer:
-                    maps.append(layer.last_attn_weights.cpu())
-    finally:
-        if layer:
-            layer.record = recorded
+    with watching, evaluating(model), torch.no_grad():
+        for *inputs, target in batches:
+            answers.append(to_cpu(model(*to_model(model, *inputs))))
+            targets.append(target.cpu().float())
+            if layer:
+                maps.append(layer.last_attn_weights.cpu())
     if not answers:
         raise ValueError("there is no batch to evaluate; check that the split is not empty")
     prediction, target = torch.cat(answers), torch.cat(targets)

@@ -138,8 +138,12 @@ def other_half(half: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
     """`share` of the second colour in the first."""
-    (red, green, blue), (red2, green2, blue2), rest = first, second, 1 - share
-    return red * rest + red2 * share, green * rest + green2 * share, blue * rest + blue2 * share
+    (red, green, blue), (red2, green2, blue2), other_share = first, second, 1 - share
+    return (
+        red * other_share + red2 * share,
+        green * other_share + green2 * share,
+        blue * other_share + blue2 * share,
+    )
 
 
 def darker(colour: Colour, share: float) -> Colour:

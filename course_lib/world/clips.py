@@ -30,11 +30,11 @@ from .texture import (
     ORIGIN,
     TEXTURE,
     UNIT,
-    carried_by,
+    fixed_point,
     make_grain,
     paint_face,
     paint_layer,
-    settle,
+    part_motion,
 )
 
 __all__ = ["PARTS", "RenderedClip", "draw_still", "render_clip"]
@@ -148,7 +148,7 @@ def render_clip(
         frames,
         flow,
         occluded,
-        _labels(seed, story, who),
+        trait_labels(seed, story, who),
         story,
         _regions(person, motion, story, size),
         parts[:-1],
@@ -216,9 +216,9 @@ def _view(instant: _Instant, scene: _Scene) -> _View:
     head = cv2.remap(instant.texture, p, None, cv2.INTER_LINEAR)
     body = cv2.warpAffine(scene.body, instant.to_body, size)
     behind = cv2.warpAffine(scene.behind, instant.to_image, size)
-    shown = _HEAD + cv2.remap(instant.material, p, None, cv2.INTER_NEAREST)
+    head_parts = _HEAD + cv2.remap(instant.material, p, None, cv2.INTER_NEAREST)
     picture, parts = scene.background, np.zeros(size, np.uint8)
-    for layer, part in ((behind, _HAIR_BEHIND), (body, _BODY), (head, shown)):
+    for layer, part in ((behind, _HAIR_BEHIND), (body, _BODY), (head, head_parts)):
         alpha = cv2.extractChannel(layer, 3)
         picture = _over(picture, layer, alpha)
         np.copyto(parts, part, where=alpha > 127, casting="unsafe")
@@ -237,17 +237,17 @@ def _follow(
 
     head = np.flatnonzero(parts >= _HEAD)
     p, on_head = p.take(head, 0), q.take(head, 0)
-    target = p + carried_by(parts[head] - _HEAD, p, person, now.expression, then.expression)
-    there, step = settle(on_head + (target - p), target, then.deformation)
+    target = p + part_motion(parts[head] - _HEAD, p, person, now.expression, then.expression)
+    there, step = fixed_point(on_head + (target - p), target, then.deformation)
     residual[head] = step * np.linalg.norm(then.to_image[0, :2])
     behind, body = np.flatnonzero(parts == _HAIR_BEHIND), np.flatnonzero(parts == _BODY)
-    for seen, points, matrix in (
+    for visible, points, matrix in (
         (head, there, then.to_image),
         (behind, q[behind], then.to_image),
         (body, pixels[body], _after(then.to_body, _inverse(now.to_body))),
     ):
-        if len(seen):
-            flow[seen] = cv2.transform(points[None], matrix)[0] - pixels[seen]
+        if len(visible):
+            flow[visible] = cv2.transform(points[None], matrix)[0] - pixels[visible]
     return flow.reshape(size, size, 2), residual.reshape(size, size)
 
 
@@ -259,7 +259,7 @@ def _occluded(
     return cv2.remap(then, there, None, cv2.INTER_NEAREST, borderValue=nothing) != now
 
 
-def _labels(seed: int, story: Story, speaker: Speaker) -> Float[np.ndarray, "5"]:
+def trait_labels(seed: int, story: Story, speaker: Speaker) -> Float[np.ndarray, "5"]:
     return noisy_traits(story, speaker, np.random.Generator(np.random.SFC64((seed, 8))))
 
 

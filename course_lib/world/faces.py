@@ -99,9 +99,9 @@ def draw_face(
             f"size must be at least 32 px for a face to be recognisable, but it is {size}; try"
             " size=112"
         )
-    looks = np.random.Generator(np.random.SFC64(whole_number(seed)))
-    tone = sample_tone(looks) if tone is None else tone
-    person = anatomy.appearance(attributes, tone, looks)
+    generator = np.random.Generator(np.random.SFC64(whole_number(seed)))
+    tone = sample_tone(generator) if tone is None else tone
+    person = anatomy.appearance(attributes, tone, generator)
     rng = np.random.Generator(np.random.SFC64((seed, picture, 1)))
     random_pose, random_expression = (
         _random_pose(rng, difficulty),

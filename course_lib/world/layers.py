@@ -114,7 +114,7 @@ def _layers(
     return layers
 
 
-def _dressed(attributes: frozenset[str], rng: np.random.Generator) -> frozenset[str]:
+def dressed(attributes: frozenset[str], rng: np.random.Generator) -> frozenset[str]:
     """The same person, more often with glasses, hat or beard."""
     glasses, hat, beard = rng.random(3) < (0.3, 0.2, 0.3)
     if glasses:

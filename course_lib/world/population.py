@@ -149,10 +149,10 @@ def _hair_colours(tone: float) -> np.ndarray:
     rates on average.
     """
     has_colour = 1 - _GROUPS @ (_IN_GROUP["Bald"] + _IN_GROUP["Gray_Hair"])
-    wanted = np.array([_TABLE[name][0] for name in HAIR_COLOURS[:3]]) / has_colour
+    rates = np.array([_TABLE[name][0] for name in HAIR_COLOURS[:3]]) / has_colour
     dark_share = 1 - _DARK ** (1 / _TONE_POWER)
     return (
-        _HAIR_IF_DARK if tone > _DARK else (wanted - dark_share * _HAIR_IF_DARK) / (1 - dark_share)
+        _HAIR_IF_DARK if tone > _DARK else (rates - dark_share * _HAIR_IF_DARK) / (1 - dark_share)
     )
 
 

@@ -16,11 +16,11 @@ __all__ = [
     "ORIGIN",
     "TEXTURE",
     "UNIT",
-    "carried_by",
+    "fixed_point",
     "make_grain",
     "paint_face",
     "paint_layer",
-    "settle",
+    "part_motion",
 ]
 
 TEXTURE, UNIT = 176, 54.0  # texture size, and texture px a face unit
@@ -82,7 +82,7 @@ def paint_face(
     return texture, material
 
 
-def carried_by(
+def part_motion(
     material: UInt8[np.ndarray, " points"],
     places: Float[np.ndarray, "points 2"],
     person: Person,
@@ -105,7 +105,7 @@ def carried_by(
     return carried
 
 
-def settle(
+def fixed_point(
     there: Float[np.ndarray, "points 2"],
     target: Float[np.ndarray, "points 2"],
     deformation: Float[np.ndarray, "texture texture 2"],
@@ -131,9 +131,9 @@ _LONGEST_ROW = 32_000  # cv2 remaps to fewer than 2^15 columns
 
 def _look_up(field: Float[np.ndarray, "texture texture 2"], points: np.ndarray) -> np.ndarray:
     """The field at points between its pixels; points and values are complex numbers, x + iy."""
-    found = np.empty_like(points)
+    result = np.empty_like(points)
     for k in range(0, len(points), _LONGEST_ROW):
         row = points[k : k + _LONGEST_ROW].view(np.float32).reshape(1, -1, 2)
         values = cv2.remap(field, row, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        found[k : k + _LONGEST_ROW] = values.view(np.complex64).ravel()
-    return found
+        result[k : k + _LONGEST_ROW] = values.view(np.complex64).ravel()
+    return result

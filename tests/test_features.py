@@ -1,6 +1,4 @@
-"""Measures against independent references, known worlds and input that cannot be measured; and
-their pictures.
-"""
+"""Measures against independent references, known worlds and input that cannot be measured."""
 
 import math
 

@@ -75,9 +75,7 @@ def begin(folder: Path, manifest: dict) -> None:
             raise ValueError(f"{folder} holds {strange} and no run; choose another --output")
         return files.write_json(folder / MANIFEST, manifest)
     kept = read_manifest(folder)
-    ours, theirs = (
-        _flat({"sources": hashes(entry["sources"])} | entry["config"]) for entry in (manifest, kept)
-    )
+    ours, theirs = (_settings(entry) for entry in (manifest, kept))
     for key in (*theirs, *ours):
         if ours.get(key) != theirs.get(key):
             raise ValueError(
@@ -106,14 +104,10 @@ def hashes(sources: dict[str, dict]) -> dict[str, str]:
     return {name: source["sha256"] for name, source in sources.items()}
 
 
-def _flat(nested: dict, above: str = "") -> dict[str, Any]:
-    """`{"training": {"epochs": 3}}` as `{"training.epochs": 3}`."""
-    flat = {}
-    for key, value in nested.items():
-        flat |= (
-            _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
-        )
-    return flat
+def _settings(manifest: dict) -> dict[str, Any]:
+    """What a run depends on: the hashes of its data and its settings."""
+    sources = {f"sources.{name}": value for name, value in hashes(manifest["sources"]).items()}
+    return sources | manifest["config"]
 
 
 def _source_version(*paths: str | Path) -> str:

@@ -31,6 +31,7 @@ from course_lib.models import (
 )
 from course_lib.pictures import plot_training
 from course_lib.training import ModelSerializer, Progress, score_traits
+from course_lib.training.lock import locked
 from course_lib.world import TRAITS
 
 ROOT = Path(__file__).parent.parent
@@ -383,8 +384,8 @@ def log_of(folder):
 
 
 def test_a_run_keeps_log_checkpoints_curves_model_and_manifest(run, data):
-    assert {"log.csv", "manifest.json", "checkpoints", "visualizations", "model"} == {
-        p.name for p in run.iterdir()
+    assert {"log.csv", "manifest.json", "checkpoints", "visualizations", "model", ".lock"} == {
+        path.name for path in run.iterdir()
     }
     assert [row["epoch"] for row in log_of(run)] == ["1", "2", "3", "4"]
     manifest = files.read_json(run / "manifest.json")
@@ -627,22 +628,12 @@ def test_the_folder_of_another_run_is_refused(run, data, tmp_path, capsys):
     )
 
 
-def test_a_folder_in_use_is_refused(data, tmp_path, capsys):
-    held = (
-        "from course_lib.training.lock import FolderLock; import sys, time\n"
-        f"FolderLock({str(tmp_path / 'run')!r}).take(); print('held', flush=True); time.sleep(600)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", held], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as holder:
-        try:
-            assert holder.stdout.readline() == "held\n"
-            assert f"process {holder.pid}" in refused(
-                capsys, "train", *vectors(data, *QUICK), "--output", tmp_path / "run"
-            )
-        finally:
-            holder.kill()
-    assert main(["train", *vectors(data, *QUICK, "--epochs", 1, "--output", tmp_path / "run")]) == 0
+def test_a_folder_in_use_is_refused(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("course_lib.training.lock.WAIT", 0)
+    arguments = ["train", *vectors(data, *QUICK, "--epochs", 1, "--output", tmp_path / "run")]
+    with locked(tmp_path / "run"):
+        assert "is in use by another run" in refused(capsys, *arguments)
+    assert main(arguments) == 0
 
 
 def test_data_that_changed_since_is_refused(data, tmp_path, capsys):
@@ -975,9 +966,7 @@ def test_two_processes_learn_what_one_learns_and_the_command_runs_on_both(data, 
     assert together.stdout.count("is complete; score it") == 1
     rows = log_of(tmp_path / "run")
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
-    assert not [
-        path for name in ("running.json", "*.part*") for path in (tmp_path / "run").rglob(name)
-    ]
+    assert not list((tmp_path / "run").rglob("*.part*"))
     assert main(["evaluate", str(tmp_path / "run")]) == 0
     best = min(rows, key=lambda row: float(row["valid_loss"]))
     scores = files.read_json(tmp_path / "run" / "evaluation" / "scores.json")["scores"]

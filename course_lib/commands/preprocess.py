@@ -25,8 +25,8 @@ from ..data.flow import OpticalFlowSequenceLoader
 from ..models.dynamic import DynamicFeatureExtractor
 from ..models.static import StaticFeatureExtractor
 from ..shapes import Float
+from ..training.lock import locked
 from .arrays import TOKENS, read_columns, read_traits
-from .runs import claimed
 
 __all__ = ["Windows", "preprocess"]
 
@@ -136,7 +136,7 @@ def preprocess(
     window = {"frames": frames, "size": size, "method": method, "on_missing": on_missing}
     clips = Clips(source, target, {"window": window, "tokens": _extractor_hashes(features)})
     first, of = _shard(shard)
-    with claimed(target / "shards" / f"{first + 1}-of-{of}"):
+    with locked(target / "shards" / f"{first + 1}-of-{of}"):
         _work_through(videos[first::of], clips, workers, batch_size)
         if waiting := sum(not clips.record(video).exists() for video in videos):
             print(f"{waiting} clips are left to other shards; the last one writes the arrays")

@@ -24,11 +24,12 @@ from ..training.callbacks import (
 )
 from ..training.checkpoints import Checkpoints, ModelSerializer
 from ..training.fit import fit
+from ..training.lock import locked
 from ..training.tokens import TokenDataset
 from ..training.trait_scores import concordance
 from ..training.trait_scores import evaluate as score_model
 from .arrays import Arrays, open_arrays, split_rows
-from .runs import begin, claimed, described, hashes, processes
+from .runs import begin, described, hashes, processes
 from .visualize import visualize
 
 __all__ = ["MODELS", "model_for", "rows_of", "train"]
@@ -128,7 +129,7 @@ def train(
     )
     valid = DataLoader(rows_of(arrays, valid_rows), share)
     checkpoints = Checkpoints(folder / "checkpoints", minutes)
-    with claimed(folder) if state.is_main_process else nullcontext():
+    with locked(folder) if state.is_main_process else nullcontext():
         if state.is_main_process:
             begin(folder, manifest)
         state.wait_for_everyone()

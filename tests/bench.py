@@ -784,7 +784,6 @@ def bench_preprocess(folder: str, clips: int = 36) -> None:
     the extractors.
     """
     from course_lib.commands.preprocess import preprocess
-    from course_lib.commands.settings import Preprocess
 
     source, paths = Path(folder) / "to_preprocess", videos(folder)
     source.mkdir()
@@ -796,13 +795,11 @@ def bench_preprocess(folder: str, clips: int = 36) -> None:
         started = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             preprocess(
-                Preprocess(
-                    folder=str(source),
-                    output=f"{folder}/{features}{workers}",
-                    features=features,
-                    workers=workers,
-                    on_missing="centre",
-                )
+                str(source),
+                output=f"{folder}/{features}{workers}",
+                features=features,
+                workers=workers,
+                on_missing="centre",
             )
         return 60 * clips / (time.perf_counter() - started)
 

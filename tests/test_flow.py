@@ -1,8 +1,8 @@
 """Optical flow against motion that is known, and the loader's cache, windows and workers."""
 
+import email.message
 import io
 import os
-import urllib.request
 from pathlib import Path
 
 import cv2
@@ -126,7 +126,10 @@ def test_raft_takes_the_last_refinement_of_a_padded_pair(monkeypatch):
 
 def test_an_interrupted_download_names_the_other_methods(monkeypatch, tmp_path):
     class Interrupted(io.BytesIO):
-        headers = {"Content-Length": "3800000"}  # noqa: RUF012
+        def info(self):
+            message = email.message.Message()
+            message["Content-Length"] = "3800000"
+            return message
 
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     flow_module._raft.cache_clear()
@@ -135,7 +138,7 @@ def test_an_interrupted_download_names_the_other_methods(monkeypatch, tmp_path):
         raise OSError("no network")
 
     for answer in (lambda *_, **__: Interrupted(b"half a file"), unreachable):
-        monkeypatch.setattr(urllib.request, "urlopen", answer)
+        monkeypatch.setattr(torch.hub, "urlopen", answer)
         words, raft = "use method='dis' or method='farneback'", OpticalFlowComputer("raft")
         refused(words, raft.between, FACE, FACE, error=ConnectionError)
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]

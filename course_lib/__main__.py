@@ -1,5 +1,5 @@
-"""The command line: `python -m course_lib preprocess | train | evaluate | visualize | assets |
-answers | site`.
+"""The command line: `python -m course_lib preprocess | train | evaluate | visualize | answers |
+site`.
 
 Exit codes: 0 done, 2 bad input (one sentence on stderr), 130 stopped with Ctrl-C.
 """
@@ -15,7 +15,6 @@ from typing import Any
 
 from .commands.settings import (
     Answers,
-    Assets,
     Evaluate,
     Preprocess,
     Site,
@@ -31,7 +30,6 @@ COMMANDS = {
     "train": Train,
     "evaluate": Evaluate,
     "visualize": Visualize,
-    "assets": Assets,
     "answers": Answers,
     "site": Site,
 }

@@ -76,7 +76,6 @@ def test_help_explains_every_option(name, capsys):
         "train": "--static_features",
         "evaluate": "--against",
         "visualize": "--format",
-        "assets": "--folder",
         "answers": "--output",
         "site": "--lessons",
     }
@@ -166,7 +165,6 @@ def test_bad_yaml_is_refused(content, words, tmp_path, capsys, monkeypatch):
         (["evaluate", "nowhere"], "nowhere holds no run"),
         (["visualize", "nowhere"], "nowhere holds no run"),
         (["preprocess", "nowhere"], "no folder 'nowhere'"),
-        (["assets", "statik"], "no recipe 'statik'"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, words, capsys):

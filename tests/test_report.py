@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib.pictures import PARTS, Picture, Report, Table, blank_axes, plot_attribute_gains
+from course_lib.pictures import PARTS, Picture, Report, blank_axes, plot_attribute_gains
+from course_lib.tables import Table
 
 EVIL = '<script>alert("x")</script> & "quoted" \'single\' [[title]]'
 
@@ -136,11 +137,6 @@ def test_a_page_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
         whole().save(path)
     assert path.read_text(encoding="utf-8") == before
     assert [one.name for one in path.parent.iterdir()] == ["report.html"]
-
-
-def test_a_table_is_text_too():
-    said = str(Table("What it is.", [("score", "a"), ("AP", "0.1"), ("longer", "12.5")]))
-    assert said.splitlines() == ["score      a", "AP       0.1", "longer  12.5", "What it is."]
 
 
 def test_the_picture_of_gains_says_its_numbers():

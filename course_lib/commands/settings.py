@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 __all__ = [
     "Answers",
-    "Assets",
     "Data",
     "Evaluate",
     "Files",
@@ -169,19 +168,6 @@ class Visualize:
     format: Literal["png", "svg", "pdf"] = option("png", "of the pictures")
     clip: int = option(0, "the clip, of those evaluated, whose heads are drawn")
     output: str = option("", "where to write; default: the run's folder, visualizations/")
-
-
-@dataclass(frozen=True)
-class Assets:
-    """Make shipped weights, stored results or the README's pictures again, or print scores; a
-    cut-off run goes on.
-    """
-
-    name: str = option(
-        "", "a recipe, a study, `pictures` or `scores`; else all are listed", positional=True
-    )
-    all: bool = option(False, "make every weight and result, in order")
-    folder: str = option("", "where to write instead of assets/")
 
 
 @dataclass(frozen=True)

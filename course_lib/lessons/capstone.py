@@ -25,8 +25,9 @@ from ..models.attention import attention_weights, split_heads
 from ..models.attributes import AttributeDecoder
 from ..models.inference import evaluating, to_model
 from ..pictures.base import Picture
-from ..pictures.report import Report, Table, plot_attribute_gains
+from ..pictures.report import Report, plot_attribute_gains
 from ..shapes import Bool, Float
+from ..tables import Table
 from ..training.attribute_scores import best_thresholds, score_attributes, threshold_scores
 from ..training.callbacks import ClipGradients, WarmupCosine
 from ..training.fit import fit

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..shapes import Float, Int
+from ..tables import aligned
 from ..training.attribute_scores import _truth
 from ..world.population import ATTRIBUTES
 
@@ -192,21 +193,18 @@ class SubgroupScores:
         )
 
     def __str__(self) -> str:
-        width = max(map(len, self.groups))
-        lines = ["  ".join([f"{'':<{width}}  items", *(f"{measure:>22}" for measure in MEASURES)])]
         ends = {measure: self.interval(measure)[:, :, -1] for measure in MEASURES}
+        rows = [("", "items", *MEASURES)]
         for row, (group, size) in enumerate(zip(self.groups, self.sizes, strict=True)):
-            cells = (
+            cells = [
                 f"{self.value[measure][row, -1]:.3f} [{low[row]:.3f}, {high[row]:.3f}]"
                 for measure, (low, high) in ends.items()
-            )
-            lines.append(
-                "  ".join([f"{group:<{width}}  {size:>5}", *(f"{cell:>22}" for cell in cells)])
-            )
+            ]
+            rows.append((group, size, *cells))
         over = ", ".join(f"{measure} of {len(self.compared(measure))}" for measure in MEASURES)
         return "\n".join(
             [
-                *lines,
+                aligned(rows),
                 f"means over the attributes known in every group: {over}",
                 *(self.too_small(measure) for measure in ("recall", "false_positive_rate")),
             ]

@@ -89,7 +89,7 @@ from .parts import (
     plot_part_looks,
     plot_part_pipeline,
 )
-from .report import PARTS, Report, Table, plot_attribute_gains
+from .report import PARTS, Report, plot_attribute_gains
 from .training import TimeReport, plot_losses, plot_training, time_report
 from .world import plot_difficulty, plot_rates
 
@@ -102,7 +102,6 @@ __all__ = [
     "Picture",
     "Report",
     "Run",
-    "Table",
     "TimeReport",
     "animate_attention",
     "animate_features",

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.ticker import NullLocator, PercentFormatter
@@ -18,9 +17,10 @@ from torch import Tensor
 
 from .. import files
 from ..shapes import Float
+from ..tables import Table
 from .base import BLUE, HIGHLIGHT, INK, Picture, blank_axes, open_axis
 
-__all__ = ["PARTS", "Report", "Table", "plot_attribute_gains"]
+__all__ = ["PARTS", "Report", "plot_attribute_gains"]
 
 PARTS = {  # what each part answers
     "Root cause": (
@@ -43,45 +43,6 @@ PARTS = {  # what each part answers
 OWN_PAGE = (1, 2, 3)  # parts that begin a sheet; the last shares one
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # labels of a logarithmic axis
-
-
-class Table(NamedTuple):
-    """A caption and rows of text, the first of which is the header; shows itself as a table or as
-    text.
-    """
-
-    caption: str
-    rows: Sequence[Sequence[str]]
-
-    def _repr_html_(self) -> str:
-        head, *body = (
-            ["<tr>", *(f"<{cell}>{html.escape(str(text))}</{cell}>" for text in row), "</tr>"]
-            for row, cell in zip(self.rows, ["th", *["td"] * len(self.rows)], strict=False)
-        )
-        return (
-            f"<table><caption>{html.escape(self.caption)}</caption><thead>{''.join(head)}</thead>"
-            f"<tbody>{''.join(''.join(row) for row in body)}</tbody></table>"
-        )
-
-    def __str__(self) -> str:
-        widths = [
-            max(len(str(row[column])) for row in self.rows) for column in range(len(self.rows[0]))
-        ]
-        lines = (
-            "  ".join(
-                [
-                    str(row[0]).ljust(widths[0]),
-                    *(
-                        str(text).rjust(width)
-                        for text, width in zip(row[1:], widths[1:], strict=True)
-                    ),
-                ]
-            )
-            for row in self.rows
-        )
-        return "\n".join([*(line.rstrip() for line in lines), self.caption])
-
-    __repr__ = __str__
 
 
 @dataclass(frozen=True)

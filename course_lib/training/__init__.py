@@ -1,6 +1,7 @@
 """The loop, its callbacks and checkpoints, losses, remedies, and what scores predictions."""
 
 from .attribute_scores import (
+    DECODERS,
     AttributePredictor,
     Calibration,
     best_thresholds,
@@ -9,6 +10,7 @@ from .attribute_scores import (
     calibration_error,
     course_attribute_predictor,
     score_attributes,
+    shipped_decoders,
     threshold_scores,
 )
 from .callbacks import (
@@ -25,7 +27,7 @@ from .callbacks import (
     read_log,
 )
 from .checkpoints import Checkpoints, ModelSerializer
-from .fit import Run, fit, fit_steps, validate
+from .fit import Run, fit, validate
 from .lock import FolderLock
 from .losses import (
     AsymmetricLoss,
@@ -74,6 +76,7 @@ from .trait_scores import (
 )
 
 __all__ = [
+    "DECODERS",
     "RARE",
     "SCORES",
     "SEEDS",
@@ -121,7 +124,6 @@ __all__ = [
     "evaluate",
     "evolution_table",
     "fit",
-    "fit_steps",
     "floor_prediction",
     "focal_terms",
     "head_diversity_penalty",
@@ -140,6 +142,7 @@ __all__ = [
     "resample_speakers",
     "score_attributes",
     "score_traits",
+    "shipped_decoders",
     "speaker_lookup",
     "stored_tokens",
     "threshold_scores",

@@ -37,9 +37,11 @@ from course_lib.training import (
     Scores,
     TokenDataset,
     WarmupCosine,
+    bootstrap_counts,
     concordance,
     fit,
     floor_prediction,
+    interval,
     mean_accuracy,
     score_traits,
     speaker_lookup,
@@ -346,11 +348,9 @@ def _over_seeds(scores: list[Scores], seed: int = 0) -> dict[str, float]:
     """The mean CCC over seeds, with a 95 % interval in which speakers and seeds are both drawn
     again.
     """
-    resampled = torch.stack([score.resampled[:, 1, -1] for score in scores])
-    drawn = np.random.default_rng(seed).integers(len(scores), size=resampled.shape)
-    low, high = np.quantile(
-        np.take_along_axis(resampled.numpy(), drawn, axis=0).mean(axis=0), (0.025, 0.975)
-    )
+    resampled = torch.stack([score.resampled[:, 1, -1] for score in scores], 1)
+    shares = bootstrap_counts(len(scores), len(resampled), seed) / len(scores)
+    low, high = interval((shares * resampled).sum(1))
     value = np.mean([float(score.value[1, -1]) for score in scores])
     return {
         "mean": round(float(value), 4),

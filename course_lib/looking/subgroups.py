@@ -15,6 +15,7 @@ from torch import Tensor
 from ..shapes import Float, Int
 from ..tables import aligned
 from ..training.attribute_scores import _truth
+from ..training.bootstrap import bootstrap_counts, interval
 from ..world.population import ATTRIBUTES
 
 __all__ = [
@@ -128,7 +129,7 @@ class SubgroupScores:
 
     def interval(self, measure: str) -> Float[Tensor, "2 groups columns"]:
         """The lower and upper end of the 95 % intervals."""
-        return self.resampled[measure].nanquantile(torch.tensor([0.025, 0.975]), dim=0)
+        return interval(self.resampled[measure])
 
     def compared(self, measure: str) -> list[str]:
         """The attributes whose mean is the last column."""
@@ -157,7 +158,7 @@ class SubgroupScores:
         )
         between = self.resampled[measure][:, best, index] - self.resampled[measure][:, worst, index]
         between = between * (-1 if measure == "false_positive_rate" else 1)
-        low, high = between.nanquantile(torch.tensor([0.025, 0.975])).tolist()
+        low, high = interval(between).tolist()
         return Gap(
             column,
             self.groups[best],
@@ -242,9 +243,8 @@ def subgroup_scores(
     random, sums, drawn = np.random.default_rng(seed), [], []
     for group in range(len(labels)):
         mine = terms[torch.from_numpy(who == group)]
-        times = random.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), resamples)
         sums.append(mine.sum(0))
-        drawn.append(torch.from_numpy(times).double() @ mine)
+        drawn.append(bootstrap_counts(len(mine), resamples, random) @ mine)
     sizes = torch.from_numpy(np.bincount(who)).double()
     shape = (3, truth.shape[1])
     present = torch.stack(sums).unflatten(-1, shape)[:, 2]

@@ -13,6 +13,7 @@ from .attribute_scores import (
     shipped_decoders,
     threshold_scores,
 )
+from .bootstrap import bootstrap_counts, interval
 from .callbacks import (
     ClipGradients,
     EarlyStopping,
@@ -110,6 +111,7 @@ __all__ = [
     "WeightedBCELoss",
     "best_thresholds",
     "blind_accuracies",
+    "bootstrap_counts",
     "cache_tokens",
     "calculate_aggressive_pos_weights",
     "calibrate",
@@ -127,6 +129,7 @@ __all__ = [
     "floor_prediction",
     "focal_terms",
     "head_diversity_penalty",
+    "interval",
     "inverse_frequencies",
     "leak_report",
     "leaked_share",

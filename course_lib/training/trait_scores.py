@@ -14,6 +14,7 @@ from torch.utils.data import RandomSampler
 from ..models.inference import evaluating, to_cpu, to_model
 from ..shapes import Float, Int
 from ..tables import Table
+from .bootstrap import bootstrap_counts, interval
 
 __all__ = [
     "SCORES",
@@ -145,7 +146,7 @@ class Scores(NamedTuple):
     @property
     def interval(self) -> Float[Tensor, "2 scores columns"]:
         """The lower and upper end of the 95 % interval."""
-        return self.resampled.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+        return interval(self.resampled)
 
     def table(self, names: Sequence[str]) -> Table:
         """A row for every trait (`names`) and one for their mean, a column for every score."""
@@ -192,11 +193,8 @@ def score_traits(
         .double()
         .index_add(0, torch.from_numpy(who), terms)
     )
-    times = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), RESAMPLES
-    )
     resampled = einsum(
-        torch.from_numpy(times).double(),
+        bootstrap_counts(len(names), RESAMPLES, seed),
         sums,
         "resamples speakers, speakers sums traits -> resamples sums traits",
     )

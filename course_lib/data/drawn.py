@@ -27,7 +27,15 @@ from ..world.stories import (
 )
 from .flow import OpticalFlowComputer
 
-__all__ = ["ClipDataset", "FaceDataset", "Layers", "PartDataset", "compose", "to_image"]
+__all__ = [
+    "ClipDataset",
+    "FaceDataset",
+    "Layers",
+    "PartDataset",
+    "compose",
+    "hard_faces",
+    "to_image",
+]
 
 
 def to_image(picture: UInt8[np.ndarray, "height width 3"]) -> Float[torch.Tensor, "3 height width"]:
@@ -120,6 +128,13 @@ class FaceDataset(Dataset):
             "person": index // self.images_per_person,
         }
         return item | ({"regions": torch.from_numpy(portrait.regions)} if self.regions else {})
+
+
+def hard_faces(part: str, n: int, regions: bool = False) -> FaceDataset:
+    """Faces of 56 px whose place, size and turn differ: where things usually are is not where they
+    are. Used in lesson 09.
+    """
+    return FaceDataset(n, part, difficulty="hard", size=56, regions=regions)
 
 
 class ClipDataset(torch.utils.data.Dataset):

@@ -2,7 +2,7 @@
 that is ready to decide.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import torch
@@ -10,12 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import files, runtime
-from ..models.attributes import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor
+from ..models.attributes import (
+    AttributeDecoder,
+    AttributeModel,
+    MixedTokenExtractor,
+    PointingDecoder,
+    TokenExtractor,
+)
 from ..models.backbones import fill
 from ..shapes import Bool, Float
+from ..tables import Table
 from ..world.population import ATTRIBUTES
 
 __all__ = [
+    "DECODERS",
     "AttributePredictor",
     "Calibration",
     "best_thresholds",
@@ -25,6 +33,7 @@ __all__ = [
     "course_attribute_predictor",
     "score_attributes",
     "score_table",
+    "shipped_decoders",
     "threshold_scores",
 ]
 
@@ -133,8 +142,8 @@ def score_table(
     frequencies: Tensor,
     rare: float = 0.10,
     columns: Sequence[str] = ("positive_rate", "f1", "average_precision"),
-) -> str:
-    """The scores as text, one row an attribute, the rarest first; then the means of the rare and of
+) -> Table:
+    """The scores, one row an attribute, the rarest first; then the means of the rare and of
     all attributes.
 
     Raises ValueError for a column that is not among the scores. Derived in lesson 07.
@@ -148,23 +157,9 @@ def score_table(
         *((names[index], values[index]) for index in order.tolist()),
         *((title, group.mean(0)) for title, group in groups.items() if len(group)),
     ]
-    widths = [
-        max(len(title) for title, _ in rows),
-        *(max(len(name), 5) for name in ("frequency", *columns)),
-    ]
-    lines = [
-        ("", "frequency", *columns),
-        *((title, *(f"{value:.3f}" for value in row)) for title, row in rows),
-    ]
-    return "\n".join(
-        "  ".join(
-            [
-                line[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
-            ]
-        )
-        for line in lines
-    )
+    header = ("", "frequency", *columns)
+    lines = [(title, *(f"{value:.3f}" for value in row)) for title, row in rows]
+    return Table("", [header, *lines])
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Float[Tensor, " attributes"]:
@@ -344,3 +339,23 @@ def course_attribute_predictor() -> AttributePredictor:
     predictor = AttributePredictor(facts["names"])
     fill(predictor, tensors, "weights/attributes.safetensors")
     return predictor.eval()
+
+
+# Two attribute models: tokens that see little, and tokens that attention has mixed before.
+DECODERS: dict[str, Callable[[], AttributeModel]] = {
+    "pointing": lambda: AttributeModel(TokenExtractor(), PointingDecoder()),
+    "tokens that hear each other": lambda: AttributeModel(
+        MixedTokenExtractor(), AttributeDecoder(96)
+    ),
+}
+
+
+def shipped_decoders() -> dict[str, AttributeModel]:
+    """Both models by the names of `DECODERS`, with the shipped weights. Used in lessons 07 and 09."""
+    mixed = DECODERS["tokens that hear each other"]()
+    tensors, _ = files.load_tensors(runtime.assets("weights/attributes_mixed.safetensors"))
+    fill(mixed, tensors, "weights/attributes_mixed.safetensors")
+    return {
+        "pointing": course_attribute_predictor().model,
+        "tokens that hear each other": mixed.eval(),
+    }

@@ -15,7 +15,8 @@ from tqdm.std import tqdm
 
 from .. import files
 from ..pictures.figures import ExplorableFigure
-from ..recorder.page import FINE, fill_page
+from ..recorder.packing import FINE
+from ..recorder.page import fill_page
 from .figure import explorer_figure, static_part
 from .packing import (
     COMMON,
@@ -319,9 +320,28 @@ class AttentionExplorer:
                 }
                 for name, frequency, threshold in rows
             ],
+            "bounds": {
+                "ranges": {
+                    "sample": [OWN, len(self.dataset) - 1],
+                    "checkpoint": [0, max(0, len(self.checkpoints) - 1)],
+                    "layer": [0, len(self.layers) - 1],
+                    "head": [-1, [layer["heads"] - 1 for layer in self.layers]],
+                    "patch": [-1, self.tokens - 1],
+                    "mask": [0, self.tokens],
+                },
+                "options": {
+                    "attribute": self.names,
+                    "rarity": ["all", "rare", "common"]
+                    if self.frequencies is not None
+                    else ["all"],
+                    "sort": ["probability", "rarity", "error"]
+                    if self.frequencies is not None
+                    else ["probability", "error"],
+                    "outcome": ["any", "found", "missed", "false alarm", "off region"],
+                },
+            },
             "layers": self.layers,
             "tokens": self.tokens,
-            "levels": FINE,
             "count": len(self.dataset),
             "checkpoints": list(self.checkpoints),
             "rare": RARE,

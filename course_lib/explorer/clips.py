@@ -23,6 +23,7 @@ from ..models.personality import (
     attention_per_trait,
 )
 from ..pictures.base import Picture, attention_on_clip, data_url, flow_colours
+from ..recorder.packing import pack_arrays
 from ..recorder.page import fill_page, jpeg_url
 from ..shapes import Float, UInt8
 from ..world.stories import FRAMES_PER_MOMENT, TRAITS
@@ -142,8 +143,10 @@ class PersonalityExplorer:
         flows = clip["flow"].numpy()
         fastest = float(np.quantile(np.hypot(flows[..., 0], flows[..., 1]), 0.995))
         coloured = np.stack([flow_colours(flow, max(fastest, 1e-6)) for flow in flows])
+        arrays, planes = pack_arrays({"weights": seen.weights, "relevance": seen.relevance})
         header = {
             "sample": sample,
+            "arrays": arrays,
             "face": jpeg_url(clip["face"]),
             "count": len(flows),
             "fastest": round(fastest, 2),
@@ -154,12 +157,7 @@ class PersonalityExplorer:
             "traits": [float(f"{value:.6g}") for value in seen.traits.tolist()],
             "importance": [float(f"{value:.6g}") for value in seen.importance.tolist()],
         }
-        return Item(
-            header,
-            b"".join(
-                part.numpy().astype("<f4").tobytes() for part in (seen.weights, seen.relevance)
-            ),
-        )
+        return Item(header, planes)
 
     def moment(self, sample: int) -> int | None:
         """The time step in which the deciding moment lies, where the data knows it."""
@@ -285,6 +283,15 @@ class PersonalityExplorer:
     def meta(self) -> dict[str, Any]:
         """What the page knows before any clip."""
         return {
+            "bounds": {
+                "ranges": {
+                    "sample": [0, len(self.dataset) - 1],
+                    "head": [-1, self.heads - 1],
+                    "token": [-1, self.tokens - 1],
+                    "step": [0, self.steps - 1],
+                },
+                "options": {"trait": [ATTENTION, *self.names], "playing": [False, True]},
+            },
             "names": list(self.names),
             "heads": self.heads,
             "tokens": self.tokens,

@@ -6,7 +6,6 @@ attribute came out.
 """
 
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,7 +19,8 @@ from torch import Tensor, nn
 from ..data.drawn import to_image
 from ..looking.localisation import covered, pointing_game
 from ..models.inference import evaluating, to_model
-from ..recorder.page import FINE, jpeg_url, script
+from ..recorder.packing import dequantise, pack_arrays, quantise, read_arrays, rounded, script
+from ..recorder.page import jpeg_url
 from ..recorder.recorder import AttentionRecorder
 from ..recorder.recording import layer_name
 from ..shapes import Float, UInt8
@@ -59,14 +59,7 @@ def explorer_script(view: str = "attributes.js") -> str:
     It exports its default only: a widget would take another export called `render`, the viewer's,
     for its own.
     """
-    shared, own = (
-        text[text.index("// ---") :]
-        for text in (script("recorder/web/shared.js"), script(f"explorer/web/{view}"))
-    )
-    joined = (
-        script("recorder/web/viewer.js").replace("\nexport default { render };", "") + shared + own
-    )
-    return re.sub(r"^export (\{[^}]*\};|(?!default))", "", joined, flags=re.MULTILINE)
+    return script("recorder/web/kit.js", "explorer/web/samples.js", f"explorer/web/{view}")
 
 
 ATTENTION = "attention"  # what is shown that is no trait: the weights as they are
@@ -144,30 +137,26 @@ def pack_item(
     """One sample's bytes and header; `known` is said of it as it is. A weight is off by less than
     1/255 of its map's largest.
     """
-    tops = [layer.amax(-1).float() for layer in weights]
-    maps = [
-        ((layer / top.clamp(min=1e-30)[..., None]).sqrt() * FINE).round().to(torch.uint8)
-        for layer, top in zip(weights, tops, strict=True)
-    ]
-    planes = [
-        *(top.numpy().astype("<f4").tobytes() for top in tops),
-        *(levels.numpy().tobytes() for levels in maps),
-    ]
+    rows = torch.cat([layer.flatten(0, 1) for layer in weights])
+    levels, tops = quantise(rows)
+    arrays = {"tops": tops, "levels": levels}
     outlines = None
     if regions is not None:
-        side = round(weights[0].shape[-1] ** 0.5)
+        side = round(rows.shape[-1] ** 0.5)
         share = covered(regions, (side, side))
-        levels = torch.where(share > 1e-9, (255 * share).round().clamp(1, 255), 0).to(torch.uint8)
-        planes.append(levels.numpy().tobytes())
+        cover = torch.where(share > 1e-9, (255 * share).round().clamp(1, 255), 0)
+        arrays["cover"] = cover.to(torch.uint8)
         outlines = [outline(mask) for mask in regions.numpy().astype(np.uint8)]
+    described, planes = pack_arrays(arrays)
     header = {
+        "arrays": described,
         "image": jpeg_url(image),
         "size": list(image.shape[1:]),
         "outlines": outlines,
         "truth": None if truth is None else truth.int().tolist(),
-        "probabilities": [float(f"{value:.6g}") for value in probabilities.tolist()],
+        "probabilities": rounded(probabilities, 6),
     }
-    return Item(header | known, b"".join(planes))
+    return Item(header | known, planes)
 
 
 def outline(mask: UInt8[np.ndarray, "height width"]) -> str:
@@ -187,15 +176,11 @@ def unpack(
     tokens: int,
 ) -> list[Float[np.ndarray, "heads attributes tokens"]]:
     """The weights that a page reads from an item: what was packed, within the stated error."""
+    arrays = read_arrays(item.header["arrays"], item.planes)
+    rows = dequantise(arrays["levels"], arrays["tops"])
     attributes = len(item.header["probabilities"])
-    shapes = [(layer["heads"], attributes) for layer in layers]
-    count = sum(heads * attributes for heads, _ in shapes)
-    tops = np.frombuffer(item.planes, "<f4", count)
-    levels = np.frombuffer(item.planes, np.uint8, count * tokens, 4 * count).reshape(count, tokens)
-    maps = np.split(
-        tops[:, None] * (levels / np.float32(FINE)) ** 2, np.cumsum([a * b for a, b in shapes])[:-1]
-    )
-    return [rows.reshape(*shape, tokens) for rows, shape in zip(maps, shapes, strict=True)]
+    maps = rows.reshape(-1, attributes, tokens)
+    return np.split(maps, np.cumsum([layer["heads"] for layer in layers])[:-1])
 
 
 def read_image(

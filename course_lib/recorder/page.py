@@ -9,7 +9,6 @@ import json
 import re
 import zlib
 from collections.abc import Collection, Mapping, Sequence
-from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ from torch import Tensor
 from .. import files
 from ..looking.attention import STATISTICS, attention_statistics
 from ..pictures.base import data_url, to_picture
+from .packing import FINE, script
 
 __all__ = ["attention_page", "pack", "save_page", "show_page"]
 
-FINE, COARSE = 255, 64  # levels of a map: a weight is off by less than one of them
+COARSE = 64  # levels of the maps of a large page
 
 SMALL = 1 << 18  # weights that travel with fine levels; more become half a megabyte soon
 
@@ -81,14 +81,9 @@ def attention_page(maps: Maps, *, title: str = "Attention", **options: Any) -> s
         _static_part(meta, planes),
         meta,
         planes,
-        script("recorder/web/viewer.js"),
-        "openPage()",
+        script("recorder/web/kit.js", "recorder/web/viewer.js"),
+        "openPage(render, STATE)",
     )
-
-
-def script(name: str) -> str:
-    """The source of one of the JavaScript modules, such as `recorder/web/viewer.js`."""
-    return package_files("course_lib").joinpath(name).read_text(encoding="utf-8")
 
 
 def fill_page(

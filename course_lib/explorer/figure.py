@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from ..looking.localisation import area_share, energy, pointing_game
 from ..pictures.base import data_url, overlay, to_picture
 from ..pictures.figures import ExplorableFigure
 from ..shapes import Float
+from .base import percent
 from .steps import attribute_map
 
 __all__ = ["describe", "explorer_figure", "static_part"]
@@ -58,14 +58,14 @@ def describe(
         of_map = torch.from_numpy(weights).view(round(weights.size**0.5), -1)
         hits = "hits" if pointing_game(of_map, region[attribute]) > 0.5 else "misses"
         place = (
-            f"{_percent(energy(of_map, region[attribute]))} of its attention is in the true region,"
-            f" which covers {_percent(area_share(region[attribute]))} of the image, and its"
+            f"{percent(energy(of_map, region[attribute]))} of its attention is in the true region,"
+            f" which covers {percent(area_share(region[attribute]))} of the image, and its"
             f" strongest patch {hits} it"
         )
     often = (
         ""
         if explorer.frequencies is None
-        else (f" (in {_percent(explorer.frequencies[attribute])} of the images)")
+        else (f" (in {percent(explorer.frequencies[attribute])} of the images)")
     )
     return (
         f"{explorer.names[attribute]}{often}: predicted {probability:.2f} against a threshold of"
@@ -246,7 +246,7 @@ def static_part(explorer: Any, samples: Sequence[int]) -> str:
     )
     often = ["unknown"] * len(explorer.names)
     if explorer.frequencies is not None:
-        often = [_percent(share) for share in explorer.frequencies]
+        often = [percent(share) for share in explorer.frequencies]
     truth = first["truth"] or ["unknown"] * len(explorer.names)
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{share}</td><td>{threshold:.2f}</td><td>{probability:.2f}</td>"
@@ -279,11 +279,6 @@ def _map(
 ) -> Float[np.ndarray, " tokens"]:
     weights = torch.from_numpy(explorer.weights(sample, checkpoint)[layer])
     return attribute_map(weights, attribute, head).flatten().numpy()
-
-
-def _percent(share: Tensor) -> str:
-    share = float(share)
-    return f"{100 * share:.{1 if share < 0.1 else 0}f} %"
 
 
 def _say(value: float) -> str:

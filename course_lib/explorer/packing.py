@@ -19,50 +19,33 @@ from torch import Tensor, nn
 from ..data.drawn import to_image
 from ..looking.localisation import covered, pointing_game
 from ..models.inference import evaluating, to_model
-from ..recorder.packing import dequantise, pack_arrays, quantise, read_arrays, rounded, script
+from ..recorder.packing import dequantise, pack_arrays, quantise, read_arrays, rounded
 from ..recorder.page import jpeg_url
 from ..recorder.recorder import AttentionRecorder
 from ..recorder.recording import layer_name
 from ..shapes import Float, UInt8
 from ..world.population import ATTRIBUTES
+from .base import Item
 
 __all__ = [
-    "ATTENTION",
     "COMMON",
-    "OWN",
     "RARE",
-    "Item",
     "Look",
     "Predictions",
     "Removal",
-    "explorer_script",
     "fitting_names",
     "look",
-    "one_each",
     "outline",
     "pack_item",
     "predict_all",
     "read_image",
     "remove_patches",
+    "shares_of",
     "unpack",
 ]
 
 RARE, COMMON = 0.10, 0.30  # rare attributes are below the first, common ones above the second
 
-OWN = -1  # the sample that is an image of one's own
-
-
-def explorer_script(view: str = "attributes.js") -> str:
-    """One module: the viewer's source, what the explorers share, and one explorer's view, without
-    their imports.
-
-    It exports its default only: a widget would take another export called `render`, the viewer's,
-    for its own.
-    """
-    return script("recorder/web/kit.js", "explorer/web/samples.js", f"explorer/web/{view}")
-
-
-ATTENTION = "attention"  # what is shown that is no trait: the weights as they are
 
 OUTCOMES = ("unknown", "found", "missed", "false alarm", "rightly refused")
 
@@ -113,19 +96,6 @@ def look(model: nn.Module, images: Float[Tensor, "batch 3 height width"]) -> Loo
     return Look(logits.sigmoid().float().cpu(), weights)
 
 
-class Item(NamedTuple):
-    """One sample as it travels: what JSON can say, and bytes.
-
-    The bytes are, for each layer, head and attribute, the largest weight (float32); then the maps,
-    a byte a weight, the square root of its share of the largest; then, where regions are known, the
-    share of each token that each attribute's region covers, a byte a token, above 0 wherever it
-    touches.
-    """
-
-    header: dict[str, Any]
-    planes: bytes
-
-
 def pack_item(
     image: Float[Tensor, "3 height width"],
     weights: Sequence[Float[Tensor, "heads attributes tokens"]],
@@ -134,8 +104,11 @@ def pack_item(
     regions: Tensor | None = None,
     **known: Any,
 ) -> Item:
-    """One sample's bytes and header; `known` is said of it as it is. A weight is off by less than
-    1/255 of its map's largest.
+    """One sample's header and bytes; `known` goes into the header as it is.
+
+    The arrays are `tops` and `levels` of each layer's, head's and attribute's map, so that a weight
+    is off by less than 1/255 of its map's largest; and, where regions are known, `cover`: the share
+    of each token that each attribute's region covers, above 0 wherever it touches.
     """
     rows = torch.cat([layer.flatten(0, 1) for layer in weights])
     levels, tops = quantise(rows)
@@ -171,15 +144,13 @@ def outline(mask: UInt8[np.ndarray, "height width"]) -> str:
 
 
 def unpack(
-    item: Item,
-    layers: Sequence[Mapping[str, Any]],
-    tokens: int,
+    item: Item, layers: Sequence[Mapping[str, Any]]
 ) -> list[Float[np.ndarray, "heads attributes tokens"]]:
     """The weights that a page reads from an item: what was packed, within the stated error."""
     arrays = read_arrays(item.header["arrays"], item.planes)
     rows = dequantise(arrays["levels"], arrays["tops"])
     attributes = len(item.header["probabilities"])
-    maps = rows.reshape(-1, attributes, tokens)
+    maps = rows.reshape(-1, attributes, rows.shape[-1])
     return np.split(maps, np.cumsum([layer["heads"] for layer in layers])[:-1])
 
 
@@ -349,7 +320,7 @@ def fitting_names(
     return fitting
 
 
-def one_each(what: str, values: Any, names: Sequence[str]) -> Tensor:
+def shares_of(what: str, values: Any, names: Sequence[str]) -> Tensor:
     """Shares between 0 and 1, one an attribute."""
     tensor = torch.as_tensor(values, dtype=torch.float32).detach().cpu()
     tensor = tensor.expand(len(names)) if tensor.ndim == 0 else tensor

@@ -41,7 +41,11 @@ Maps = Mapping[str, Tensor | Sequence[Tensor | None]]
 
 def save_page(path: str | Path, maps: Maps, **options: Any) -> Path:
     """Write `attention_page(maps, **options)` to `path`, atomically."""
-    page = attention_page(maps, **options)
+    return write_page(path, attention_page(maps, **options))
+
+
+def write_page(path: str | Path, page: str) -> Path:
+    """Write a page to `path`, atomically."""
     with files.atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return Path(path)

@@ -22,7 +22,7 @@ __all__ = ["FINE", "dequantise", "pack_arrays", "quantise", "read_arrays", "roun
 FINE = 255  # levels of a map: a weight is off by less than one of them
 
 
-def pack_arrays(arrays: Mapping[str, Tensor | np.ndarray]) -> tuple[dict[str, Any], bytes]:
+def pack_arrays(arrays: Mapping[Any, Tensor | np.ndarray]) -> tuple[dict[Any, Any], bytes]:
     """The description of some arrays, uint8 or float32, and their bytes, one after the other."""
     described, parts, at = {}, [], 0
     for name, array in arrays.items():
@@ -62,11 +62,13 @@ def dequantise(
     return tops[..., None] * (quantised / np.float32(levels)) ** 2
 
 
-def rounded(values: Tensor, digits: int) -> Any:
-    """Numbers as JSON holds them, with so many digits that count."""
-    if values.ndim == 0:
-        return float(f"{values.item():.{digits}g}")
-    return [rounded(value, digits) for value in values.detach().cpu()]
+def rounded(values: Any, digits: int) -> Any:
+    """Numbers, of a tensor or of nested lists, as JSON holds them: so many digits that count."""
+    if isinstance(values, Tensor):
+        values = values.tolist()
+    if isinstance(values, list):
+        return [rounded(value, digits) for value in values]
+    return float(f"{values:.{digits}g}")
 
 
 def script(*names: str) -> str:

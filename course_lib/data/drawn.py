@@ -219,7 +219,10 @@ class ClipDataset(torch.utils.data.Dataset):
         )
 
     def __getitem__(self, index: int) -> dict:
-        clip = self.clip(index)
+        return self.item_of(index, self.clip(index))
+
+    def item_of(self, index: int, clip: RenderedClip) -> dict:
+        """Item `index`, from its clip as `clip(index)` rendered it."""
         true_flow = torch.from_numpy(clip.flow)
         flow = torch.from_numpy(self.estimate(clip.frames)) if self.estimate else true_flow
         return {

@@ -8,6 +8,7 @@ look-up and the ceiling.
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from course_lib.models import (
     StaticFeatureExtractor,
     TokenPersonalityModel,
 )
+from course_lib.models.attention import recording
 from course_lib.models.backbones import save_weights
 from course_lib.models.inference import evaluating, to_model
 from course_lib.shapes import Float
@@ -225,25 +227,18 @@ def predict(name: str, model: nn.Module, data: dict[str, Tensor]) -> dict[str, T
     token's answer counts, times how much it listens to the deciding moment.
     """
     tokens = name == "token attention"
-    attend = model.cross_attention.attention if tokens else None
-    recorded = attend.record if tokens else None
+    attention = model.cross_attention.attention if tokens else None
     parts: dict[str, list[Tensor]] = {}
     for chosen in torch.arange(len(data["traits"])).split(100):
         inputs = ARMS[name].inputs(data["face_tokens"][chosen], data["motion_tokens"][chosen])
-        if tokens:
-            attend.record = True
-        try:
-            with evaluating(model):
-                answer = {"prediction": model(*to_model(model, *inputs))}
-        finally:
-            if tokens:
-                attend.record = recorded
+        with recording(attention) if tokens else nullcontext(), evaluating(model):
+            answer = {"prediction": model(*to_model(model, *inputs))}
         if tokens:
             cross, deciding = model.cross_attention, data["moment"][chosen]
-            listening = attend.last_attn_weights.mean(dim=1)[torch.arange(len(chosen)), :, deciding]
+            weights = attention.last_attn_weights.mean(dim=1)
             answer |= {
                 "moments": cross.last_pooled_weights.mean(dim=1),
-                "places": cross.last_importance * listening,
+                "places": cross.last_importance * weights[torch.arange(len(chosen)), :, deciding],
             }
         for key, value in answer.items():
             parts.setdefault(key, []).append(value.cpu())

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..models.attention import recording
 from ..models.inference import evaluating, to_model
 from ..models.personality import (
     EndToEndPersonalityModel,
@@ -77,24 +78,15 @@ def listen(
     """Run the model on one clip in evaluation mode, its weights recorded and differentiated for
     each trait.
     """
-    attention = model.model.cross_attention.attention
-    record = attention.record
+    cross_attention = model.model.cross_attention
     face, flow = to_model(model, face[None], flow[None])
-    try:
-        with evaluating(model), torch.no_grad():
-            tokens = model.static.tokens(face), model.dynamic.tokens(flow)
-            relevance = attention_per_trait(model.model, *tokens)
-            attention.record = True
+    with evaluating(model), torch.no_grad():
+        tokens = model.static.tokens(face), model.dynamic.tokens(flow)
+        relevance = attention_per_trait(model.model, *tokens)
+        with recording(cross_attention.attention) as attention:
             traits = model.model(*tokens)
-        found = (
-            traits,
-            model.model.cross_attention.last_importance,
-            attention.last_attn_weights,
-            relevance,
-        )
-    finally:
-        attention.record = record
-    return ClipLook(*(tensor[0].float().cpu() for tensor in found))
+    results = traits, cross_attention.last_importance, attention.last_attn_weights, relevance
+    return ClipLook(*(tensor[0].float().cpu() for tensor in results))
 
 
 class PersonalityExplorer(Explorer):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import files, runtime

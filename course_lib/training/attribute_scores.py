@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import files, runtime
@@ -236,31 +235,27 @@ def calibrate(logits: Tensor, targets: Tensor) -> Calibration:
             f"logits have shape {tuple(logits.shape)} and targets {tuple(targets.shape)}; expected"
             " the same (batch, attributes), at least one row, and finite logits"
         )
-    logits, targets = logits.detach().double(), targets.double()
+    from sklearn.linear_model import LogisticRegression
+
+    device = logits.device
+    logits, targets = logits.detach().double().cpu(), targets.double().cpu()
     present = targets.sum(0)
     smoothed = torch.where(
         targets > 0, (present + 1) / (present + 2), 1 / (len(targets) - present + 2)
     )
     mean, spread = logits.mean(0), logits.std(0, correction=0).clamp(min=1e-6)
-    ordered = (logits - mean) / spread
-    slope, shift = (
-        torch.ones_like(mean, requires_grad=True),
-        torch.logit(smoothed.mean(0)).requires_grad_(),
-    )
-    optimizer = torch.optim.LBFGS(
-        [slope, shift], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
-    )
-
-    def unlikelihood() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(slope * ordered + shift, smoothed)
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        optimizer.step(unlikelihood)
-    slope, shift = slope.detach() / spread, (shift - slope * mean / spread).detach()
-    return Calibration(slope.float(), shift.float())
+    slope, shift = torch.empty_like(mean), torch.empty_like(mean)
+    both = torch.cat([torch.ones(len(logits)), torch.zeros(len(logits))])
+    for k, column in enumerate(((logits - mean) / spread).T):
+        # a target of 0.9 is a yes that weighs 0.9 and a no that weighs 0.1
+        regression = LogisticRegression(C=1e10, tol=1e-8, solver="newton-cholesky").fit(
+            torch.cat([column, column])[:, None],
+            both,
+            sample_weight=torch.cat([smoothed[:, k], 1 - smoothed[:, k]]),
+        )
+        slope[k] = regression.coef_.item() / spread[k]
+        shift[k] = regression.intercept_.item() - slope[k] * mean[k]
+    return Calibration(slope.float().to(device), shift.float().to(device))
 
 
 class AttributePredictor(nn.Module):

@@ -82,7 +82,7 @@ def between_person_discriminability(features: Tensor, person: Tensor) -> float:
     """How unlike images of two people are: the mean cosine distance (1 − similarity) over all such
     pairs.
 
-    Arguments and errors as in `within_person_consistency`. Derived in lesson 01.
+    Arguments and errors as in `within_person_consistency`.
     """
     _check_people(features, person)
     unit = F.normalize(features.double(), dim=1)

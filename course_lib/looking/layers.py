@@ -29,7 +29,7 @@ def record_activations(
 
     Names are those of `model.named_modules()`. A layer used several times keeps its last output; of
     several outputs the first tensor is kept. Raises `ValueError` for a layer that does not exist or
-    does not run. Derived in lesson 01.
+    does not run.
     """
     names = [layer_names] if isinstance(layer_names, str) else list(layer_names)
     with evaluating(model), torch.no_grad(), watch(model, names) as activations:

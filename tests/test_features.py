@@ -1,6 +1,4 @@
-"""Measures against independent references, known worlds and input that cannot be measured; and
-their pictures.
-"""
+"""Measures against independent references, known worlds and input that cannot be measured."""
 
 import math
 
@@ -24,13 +22,6 @@ from course_lib.looking import (
     within_person_consistency,
 )
 from course_lib.looking import features as measures
-from course_lib.pictures import (
-    plot_activation_statistics,
-    plot_dimension_distribution,
-    plot_pca,
-    plot_probes,
-    plot_separation,
-)
 
 
 def people(count=12, images=3, dim=16, noise=1.5, seed=0):
@@ -128,7 +119,8 @@ def test_the_interval_draws_people():
 
 def test_a_resample_is_the_auc_of_copies_without_pairs_of_a_copy_and_itself(monkeypatch):
     features, person = people(4, 3)
-    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([[0, 0, 1, 3]]))
+    counts = torch.tensor([[2, 1, 0, 1]])
+    monkeypatch.setattr(measures, "bootstrap_counts", lambda *_: counts)
     _, low, high = separation_auc(features, person, 1)
     drawn = torch.cat([torch.arange(3 * who, 3 * who + 3) for who in (0, 0, 1, 3)])
     copy = torch.arange(4).repeat_interleave(3)
@@ -194,14 +186,7 @@ def test_dead_and_redundant_dimensions():
     found = dimension_distribution(features)
     assert found.dead.tolist() == [False, True, False, False, False, False]
     assert found.redundant.tolist() == [False, False, False, True, False, False]
-    assert dimension_distribution(features, 0.7).redundant.tolist() == [
-        False,
-        False,
-        False,
-        True,
-        False,
-        True,
-    ]
+    assert dimension_distribution(features, 0.7).redundant.nonzero().flatten().tolist() == [3, 5]
     assert found.spread.numpy() == pytest.approx(features.std(0, correction=0).numpy(), abs=1e-5)
     assert found.variance.sum() == pytest.approx(1)
 
@@ -257,35 +242,6 @@ def test_a_speaker_is_never_on_both_sides():
         linear_probe(identity, label, torch.arange(200)[torch.randperm(200)]).scores.mean() > 0.95
     )
     assert linear_probe(identity, label, groups).scores.mean() < 0.3
-
-
-# ---- pictures ------------------------------------------------------------------------------------
-
-
-def test_every_measure_has_a_picture_that_states_its_numbers(tmp_path):
-    features, person = people()
-    dead = features.clone()
-    dead[:, :4] = 0
-    layers = activation_statistics(
-        {"conv1": torch.randn(4, 8, 3, 3), "relu": torch.randn(4, 8, 3, 3).relu()}
-    )
-    auc = separation_auc(features, person, 20)[0]
-    probe = linear_probe(features, features[:, 0], person)
-    pictures = {
-        plot_separation({"course": features, "dead": dead}, person, 20): f"course {auc:.3f} (95 %",
-        plot_pca(features, person): f"which hold {pca(features)[1][0]:.0%} and",
-        plot_activation_statistics(
-            layers
-        ): f"zeros are most common in relu ({layers['relu'].zeros:.0%})",
-        plot_dimension_distribution(
-            {"dead": dimension_distribution(dead)}
-        ): "dead: 4 of 16 dimensions dead",
-        plot_probes({"features": probe}): f"features {probe.scores.mean():.2f} (a constant",
-    }
-    for index, (picture, words) in enumerate(pictures.items()):
-        assert words in picture.description
-        assert picture.description.endswith(".")
-        assert picture.save(tmp_path / f"{index}.png").stat().st_size > 3000
 
 
 def test_dead_dimensions_never_change():

@@ -1,8 +1,8 @@
 """Optical flow against motion that is known, and the loader's cache, windows and workers."""
 
+import email.message
 import io
 import os
-import urllib.request
 from pathlib import Path
 
 import cv2
@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from refusals import refused
 from scipy.ndimage import gaussian_filter, map_coordinates
 from torch.utils.data import DataLoader
 from torchvision.models.optical_flow import raft_small
@@ -38,18 +39,9 @@ REAL = os.environ.get("COURSE_REAL_CLIPS")
 
 def speaking(count, shift=1.0):
     """A face that slides `shift` pixels per frame to the right."""
-    return np.stack(
-        [
-            cv2.warpAffine(
-                FACE,
-                np.float32([[1, 0, shift * step], [0, 1, 0]]),
-                FACE.shape[1::-1],
-                flags=cv2.INTER_CUBIC,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
-            for step in range(count)
-        ]
-    )
+    how = {"flags": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REPLICATE}
+    moves = [np.float32([[1, 0, shift * step], [0, 1, 0]]) for step in range(count)]
+    return np.stack([cv2.warpAffine(FACE, move, FACE.shape[1::-1], **how) for move in moves])
 
 
 def smooth_flow(height, width, largest=3.0):
@@ -134,7 +126,10 @@ def test_raft_takes_the_last_refinement_of_a_padded_pair(monkeypatch):
 
 def test_an_interrupted_download_names_the_other_methods(monkeypatch, tmp_path):
     class Interrupted(io.BytesIO):
-        headers = {"Content-Length": "3800000"}  # noqa: RUF012
+        def info(self):
+            message = email.message.Message()
+            message["Content-Length"] = "3800000"
+            return message
 
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     flow_module._raft.cache_clear()
@@ -143,9 +138,9 @@ def test_an_interrupted_download_names_the_other_methods(monkeypatch, tmp_path):
         raise OSError("no network")
 
     for answer in (lambda *_, **__: Interrupted(b"half a file"), unreachable):
-        monkeypatch.setattr(urllib.request, "urlopen", answer)
-        with pytest.raises(ConnectionError, match="use method='dis' or method='farneback'"):
-            OpticalFlowComputer("raft").between(FACE, FACE)
+        monkeypatch.setattr(torch.hub, "urlopen", answer)
+        words, raft = "use method='dis' or method='farneback'", OpticalFlowComputer("raft")
+        refused(words, raft.between, FACE, FACE, error=ConnectionError)
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -285,8 +280,7 @@ def test_short_clips_end_in_rest_and_one_frame_is_too_few():
     assert item["flow"][:2].abs().amax((1, 2, 3)).min() > 0.1
     assert not item["flow"][2:].any()
     assert torch.equal(item["boxes"][2], item["boxes"][3])
-    with pytest.raises(ValueError, match="fewer than 2 frames"):
-        loader([speaking(1)])[0]
+    refused("fewer than 2 frames", lambda: loader([speaking(1)])[0])
 
 
 def test_windows_with_a_stride():
@@ -367,26 +361,21 @@ def test_a_damaged_or_old_cache_is_said_and_made_again(tmp_path, capsys):
 
 def test_a_cache_folder_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    with pytest.raises(
-        OSError, match=r"cache folder .*below cannot be written; choose another, or cache=False"
-    ):
-        loader([speaking(8)], tmp_path / "file" / "below")
+    words = "below cannot be written; choose another, or cache=False"
+    refused(words, loader, [], tmp_path / "file" / "below", error=OSError)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(OSError, match="cannot be written"):
-        loader([speaking(8)], tmp_path / "new")
+    refused("cannot be written", loader, [], tmp_path / "new", error=OSError)
 
 
 def test_failures_leave_nothing_behind(tmp_path, monkeypatch):
     blank = np.full((5, 64, 64), 128, np.uint8)
-    with pytest.raises(ValueError, match="no frontal face in 5 frames"):
-        loader([blank], tmp_path)[0]
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.mp4"):
-        loader([tmp_path / "nowhere.mp4"], tmp_path)[0]
+    refused("no frontal face in 5 frames", lambda: loader([blank], tmp_path)[0])
+    nowhere = loader([tmp_path / "nowhere.mp4"], tmp_path)
+    refused("nowhere.mp4", lambda: nowhere[0], error=FileNotFoundError)
     monkeypatch.setattr(
         os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
-    with pytest.raises(OSError, match="No space left"):
-        loader([speaking(8)], tmp_path)[0]
+    refused("No space left", lambda: loader([speaking(8)], tmp_path)[0], error=OSError)
     assert files_in(tmp_path) == []
 
 

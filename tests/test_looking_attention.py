@@ -21,7 +21,6 @@ from course_lib.looking import (
     effective_support,
 )
 from course_lib.pictures import attention as attention_pictures
-from course_lib.pictures import parts as part_pictures
 
 PICTURES = {
     "uniform",
@@ -236,15 +235,15 @@ def test_pictures_say_their_numbers(tmp_path):
 
 def test_part_attention_sums_over_keys_and_averages_queries():
     blocks = torch.block_diag(*[torch.full((3, 3), 1 / 3)] * 4)
-    picture = part_pictures.plot_part_attention(blocks, 4)
+    picture = attention_pictures.plot_part_attention(blocks, 4)
     assert "100% of their attention within" in picture.description
     shown = picture.figure.axes[1].images[0].get_array()
     assert np.allclose(shown, np.eye(4))
     cross = random_attention(1, 1, 4, 6, sharp=2)
-    shown = part_pictures.plot_part_attention(cross, 2).figure.axes[1].images[0].get_array()
+    shown = attention_pictures.plot_part_attention(cross, 2).figure.axes[1].images[0].get_array()
     assert shown[0, 1] == pytest.approx(float(cross[0, 0, :2, 3:].sum() / 2), abs=1e-6)
     with pytest.raises(ValueError, match="do not divide into 5"):
-        part_pictures.plot_part_attention(blocks, 5)
+        attention_pictures.plot_part_attention(blocks, 5)
 
 
 def test_an_animation_has_a_frame_a_step_on_one_scale():

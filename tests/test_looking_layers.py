@@ -18,7 +18,7 @@ from course_lib.looking import (
     watch,
 )
 from course_lib.models import I3D
-from course_lib.pictures import plot_correlations, plot_depth, visualize_feature_maps
+from course_lib.pictures import plot_depth, visualize_feature_maps
 
 
 class Split(nn.Module):
@@ -171,11 +171,6 @@ def test_other_pictures_say_what_they_show(network):
     picture = plot_depth(record_activations(network, ["0", "2"], image), image[0], 2)
     assert "2 6 × 6 places, " in picture.description
     assert sum(bool(axis.images) for axis in picture.figure.axes) == 1 + 2 * 2
-    weights, correlations = torch.tensor([1.0, -1, 2, 3]), torch.tensor([0.5, 0.2, 0.1, 0.9])
-    assert (
-        "is 0.90, and 25% of the channels"
-        in plot_correlations(weights, correlations, "Bangs").description
-    )
 
 
 @pytest.fixture

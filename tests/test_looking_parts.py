@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from course_lib.data import PartDataset
-from course_lib.looking import part_looks, part_matrix, part_separation, step_stability
+from course_lib.looking import layer_iou, part_looks, part_matrix, part_separation, step_stability
 from course_lib.models import PartPipeline, PartTransformer, part_attention
-from course_lib.pictures import animate_sampling, plot_layers, plot_over_steps, plot_part_looks
+from course_lib.pictures import animate_sampling
 from course_lib.recorder import AttentionRecorder
 from course_lib.world.layers import PARTS
 
@@ -75,24 +75,6 @@ def test_a_recorded_sampling_becomes_one_map_for_each_step_block_and_part():
     assert torch.equal(looks[2, 1], part_attention(record.weights, layers))
 
 
-def test_pictures_say_what_they_show():
-    face = PartDataset(1, "test")[0]
-    present = [part for part, there in zip(PARTS, face["present"], strict=True) if there]
-    picture = plot_layers(
-        face["image"], {"true": face["layers"], "nothing": torch.zeros_like(face["layers"])}
-    )
-    assert f"true: {', '.join(present)}; nothing: ." in picture.description
-    looks = torch.full((len(PARTS), 8, 8), 1 / 64)
-    picture = plot_part_looks(face["image"], {"flat": looks}, face["layers"])
-    assert f"Where {len(present)} parts look" in picture.description
-    # a flat map holds as much as the area
-    area = (face["layers"][face["present"]] > 0.5).float().mean()
-    assert f"flat {area:.0%}" in picture.description
-    assert len(picture.figure.axes) == len(present)
-    curve = plot_over_steps({"eyes": torch.tensor([0.25, 0.5])}, "support", ("all", 0.75))
-    assert curve.description == "Support over the steps: eyes from 0.25 to 0.50; all is 0.75."
-
-
 def test_the_film_has_one_frame_a_step_and_moves():
     face = PartDataset(1, "test")[0]
     states = torch.rand(3, len(PARTS), 64, 64)
@@ -101,3 +83,18 @@ def test_the_film_has_one_frame_a_step_and_moves():
     assert len(film.frames) == 3
     assert not np.array_equal(film.frames[0], film.frames[1])
     assert "in 3 steps" in film.description
+
+
+@given(st.integers(0, 1000))
+def test_iou_is_that_of_sets(seed):
+    layers, truth = np.random.default_rng(seed).random((2, 2, 3, 5, 5)).astype(np.float32) ** 2
+    truth[1, 2] = 0
+    scores = layer_iou(torch.from_numpy(layers), torch.from_numpy(truth)).numpy()
+    for item in range(2):
+        for part in range(3):
+            said, true = (
+                {tuple(place) for place in np.argwhere(values[item, part] > 0.5)}
+                for values in (layers, truth)
+            )
+            expected = len(said & true) / len(said | true) if said | true else np.nan
+            assert scores[item, part] == pytest.approx(expected, nan_ok=True)

@@ -25,6 +25,7 @@ from course_lib.training import (
     calculate_aggressive_pos_weights,
     focal_terms,
     head_diversity_penalty,
+    part_loss,
     prediction_diversity_penalty,
 )
 from course_lib.world import ATTRIBUTES, CELEBA_RATES
@@ -329,3 +330,22 @@ def test_focal_loss_is_the_mean_of_its_terms(seed):
         for row in zip(logits.tolist(), targets.tolist(), strict=True)
     ]
     assert_allclose(terms, expected, rtol=1e-9)
+
+
+def test_the_loss_is_small_for_the_truth_and_minds_small_parts():
+    truth = torch.zeros(2, 3, 16, 16)
+    truth[:, 0, :12], truth[:, 1, 5, 4:8] = 1, 1
+    certain, weight = 40 * truth - 20, torch.ones(3)
+    assert part_loss(certain, truth, weight) < 1e-3
+    for forget in (
+        lambda logits: logits[:, 0].fill_(-20),
+        lambda logits: logits[:, 1].fill_(-20),
+        lambda logits: logits[:, 2].fill_(20),
+    ):
+        wrong = certain.clone()
+        forget(wrong)
+        assert part_loss(wrong, truth, weight) > 0.25
+    heavier = torch.tensor([1.0, 9, 1])
+    wrong = certain.clone()
+    wrong[:, 1] = -20
+    assert part_loss(wrong, truth, heavier) > part_loss(wrong, truth, weight) + 0.5

@@ -130,14 +130,8 @@ def test_workers_show_the_same_images_in_the_same_order():
     for workers in (0, 2):
         for epoch in (1, 2):
             sampler.set_epoch(epoch)
-            seen.append(
-                torch.cat(
-                    [
-                        batch["image"]
-                        for batch in DataLoader(faces, 8, sampler=sampler, num_workers=workers)
-                    ]
-                )
-            )
+            batches = DataLoader(faces, 8, sampler=sampler, num_workers=workers)
+            seen.append(torch.cat([batch["image"] for batch in batches]))
     assert torch.equal(seen[0], seen[2])
     assert torch.equal(seen[1], seen[3])
     assert not torch.equal(seen[0], seen[1])

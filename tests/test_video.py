@@ -19,6 +19,7 @@ import skimage.data
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from refusals import refused
 from skimage.feature import Cascade
 
 from course_lib.data import (
@@ -124,21 +125,8 @@ def test_grey_transparent_and_odd_sizes_come_out_as_rgb(
 
 def test_a_phone_video_comes_out_upright(tmp_path):
     write(tmp_path / "flat.mov", noise(), **LOSSLESS)
-    subprocess.run(
-        [
-            imageio_ffmpeg.get_ffmpeg_exe(),
-            "-v",
-            "error",
-            "-display_rotation",
-            "90",
-            "-i",
-            tmp_path / "flat.mov",
-            "-c",
-            "copy",
-            tmp_path / "turned.mov",
-        ],
-        check=True,
-    )
+    turn = ("-v", "error", "-display_rotation", "90", "-i", tmp_path / "flat.mov", "-c", "copy")
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *turn, tmp_path / "turned.mov"], check=True)
     clip = read_clip(tmp_path / "turned.mov")
     assert (clip.height, clip.width) == (64, 36)
     assert np.array_equal(next(iter(clip)), np.rot90(noise()[0]))
@@ -161,8 +149,7 @@ def test_an_unbelievable_frame_rate_is_resampled(tmp_path):
 def test_max_frames_reads_no_more(tmp_path):
     path = write(tmp_path / "clip.mov", noise(), **LOSSLESS)
     assert np.array_equal(np.stack(list(read_clip(path, max_frames=5))), noise()[:5])
-    with pytest.raises(ValueError, match="max_frames is 0"):
-        read_clip(path, max_frames=0)
+    refused("max_frames is 0", lambda: read_clip(path, max_frames=0))
 
 
 def test_leaving_the_loop_stops_ffmpeg(tmp_path, monkeypatch):
@@ -184,30 +171,24 @@ def test_leaving_the_loop_stops_ffmpeg(tmp_path, monkeypatch):
 
 
 def test_missing_empty_text_sound_and_playlist_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no video file .*nowhere\.mp4; check"):
-        read_clip(tmp_path / "nowhere.mp4")
-    with pytest.raises(FileNotFoundError, match="no video file"):
-        read_clip(tmp_path)
+    for path in (tmp_path / "nowhere.mp4", tmp_path):
+        refused(f"no video file … {path.name}; check", read_clip, path, error=FileNotFoundError)
     (tmp_path / "empty.mp4").touch()
-    with pytest.raises(ValueError, match=r"empty\.mp4 is empty"):
-        read_clip(tmp_path / "empty.mp4")
+    refused("empty.mp4 is empty", read_clip, tmp_path / "empty.mp4")
     (tmp_path / "text.mp4").write_text("This is no video.\n" * 99)
     (tmp_path / "playlist.mp4").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n")
     with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(16000))
     for name in ("text.mp4", "playlist.mp4", "sound.wav"):
-        with pytest.raises(ValueError, match=rf"{name} holds no picture .*; play it") as caught:
-            read_clip(tmp_path / name)
-        assert "\n" not in str(caught.value)
+        refused(f"{name} holds no picture … ; play it", read_clip, tmp_path / name)
 
 
 def test_truncated_videos(tmp_path):
     whole = write(tmp_path / "whole.mp4", noise(50, 64, 64), macro_block_size=2).read_bytes()
     # the index stands at the end: nothing is readable
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="cut off before its index"):
-        read_clip(tmp_path / "cut.mp4")
+    refused("cut off before its index", read_clip, tmp_path / "cut.mp4")
     whole = write(
         tmp_path / "streamed.mp4",
         noise(50, 64, 64),

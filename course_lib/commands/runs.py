@@ -3,8 +3,6 @@
 import hashlib
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,8 @@ from accelerate import PartialState
 import course_lib
 
 from .. import files, runtime
-from ..training.lock import FolderLock
 
-__all__ = ["begin", "claimed", "described", "hashes", "processes", "read_manifest"]
+__all__ = ["begin", "described", "hashes", "processes", "read_manifest"]
 
 MANIFEST = "manifest.json"
 
@@ -34,24 +31,13 @@ def processes() -> PartialState:
     return state
 
 
-@contextmanager
-def claimed(folder: Path) -> Iterator[FolderLock]:
-    """Let no other command write into the folder meanwhile; raises `ValueError` where one does."""
-    lock = FolderLock(folder)
-    lock.take()
-    try:
-        yield lock
-    finally:
-        lock.release()
-
-
 def described(**what: Any) -> dict:
     """A manifest: `what`, and the code and libraries of now."""
     package = Path(course_lib.__file__).parent
     return what | {
         "code": {
             "course_lib": course_lib.__version__,
-            "sources": _source_version(*sorted(package.rglob("*.py"))),
+            "sources": _source_version(sorted(package.rglob("*.py"))),
         },
         "libraries": {
             "python": platform.python_version(),
@@ -69,15 +55,11 @@ def begin(folder: Path, manifest: dict) -> None:
     Raises `ValueError` for a folder that holds another run or something else.
     """
     if not (folder / MANIFEST).exists():
-        if strange := next(
-            (path.name for path in folder.iterdir() if path.name != "running.json"), None
-        ):
+        if strange := next((path.name for path in folder.iterdir() if path.name != ".lock"), None):
             raise ValueError(f"{folder} holds {strange} and no run; choose another --output")
         return files.write_json(folder / MANIFEST, manifest)
-    kept = read_manifest(folder)
-    ours, theirs = (
-        _flat({"sources": hashes(entry["sources"])} | entry["config"]) for entry in (manifest, kept)
-    )
+    earlier = read_manifest(folder)
+    ours, theirs = _settings(manifest), _settings(earlier)
     for key in (*theirs, *ours):
         if ours.get(key) != theirs.get(key):
             raise ValueError(
@@ -85,7 +67,7 @@ def begin(folder: Path, manifest: dict) -> None:
                 " another --output, or delete that folder"
             )
     for key in ("code", "libraries"):
-        if kept[key] != manifest[key]:
+        if earlier[key] != manifest[key]:
             print(
                 f"the {key} changed since this run began; it goes on, but not to the same last"
                 " digit"
@@ -106,19 +88,15 @@ def hashes(sources: dict[str, dict]) -> dict[str, str]:
     return {name: source["sha256"] for name, source in sources.items()}
 
 
-def _flat(nested: dict, above: str = "") -> dict[str, Any]:
-    """`{"training": {"epochs": 3}}` as `{"training.epochs": 3}`."""
-    flat = {}
-    for key, value in nested.items():
-        flat |= (
-            _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
-        )
-    return flat
+def _settings(manifest: dict) -> dict[str, Any]:
+    """What a run depends on: the hashes of its data and its settings."""
+    sources = {f"sources.{name}": value for name, value in hashes(manifest["sources"]).items()}
+    return sources | manifest["config"]
 
 
-def _source_version(*paths: str | Path) -> str:
+def _source_version(paths: list[Path]) -> str:
     """A hash of source files: whatever changes in them makes another version."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(Path(path).read_bytes())
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

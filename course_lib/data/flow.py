@@ -5,6 +5,7 @@ network.
 import hashlib
 import json
 import math
+import pickle
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from .. import runtime
-from ..files import download, load_tensors, save_tensors, sha256
+from ..files import load_tensors, save_tensors, sha256
 from ..shapes import Float
 from .video import FaceTrack, face_windows, read_clip, to_rgb, track_face
 
@@ -102,16 +103,22 @@ class OpticalFlowComputer:
 def _raft() -> torch.nn.Module:
     from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
-    url = Raft_Small_Weights.DEFAULT.url
+    folder = runtime.cache_dir("weights")
     try:
-        path = download(url, runtime.cache_dir("weights") / Path(url).name)
-    except (OSError, ValueError) as error:
+        weights = torch.hub.load_state_dict_from_url(
+            Raft_Small_Weights.DEFAULT.url,
+            str(folder),
+            map_location="cpu",
+            check_hash=True,
+            weights_only=True,
+        )
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ConnectionError(
-            "the weights of method='raft' could not be downloaded; use method='dis' or "
-            f"method='farneback', which need none ({error})"
+            f"the weights of method='raft' could not be downloaded to {folder}; use method='dis' or"
+            f" method='farneback', which need none ({error})"
         ) from error
     model = raft_small()
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    model.load_state_dict(weights)
     return model.eval().to(runtime.default_device())
 
 

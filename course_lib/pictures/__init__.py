@@ -52,11 +52,11 @@ from .images import (
     space_time_figure,
     visualize_feature_maps,
 )
-from .report import PARTS, Report, TimeReport, time_report
+from .report import SECTIONS, Report, TimeReport, time_report
 
 __all__ = [
     "COSTS",
-    "PARTS",
+    "SECTIONS",
     "Animation",
     "AttributeResults",
     "ExplorableFigure",

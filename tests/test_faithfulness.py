@@ -22,7 +22,6 @@ from course_lib.looking import (
     resampled_means,
     score_faithfulness,
 )
-from course_lib.pictures import plot_each_attribute, plot_faithfulness, plot_iou
 
 PATCHES = ((2, 5), (0, 0))  # what the two outputs read, of 7 × 7 patches
 
@@ -224,38 +223,6 @@ def test_intervals_draw_images_and_not_attributes():
     mean, low, high = once
     assert mean == pytest.approx(values.mean().item())
     assert high - low == pytest.approx(2 * 1.96 * values.std().item() / math.sqrt(60), rel=0.15)
-
-
-def test_the_picture_says_what_was_hidden_and_what_it_gained():
-    picture = plot_faithfulness(scored(removed=(0, 1, 5, 20, 49)))
-    assert "12 attributes" in picture.description
-    assert "own blur" in picture.description
-    assert "gain over the mean map" in picture.description
-    assert [len(axis.lines) for axis in picture.figure.axes] == [4, 4]
-    share = picture.figure.axes[0].lines[0].get_xdata()
-    assert share.tolist() == pytest.approx([0, 1 / 49, 5 / 49, 20 / 49, 1])
-
-
-def test_each_attribute_is_drawn_best_first_and_the_unknown_left_out():
-    ours = torch.tensor([0.2, math.nan, 0.9, 0.5])
-    picture = plot_each_attribute(
-        {"ours": ours, "chance": torch.full((4,), 0.1)}, ("Hat", "Young", "Bald", "No_Beard")
-    )
-    axis = picture.figure.axes[0]
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["Bald", "No Beard", "Hat"]
-    assert axis.lines[0].get_xdata() == pytest.approx([0.9, 0.5, 0.2])
-    assert "of 3 attributes; means: ours 0.53, chance 0.10" in picture.description
-    assert picture.description.endswith("of ours: Bald 0.90, No Beard 0.50, Hat 0.20.")
-
-
-def test_the_overlap_says_where_it_is_largest():
-    picture = plot_iou(
-        {
-            "ours": torch.tensor([0.1, 0.2, 0.3, 0.4, 0.3, 0.2, 0.1, 0, 0]),
-            "flat": torch.full((9,), 0.1),
-        }
-    )
-    assert "ours 0.40 at 0.4, flat 0.10 at 0.1" in picture.description
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from course_lib.looking import (
     rank_correlation,
 )
 from course_lib.models import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor
-from course_lib.pictures import plot_against_frequency, plot_randomisation
 from course_lib.recorder import attention_per_attribute
 
 
@@ -222,16 +221,3 @@ def test_the_cascade_shows_what_a_map_can_notice():
     assert check.correlation["see"].item() == pytest.approx(np.mean(alone), abs=1e-5)
     assert check.correlation["see"] < check.correlation["bias"] < 1  # it adds up
     assert "+ judge" in str(check)
-    picture = plot_randomisation({"map": check})
-    assert "map is the same without judge" in picture.description
-    assert f"ends at {check.correlation['see'].item():.2f}" in picture.description
-    assert picture.figure.axes[0].lines[0].get_xdata()[:2] == pytest.approx([1, 1])
-
-
-def test_the_scatter_says_the_trend():
-    frequencies = torch.linspace(0.02, 0.8, 20)
-    picture = plot_against_frequency(
-        {"rising": frequencies.sqrt(), "flat": torch.rand(20)}, frequencies, "focus"
-    )
-    assert "rising +1.00 (95 % interval +1.00 to +1.00)" in picture.description
-    assert picture.description.startswith("focus against frequency")

@@ -11,7 +11,6 @@ from sklearn.metrics import f1_score, recall_score
 
 from course_lib.data import FaceDataset
 from course_lib.looking import SMALLEST, drawn_groups, recall_gaps, subgroup_scores
-from course_lib.pictures import plot_subgroups
 from course_lib.world import ATTRIBUTES
 
 NAMES = ("Hat", "Glasses", "Beard")
@@ -167,22 +166,6 @@ def test_the_drawn_world_knows_its_groups():
         )
     with pytest.raises(ValueError, match="a tone for each row"):
         drawn_groups(tones[:5], targets)
-
-
-def test_the_picture_shows_the_gaps_with_their_intervals():
-    scores = subgroup_scores(*drawn(3000), names=NAMES)
-    picture = plot_subgroups(scores)
-    axis = picture.figure.axes[0]
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["mean of 2", "Glasses", "Hat"]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == [
-        "a (2000 images)",
-        "b (1000 images)",
-    ]
-    assert axis.lines[0].get_xdata()[1] == pytest.approx(scores.value["recall"][0, 1].item())
-    assert str(scores.gap("recall", "Glasses")) in picture.description
-    assert "1 of 3 attributes have a group with fewer than 25 positives" in picture.description
-    with pytest.raises(ValueError, match="no measure 'accuracy'"):
-        plot_subgroups(scores, "accuracy")
 
 
 @pytest.mark.parametrize(

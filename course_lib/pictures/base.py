@@ -47,10 +47,10 @@ INK, PAPER, HIGHLIGHT, BLUE, GREY = "#222222", "#ffffff", "#d1495b", "#345995", 
 def styles() -> Iterator[tuple[str, str, str]]:
     """Marker, line and colour of one series after another, without end, so that each is drawn.
 
-    They repeat after 7, 4 and 4 series: 28 can be told apart, and seven without colour.
+    They repeat after 13, 4 and 4 series, so that marker and line tell 52 apart without colour.
     """
     return zip(
-        cycle("os^Dvx*"),
+        cycle("os^Dvx*P<>pd+"),
         cycle(("-", "--", ":", "-.")),
         cycle((BLUE, HIGHLIGHT, INK, GREY)),
         strict=False,
@@ -58,10 +58,14 @@ def styles() -> Iterator[tuple[str, str, str]]:
 
 
 class Picture:
-    """A matplotlib figure with its one-sentence description; `save` writes PNG, SVG or PDF."""
+    """A matplotlib figure with its description; `save` writes PNG, SVG or PDF.
 
-    def __init__(self, figure: Figure, description: str):
+    The `caption` is what is read below it, the whole description unless it is given.
+    """
+
+    def __init__(self, figure: Figure, description: str, caption: str = ""):
         self.figure, self.description = figure, description
+        self.caption = caption or description
 
     def save(self, path: str | Path, dpi: int = 150) -> Path:
         """Write the picture atomically; the suffix decides the format."""
@@ -72,7 +76,7 @@ class Picture:
     def _repr_html_(self) -> str:
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight", facecolor=PAPER)
-        return _as_html(buffer.getvalue(), "png", self.description)
+        return _as_html(buffer.getvalue(), "png", self.description, caption=self.caption)
 
     def __repr__(self) -> str:
         return self.description
@@ -116,18 +120,18 @@ class Animation:
         return self.description
 
 
-def _as_html(data: bytes, kind: str, description: str, still: bytes | None = None) -> str:
-    """An image with its description; who asked their system for less motion sees the `still`
-    instead.
-    """
-    text = html.escape(description, quote=True)
-    image = f'<img alt="{text}" src="{data_url(data, kind)}" style="max-width:100%">'
+def _as_html(
+    data: bytes, kind: str, description: str, still: bytes | None = None, caption: str = ""
+) -> str:
+    """An image with its description and caption; who asked for less motion sees the `still`."""
+    alternative, caption = html.escape(description), html.escape(caption or description)
+    image = f'<img alt="{alternative}" src="{data_url(data, kind)}" style="max-width:100%">'
     if still is not None:
         image = (
             '<picture><source media="(prefers-reduced-motion: reduce)"'
             f' srcset="{data_url(still, "png")}">{image}</picture>'
         )
-    return f'<figure style="margin:0">{image}<figcaption>{text}</figcaption></figure>'
+    return f'<figure style="margin:0">{image}<figcaption>{caption}</figcaption></figure>'
 
 
 def data_url(data: bytes, kind: str) -> str:

@@ -31,6 +31,8 @@ __all__ = [
     "plot_features_over_time",
 ]
 
+MAP = (255, 0, 170)  # of a map over a frame: no skin, hair or background has this colour
+
 
 def frame_of_step(steps: int, frames: int) -> Int[np.ndarray, " steps"]:
     """The middle frame of the stretch of video that each time step stands for."""
@@ -154,15 +156,13 @@ def _over(
     heat: Float[np.ndarray, "rows columns"],
     largest: float,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A map laid over the frame in grey. `largest` is brightest in *every* frame, so that they can
-    be compared.
+    """A map laid over the frame, clear where it is small. `largest` is strongest in *every* frame,
+    so that they can be compared.
     """
-    grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     share = np.clip(heat / max(largest, 1e-12), 0, 1).astype(np.float32)
     # no finer than the network sees
-    share = cv2.resize(share, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    colours = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_CIVIDIS)[..., ::-1]
-    return cv2.addWeighted(grey, 0.4, np.ascontiguousarray(colours), 0.6, 0)
+    share = cv2.resize(share, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST)[..., None]
+    return (frame + (np.array(MAP) - frame) * 0.85 * share).astype(np.uint8)
 
 
 def _check(frames: np.ndarray, flow: np.ndarray, maps: np.ndarray, names: Sequence[str]) -> None:
@@ -213,7 +213,7 @@ def features_beside_flow(
         for name, heat in zip(names, maps, strict=True)
     ]
     figure = Figure(
-        figsize=(1.15 * len(steps) + 1.1, 1.22 * len(rows)), layout="constrained", facecolor=PAPER
+        figsize=(1.32 * len(steps) + 1.2, 1.36 * len(rows)), layout="constrained", facecolor=PAPER
     )
     axes = figure.subplots(len(rows), len(steps), squeeze=False)
     for line, (name, pictures) in zip(axes, rows, strict=True):

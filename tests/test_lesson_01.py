@@ -53,14 +53,18 @@ def walked(network, count):
     return frozen
 
 
-RIGHT = [
-    ("global_average", lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1)),
-    ("global_average", lambda x: x.flatten(2).sum(-1) / (x.shape[2] * x.shape[3])),
-    ("freeze_first", walked),
-    ("class_activation_maps", lambda x, w: F.conv2d(x, w[:, :, None, None])),
-    ("class_activation_maps", lambda x, w: (x.permute(0, 2, 3, 1) @ w.T).permute(0, 3, 1, 2)),
-    ("within_person_consistency", by_loop),
-]
+RIGHT = {
+    "global_average": [
+        lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1),
+        lambda x: x.flatten(2).sum(-1) / (x.shape[2] * x.shape[3]),
+    ],
+    "freeze_first": [walked],
+    "class_activation_maps": [
+        lambda x, w: F.conv2d(x, w[:, :, None, None]),
+        lambda x, w: (x.permute(0, 2, 3, 1) @ w.T).permute(0, 3, 1, 2),
+    ],
+    "within_person_consistency": [by_loop],
+}
 
 
 def similarities(features):
@@ -72,142 +76,75 @@ def same(person):
     return person[:, None] == person
 
 
-WRONG = [
-    ("global_average", lambda x: x.sum((2, 3)), "you sum over the places"),
-    ("global_average", lambda x: x.amax((2, 3)), "the maximum over places"),
-    ("global_average", lambda x: x.mean(1), "average the channels away"),
-    ("global_average", lambda x: x.mean((2, 3), keepdim=True), "still there with size 1"),
-    ("global_average", lambda x: x.mean(3), "one axis of places only"),
-    ("global_average", lambda x: x.mean((2, 3)).detach(), "no gradient reaches"),
-    ("global_average", lambda x: x.sum((2, 3)) / 12, "for a feature map of shape (1, 1, 1, 1)"),
-    ("freeze_first", freezes(layers=lambda network, count: []), "still asks for a gradient"),
-    ("freeze_first", freezes(gradient=False), "still asks for a gradient"),
-    (
-        "freeze_first",
-        freezes(layers=lambda network, count: list(network.modules())),
-        "froze every convolution",
-    ),
-    (
-        "freeze_first",
-        freezes(
+WRONG = {
+    "global_average": {
+        "you sum over the places": lambda x: x.sum((2, 3)),
+        "the maximum over places": lambda x: x.amax((2, 3)),
+        "average the channels away": lambda x: x.mean(1),
+        "still there with size 1": lambda x: x.mean((2, 3), keepdim=True),
+        "one axis of places only": lambda x: x.mean(3),
+        "no gradient reaches": lambda x: x.mean((2, 3)).detach(),
+        "for a feature map of shape (1, 1, 1, 1)": lambda x: x.sum((2, 3)) / 12,
+    },
+    "freeze_first": {
+        "still asks for a gradient": freezes(layers=lambda network, count: []),
+        "every convolution still asks for a gradient": freezes(gradient=False),
+        "froze every convolution": freezes(layers=lambda network, count: list(network.modules())),
+        "froze one convolution": freezes(
             layers=lambda network, count: [
                 layer
                 for layer in network.modules()
                 if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)
             ][:count]
         ),
-        "froze one convolution",
-    ),
-    (
-        "freeze_first",
-        freezes(
+        "first two of four": freezes(
             layers=lambda network, count: [
                 layer for layer in network.children() if isinstance(layer, nn.Conv2d)
             ][:count]
         ),
-        "first two of four",
-    ),
-    ("freeze_first", freezes(layers=typed(nn.Conv2d)), "still learns its scale and shift"),
-    (
-        "freeze_first",
-        freezes(
+        "still learns its scale and shift": freezes(layers=typed(nn.Conv2d)),
+        "beyond the first `count`": freezes(
             layers=lambda network, count: (
                 typed(nn.Conv2d)(network, count) + typed(nn.BatchNorm2d)(network, 9)
             )
         ),
-        "beyond the first `count`",
-    ),
-    ("freeze_first", freezes(statistics=False), "moved the running mean of a frozen batch norm"),
-    (
-        "freeze_first",
-        lambda network, count: freezes()(network.eval(), count),
-        "are in evaluation mode",
-    ),
-    (
-        "freeze_first",
-        freezes(layers=lambda network, count: typed(nn.Conv2d | nn.BatchNorm2d)(network, 4)),
-        "for count=0 expected 0 frozen convolutions, came 2",
-    ),
-    ("freeze_first", freezes(result=len), "expected a list of the 0 frozen layers"),
-    ("freeze_first", freezes(result=lambda frozen: None), "returns None"),
-    (
-        "class_activation_maps",
-        lambda x, w: F.conv2d(x, w[:, :, None, None]).relu(),
-        "you keep the positive part",
-    ),
-    (
-        "class_activation_maps",
-        lambda x, w: F.conv2d(x, w[:, :, None, None]) / x.shape[1],
-        "number of channels",
-    ),
-    (
-        "class_activation_maps",
-        lambda x, w: F.conv2d(x, w[:, :, None, None]) / 12,
-        "number of places",
-    ),
-    ("class_activation_maps", lambda x, w: x.mean((2, 3)) @ w.T, "leave the places standing"),
-    (
-        "class_activation_maps",
-        lambda x, w: (
+        "moved the running mean of a frozen batch norm": freezes(statistics=False),
+        "are in evaluation mode": lambda network, count: freezes()(network.eval(), count),
+        "for count=0 expected 0 frozen convolutions, came 2": freezes(
+            layers=lambda network, count: typed(nn.Conv2d | nn.BatchNorm2d)(network, 4)
+        ),
+        "expected a list of the 0 frozen layers": freezes(result=len),
+        "returns None": freezes(result=lambda frozen: None),
+    },
+    "class_activation_maps": {
+        "you keep the positive part": lambda x, w: F.conv2d(x, w[:, :, None, None]).relu(),
+        "number of channels": lambda x, w: F.conv2d(x, w[:, :, None, None]) / x.shape[1],
+        "number of places": lambda x, w: F.conv2d(x, w[:, :, None, None]) / 12,
+        "leave the places standing": lambda x, w: x.mean((2, 3)) @ w.T,
+        "scale each map to its maximum": lambda x, w: (
             F.conv2d(x, w[:, :, None, None])
             / F.conv2d(x, w[:, :, None, None]).amax((2, 3), keepdim=True)
         ),
-        "scale each map to its maximum",
-    ),
-    (
-        "class_activation_maps",
-        lambda x, w: F.conv2d(x, (w.T if w.shape[0] == w.shape[1] else w)[:, :, None, None]),
-        "your weights are transposed",
-    ),
-    (
-        "class_activation_maps",
-        lambda x, w: F.conv2d(x, w[:, :, None, None]) * (x.shape[2] * x.shape[3] / 12),
-        "for the mean over places plus the bias",
-    ),
-    (
-        "class_activation_maps",
-        lambda x, w: torch.einsum("bchw,ca->bahw", x, w),
-        "raises RuntimeError",
-    ),
-    (
-        "within_person_consistency",
-        lambda f, p: similarities(f)[same(p)].mean(),
-        "leave the diagonal out",
-    ),
-    ("within_person_consistency", lambda f, p: similarities(f)[same(p).triu()].mean(), "`triu(1)`"),
-    (
-        "within_person_consistency",
-        lambda f, p: similarities(f)[~torch.eye(len(f), dtype=bool)].mean(),
-        "over all pairs, also of two people",
-    ),
-    (
-        "within_person_consistency",
-        lambda f, p: similarities(f)[~same(p)].mean(),
-        "this measure is about pairs of one",
-    ),
-    (
-        "within_person_consistency",
-        lambda f, p: 1 - similarities(f)[same(p).triu(1)].mean(),
-        "cosine distance",
-    ),
-    (
-        "within_person_consistency",
-        lambda f, p: (f @ f.T)[same(p).triu(1)].mean(),
-        "divide each vector by its length",
-    ),
-    (
-        "within_person_consistency",
-        lambda f, p: torch.corrcoef(f)[same(p).triu(1)].mean(),
-        "makes it a correlation",
-    ),
-    (
-        "within_person_consistency",
-        lambda f, p: similarities(f)[same(p).triu(1)].sum(),
-        "take their mean",
-    ),
-    (
-        "within_person_consistency",
-        lambda f, p: torch.stack(
+        "your weights are transposed": lambda x, w: F.conv2d(
+            x, (w.T if w.shape[0] == w.shape[1] else w)[:, :, None, None]
+        ),
+        "for the mean over places plus the bias": lambda x, w: (
+            F.conv2d(x, w[:, :, None, None]) * (x.shape[2] * x.shape[3] / 12)
+        ),
+        "raises RuntimeError": lambda x, w: torch.einsum("bchw,ca->bahw", x, w),
+    },
+    "within_person_consistency": {
+        "leave the diagonal out": lambda f, p: similarities(f)[same(p)].mean(),
+        "`triu(1)`": lambda f, p: similarities(f)[same(p).triu()].mean(),
+        "over all pairs, also of two people": lambda f, p: similarities(f)[
+            ~torch.eye(len(f), dtype=bool)
+        ].mean(),
+        "this measure is about pairs of one": lambda f, p: similarities(f)[~same(p)].mean(),
+        "cosine distance": lambda f, p: 1 - similarities(f)[same(p).triu(1)].mean(),
+        "divide each vector by its length": lambda f, p: (f @ f.T)[same(p).triu(1)].mean(),
+        "makes it a correlation": lambda f, p: torch.corrcoef(f)[same(p).triu(1)].mean(),
+        "take their mean": lambda f, p: similarities(f)[same(p).triu(1)].sum(),
+        "within each person first": lambda f, p: torch.stack(
             [
                 similarities(f[p == k])[
                     torch.ones(int((p == k).sum()), int((p == k).sum()), dtype=bool).triu(1)
@@ -216,32 +153,15 @@ WRONG = [
                 if (p == k).sum() > 1
             ]
         ).mean(),
-        "within each person first",
-    ),
-    (
-        "within_person_consistency",
-        lambda f, p: torch.cat(
+        "for two images of each person": lambda f, p: torch.cat(
             [similarities(f)[same(p).triu(1) & p.eq(k)] for k in range(3)]
         ).mean(),
-        "for two images of each person",
-    ),
-    (
-        "within_person_consistency",
-        lambda f, p: similarities(f),
-        "expected one number, came a Tensor",
-    ),
-    (
-        "within_person_consistency",
-        lambda f, p: (
+        "expected one number, came a Tensor": lambda f, p: similarities(f),
+        "for images in another order": lambda f, p: (
             similarities(f)[same(p).triu(1)].mean()
             if (p.diff() >= 0).all()
             else similarities(f).diagonal(1)[p.diff() == 0].mean()
         ),
-        "for images in another order",
-    ),
-    (
-        "within_person_consistency",
-        lambda f, p: similarities(f[:, :4])[same(p).triu(1)].mean(),
-        "expected",
-    ),
-]
+        "expected": lambda f, p: similarities(f[:, :4])[same(p).triu(1)].mean(),
+    },
+}

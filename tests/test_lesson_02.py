@@ -47,179 +47,96 @@ def min_max(flow, limit):
     return (flow - low) / (high - low)
 
 
-RIGHT = [
-    ("end_point_error", lambda e, t, valid: torch.hypot(*(e - t)[valid].T).mean()),
-    (
-        "end_point_error",
+RIGHT = {
+    "end_point_error": [
+        lambda e, t, valid: torch.hypot(*(e - t)[valid].T).mean(),
         lambda e, t, valid: ((e - t).norm(dim=-1) * valid).sum().item() / valid.sum().item(),
-    ),
-    ("resize_flow", resized),
-    ("resize_flow", lambda flow, h, w: resized(flow, h, w, mode="bicubic", antialias=True)),
-    ("clip_and_scale", lambda flow, limit: torch.clamp(flow / limit, -1, 1)),
-    ("adjust_length", padded),
-]
+    ],
+    "resize_flow": [
+        resized,
+        lambda flow, h, w: resized(flow, h, w, mode="bicubic", antialias=True),
+    ],
+    "clip_and_scale": [lambda flow, limit: torch.clamp(flow / limit, -1, 1)],
+    "adjust_length": [padded],
+}
 
 
-WRONG = [
-    ("end_point_error", lambda e, t, v: (e - t).norm(dim=-1).mean(), "you average over all pixels"),
-    ("end_point_error", lambda e, t, v: ((e - t).norm(dim=-1) * v).mean(), "still count them"),
-    (
-        "end_point_error",
-        lambda e, t, v: (e - t).norm(dim=-1)[~v].mean(),
-        "pixels that are *not* valid",
-    ),
-    ("end_point_error", lambda e, t, v: (e - t).norm(dim=-1)[v].sum(), "this is the sum"),
-    (
-        "end_point_error",
-        lambda e, t, v: (e - t).square().sum(-1)[v].mean(),
-        "the mean of the squares",
-    ),
-    (
-        "end_point_error",
-        lambda e, t, v: (e - t)[v].square().mean(1).sqrt().mean(),
-        "*sum* over the last axis",
-    ),
-    (
-        "end_point_error",
-        lambda e, t, v: (e - t)[v].square().sum(1).mean().sqrt(),
-        "the root after the mean",
-    ),
-    ("end_point_error", lambda e, t, v: (e - t)[v].abs().sum(1).mean(), "you add |u| and |v|"),
-    ("end_point_error", lambda e, t, v: (e - t)[v].abs().mean(), "you average |u| and |v|"),
-    (
-        "end_point_error",
-        lambda e, t, v: (e - t)[v].mean(0).norm(),
-        "errors to the left and to the right cancel",
-    ),
-    (
-        "end_point_error",
-        lambda e, t, v: (e.norm(dim=-1) - t.norm(dim=-1))[v].abs().mean(),
-        "subtract the vectors",
-    ),
-    (
-        "end_point_error",
-        lambda e, t, v: (e - t).norm(dim=-1),
-        "expected one number, came a Tensor of shape (3, 6, 5)",
-    ),
-    ("end_point_error", lambda e, t, v: [0.0], "expected one number, came a list"),
-    ("end_point_error", lambda e, t, v: 5.0, "the number is not right"),
-    ("resize_flow", lambda f, h, w: resized(f, h, w, (1, 1)), "leave the vectors"),
-    (
-        "resize_flow",
-        lambda f, h, w: resized(f, h, w, (f.shape[2] / w, f.shape[1] / h)),
-        "factors are upside down",
-    ),
-    ("resize_flow", lambda f, h, w: resized(f, h, w, ratio(f, h, w)), "factors are swapped"),
-    (
-        "resize_flow",
-        lambda f, h, w: resized(f, h, w, ratio(f, h, w)[1]),
-        "both components by the width's",
-    ),
-    (
-        "resize_flow",
-        lambda f, h, w: resized(f, h, w, ratio(f, h, w)[0]),
-        "both components by the height's",
-    ),
-    (
-        "resize_flow",
-        lambda f, h, w: resized(f, h, w, mode="nearest"),
-        "you pick the nearest vector",
-    ),
-    (
-        "resize_flow",
-        lambda f, h, w: resized(f, h, w, align_corners=True),
-        "your corners are aligned",
-    ),
-    (
-        "resize_flow",
-        lambda f, h, w: resized(f.permute(0, 3, 1, 2).reshape(f.shape), h, w),
-        "the numbers are not",
-    ),
-    ("resize_flow", lambda f, h, w: resized(f, w, h), "expected the shape (2, 6, 24, 2)"),
-    ("resize_flow", lambda f, h, w: resized(f, h, w).permute(0, 3, 1, 2), "came (2, 2, 6, 24)"),
-    ("clip_and_scale", lambda flow, limit: flow / limit, "you divide and do not clip"),
-    ("clip_and_scale", lambda flow, limit: flow.clip(-limit, limit), "you clip and do not divide"),
-    (
-        "clip_and_scale",
-        lambda flow, limit: (flow / limit).clip(-limit, limit),
-        "after the division the limit is 1",
-    ),
-    ("clip_and_scale", min_max, "this is min-max to [0, 1]"),
-    (
-        "clip_and_scale",
-        lambda flow, limit: 2 * min_max(flow, limit) - 1,
-        "this is min-max to [-1, 1]",
-    ),
-    ("clip_and_scale", lambda flow, limit: flow / flow.abs().max(), "this flow's own maximum"),
-    (
-        "clip_and_scale",
-        lambda flow, limit: ((flow / limit).clip(-1, 1) + 1) / 2,
-        "rest must stay 0",
-    ),
-    (
-        "clip_and_scale",
-        lambda flow, limit: (flow / limit).clip(0, 1),
-        "motion to the left and up is negative",
-    ),
-    (
-        "clip_and_scale",
-        lambda flow, limit: (
+WRONG = {
+    "end_point_error": {
+        "you average over all pixels": lambda e, t, v: (e - t).norm(dim=-1).mean(),
+        "still count them": lambda e, t, v: ((e - t).norm(dim=-1) * v).mean(),
+        "pixels that are *not* valid": lambda e, t, v: (e - t).norm(dim=-1)[~v].mean(),
+        "this is the sum": lambda e, t, v: (e - t).norm(dim=-1)[v].sum(),
+        "the mean of the squares": lambda e, t, v: (e - t).square().sum(-1)[v].mean(),
+        "*sum* over the last axis": lambda e, t, v: (e - t)[v].square().mean(1).sqrt().mean(),
+        "the root after the mean": lambda e, t, v: (e - t)[v].square().sum(1).mean().sqrt(),
+        "you add |u| and |v|": lambda e, t, v: (e - t)[v].abs().sum(1).mean(),
+        "you average |u| and |v|": lambda e, t, v: (e - t)[v].abs().mean(),
+        "errors to the left and to the right cancel": lambda e, t, v: (e - t)[v].mean(0).norm(),
+        "subtract the vectors": lambda e, t, v: (e.norm(dim=-1) - t.norm(dim=-1))[v].abs().mean(),
+        "expected one number, came a Tensor of shape (3, 6, 5)": lambda e, t, v: (e - t).norm(
+            dim=-1
+        ),
+        "expected one number, came a list": lambda e, t, v: [0.0],
+        "the number is not right": lambda e, t, v: 5.0,
+    },
+    "resize_flow": {
+        "leave the vectors": lambda f, h, w: resized(f, h, w, (1, 1)),
+        "factors are upside down": lambda f, h, w: resized(
+            f, h, w, (f.shape[2] / w, f.shape[1] / h)
+        ),
+        "factors are swapped": lambda f, h, w: resized(f, h, w, ratio(f, h, w)),
+        "both components by the width's": lambda f, h, w: resized(f, h, w, ratio(f, h, w)[1]),
+        "both components by the height's": lambda f, h, w: resized(f, h, w, ratio(f, h, w)[0]),
+        "you pick the nearest vector": lambda f, h, w: resized(f, h, w, mode="nearest"),
+        "your corners are aligned": lambda f, h, w: resized(f, h, w, align_corners=True),
+        "the numbers are not": lambda f, h, w: resized(
+            f.permute(0, 3, 1, 2).reshape(f.shape), h, w
+        ),
+        "expected the shape (2, 6, 24, 2)": lambda f, h, w: resized(f, w, h),
+        "came (2, 2, 6, 24)": lambda f, h, w: resized(f, h, w).permute(0, 3, 1, 2),
+    },
+    "clip_and_scale": {
+        "you divide and do not clip": lambda flow, limit: flow / limit,
+        "you clip and do not divide": lambda flow, limit: flow.clip(-limit, limit),
+        "after the division the limit is 1": lambda flow, limit: (flow / limit).clip(-limit, limit),
+        "this is min-max to [0, 1]": min_max,
+        "this is min-max to [-1, 1]": lambda flow, limit: 2 * min_max(flow, limit) - 1,
+        "this flow's own maximum": lambda flow, limit: flow / flow.abs().max(),
+        "rest must stay 0": lambda flow, limit: ((flow / limit).clip(-1, 1) + 1) / 2,
+        "motion to the left and up is negative": lambda flow, limit: (flow / limit).clip(0, 1),
+        "clip u and v each": lambda flow, limit: (
             F.normalize(flow, dim=-1) * flow.norm(dim=-1, keepdim=True).clip(max=limit) / limit
         ),
-        "clip u and v each",
-    ),
-    (
-        "clip_and_scale",
-        lambda flow, limit: flow.clip(-20, 20) / 20,
-        "use the `limit` that is passed",
-    ),
-    (
-        "clip_and_scale",
-        lambda flow, limit: flow.clip(-limit, limit) / flow.clip(-limit, limit).abs().max(),
-        "a still clip looks violent",
-    ),
-    (
-        "clip_and_scale",
-        lambda flow, limit: flow.clip_(-limit, limit) / limit,
-        "changes its input in place",
-    ),
-    ("adjust_length", lambda flow, frames: padded(flow[:frames], frames), "you keep the beginning"),
-    ("adjust_length", lambda flow, frames: padded(flow[-frames:], frames), "you keep the end"),
-    (
-        "adjust_length",
-        lambda flow, frames: flow[torch.linspace(0, len(flow) - 1, frames).round().long()],
-        "you squeeze the whole sequence",
-    ),
-    (
-        "adjust_length",
-        lambda flow, frames: padded(flow[max(0, len(flow) - frames + 1) // 2 :][:frames], frames),
-        "cut the smaller half from the beginning",
-    ),
-    (
-        "adjust_length",
-        lambda flow, frames: flow[max(0, (len(flow) - frames) // 2) :][:frames],
-        "sequences of one length",
-    ),
-    (
-        "adjust_length",
-        lambda flow, frames: torch.cat(
+        "use the `limit` that is passed": lambda flow, limit: flow.clip(-20, 20) / 20,
+        "a still clip looks violent": lambda flow, limit: (
+            flow.clip(-limit, limit) / flow.clip(-limit, limit).abs().max()
+        ),
+        "changes its input in place": lambda flow, limit: flow.clip_(-limit, limit) / limit,
+    },
+    "adjust_length": {
+        "you keep the beginning": lambda flow, frames: padded(flow[:frames], frames),
+        "you keep the end": lambda flow, frames: padded(flow[-frames:], frames),
+        "you squeeze the whole sequence": lambda flow, frames: flow[
+            torch.linspace(0, len(flow) - 1, frames).round().long()
+        ],
+        "cut the smaller half from the beginning": lambda flow, frames: padded(
+            flow[max(0, len(flow) - frames + 1) // 2 :][:frames], frames
+        ),
+        "sequences of one length": lambda flow, frames: flow[max(0, (len(flow) - frames) // 2) :][
+            :frames
+        ],
+        "you repeat the last field": lambda flow, frames: torch.cat(
             [padded(flow, min(frames, len(flow)))] + [flow[-1:]] * (frames - len(flow))
         ),
-        "you repeat the last field",
-    ),
-    (
-        "adjust_length",
-        lambda flow, frames: padded(torch.cat([flow] * 8)[: max(frames, len(flow))], frames),
-        "you play the sequence again",
-    ),
-    (
-        "adjust_length",
-        lambda flow, frames: (
+        "you play the sequence again": lambda flow, frames: padded(
+            torch.cat([flow] * 8)[: max(frames, len(flow))], frames
+        ),
+        "add them at the end": lambda flow, frames: (
             padded(flow.flip(0), frames).flip(0) if len(flow) < frames else padded(flow, frames)
         ),
-        "add them at the end",
-    ),
-]
+    },
+}
 
 
 # Pictures

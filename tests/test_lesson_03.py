@@ -36,24 +36,21 @@ def largest(flat, image):
     return flat(image).abs().max()
 
 
-RIGHT = [
-    ("inflate_kernel", stacked),
-    ("inflate_kernel", lambda kernel, time: kernel[:, :, None].expand(-1, -1, time, -1, -1) / time),
-    ("boring_video_errors", looped),
-    ("time_tokens", lambda volume: volume.mean((-1, -2)).transpose(1, 2)),
-    (
-        "time_tokens",
+RIGHT = {
+    "inflate_kernel": [
+        stacked,
+        lambda kernel, time: kernel[:, :, None].expand(-1, -1, time, -1, -1) / time,
+    ],
+    "boring_video_errors": [looped],
+    "time_tokens": [
+        lambda volume: volume.mean((-1, -2)).transpose(1, 2),
         lambda volume: torch.stack([step.mean((2, 3)) for step in volume.unbind(2)], dim=1),
-    ),
-    (
-        "dead_dimensions",
+    ],
+    "dead_dimensions": [
         lambda features: features.std(0) < 1e-6 * features.abs().amax().clamp(min=1e-12),
-    ),
-    (
-        "dead_dimensions",
         lambda features: ((features - features[0]).abs() <= 1e-6 * features.abs().max()).all(0),
-    ),
-]
+    ],
+}
 
 
 def middle_only(kernel, time):
@@ -68,92 +65,60 @@ def scaled_frames(flat, inflated, image, frames):
     ) / largest(flat, image)
 
 
-WRONG = [
-    ("inflate_kernel", lambda k, t: k[:, :, None].repeat(1, 1, t, 1, 1), "divide by `time`"),
-    (
-        "inflate_kernel",
-        lambda k, t: k[:, :, None].repeat(1, 1, t, 1, 1) / k.shape[-1],
-        "you divide by 3",
-    ),
-    (
-        "inflate_kernel",
-        lambda k, t: k[:, :, None].repeat(1, 1, t, 1, 1) / t / k.shape[-1],
-        "one more side",
-    ),
-    ("inflate_kernel", middle_only, "never sees motion"),
-    ("inflate_kernel", lambda k, t: k[..., None].repeat(1, 1, 1, 1, t) / t, "time axis comes last"),
-    ("inflate_kernel", lambda k, t: k[:, None].repeat(1, t, 1, 1, 1) / t, "before the channels"),
-    ("inflate_kernel", lambda k, t: k.repeat(1, t, 1, 1) / t, "makes more channels"),
-    ("inflate_kernel", lambda k, t: stacked(k.detach(), t), "no gradient reaches"),
-    ("inflate_kernel", lambda k, t: stacked(k, t).float(), "dtype"),
-    (
-        "boring_video_errors",
-        lambda f, i, x, n: difference(f, i, x, n).abs().amax((0, 1, 3, 4)),
-        "as a share of",
-    ),
-    (
-        "boring_video_errors",
-        lambda f, i, x, n: difference(f, i, x, n).abs().max() / largest(f, x),
-        "for each time",
-    ),
-    (
-        "boring_video_errors",
-        lambda f, i, x, n: difference(f, i, x, n).mean((0, 1, 3, 4)) / largest(f, x),
-        "cancel",
-    ),
-    (
-        "boring_video_errors",
-        lambda f, i, x, n: difference(f, i, x, n).abs().mean((0, 1, 3, 4)) / largest(f, x),
-        "no place can hide",
-    ),
-    (
-        "boring_video_errors",
-        lambda f, i, x, n: difference(f, i, x, n).amax((0, 1, 3, 4)) / largest(f, x),
-        "may be too small",
-    ),
-    (
-        "boring_video_errors",
-        lambda f, i, x, n: difference(f, i, x, n).abs().amax((0, 1, 3, 4)) / f(x).max(),
-        "*signed* value",
-    ),
-    (
-        "boring_video_errors",
-        lambda f, i, x, n: difference(f, i, x, n).abs().amax((0, 1, 2, 3)) / largest(f, x),
-        "you reduce over time",
-    ),
-    ("boring_video_errors", scaled_frames, "numbers are not"),
-    (
-        "boring_video_errors",
-        lambda f, i, x, n: looped(f, i, x, 16),
-        "for 12 frames, expected the shape (6,)",
-    ),
-    ("boring_video_errors", lambda f, i, x, n: looped(f, i, x, n).tolist(), "came a list"),
-    ("time_tokens", lambda v: v.mean((3, 4)), "channels come before your steps"),
-    ("time_tokens", lambda v: v.mean((3, 4)).reshape(v.shape[0], v.shape[2], -1), "moves no axis"),
-    ("time_tokens", lambda v: v.mean((2, 3, 4)), "keep the time steps"),
-    ("time_tokens", lambda v: v.flatten(2).mT, "you keep every place"),
-    ("time_tokens", lambda v: v.mean(1).flatten(2), "average over the channels"),
-    ("time_tokens", lambda v: v.amax((3, 4)).mT, "maximum over places"),
-    ("time_tokens", lambda v: v.sum((3, 4)).mT, "sum over places"),
-    (
-        "time_tokens",
-        lambda v: reduce(v, "b c t h w -> b t c", "mean").detach(),
-        "no gradient reaches",
-    ),
-    ("dead_dimensions", lambda f: f.std(0) > 1e-6 * f.abs().max(), "turn it round"),
-    ("dead_dimensions", lambda f: (f == 0).all(0), "stuck at another value"),
-    ("dead_dimensions", lambda f: (f == 0).any(0), "one zero makes no dimension dead"),
-    ("dead_dimensions", lambda f: f.amax(1) == f.amin(1), "compare the items"),
-    ("dead_dimensions", lambda f: (f.amax(0) == f.amin(0)).nonzero().flatten(), "you return where"),
-    ("dead_dimensions", lambda f: (f.amax(0) == f.amin(0)).sum(), "you return how many"),
-    ("dead_dimensions", lambda f: f.amax(0) == f.amin(0), "allow a millionth"),
-    ("dead_dimensions", lambda f: f.amax(0) - f.amin(0) < 1e-3, "small features are all dead"),
-    (
-        "dead_dimensions",
-        lambda f: (f.amax(0) - f.amin(0) < 1e-6 * f.abs().max()).tolist(),
-        "came a list",
-    ),
-]
+WRONG = {
+    "inflate_kernel": {
+        "divide by `time`": lambda k, t: k[:, :, None].repeat(1, 1, t, 1, 1),
+        "you divide by 3": lambda k, t: k[:, :, None].repeat(1, 1, t, 1, 1) / k.shape[-1],
+        "one more side": lambda k, t: k[:, :, None].repeat(1, 1, t, 1, 1) / t / k.shape[-1],
+        "never sees motion": middle_only,
+        "time axis comes last": lambda k, t: k[..., None].repeat(1, 1, 1, 1, t) / t,
+        "before the channels": lambda k, t: k[:, None].repeat(1, t, 1, 1, 1) / t,
+        "makes more channels": lambda k, t: k.repeat(1, t, 1, 1) / t,
+        "no gradient reaches": lambda k, t: stacked(k.detach(), t),
+        "dtype": lambda k, t: stacked(k, t).float(),
+    },
+    "boring_video_errors": {
+        "as a share of": lambda f, i, x, n: difference(f, i, x, n).abs().amax((0, 1, 3, 4)),
+        "for each time": lambda f, i, x, n: difference(f, i, x, n).abs().max() / largest(f, x),
+        "cancel": lambda f, i, x, n: difference(f, i, x, n).mean((0, 1, 3, 4)) / largest(f, x),
+        "no place can hide": lambda f, i, x, n: (
+            difference(f, i, x, n).abs().mean((0, 1, 3, 4)) / largest(f, x)
+        ),
+        "may be too small": lambda f, i, x, n: (
+            difference(f, i, x, n).amax((0, 1, 3, 4)) / largest(f, x)
+        ),
+        "*signed* value": lambda f, i, x, n: (
+            difference(f, i, x, n).abs().amax((0, 1, 3, 4)) / f(x).max()
+        ),
+        "you reduce over time": lambda f, i, x, n: (
+            difference(f, i, x, n).abs().amax((0, 1, 2, 3)) / largest(f, x)
+        ),
+        "numbers are not": scaled_frames,
+        "for 12 frames, expected the shape (6,)": lambda f, i, x, n: looped(f, i, x, 16),
+        "came a list": lambda f, i, x, n: looped(f, i, x, n).tolist(),
+    },
+    "time_tokens": {
+        "channels come before your steps": lambda v: v.mean((3, 4)),
+        "moves no axis": lambda v: v.mean((3, 4)).reshape(v.shape[0], v.shape[2], -1),
+        "keep the time steps": lambda v: v.mean((2, 3, 4)),
+        "you keep every place": lambda v: v.flatten(2).mT,
+        "average over the channels": lambda v: v.mean(1).flatten(2),
+        "maximum over places": lambda v: v.amax((3, 4)).mT,
+        "sum over places": lambda v: v.sum((3, 4)).mT,
+        "no gradient reaches": lambda v: reduce(v, "b c t h w -> b t c", "mean").detach(),
+    },
+    "dead_dimensions": {
+        "turn it round": lambda f: f.std(0) > 1e-6 * f.abs().max(),
+        "stuck at another value": lambda f: (f == 0).all(0),
+        "one zero makes no dimension dead": lambda f: (f == 0).any(0),
+        "compare the items": lambda f: f.amax(1) == f.amin(1),
+        "you return where": lambda f: (f.amax(0) == f.amin(0)).nonzero().flatten(),
+        "you return how many": lambda f: (f.amax(0) == f.amin(0)).sum(),
+        "allow a millionth": lambda f: f.amax(0) == f.amin(0),
+        "small features are all dead": lambda f: f.amax(0) - f.amin(0) < 1e-3,
+        "came a list": lambda f: (f.amax(0) - f.amin(0) < 1e-6 * f.abs().max()).tolist(),
+    },
+}
 
 
 def test_a_check_leaves_the_networks_alone():

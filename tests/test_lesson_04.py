@@ -56,78 +56,65 @@ def literal_support(weights):
     return torch.tensor(rows, dtype=weights.dtype).reshape(weights.shape[:-1])
 
 
-RIGHT = [
-    ("attend", attending()),
-    ("attend", fused),
-    ("attend", explicit),
-    ("split_heads", lambda x, heads: x.unflatten(-1, (heads, -1)).transpose(1, 2)),
-    ("split_heads", lambda x, heads: torch.stack(x.chunk(heads, -1), 1)),
-    (
-        "silent_parameters",
+RIGHT = {
+    "attend": [attending(), fused, explicit],
+    "split_heads": [
+        lambda x, heads: x.unflatten(-1, (heads, -1)).transpose(1, 2),
+        lambda x, heads: torch.stack(x.chunk(heads, -1), 1),
+    ],
+    "silent_parameters": [
         lambda model: [n for n, p in model.named_parameters() if zero_or_none(p)],
-    ),
-    (
-        "silent_parameters",
         lambda model: [
             n
             for n, p in model.named_parameters()
             if not torch.count_nonzero(p.grad if p.grad is not None else p * 0)
         ],
-    ),
-    ("effective_support", literal_support),
-    ("effective_support", lambda w: torch.exp(-torch.xlogy(w, w).sum(-1))),
-    ("agreement", lambda w, t: 1 - (w - t).abs().sum(-1) / 2),
-    ("agreement", lambda w, t: torch.where(w < t, w, t).sum(dim=-1)),
-]
-WRONG = [
-    ("attend", attending(scale=lambda q, k: 1), "do not divide"),
-    ("attend", attending(scale=lambda q, k: q.shape[-1]), "its square root"),
-    ("attend", attending(axis=-2), "runs over the queries"),
-    ("attend", attending(scale=lambda q, k: k.shape[-2] ** 0.5), "number of keys"),
-    ("attend", attending(values=lambda k, v: k), "weigh the values"),
-    ("attend", lambda q, k, v: attending()(q, k, v)[0], "return two things"),
-    ("attend", lambda q, k, v: attending()(q, k, v)[::-1], "weights"),
-    ("attend", overflowing, "exp overflows"),
-    ("attend", detached, "input"),
-    ("split_heads", lambda x, heads: x.reshape(len(x), heads, x.shape[1], -1), "memory order"),
-    ("split_heads", lambda x, heads: rearrange(x, "b t (d h) -> b h t d", h=heads), "neighbours"),
-    ("split_heads", lambda x, heads: x.unflatten(-1, (heads, -1)), "after the tokens"),
-    (
-        "silent_parameters",
-        lambda model: [n for n, p in model.named_parameters() if not zero_or_none(p)],
-        "*do* learn",
-    ),
-    (
-        "silent_parameters",
-        lambda model: [n for n, p in model.named_parameters() if p.grad is None],
-        "exactly 0",
-    ),
-    (
-        "silent_parameters",
-        lambda model: [
+    ],
+    "effective_support": [literal_support, lambda w: torch.exp(-torch.xlogy(w, w).sum(-1))],
+    "agreement": [
+        lambda w, t: 1 - (w - t).abs().sum(-1) / 2,
+        lambda w, t: torch.where(w < t, w, t).sum(dim=-1),
+    ],
+}
+WRONG = {
+    "attend": {
+        "do not divide": attending(scale=lambda q, k: 1),
+        "its square root": attending(scale=lambda q, k: q.shape[-1]),
+        "runs over the queries": attending(axis=-2),
+        "number of keys": attending(scale=lambda q, k: k.shape[-2] ** 0.5),
+        "weigh the values": attending(values=lambda k, v: k),
+        "return two things": lambda q, k, v: attending()(q, k, v)[0],
+        "weights": lambda q, k, v: attending()(q, k, v)[::-1],
+        "exp overflows": overflowing,
+        "input": detached,
+    },
+    "split_heads": {
+        "memory order": lambda x, heads: x.reshape(len(x), heads, x.shape[1], -1),
+        "neighbours": lambda x, heads: rearrange(x, "b t (d h) -> b h t d", h=heads),
+        "after the tokens": lambda x, heads: x.unflatten(-1, (heads, -1)),
+    },
+    "silent_parameters": {
+        "*do* learn": lambda model: [n for n, p in model.named_parameters() if not zero_or_none(p)],
+        "exactly 0": lambda model: [n for n, p in model.named_parameters() if p.grad is None],
+        "a parameter with *some* zeros": lambda model: [
             n for n, p in model.named_parameters() if p.grad is None or not p.grad.all()
         ],
-        "some",
-    ),
-    (
-        "silent_parameters",
-        lambda model: [
+        "whose gradient sums to 0": lambda model: [
             n for n, p in model.named_parameters() if p.grad is None or p.grad.sum() == 0
         ],
-        "some",
-    ),
-    (
-        "silent_parameters",
-        lambda model: [
+        "grad is None": lambda model: [
             n for n, p in model.named_parameters() if p.grad is not None and not p.grad.any()
         ],
-        "grad is None",
-    ),
-    ("effective_support", lambda w: torch.special.entr(w).sum(-1), "this is the entropy"),
-    ("effective_support", lambda w: (-(w * w.log()).sum(-1)).exp(), "0 · log 0"),
-    ("effective_support", lambda w: 1 / w.square().sum(-1), "another count"),
-    ("effective_support", lambda w: 2 ** torch.special.entr(w).sum(-1), "base 2"),
-    ("agreement", lambda w, t: (w * t).sum(-1), "sharp"),
-    ("agreement", lambda w, t: (w - t).abs().sum(-1) / 2, "the distance"),
-    ("agreement", lambda w, t: torch.minimum(w, t).sum((-1, -2)), "shape"),
-]
+    },
+    "effective_support": {
+        "this is the entropy": lambda w: torch.special.entr(w).sum(-1),
+        "0 · log 0": lambda w: (-(w * w.log()).sum(-1)).exp(),
+        "another count": lambda w: 1 / w.square().sum(-1),
+        "base 2": lambda w: 2 ** torch.special.entr(w).sum(-1),
+    },
+    "agreement": {
+        "sharp": lambda w, t: (w * t).sum(-1),
+        "the distance": lambda w, t: (w - t).abs().sum(-1) / 2,
+        "shape": lambda w, t: torch.minimum(w, t).sum((-1, -2)),
+    },
+}

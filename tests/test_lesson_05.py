@@ -40,20 +40,19 @@ def layers(model, static_dim, dynamic_dim):
     ]
 
 
-RIGHT = [
-    ("projections", layers),
-    (
-        "projections",
+RIGHT = {
+    "projections": [
+        layers,
         lambda m, s, d: tuple(
             nn.Sequential(nn.Linear(have, want))
             for have, want in ((s, m.static_dim), (d, m.dynamic_dim))
         ),
-    ),
-    ("batch_norm", with_torch),
-    ("count_by_hand", as_dict_count),
-    ("attention_flops", looped_flops),
-    ("attention_times_gradient", trait_by_trait),
-]
+    ],
+    "batch_norm": [with_torch],
+    "count_by_hand": [as_dict_count],
+    "attention_flops": [looped_flops],
+    "attention_times_gradient": [trait_by_trait],
+}
 
 
 def norm(vectors, mean, variance):
@@ -141,150 +140,88 @@ def of_weights(gradient, value):
     return gradient @ value.mT
 
 
-WRONG = [
-    ("projections", lambda m, s, d: nn.Linear(s, m.static_dim), "return two layers"),
-    ("projections", lambda m, s, d: (torch.randn(s, 512), torch.randn(d, 256)), "not tensors"),
-    (
-        "projections",
-        lambda m, s, d: (nn.Linear(m.static_dim, s), nn.Linear(m.dynamic_dim, d)),
-        "your static layer does not take features 2048 wide",
-    ),
-    ("projections", lambda m, s, d: layers(m, s, d)[::-1], "does not take features 2048 wide"),
-    ("projections", lambda m, s, d: (nn.Linear(s, 512), nn.Linear(d, 256)), "puts out 512 numbers"),
-    (
-        "projections",
-        lambda m, s, d: (nn.Linear(s, m.static_dim), nn.Linear(d, m.static_dim)),
-        "your dynamic layer puts out 512 numbers; the model was built with dynamic_dim=256",
-    ),
-    (
-        "projections",
-        lambda m, s, d: [nn.Sequential(layer, nn.ReLU()) for layer in layers(m, s, d)],
-        "bends",
-    ),
-    (
-        "projections",
-        lambda m, s, d: [layer.requires_grad_(False) for layer in layers(m, s, d)],
-        "cannot learn",
-    ),
-    ("batch_norm", lambda v, m, s, t: batch_norm(v, m, s, t)[0], "return three things"),
-    ("batch_norm", lambda v, m, s, t: batch_norm(v, m, s, False), "its own yardstick"),
-    ("batch_norm", wrong_norm(own=by_vector), "which is layer norm"),
-    (
-        "batch_norm",
-        wrong_norm(own=lambda v, m, s: (v - v.mean(0)) / (v.var(0, correction=0) + 1e-5)),
-        "by its root",
-    ),
-    (
-        "batch_norm",
-        wrong_norm(own=lambda v, m, s: norm(v, v.mean(0), v.var(0))),
-        "variance of n − 1",
-    ),
-    (
-        "batch_norm",
-        wrong_norm(own=lambda v, m, s: norm(v, 0, v.var(0, correction=0))),
-        "without subtracting",
-    ),
-    ("batch_norm", wrong_norm(own=lambda v, m, s: v - v.mean(0)), "do not divide"),
-    ("batch_norm", wrong_norm(keep=1), "your running mean stands still"),
-    ("batch_norm", wrong_norm(keep=0.1), "your running mean forgets"),
-    ("batch_norm", wrong_norm(keep=0), "only a tenth of the way"),
-    ("batch_norm", wrong_norm(correction=0), "PyTorch keeps that of n − 1"),
-    (
-        "batch_norm",
-        lambda v, m, s, t: (*batch_norm(v, m, s, t)[:2], s),
-        "your running variance stands still",
-    ),
-    ("batch_norm", always_batch, "you use the batch's"),
-    ("batch_norm", drifting, "which must stay"),
-    ("batch_norm", wrong_norm(refuse=False), "no spread, and your answer is NaN"),
-    ("batch_norm", wrong_norm(refuse=False, correction=0), "PyTorch keeps"),
-    ("count_by_hand", miscounted(bias=0), "leave the biases out"),
-    ("count_by_hand", miscounted(batch_norm=2), "256 are missing"),
-    ("count_by_hand", miscounted(layer_norm=0), "256 are missing"),
-    ("count_by_hand", miscounted(batch_norm=0), "512 are missing"),
-    ("count_by_hand", lambda *sizes: total(*sizes) + 1, "counter of batches"),
-    ("count_by_hand", lambda s, d, f, h: total(s, d, f, h, wide=f), "each head is fusion_dim wide"),
-    ("count_by_hand", miscounted(thirds=1), "a layer each"),
-    ("count_by_hand", miscounted(back=0), "projected back"),
-    ("count_by_hand", miscounted(head=0), "leave out the head"),
-    (
-        "count_by_hand",
-        lambda *sizes: 371_717,
-        "for static_dim=2048, dynamic_dim=1024, fusion_dim=128, num_heads=4, ",
-    ),
-    ("count_by_hand", lambda *sizes: float(total(*sizes)), "return a whole number"),
-    ("count_by_hand", lambda *sizes: f"{total(*sizes)}", "came a str"),
-    ("attention_flops", lambda q, k, v: looped_flops(q, k, v) // 2, "multiplications only"),
-    (
-        "attention_flops",
-        lambda q, k, v: 2 * math.prod(q) * k[-2],
-        "leave out the product of the weights",
-    ),
-    (
-        "attention_flops",
-        lambda q, k, v: 2 * math.prod(q[:-1]) * math.prod(v[-2:]),
-        "leave out q kᵀ",
-    ),
-    (
-        "attention_flops",
-        lambda q, k, v: looped_flops(q[-2:], k[-2:], v[-2:]) * q[0],
-        "leave out the heads",
-    ),
-    ("attention_flops", lambda q, k, v: looped_flops(q[1:], k[1:], v[1:]), "leave out the batch"),
-    ("attention_flops", lambda q, k, v: 4 * math.prod(q) * k[-2], "both products"),
-    (
-        "attention_flops",
-        lambda q, k, v: looped_flops(q, (*k[:-2], *q[-2:-1], k[-1]), (*v[:-2], *q[-2:-1], v[-1])),
-        "your queries ask each other",
-    ),
-    (
-        "attention_flops",
-        lambda q, k, v: 2 * q[0] * q[1] * q[2] * k[2] * (q[3] + v[3]),
-        "raises IndexError",
-    ),
-    ("attention_flops", lambda q, k, v: looped_flops(q, k, v) / 1, "// divides"),
-    (
-        "attention_times_gradient",
-        lambda w, g, v: of_weights(g, v).mean(2).transpose(0, 1),
-        "the gradient alone",
-    ),
-    (
-        "attention_times_gradient",
-        lambda w, g, v: w.mean(1)[:, None].repeat(1, 5, 1, 1),
-        "the attention alone",
-    ),
-    (
-        "attention_times_gradient",
-        lambda w, g, v: (w * of_weights(g, v)).mean(2),
-        "traits come before the batch",
-    ),
-    (
-        "attention_times_gradient",
-        lambda w, g, v: (w * of_weights(g, v)).transpose(0, 1),
-        "keep the heads",
-    ),
-    (
-        "attention_times_gradient",
-        lambda w, g, v: (w * of_weights(g, v)).sum(2).transpose(0, 1),
-        "you sum over",
-    ),
-    (
-        "attention_times_gradient",
-        lambda w, g, v: (w * of_weights(g, v)).clamp(min=0).mean(2).transpose(0, 1),
-        "the negative part",
-    ),
-    (
-        "attention_times_gradient",
-        lambda w, g, v: (w * of_weights(g, v)).abs().mean(2).transpose(0, 1),
-        "absolute value",
-    ),
-    (
-        "attention_times_gradient",
-        lambda w, g, v: (w.mean(1) * of_weights(g, v).mean(2)).transpose(0, 1),
-        "each head has its own",
-    ),
-    ("attention_times_gradient", lambda w, g, v: (w * (g @ v.transpose(0, 1))).mean(2), "raises"),
-]
+WRONG = {
+    "projections": {
+        "return two layers": lambda m, s, d: nn.Linear(s, m.static_dim),
+        "not tensors": lambda m, s, d: (torch.randn(s, 512), torch.randn(d, 256)),
+        "your static layer does not take features 2048 wide": lambda m, s, d: (
+            nn.Linear(m.static_dim, s),
+            nn.Linear(m.dynamic_dim, d),
+        ),
+        "does not take features 2048 wide": lambda m, s, d: layers(m, s, d)[::-1],
+        "puts out 512 numbers": lambda m, s, d: (nn.Linear(s, 512), nn.Linear(d, 256)),
+        "your dynamic layer puts out 512 numbers; the model was built with dynamic_dim=256": lambda m, s, d: (
+            nn.Linear(s, m.static_dim),
+            nn.Linear(d, m.static_dim),
+        ),
+        "bends": lambda m, s, d: [nn.Sequential(layer, nn.ReLU()) for layer in layers(m, s, d)],
+        "cannot learn": lambda m, s, d: [layer.requires_grad_(False) for layer in layers(m, s, d)],
+    },
+    "batch_norm": {
+        "return three things": lambda v, m, s, t: batch_norm(v, m, s, t)[0],
+        "its own yardstick": lambda v, m, s, t: batch_norm(v, m, s, False),
+        "which is layer norm": wrong_norm(own=by_vector),
+        "by its root": wrong_norm(
+            own=lambda v, m, s: (v - v.mean(0)) / (v.var(0, correction=0) + 1e-5)
+        ),
+        "variance of n − 1": wrong_norm(own=lambda v, m, s: norm(v, v.mean(0), v.var(0))),
+        "without subtracting": wrong_norm(own=lambda v, m, s: norm(v, 0, v.var(0, correction=0))),
+        "do not divide": wrong_norm(own=lambda v, m, s: v - v.mean(0)),
+        "your running mean stands still": wrong_norm(keep=1),
+        "your running mean forgets": wrong_norm(keep=0.1),
+        "only a tenth of the way": wrong_norm(keep=0),
+        "PyTorch keeps that of n − 1": wrong_norm(correction=0),
+        "your running variance stands still": lambda v, m, s, t: (*batch_norm(v, m, s, t)[:2], s),
+        "you use the batch's": always_batch,
+        "which must stay": drifting,
+        "no spread, and your answer is NaN": wrong_norm(refuse=False),
+        "PyTorch keeps": wrong_norm(refuse=False, correction=0),
+    },
+    "count_by_hand": {
+        "leave the biases out": miscounted(bias=0),
+        "256 are missing": miscounted(batch_norm=2),
+        "is it the layer norm's scale and shift?": miscounted(layer_norm=0),
+        "512 are missing": miscounted(batch_norm=0),
+        "counter of batches": lambda *sizes: total(*sizes) + 1,
+        "each head is fusion_dim wide": lambda s, d, f, h: total(s, d, f, h, wide=f),
+        "a layer each": miscounted(thirds=1),
+        "projected back": miscounted(back=0),
+        "leave out the head": miscounted(head=0),
+        "for static_dim=2048, dynamic_dim=1024, fusion_dim=128, num_heads=4, ": lambda *sizes: (
+            371_717
+        ),
+        "return a whole number": lambda *sizes: float(total(*sizes)),
+        "came a str": lambda *sizes: f"{total(*sizes)}",
+    },
+    "attention_flops": {
+        "multiplications only": lambda q, k, v: looped_flops(q, k, v) // 2,
+        "leave out the product of the weights": lambda q, k, v: 2 * math.prod(q) * k[-2],
+        "leave out q kᵀ": lambda q, k, v: 2 * math.prod(q[:-1]) * math.prod(v[-2:]),
+        "leave out the heads": lambda q, k, v: looped_flops(q[-2:], k[-2:], v[-2:]) * q[0],
+        "leave out the batch": lambda q, k, v: looped_flops(q[1:], k[1:], v[1:]),
+        "both products": lambda q, k, v: 4 * math.prod(q) * k[-2],
+        "your queries ask each other": lambda q, k, v: looped_flops(
+            q, (*k[:-2], *q[-2:-1], k[-1]), (*v[:-2], *q[-2:-1], v[-1])
+        ),
+        "raises IndexError": lambda q, k, v: 2 * q[0] * q[1] * q[2] * k[2] * (q[3] + v[3]),
+        "// divides": lambda q, k, v: looped_flops(q, k, v) / 1,
+    },
+    "attention_times_gradient": {
+        "the gradient alone": lambda w, g, v: of_weights(g, v).mean(2).transpose(0, 1),
+        "the attention alone": lambda w, g, v: w.mean(1)[:, None].repeat(1, 5, 1, 1),
+        "traits come before the batch": lambda w, g, v: (w * of_weights(g, v)).mean(2),
+        "keep the heads": lambda w, g, v: (w * of_weights(g, v)).transpose(0, 1),
+        "you sum over": lambda w, g, v: (w * of_weights(g, v)).sum(2).transpose(0, 1),
+        "the negative part": lambda w, g, v: (
+            (w * of_weights(g, v)).clamp(min=0).mean(2).transpose(0, 1)
+        ),
+        "absolute value": lambda w, g, v: (w * of_weights(g, v)).abs().mean(2).transpose(0, 1),
+        "each head has its own": lambda w, g, v: (w.mean(1) * of_weights(g, v).mean(2)).transpose(
+            0, 1
+        ),
+        "raises": lambda w, g, v: (w * (g @ v.transpose(0, 1))).mean(2),
+    },
+}
 
 
 def test_the_count_by_code_is_the_count_by_hand_of_the_text():

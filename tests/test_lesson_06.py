@@ -96,85 +96,60 @@ def literal_leak(train, test):
     return sum((str(int(s)) if torch.is_tensor(s) else str(s)) in known for s in test) / len(test)
 
 
-RIGHT = [
-    ("concordance", literal_concordance),
-    ("concordance", error_concordance),
-    ("cosine_factor", cosine(half)),
-    (
-        "cosine_factor",
+RIGHT = {
+    "concordance": [literal_concordance, error_concordance],
+    "cosine_factor": [
+        cosine(half),
         cosine(lambda s, r, n: (math.cos((s - r) / max(1, n - r) * math.pi) + 1) / 2),
-    ),
-    ("epochs_since_best", waited),
-    (
-        "epochs_since_best",
+    ],
+    "epochs_since_best": [
+        waited,
         lambda losses: len(losses) - 1 - losses.index(min(x for x in losses if x == x)),
-    ),
-    ("resample_speakers", by_speaker),
-    ("resample_speakers", by_number),
-    ("leaked_share", literal_leak),
-    (
-        "leaked_share",
+    ],
+    "resample_speakers": [by_speaker, by_number],
+    "leaked_share": [
+        literal_leak,
         lambda train, test: np.mean(np.isin(np.asarray(test), np.asarray(train))).item(),
-    ),
-]
-WRONG = [
-    ("concordance", ccc(two=1), "forget the 2"),
-    ("concordance", pearson, "Pearson"),
-    ("concordance", ccc(offset=lambda d: 0), "difference of the means below"),
-    ("concordance", ccc(offset=torch.abs), "without its square"),
-    ("concordance", ccc(correction=1), "two kinds of variance"),
-    ("concordance", lambda p, t: error_concordance(p, t).mean(), "keep one number"),
-    ("cosine_factor", cosine(half, first=0), "learns nothing"),
-    ("cosine_factor", cosine(lambda s, r, n: 1 - (s - r) / max(1, n - r)), "along a line"),
-    (
-        "cosine_factor",
-        cosine(lambda s, r, n: math.cos(math.pi * (s - r) / max(1, n - r))),
-        "goes down to −1",
-    ),
-    (
-        "cosine_factor",
-        cosine(lambda s, r, n: 0.5 * (1 + math.cos(math.pi * s / n))),
-        "begins at step 0",
-    ),
-    (
-        "cosine_factor",
-        cosine(lambda s, r, n: 0.5 * (1 + math.cos(2 * math.pi * (s - r) / max(1, n - r)))),
-        "whole",
-    ),
-    (
-        "cosine_factor",
-        cosine(lambda s, r, n: 1 + math.cos(math.pi * (s - r) / max(1, n - r))),
-        "reaches",
-    ),
-    ("epochs_since_best", lambda losses: losses.index(min(losses)), "which epoch was best"),
-    (
-        "epochs_since_best",
-        lambda losses: len(losses) - losses.index(min(losses)),
-        "count the best epoch itself",
-    ),
-    ("epochs_since_best", lambda losses: sum(b >= a for a, b in pairwise(losses)), "got worse"),
-    (
-        "epochs_since_best",
-        lambda losses: waited(losses, lambda loss, best: loss <= best),
-        "no improvement",
-    ),
-    ("epochs_since_best", lambda losses: len(losses) - 1 - int(np.argmin(losses)), "NaN"),
-    ("resample_speakers", by_clip, "draw *speakers*"),
-    ("resample_speakers", lambda s, rng: by_speaker(s, rng, replace=False), "*with* replacement"),
-    ("resample_speakers", lambda s, rng: by_speaker(s, rng, size=len), "perhaps one for each clip"),
-    ("resample_speakers", by_weighted_speaker, "the same chance"),
-    (
-        "resample_speakers",
-        lambda s, rng: by_speaker(s, np.random.default_rng(0)),
-        "generator that is passed",
-    ),
-    ("resample_speakers", lambda s, rng: s[by_speaker(s, rng)], "return the indices"),
-    (
-        "leaked_share",
-        lambda train, test: len(set(train) & set(test)) / len(set(test)),
-        "count items",
-    ),
-    ("leaked_share", lambda train, test: float(np.isin(train, test).mean()), "training items"),
-    ("leaked_share", lambda train, test: float(np.isin(test, train).sum()), "divide by"),
-    ("leaked_share", lambda train, test: 1 - float(np.isin(test, train).mean()), "does not leak"),
-]
+    ],
+}
+WRONG = {
+    "concordance": {
+        "forget the 2": ccc(two=1),
+        "Pearson": pearson,
+        "difference of the means below": ccc(offset=lambda d: 0),
+        "without its square": ccc(offset=torch.abs),
+        "two kinds of variance": ccc(correction=1),
+        "keep one number": lambda p, t: error_concordance(p, t).mean(),
+    },
+    "cosine_factor": {
+        "learns nothing": cosine(half, first=0),
+        "along a line": cosine(lambda s, r, n: 1 - (s - r) / max(1, n - r)),
+        "goes down to −1": cosine(lambda s, r, n: math.cos(math.pi * (s - r) / max(1, n - r))),
+        "begins at step 0": cosine(lambda s, r, n: 0.5 * (1 + math.cos(math.pi * s / n))),
+        "whole": cosine(
+            lambda s, r, n: 0.5 * (1 + math.cos(2 * math.pi * (s - r) / max(1, n - r)))
+        ),
+        "reaches": cosine(lambda s, r, n: 1 + math.cos(math.pi * (s - r) / max(1, n - r))),
+    },
+    "epochs_since_best": {
+        "which epoch was best": lambda losses: losses.index(min(losses)),
+        "count the best epoch itself": lambda losses: len(losses) - losses.index(min(losses)),
+        "got worse": lambda losses: sum(b >= a for a, b in pairwise(losses)),
+        "no improvement": lambda losses: waited(losses, lambda loss, best: loss <= best),
+        "NaN": lambda losses: len(losses) - 1 - int(np.argmin(losses)),
+    },
+    "resample_speakers": {
+        "draw *speakers*": by_clip,
+        "*with* replacement": lambda s, rng: by_speaker(s, rng, replace=False),
+        "perhaps one for each clip": lambda s, rng: by_speaker(s, rng, size=len),
+        "the same chance": by_weighted_speaker,
+        "generator that is passed": lambda s, rng: by_speaker(s, np.random.default_rng(0)),
+        "return the indices": lambda s, rng: s[by_speaker(s, rng)],
+    },
+    "leaked_share": {
+        "count items": lambda train, test: len(set(train) & set(test)) / len(set(test)),
+        "training items": lambda train, test: float(np.isin(train, test).mean()),
+        "divide by": lambda train, test: float(np.isin(test, train).sum()),
+        "does not leak": lambda train, test: 1 - float(np.isin(test, train).mean()),
+    },
+}

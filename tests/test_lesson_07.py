@@ -121,92 +121,86 @@ def stable_pooled(logits, sharpness):
     return top[:, 0] + torch.log(torch.exp(sharpness * (logits - top)).mean(1)) / sharpness
 
 
-RIGHT = [
-    ("blind_accuracies", literal_blind),
-    ("blind_accuracies", lambda f: [1 - f.mean(), 0.5 + (f - 0.5).abs().mean()]),
-    ("best_thresholds", literal_thresholds),
-    (
-        "best_thresholds",
+RIGHT = {
+    "blind_accuracies": [literal_blind, lambda f: [1 - f.mean(), 0.5 + (f - 0.5).abs().mean()]],
+    "best_thresholds": [
+        literal_thresholds,
         lambda p, t: torch.stack(
             [
                 column[int(torch.tensor([literal_f1(column, truth, x) for x in column]).argmax())]
                 for column, truth in zip(p.T, t.T, strict=True)
             ]
         ),
-    ),
-    ("inverse_frequencies", capped),
-    (
-        "inverse_frequencies",
+    ],
+    "inverse_frequencies": [
+        capped,
         lambda f, cap: torch.minimum(
             torch.maximum((f + 0.001).reciprocal(), torch.ones(())), torch.tensor(cap)
         ),
-    ),
-    ("focal_terms", focal),
-    ("focal_terms", literal_focal),
-    ("rarest_weights", rarest),
-    ("rarest_weights", lambda t: F.normalize((t / t.mean(0)).amax(1).clamp(min=1), p=1, dim=0)),
-    ("calibration_error", literal_calibration),
-    ("pool_over_tokens", stable_pooled),
-    ("pool_over_tokens", lambda z, s: torch.logsumexp(s * z - math.log(z.shape[1]), 1) / s),
-]
-WRONG = [
-    ("blind_accuracies", lambda f: (float(f.mean()), literal_blind(f)[1]), "how often *yes*"),
-    ("blind_accuracies", lambda f: literal_blind(f)[::-1], "saying no to everything"),
-    ("blind_accuracies", lambda f: (literal_blind(f)[0],) * 2, "two different models"),
-    (
-        "blind_accuracies",
-        lambda f: (literal_blind(f)[0], max(float(f.mean()), 1 - float(f.mean()))),
-        "average after",
-    ),
-    ("blind_accuracies", lambda f: literal_blind(f)[0], "return two numbers"),
-    ("best_thresholds", lambda p, t: literal_thresholds(p, t, accuracy), "best accuracy"),
-    ("best_thresholds", one_for_all, "each attribute has its own"),
-    ("best_thresholds", lambda p, t: torch.full(t.shape[1:], 0.5), "at least"),
-    ("best_thresholds", first_of_the_sorted, "no threshold lies between"),
-    ("best_thresholds", lambda p, t: 0.5, "one threshold an attribute"),
-    ("inverse_frequencies", lambda f, cap: capped(f, 1e9), "forget the cap"),
-    ("inverse_frequencies", lambda f, cap: capped(f, cap, offset=0), "0.001"),
-    ("inverse_frequencies", lambda f, cap: ((1 - f) / f).clamp(1, cap), "negatives over positives"),
-    ("inverse_frequencies", lambda f, cap: capped(f, cap, low=0), "count less than a negative"),
-    ("focal_terms", lambda *a: focal(*a, weigh_first=True), "this is the bug"),
-    (
-        "focal_terms",
-        lambda z, t, g, w=None: focal(z, t, g) * (1 if w is None else w),
-        "positives only",
-    ),
-    ("focal_terms", lambda z, t, g, w=None: focal(z, t, g), "leave the weight out"),
-    ("focal_terms", lambda z, t, g, w=None: focal(z, t, 0, w), "leave the focusing out"),
-    ("focal_terms", lambda *a: focal(*a, factor=lambda right, gamma: right**gamma), "p_t^γ"),
-    ("focal_terms", lambda *a: focal(*a).mean(), "the mean comes later"),
-    ("focal_terms", unstable_focal, "not finite"),
-    ("rarest_weights", lambda t: rarest(t, of=sum), "add up"),
-    ("rarest_weights", lambda t: rarest(t, nothing=0.0), "never be drawn"),
-    ("rarest_weights", lambda t: rarest(t, divide=False), "divide by the sum"),
-    (
-        "rarest_weights",
-        lambda t: rarest(t, frequency=lambda column: column.sum()),
-        "you count images",
-    ),
-    (
-        "calibration_error",
-        lambda p, t, b=15: literal_calibration(
+    ],
+    "focal_terms": [focal, literal_focal],
+    "rarest_weights": [
+        rarest,
+        lambda t: F.normalize((t / t.mean(0)).amax(1).clamp(min=1), p=1, dim=0),
+    ],
+    "calibration_error": [literal_calibration],
+    "pool_over_tokens": [
+        stable_pooled,
+        lambda z, s: torch.logsumexp(s * z - math.log(z.shape[1]), 1) / s,
+    ],
+}
+WRONG = {
+    "blind_accuracies": {
+        "how often *yes*": lambda f: (float(f.mean()), literal_blind(f)[1]),
+        "saying no to everything": lambda f: literal_blind(f)[::-1],
+        "two different models": lambda f: (literal_blind(f)[0],) * 2,
+        "average after": lambda f: (literal_blind(f)[0], max(float(f.mean()), 1 - float(f.mean()))),
+        "return two numbers": lambda f: literal_blind(f)[0],
+    },
+    "best_thresholds": {
+        "best accuracy": lambda p, t: literal_thresholds(p, t, accuracy),
+        "each attribute has its own": one_for_all,
+        "at least": lambda p, t: torch.full(t.shape[1:], 0.5),
+        "no threshold lies between": first_of_the_sorted,
+        "one threshold an attribute": lambda p, t: 0.5,
+    },
+    "inverse_frequencies": {
+        "forget the cap": lambda f, cap: capped(f, 1e9),
+        "0.001": lambda f, cap: capped(f, cap, offset=0),
+        "negatives over positives": lambda f, cap: ((1 - f) / f).clamp(1, cap),
+        "count less than a negative": lambda f, cap: capped(f, cap, low=0),
+    },
+    "focal_terms": {
+        "this is the bug": lambda *a: focal(*a, weigh_first=True),
+        "positives only": lambda z, t, g, w=None: focal(z, t, g) * (1 if w is None else w),
+        "leave the weight out": lambda z, t, g, w=None: focal(z, t, g),
+        "leave the focusing out": lambda z, t, g, w=None: focal(z, t, 0, w),
+        "p_t^γ": lambda *a: focal(*a, factor=lambda right, gamma: right**gamma),
+        "the mean comes later": lambda *a: focal(*a).mean(),
+        "not finite": unstable_focal,
+    },
+    "rarest_weights": {
+        "add up": lambda t: rarest(t, of=sum),
+        "never be drawn": lambda t: rarest(t, nothing=0.0),
+        "divide by the sum": lambda t: rarest(t, divide=False),
+        "you count images": lambda t: rarest(t, frequency=lambda column: column.sum()),
+    },
+    "calibration_error": {
+        "weigh each by its share": lambda p, t, b=15: literal_calibration(
             p, t, b, lambda parts: np.mean([g for _, g in parts])
         ),
-        "weigh each by its share",
-    ),
-    ("calibration_error", lambda p, t, b=15: (p - t).abs().mean(0), "every single image"),
-    ("calibration_error", lambda p, t, b=15: (p.mean(0) - t.mean(0)).abs(), "would cancel"),
-    (
-        "calibration_error",
-        lambda p, t, b=15: literal_calibration(
+        "every single image": lambda p, t, b=15: (p - t).abs().mean(0),
+        "would cancel": lambda p, t, b=15: (p.mean(0) - t.mean(0)).abs(),
+        "square": lambda p, t, b=15: literal_calibration(
             p, t, b, lambda parts: sum(s * g * g for s, g in parts)
         ),
-        "square",
-    ),
-    ("pool_over_tokens", lambda z, s: pooled(z, s, log=False), "forget to subtract"),
-    ("pool_over_tokens", lambda z, s: pooled(z, s, divide=False), "forget to divide"),
-    ("pool_over_tokens", lambda z, s: pooled(z, s, axis=2), "axis 1 holds the tokens"),
-    ("pool_over_tokens", lambda z, s: z.mean(1), "this is the mean"),
-    ("pool_over_tokens", lambda z, s: z.amax(1), "this is the maximum"),
-    ("pool_over_tokens", pooled, "infinite"),
-]
+    },
+    "pool_over_tokens": {
+        "forget to subtract": lambda z, s: pooled(z, s, log=False),
+        "forget to divide": lambda z, s: pooled(z, s, divide=False),
+        "axis 1 holds the tokens": lambda z, s: pooled(z, s, axis=2),
+        "this is the mean": lambda z, s: z.mean(1),
+        "this is the maximum": lambda z, s: z.amax(1),
+        "infinite": pooled,
+    },
+}

@@ -132,174 +132,94 @@ def each_head(layers, residual=0.5):
     return flow.mean(1)
 
 
-RIGHT = [
-    ("attribute_map", laid_out),
-    ("attribute_map", literal_map),
-    ("attributes_of_rarity", listed),
-    ("attributes_of_rarity", masked_sort),
-    ("blind_spots", spots),
-    ("blind_spots", literal_spots),
-    (
-        "blind_spots",
+RIGHT = {
+    "attribute_map": [laid_out, literal_map],
+    "attributes_of_rarity": [listed, masked_sort],
+    "blind_spots": [
+        spots,
+        literal_spots,
         lambda p, t, y, h: {
             "missed": torch.logical_and(y > 0.5, p < t),
             "false alarm": torch.logical_and(y < 0.5, p >= t),
             "found off region": (y > 0.5) & (p >= t) & (h < 0.5),
         },
-    ),
-    ("attention_rollout", rolled),
-    ("attention_rollout", literal_rollout),
-]
-WRONG = [
-    (
-        "attribute_map",
-        lambda w, a, h=-1: laid_out(w, h, a),
-        "the axes are heads, attributes, tokens",
-    ),
-    ("attribute_map", lambda w, a, h=-1: laid_out(w, a, h).flatten(), "lay them out on their grid"),
-    (
-        "attribute_map",
-        lambda w, a, h=-1: laid_out(w, a, h, order=lambda grid: grid.T),
-        "row by row",
-    ),
-    ("attribute_map", lambda w, a, h=-1: laid_out(w, a, -1), "although one is asked for"),
-    ("attribute_map", lambda w, a, h=-1: laid_out(w.softmax(-1), a, h), "a second softmax"),
-    (
-        "attribute_map",
-        lambda w, a, h=-1: laid_out(w, a, h) / laid_out(w, a, h).max(),
-        "stretched to its own maximum",
-    ),
-    ("attribute_map", last_head, "-1 is the last head"),
-    (
-        "attribute_map",
-        lambda w, a, h=-1: laid_out(w, a, h, mean=lambda rows: rows.sum(0)),
-        "still sums to 1",
-    ),
-    (
-        "attribute_map",
-        lambda w, a, h=-1: laid_out(w, a, h, mean=lambda rows: rows.amax(0)),
-        "the largest over the",
-    ),
-    (
-        "attribute_map",
-        lambda w, a, h=-1: laid_out(w, a, h) if h >= 0 else w.mean((0, 1)).view(3, 3),
-        "over all attributes",
-    ),
-    ("attribute_map", lambda w, a, h=-1: laid_out(w, a, h).reshape(3, 3), "raises RuntimeError"),
-    (
-        "attributes_of_rarity",
-        lambda f, r: listed(f, r, order=lambda pairs: sorted(pairs, reverse=True)),
-        "begin with the most frequent",
-    ),
-    (
-        "attributes_of_rarity",
-        lambda f, r: listed(f, r, order=list),
-        "keep the order of the attributes",
-    ),
-    ("attributes_of_rarity", places_in_the_shorter, "places in the shorter list"),
-    (
-        "attributes_of_rarity",
-        lambda f, r: [float(f[k]) for k in listed(f, r)],
-        "you return frequencies",
-    ),
-    (
-        "attributes_of_rarity",
-        lambda f, r: listed(f, r, common=lambda f: f >= 0.10),
-        "28% have does not belong there",
-    ),
-    (
-        "attributes_of_rarity",
-        lambda f, r: listed(f, r, rare=lambda f: f < 0.05),
-        "8% have belongs there",
-    ),
-    ("attributes_of_rarity", looked_up, "the first of them twice"),
-    ("attributes_of_rarity", lambda f, r: len(listed(f, r)), "came a int"),
-    (
-        "blind_spots",
-        lambda p, t, y, h: spots(p, torch.full_like(t, 0.5), y, h),
-        "its own threshold",
-    ),
-    (
-        "blind_spots",
-        lambda p, t, y, h: spots(p, t, y, h, missed=lambda said, is_so, h: said & ~is_so),
-        "these are false alarms",
-    ),
-    (
-        "blind_spots",
-        lambda p, t, y, h: spots(p, t, y, h, missed=lambda said, is_so, h: ~said),
-        "only what is really there",
-    ),
-    (
-        "blind_spots",
-        lambda p, t, y, h: spots(p, t, y, h, false_alarm=lambda said, is_so, h: said),
-        "a false alarm is absent",
-    ),
-    (
-        "blind_spots",
-        lambda p, t, y, h: spots(
+    ],
+    "attention_rollout": [rolled, literal_rollout],
+}
+WRONG = {
+    "attribute_map": {
+        "the axes are heads, attributes, tokens": lambda w, a, h=-1: laid_out(w, h, a),
+        "lay them out on their grid": lambda w, a, h=-1: laid_out(w, a, h).flatten(),
+        "row by row": lambda w, a, h=-1: laid_out(w, a, h, order=lambda grid: grid.T),
+        "although one is asked for": lambda w, a, h=-1: laid_out(w, a, -1),
+        "a second softmax": lambda w, a, h=-1: laid_out(w.softmax(-1), a, h),
+        "stretched to its own maximum": lambda w, a, h=-1: (
+            laid_out(w, a, h) / laid_out(w, a, h).max()
+        ),
+        "-1 is the last head": last_head,
+        "still sums to 1": lambda w, a, h=-1: laid_out(w, a, h, mean=lambda rows: rows.sum(0)),
+        "the largest over the": lambda w, a, h=-1: laid_out(
+            w, a, h, mean=lambda rows: rows.amax(0)
+        ),
+        "over all attributes": lambda w, a, h=-1: (
+            laid_out(w, a, h) if h >= 0 else w.mean((0, 1)).view(3, 3)
+        ),
+        "raises RuntimeError": lambda w, a, h=-1: laid_out(w, a, h).reshape(3, 3),
+    },
+    "attributes_of_rarity": {
+        "begin with the most frequent": lambda f, r: listed(
+            f, r, order=lambda pairs: sorted(pairs, reverse=True)
+        ),
+        "keep the order of the attributes": lambda f, r: listed(f, r, order=list),
+        "places in the shorter list": places_in_the_shorter,
+        "you return frequencies": lambda f, r: [float(f[k]) for k in listed(f, r)],
+        "28% have does not belong there": lambda f, r: listed(f, r, common=lambda f: f >= 0.10),
+        "8% have belongs there": lambda f, r: listed(f, r, rare=lambda f: f < 0.05),
+        "the first of them twice": looked_up,
+        "came a int": lambda f, r: len(listed(f, r)),
+    },
+    "blind_spots": {
+        "its own threshold": lambda p, t, y, h: spots(p, torch.full_like(t, 0.5), y, h),
+        "these are false alarms": lambda p, t, y, h: spots(
+            p, t, y, h, missed=lambda said, is_so, h: said & ~is_so
+        ),
+        "only what is really there": lambda p, t, y, h: spots(
+            p, t, y, h, missed=lambda said, is_so, h: ~said
+        ),
+        "a false alarm is absent": lambda p, t, y, h: spots(
+            p, t, y, h, false_alarm=lambda said, is_so, h: said
+        ),
+        "what was missed was not found": lambda p, t, y, h: spots(
             p, t, y, h, found_off_region=lambda said, is_so, h: is_so & (h < 0.5)
         ),
-        "what was missed was not found",
-    ),
-    (
-        "blind_spots",
-        lambda p, t, y, h: spots(
+        "faces that do not have the attribute": lambda p, t, y, h: spots(
             p, t, y, h, found_off_region=lambda said, is_so, h: said & (h < 0.5)
         ),
-        "faces that do not have the attribute",
-    ),
-    (
-        "blind_spots",
-        lambda p, t, y, h: spots(p, t, y, h, found_off_region=lambda said, is_so, h: h < 0.5),
-        "all that look elsewhere",
-    ),
-    (
-        "blind_spots",
-        lambda p, t, y, h: spots(p, t, y, h, said=torch.gt),
-        "a probability that equals its threshold",
-    ),
-    (
-        "blind_spots",
-        lambda p, t, y, h: spots(p, t, y, h, absent=lambda y: ~(y == 1)),
-        "it is unknown",
-    ),
-    (
-        "blind_spots",
-        lambda p, t, y, h: spots(p, t, y, h, off=lambda h: ~(h >= 0.5)),
-        "no region is known",
-    ),
-    (
-        "blind_spots",
-        lambda p, t, y, h: spots(p, t, y, h)["missed"],
-        "expected a dict with the keys",
-    ),
-    (
-        "blind_spots",
-        lambda p, t, y, h: {k: v.float() for k, v in spots(p, t, y, h).items()},
-        "True and False",
-    ),
-    (
-        "attention_rollout",
-        lambda ls, r=0.5: rolled(ls, r, compose=lambda flow, layer: flow @ layer),
-        "wrong order",
-    ),
-    ("attention_rollout", lambda ls, r=0.5: rolled(ls, 0.0), "forget the skip connection"),
-    (
-        "attention_rollout",
-        lambda ls, r=0.5: rolled(ls, r, compose=lambda flow, layer: 2 * layer @ flow),
-        "do not halve",
-    ),
-    ("attention_rollout", each_head, "average them first"),
-    (
-        "attention_rollout",
-        lambda ls, r=0.5: torch.stack([rolled([layer], r) for layer in ls]).mean(0),
-        "the mean of the layers",
-    ),
-    ("attention_rollout", lambda ls, r=0.5: rolled(ls[-1:], r), "the last layer alone"),
-    (
-        "attention_rollout",
-        lambda ls, r=0.5: torch.stack([rolled([layer], r) for layer in ls]).prod(0),
-        "number by number",
-    ),
-    ("attention_rollout", lambda ls, r=0.5: rolled(ls, 0.5), "(residual=0)"),
-]
+        "all that look elsewhere": lambda p, t, y, h: spots(
+            p, t, y, h, found_off_region=lambda said, is_so, h: h < 0.5
+        ),
+        "a probability that equals its threshold": lambda p, t, y, h: spots(
+            p, t, y, h, said=torch.gt
+        ),
+        "it is unknown": lambda p, t, y, h: spots(p, t, y, h, absent=lambda y: ~(y == 1)),
+        "no region is known": lambda p, t, y, h: spots(p, t, y, h, off=lambda h: ~(h >= 0.5)),
+        "expected a dict with the keys": lambda p, t, y, h: spots(p, t, y, h)["missed"],
+        "True and False": lambda p, t, y, h: {k: v.float() for k, v in spots(p, t, y, h).items()},
+    },
+    "attention_rollout": {
+        "wrong order": lambda ls, r=0.5: rolled(ls, r, compose=lambda flow, layer: flow @ layer),
+        "forget the skip connection": lambda ls, r=0.5: rolled(ls, 0.0),
+        "do not halve": lambda ls, r=0.5: rolled(
+            ls, r, compose=lambda flow, layer: 2 * layer @ flow
+        ),
+        "average them first": each_head,
+        "the mean of the layers": lambda ls, r=0.5: torch.stack(
+            [rolled([layer], r) for layer in ls]
+        ).mean(0),
+        "the last layer alone": lambda ls, r=0.5: rolled(ls[-1:], r),
+        "number by number": lambda ls, r=0.5: torch.stack(
+            [rolled([layer], r) for layer in ls]
+        ).prod(0),
+        "(residual=0)": lambda ls, r=0.5: rolled(ls, 0.5),
+    },
+}

@@ -182,128 +182,83 @@ def mean_of(scores):
     return sum(scores) / len(scores)
 
 
-RIGHT = [
-    ("pointing_game", literal_pointing),
-    ("pointing_game", pooled_pointing),
-    ("mean_maps", literal_mean),
-    (
-        "mean_maps",
+RIGHT = {
+    "pointing_game": [literal_pointing, pooled_pointing],
+    "mean_maps": [
+        literal_mean,
         lambda maps, chosen: (
             torch.einsum("ba,barc->arc", chosen.float(), maps)
             / chosen.sum(0).clamp(min=1)[:, None, None]
         ),
-    ),
-    ("pointing_at_one_place", literal_place),
-    ("pointing_at_one_place", last_of_the_luckiest),
-    ("deletion_curve", literal_deletion),
-    ("deletion_curve", by_threshold),
-    ("recall_gaps", literal_gaps),
-    ("recall_gaps", gaps_by_sorting),
-]
-WRONG = [
-    ("pointing_game", lambda m, r: literal_pointing(m.mT, r), "rows and columns are swapped"),
-    ("pointing_game", in_the_middle, "in the middle of the strongest token"),
-    (
-        "pointing_game",
-        lambda m, r: pooled_pointing(
+    ],
+    "pointing_at_one_place": [literal_place, last_of_the_luckiest],
+    "deletion_curve": [literal_deletion, by_threshold],
+    "recall_gaps": [literal_gaps, gaps_by_sorting],
+}
+WRONG = {
+    "pointing_game": {
+        "rows and columns are swapped": lambda m, r: literal_pointing(m.mT, r),
+        "in the middle of the strongest token": in_the_middle,
+        "cover half": lambda m, r: pooled_pointing(
             m, F.avg_pool2d(r.float(), 4).repeat_interleave(4, -1).repeat_interleave(4, -2) >= 0.5
         ).nan_to_num(0),
-        "cover half",
-    ),
-    (
-        "pointing_game",
-        lambda m, r: (m * tiles(r, m).float().mean(-1)).sum((-2, -1)) / m.sum((-2, -1)),
-        "its energy",
-    ),
-    ("pointing_game", lambda m, r: literal_pointing(m, r).mean(), "the mean comes later"),
-    ("pointing_game", lambda m, r: literal_pointing(m, r).nan_to_num(0), "nothing to hit"),
-    ("pointing_game", first_of_ties, "all that tie share the point"),
-    ("pointing_game", lambda m, r: 1 - literal_pointing(m, r), "other way round"),
-    ("mean_maps", lambda maps, chosen: maps.mean(0), "mean over all images"),
-    (
-        "mean_maps",
-        lambda maps, chosen: (maps * chosen[..., None, None]).mean(0),
-        "number of all images",
-    ),
-    ("mean_maps", lambda maps, chosen: (maps * chosen[..., None, None]).sum(0), "add the maps up"),
-    ("mean_maps", lambda maps, chosen: maps[chosen].mean(0), "over the attributes too"),
-    (
-        "mean_maps",
-        lambda maps, chosen: (maps * chosen[..., None, None]).sum(0) / chosen.sum(0)[:, None, None],
-        "0 / 0",
-    ),
-    ("mean_maps", lambda maps, chosen: literal_mean(maps, ~chosen), "do *not* count"),
-    (
-        "pointing_at_one_place",
-        lambda regions, grid: regions.flatten(2).any(-1),
-        "a token for each image",
-    ),
-    (
-        "pointing_at_one_place",
-        lambda regions, grid: literal_place(
+        "its energy": lambda m, r: (
+            (m * tiles(r, m).float().mean(-1)).sum((-2, -1)) / m.sum((-2, -1))
+        ),
+        "the mean comes later": lambda m, r: literal_pointing(m, r).mean(),
+        "nothing to hit": lambda m, r: literal_pointing(m, r).nan_to_num(0),
+        "all that tie share the point": first_of_ties,
+        "other way round": lambda m, r: 1 - literal_pointing(m, r),
+    },
+    "mean_maps": {
+        "mean over all images": lambda maps, chosen: maps.mean(0),
+        "number of all images": lambda maps, chosen: (maps * chosen[..., None, None]).mean(0),
+        "add the maps up": lambda maps, chosen: (maps * chosen[..., None, None]).sum(0),
+        "over the attributes too": lambda maps, chosen: maps[chosen].mean(0),
+        "0 / 0": lambda maps, chosen: (
+            (maps * chosen[..., None, None]).sum(0) / chosen.sum(0)[:, None, None]
+        ),
+        "do *not* count": lambda maps, chosen: literal_mean(maps, ~chosen),
+    },
+    "pointing_at_one_place": {
+        "a token for each image": lambda regions, grid: regions.flatten(2).any(-1),
+        "one token for all attributes": lambda regions, grid: literal_place(
             regions, grid, lambda hit: hit.float().sum((0, 1)).expand(hit.shape[1], -1)
         ),
-        "one token for all attributes",
-    ),
-    ("pointing_at_one_place", most_covered, "cover most"),
-    (
-        "pointing_at_one_place",
-        lambda regions, grid: literal_place(regions, grid).float(),
-        "torch.bool",
-    ),
-    (
-        "pointing_at_one_place",
-        lambda regions, grid: literal_place(regions, grid).float().mean(0),
-        "yes or no",
-    ),
-    (
-        "pointing_at_one_place",
-        lambda regions, grid: literal_place(
+        "cover most": most_covered,
+        "torch.bool": lambda regions, grid: literal_place(regions, grid).float(),
+        "yes or no": lambda regions, grid: literal_place(regions, grid).float().mean(0),
+        "its luckiest token touches": lambda regions, grid: literal_place(
             regions, grid, touch=lambda p: p.float().mean(-1) > 0.5
         ),
-        "its luckiest token touches",
-    ),
-    ("deletion_curve", lambda *a: literal_deletion(*a, strongest=False), "weakest tokens first"),
-    ("deletion_curve", index_for_rank, "which token comes first"),
-    ("deletion_curve", lambda *a: literal_deletion(*a, output=lambda z: z), "these are logits"),
-    (
-        "deletion_curve",
-        lambda model, images, a, m, hidden, n: literal_deletion(model, hidden, a, m, images, n),
-        "that is insertion",
-    ),
-    (
-        "deletion_curve",
-        lambda *a: by_threshold(*a, read=lambda answers, which: answers[:, 0]),
-        "the first for all",
-    ),
-    ("deletion_curve", lambda *a: literal_deletion(*a).mean(0), "the mean comes later"),
-    (
-        "deletion_curve",
-        lambda model, images, a, m, hidden, n: literal_deletion(model, images, a, m, hidden * 0, n),
-        "paint them black",
-    ),
-    (
-        "recall_gaps",
-        lambda p, t, g: literal_gaps(p, t, g, score=lambda p, t: (p == t).float().mean().item()),
-        "gap in accuracy",
-    ),
-    (
-        "recall_gaps",
-        lambda p, t, g: literal_gaps(p, t, g, score=lambda p, t: t[p].float().mean().item()),
-        "that is precision",
-    ),
-    (
-        "recall_gaps",
-        lambda p, t, g: literal_gaps(p, t, g, score=lambda p, t: p.float().mean().item()),
-        "how often *yes* is said",
-    ),
-    (
-        "recall_gaps",
-        lambda p, t, g: literal_gaps(p, t, g, against=mean_of),
-        "the worst is what a mean hides",
-    ),
-    ("recall_gaps", lambda p, t, g: literal_gaps(p, t, g).mean(), "one gap for all"),
-    ("recall_gaps", lambda p, t, g: literal_gaps(p, t, g, smallest=1), "fewer than 25 positives"),
-    ("recall_gaps", nothing_left_out, "makes your gap NaN"),
-    ("recall_gaps", lonely_is_fair, "which reads as fair"),
-]
+    },
+    "deletion_curve": {
+        "weakest tokens first": lambda *a: literal_deletion(*a, strongest=False),
+        "which token comes first": index_for_rank,
+        "these are logits": lambda *a: literal_deletion(*a, output=lambda z: z),
+        "that is insertion": lambda model, images, a, m, hidden, n: literal_deletion(
+            model, hidden, a, m, images, n
+        ),
+        "the first for all": lambda *a: by_threshold(*a, read=lambda answers, which: answers[:, 0]),
+        "the mean comes later": lambda *a: literal_deletion(*a).mean(0),
+        "paint them black": lambda model, images, a, m, hidden, n: literal_deletion(
+            model, images, a, m, hidden * 0, n
+        ),
+    },
+    "recall_gaps": {
+        "gap in accuracy": lambda p, t, g: literal_gaps(
+            p, t, g, score=lambda p, t: (p == t).float().mean().item()
+        ),
+        "that is precision": lambda p, t, g: literal_gaps(
+            p, t, g, score=lambda p, t: t[p].float().mean().item()
+        ),
+        "how often *yes* is said": lambda p, t, g: literal_gaps(
+            p, t, g, score=lambda p, t: p.float().mean().item()
+        ),
+        "the worst is what a mean hides": lambda p, t, g: literal_gaps(p, t, g, against=mean_of),
+        "one gap for all": lambda p, t, g: literal_gaps(p, t, g).mean(),
+        "fewer than 25 positives": lambda p, t, g: literal_gaps(p, t, g, smallest=1),
+        "makes your gap NaN": nothing_left_out,
+        "which reads as fair": lonely_is_fair,
+    },
+}

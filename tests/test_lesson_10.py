@@ -116,119 +116,70 @@ def off_diagonal(common):
     return common.masked_fill(torch.eye(common.shape[-1]).bool(), 0).flatten(-2)
 
 
-RIGHT = [
-    ("euler_step", stepped),
-    ("euler_step", on_the_line),
-    ("part_matrix", tabled),
-    ("part_matrix", literal_matrix),
-    ("part_attention", looked),
-    ("part_attention", literal_looks),
-    ("step_stability", lambda maps: torch.minimum(maps[1:], maps[:-1]).sum(-1)),
-    ("step_stability", lambda maps: 1 - (maps[1:] - maps[:-1]).clamp(min=0).sum(-1)),
-    (
-        "step_stability",
+RIGHT = {
+    "euler_step": [stepped, on_the_line],
+    "part_matrix": [tabled, literal_matrix],
+    "part_attention": [looked, literal_looks],
+    "step_stability": [
+        lambda maps: torch.minimum(maps[1:], maps[:-1]).sum(-1),
+        lambda maps: 1 - (maps[1:] - maps[:-1]).clamp(min=0).sum(-1),
         lambda maps: torch.stack([torch.stack([a, b]).amin(0).sum(-1) for a, b in pairwise(maps)]),
-    ),
-    ("part_separation", apart),
-    ("part_separation", literal_separation),
-]
-WRONG = [
-    ("euler_step", lambda x, c, t, n: x + (n - t) * (c - x), "never arrives"),
-    (
-        "euler_step",
-        lambda x, c, t, n: stepped(x, c, t, n, lambda t, n: t),
-        "the time that has passed",
-    ),
-    ("euler_step", lambda x, c, t, n: 2 * x - stepped(x, c, t, n), "the wrong way"),
-    ("euler_step", lambda x, c, t, n: c.clone(), "jumps to the clean layers"),
-    ("euler_step", lambda x, c, t, n: (c - x) / (1 - t), "this is the velocity"),
-    ("euler_step", lambda x, c, t, n: stepped(x, c, t, n) - x, "add it to where you are"),
-    ("euler_step", lambda x, c, t, n: x + n * (c - x) / (1 - t), "not as next_time"),
-    (
-        "euler_step",
-        lambda x, c, t, n: stepped(x, c, t, n, lambda t, n: 1 - n),
-        "when the step *begins*",
-    ),
-    ("euler_step", lambda x, c, t, n: (1 - n) * x + n * c, "at [0, 0, 0, 0] expected"),
-    ("part_matrix", lambda w, p: tabled(w, p, "mean"), "so that rows still sum to 1"),
-    ("part_matrix", lambda w, p: tabled(w, p, "sum", "sum"), "average over the queries"),
-    ("part_matrix", lambda w, p: tabled(w, p, "mean", "sum"), "sums and means are exchanged"),
-    ("part_matrix", lambda w, p: tabled(w, p).mT, "transposed"),
-    ("part_matrix", lambda w, p: tabled(w, p).mean(0), "average over the batch"),
-    (
-        "part_matrix",
-        lambda w, p: w.unflatten(-1, (-1, p)).sum(-2).unflatten(-2, (-1, p)).mean(-3),
-        "part after part",
-    ),
-    (
-        "part_attention",
-        lambda w, layers: looked(w, layers, lambda held: torch.full_like(held, 1 / held.shape[2])),
-        "the plain mean over a part's tokens",
-    ),
-    (
-        "part_attention",
-        lambda w, layers: looked(w, layers, lambda held: held),
-        "divide by how much is held",
-    ),
-    (
-        "part_attention",
-        lambda w, layers: looked(w, layers, heads=lambda w: w.sum(1)),
-        "you add the heads",
-    ),
-    ("part_attention", lambda w, layers: looked(w, layers, shape=False), "lay them out as 4 × 4"),
-    (
-        "part_attention",
-        lambda w, layers: looked(w, layers, order="(columns rows)"),
-        "counted row by row",
-    ),
-    (
-        "part_attention",
-        lambda w, layers: looked(w, layers, lambda held: held / held.sum(2, keepdim=True)),
-        "nothing divided by nothing is NaN",
-    ),
-    ("step_stability", lambda maps: (maps[1:] - maps[:-1]).abs().sum(-1), "counted twice"),
-    (
-        "step_stability",
-        lambda maps: (maps[1:] - maps[:-1]).abs().sum(-1) / 2,
-        "stability is what stayed",
-    ),
-    (
-        "step_stability",
-        lambda maps: 1 - (maps[1:] - maps[:-1]).abs().sum(-1),
-        "half of the sum is what moved",
-    ),
-    (
-        "step_stability",
-        lambda maps: torch.minimum(maps[:1], maps[1:]).sum(-1),
-        "compared with the first one",
-    ),
-    (
-        "step_stability",
-        lambda maps: torch.minimum(maps[:-1], maps[1:]).sum(-1).mean(0),
-        "you average over steps",
-    ),
-    (
-        "step_stability",
-        lambda maps: torch.cosine_similarity(maps[:-1], maps[1:], dim=-1),
-        "the cosine",
-    ),
-    ("part_separation", lambda maps: 1 - apart(maps), "what parts have in common"),
-    ("part_separation", lambda maps: apart(maps, all_pairs), "leave the diagonal out"),
-    (
-        "part_separation",
-        lambda maps: apart(maps, mean=lambda values: values.nansum(-1)),
-        "take their mean",
-    ),
-    (
-        "part_separation",
-        lambda maps: apart(maps, off_diagonal, mean=lambda values: values.sum(-1) / 6),
-        "each pair counts once",
-    ),
-    ("part_separation", lambda maps: apart(maps).mean(), "keep the leading axes"),
-    ("part_separation", differences, "half the sum of differences"),
-    (
-        "part_separation",
-        lambda maps: apart(maps, present=lambda maps: torch.ones_like(maps[..., 0]).bool()),
-        "an empty map",
-    ),
-]
+    ],
+    "part_separation": [apart, literal_separation],
+}
+WRONG = {
+    "euler_step": {
+        "never arrives": lambda x, c, t, n: x + (n - t) * (c - x),
+        "the time that has passed": lambda x, c, t, n: stepped(x, c, t, n, lambda t, n: t),
+        "the wrong way": lambda x, c, t, n: 2 * x - stepped(x, c, t, n),
+        "jumps to the clean layers": lambda x, c, t, n: c.clone(),
+        "this is the velocity": lambda x, c, t, n: (c - x) / (1 - t),
+        "add it to where you are": lambda x, c, t, n: stepped(x, c, t, n) - x,
+        "not as next_time": lambda x, c, t, n: x + n * (c - x) / (1 - t),
+        "when the step *begins*": lambda x, c, t, n: stepped(x, c, t, n, lambda t, n: 1 - n),
+        "at [0, 0, 0, 0] expected": lambda x, c, t, n: (1 - n) * x + n * c,
+    },
+    "part_matrix": {
+        "so that rows still sum to 1": lambda w, p: tabled(w, p, "mean"),
+        "average over the queries": lambda w, p: tabled(w, p, "sum", "sum"),
+        "sums and means are exchanged": lambda w, p: tabled(w, p, "mean", "sum"),
+        "transposed": lambda w, p: tabled(w, p).mT,
+        "average over the batch": lambda w, p: tabled(w, p).mean(0),
+        "part after part": lambda w, p: (
+            w.unflatten(-1, (-1, p)).sum(-2).unflatten(-2, (-1, p)).mean(-3)
+        ),
+    },
+    "part_attention": {
+        "the plain mean over a part's tokens": lambda w, layers: looked(
+            w, layers, lambda held: torch.full_like(held, 1 / held.shape[2])
+        ),
+        "divide by how much is held": lambda w, layers: looked(w, layers, lambda held: held),
+        "you add the heads": lambda w, layers: looked(w, layers, heads=lambda w: w.sum(1)),
+        "lay them out as 4 × 4": lambda w, layers: looked(w, layers, shape=False),
+        "counted row by row": lambda w, layers: looked(w, layers, order="(columns rows)"),
+        "nothing divided by nothing is NaN": lambda w, layers: looked(
+            w, layers, lambda held: held / held.sum(2, keepdim=True)
+        ),
+    },
+    "step_stability": {
+        "counted twice": lambda maps: (maps[1:] - maps[:-1]).abs().sum(-1),
+        "stability is what stayed": lambda maps: (maps[1:] - maps[:-1]).abs().sum(-1) / 2,
+        "half of the sum is what moved": lambda maps: 1 - (maps[1:] - maps[:-1]).abs().sum(-1),
+        "compared with the first one": lambda maps: torch.minimum(maps[:1], maps[1:]).sum(-1),
+        "you average over steps": lambda maps: torch.minimum(maps[:-1], maps[1:]).sum(-1).mean(0),
+        "the cosine": lambda maps: torch.cosine_similarity(maps[:-1], maps[1:], dim=-1),
+    },
+    "part_separation": {
+        "what parts have in common": lambda maps: 1 - apart(maps),
+        "leave the diagonal out": lambda maps: apart(maps, all_pairs),
+        "take their mean": lambda maps: apart(maps, mean=lambda values: values.nansum(-1)),
+        "each pair counts once": lambda maps: apart(
+            maps, off_diagonal, mean=lambda values: values.sum(-1) / 6
+        ),
+        "keep the leading axes": lambda maps: apart(maps).mean(),
+        "half the sum of differences": differences,
+        "an empty map": lambda maps: apart(
+            maps, present=lambda maps: torch.ones_like(maps[..., 0]).bool()
+        ),
+    },
+}

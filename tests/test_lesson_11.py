@@ -63,80 +63,58 @@ def wanted(positives, images, share):
     return (share * images - positives.double()).clamp(min=0)
 
 
-RIGHT = [
-    ("effective_numbers", series),
-    (
-        "effective_numbers",
+RIGHT = {
+    "effective_numbers": [
+        series,
         lambda n, beta: -torch.expm1(n * math.log(max(beta, 1e-300))) / (1 - beta),
-    ),
-    ("head_diversity_penalty", pairs),
-    ("head_diversity_penalty", gram),
-    ("easiest_weights", literal_easiest),
-    ("easiest_weights", quantile_easiest),
-    ("faces_to_draw", one_by_one),
-    ("faces_to_draw", by_total),
-]
-WRONG = [
-    ("effective_numbers", lambda n, beta: (1 - beta) / (1 - beta**n), "this is the *weight*"),
-    ("effective_numbers", lambda n, beta: 1 - beta**n, "forget to divide by 1 − β"),
-    ("effective_numbers", lambda n, beta: (1 - beta * n) / (1 - beta), "you have β · n"),
-    ("effective_numbers", lambda n, beta: (1 - beta**n) * (1 - beta), "divide by it"),
-    ("effective_numbers", lambda n, beta: beta ** (n - 1), "add up all of them"),
-    ("effective_numbers", lambda n, beta: n, "the numbers are not"),
-    ("effective_numbers", lambda n, beta: n * (1 - beta), "the numbers are not"),
-    ("head_diversity_penalty", lambda w: gram(w, drop_diagonal=False), "overlaps with itself"),
-    ("head_diversity_penalty", lambda w: w.square().sum(-1).mean(), "a head with itself"),
-    (
-        "head_diversity_penalty",
-        lambda w: gram(torch.nn.functional.normalize(w, dim=-1)),
-        "these are cosines",
-    ),
-    ("head_diversity_penalty", lambda w: pairs(w.transpose(1, 2)), "you compare queries"),
-    ("head_diversity_penalty", lambda w: pairs(w, sum), "add up the pairs"),
-    ("head_diversity_penalty", lambda w: -pairs(w), "is to be *charged*"),
-    ("head_diversity_penalty", lambda w: pairs(w.detach()), "no gradient"),
-    ("head_diversity_penalty", lambda w: pairs(w).expand(len(w)), "expected the shape ()"),
-    ("easiest_weights", lambda x, share: literal_easiest(-x, share), "the *hardest*"),
-    (
-        "easiest_weights",
-        lambda x, share: (x.argsort() < share * len(x)).double() / round(share * len(x)),
-        "read it as the rank",
-    ),
-    (
-        "easiest_weights",
-        lambda x, share: (literal_easiest(x, share) > 0).double(),
-        "divide by how many are shown",
-    ),
-    (
-        "easiest_weights",
-        lambda x, share: (literal_easiest(x, share) > 0).double() / len(x),
-        "number of all images",
-    ),
-    ("easiest_weights", lambda x, share: (x < share).double() / (x < share).sum(), "not a loss"),
-    (
-        "easiest_weights",
-        lambda x, share: (
+    ],
+    "head_diversity_penalty": [pairs, gram],
+    "easiest_weights": [literal_easiest, quantile_easiest],
+    "faces_to_draw": [one_by_one, by_total],
+}
+WRONG = {
+    "effective_numbers": {
+        "this is the *weight*": lambda n, beta: (1 - beta) / (1 - beta**n),
+        "forget to divide by 1 − β": lambda n, beta: 1 - beta**n,
+        "you have β · n": lambda n, beta: (1 - beta * n) / (1 - beta),
+        "divide by it": lambda n, beta: (1 - beta**n) * (1 - beta),
+        "add up all of them": lambda n, beta: beta ** (n - 1),
+        "right, the numbers are not": lambda n, beta: n,
+        "the numbers are not": lambda n, beta: n * (1 - beta),
+    },
+    "head_diversity_penalty": {
+        "overlaps with itself": lambda w: gram(w, drop_diagonal=False),
+        "a head with itself": lambda w: w.square().sum(-1).mean(),
+        "these are cosines": lambda w: gram(torch.nn.functional.normalize(w, dim=-1)),
+        "you compare queries": lambda w: pairs(w.transpose(1, 2)),
+        "add up the pairs": lambda w: pairs(w, sum),
+        "is to be *charged*": lambda w: -pairs(w),
+        "no gradient": lambda w: pairs(w.detach()),
+        "expected the shape ()": lambda w: pairs(w).expand(len(w)),
+    },
+    "easiest_weights": {
+        "the *hardest*": lambda x, share: literal_easiest(-x, share),
+        "read it as the rank": lambda x, share: (
+            (x.argsort() < share * len(x)).double() / round(share * len(x))
+        ),
+        "divide by how many are shown": lambda x, share: (literal_easiest(x, share) > 0).double(),
+        "number of all images": lambda x, share: (literal_easiest(x, share) > 0).double() / len(x),
+        "not a loss": lambda x, share: (x < share).double() / (x < share).sum(),
+        "show at least one": lambda x, share: (
             (x.argsort().argsort() < share * len(x)).double().div(max(1, round(share * len(x))))
             if share > 0.01
             else torch.zeros_like(x)
         ),
-        "show at least one",
-    ),
-    ("faces_to_draw", lambda p, n, s: wanted(p, n, s).ceil().long(), "makes the whole larger"),
-    (
-        "faces_to_draw",
-        lambda p, n, s: (wanted(p, n, s) / (1 - s)).ceil().long(),
-        "for the others too",
-    ),
-    ("faces_to_draw", lambda p, n, s: p.max() - p, "bring all up to the most frequent"),
-    ("faces_to_draw", lambda p, n, s: one_by_one(p, n, s) + p, "how many to *draw*"),
-    ("faces_to_draw", lambda p, n, s: one_by_one(p, n, s) - (p > 200).long(), "draw none"),
-    ("faces_to_draw", lambda p, n, s: one_by_one(p, n, s) + 1, "are enough, and you draw"),
-    ("faces_to_draw", lambda p, n, s: one_by_one(p, n, s) - 0.5, "round up"),
-    ("faces_to_draw", lambda p, n, s: int(one_by_one(p, n, s).sum()), "one count an attribute"),
-    (
-        "faces_to_draw",
-        lambda p, n, s: torch.where(p < s * n, one_by_one(p, n, s), 0),
-        "that is too few",
-    ),
-]
+    },
+    "faces_to_draw": {
+        "makes the whole larger": lambda p, n, s: wanted(p, n, s).ceil().long(),
+        "for the others too": lambda p, n, s: (wanted(p, n, s) / (1 - s)).ceil().long(),
+        "bring all up to the most frequent": lambda p, n, s: p.max() - p,
+        "how many to *draw*": lambda p, n, s: one_by_one(p, n, s) + p,
+        "draw none": lambda p, n, s: one_by_one(p, n, s) - (p > 200).long(),
+        "are enough, and you draw": lambda p, n, s: one_by_one(p, n, s) + 1,
+        "round up": lambda p, n, s: one_by_one(p, n, s) - 0.5,
+        "one count an attribute": lambda p, n, s: int(one_by_one(p, n, s).sum()),
+        "that is too few": lambda p, n, s: torch.where(p < s * n, one_by_one(p, n, s), 0),
+    },
+}

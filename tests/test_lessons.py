@@ -6,12 +6,13 @@ import importlib
 import json
 import random
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from einops import rearrange
+from test_lesson_00 import averaged, transposed
 
 from course_lib.lessons import check, exercises, hint, progress, reveal
 from course_lib.lessons.exercises import Exercise, Mistake, all_exercises, expect
@@ -81,112 +82,36 @@ def test_every_name_is_used_once():
     assert len(names) == len(set(names))
 
 
-# Lesson 00
-
-
-def transposed(feature_map):
-    batch, channels, height, width = feature_map.shape
-    return feature_map.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
-
-
-def averaged(prediction, target):
-    return 1 - torch.stack(
-        [torch.nn.functional.l1_loss(p, t) for p, t in zip(prediction.T, target.T, strict=True)]
-    )
-
-
-def expanded(train_targets, count):
-    return train_targets.mean(0, keepdim=True).expand(count, -1)
-
-
-RIGHT = [
-    ("to_tokens", transposed),
-    ("to_tokens", lambda feature_map: feature_map.flatten(2).mT),
-    ("mean_accuracy", averaged),
-    ("floor_prediction", expanded),
-    ("area_share", lambda regions: regions.sum((1, 2)) / regions[0].numel()),
-]
-
-
-WRONG = [
-    ("to_tokens", lambda x: x.flatten(2), "channels come before your tokens"),
-    ("to_tokens", lambda x: x.reshape(x.shape[0], -1, x.shape[1]), "move no axis"),
-    ("to_tokens", lambda x: x.permute(0, 3, 2, 1).flatten(1, 2), "down the columns"),
-    ("to_tokens", lambda x: x.permute(0, 2, 3, 1).flatten(0, 2), "keep the batch axis"),
-    ("to_tokens", lambda x: x.mean((2, 3)), r"expected the shape (2, 12, 5), came (2, 5)"),
-    ("to_tokens", lambda x: x.flatten(2).mT.detach(), "no gradient reaches the input"),
-    (
-        "to_tokens",
-        lambda x: x.flatten(2).mT.float(),
-        "expected the dtype torch.float64, came torch.float32",
-    ),
-    (
-        "to_tokens",
-        lambda x: torch.zeros(2, 12, 5),
-        "the shape is right, the numbers are not: at [0, 0, 0] expected",
-    ),
-    ("to_tokens", lambda x: rearrange(x, "b c (h k) w -> b (h k w) c", k=3), "raises EinopsError"),
-    ("to_tokens", lambda x: x.relu_().flatten(2).mT, "changes its input in place"),
-    ("mean_accuracy", lambda p, t: 1 - (p - t).abs().mean(), "mixes all traits"),
-    ("mean_accuracy", lambda p, t: 1 - (p - t).abs().mean(1), "average over the batch (dim=0)"),
-    ("mean_accuracy", lambda p, t: (p - t).abs().mean(0), "the accuracy is 1 minus it"),
-    ("mean_accuracy", lambda p, t: 1 - (p - t).mean(0), "take the absolute value first"),
-    ("mean_accuracy", lambda p, t: 1 - (p - t).mean(0).abs(), "before the mean, not after"),
-    ("mean_accuracy", lambda p, t: 1 - (p - t).square().mean(0), "you square the errors"),
-    ("mean_accuracy", lambda p, t: 1 - (p - t).abs().sum(0), "you sum over the batch"),
-    (
-        "mean_accuracy",
-        lambda p, t: 1 - (p - t).abs().sum(0) / 7,
-        "for inputs of shape (1, 5), the shape is right",
-    ),
-    (
-        "mean_accuracy",
-        lambda p, t: (1 - (p - t).abs().mean(0)).tolist(),
-        "expected a tensor, came a list",
-    ),
-    (
-        "mean_accuracy",
-        lambda p, t: 1 - (p - t.requires_grad_()).detach().abs().mean(0),
-        "no gradient reaches",
-    ),
-    ("floor_prediction", lambda t, n: t.mean(0), "you return one row"),
-    ("floor_prediction", lambda t, n: t.mean(0)[:, None].expand(-1, n), "your axes are swapped"),
-    ("floor_prediction", lambda t, n: t.mean(0).expand_as(t), "once for each training item"),
-    ("floor_prediction", lambda t, n: t.mean().expand(n, t.shape[1]), "one number for all traits"),
-    ("floor_prediction", lambda t, n: t.median(0).values.expand(n, -1), "this is the median"),
-    ("floor_prediction", lambda t, n: t[:n], "training items, not their mean"),
-    (
-        "floor_prediction",
-        lambda t, n: t.mean(0).expand(4, 5),
-        "for 1 × 5 targets and count=3, expected the shape",
-    ),
-    ("area_share", lambda r: r.sum((1, 2)).float(), "divide by the number of pixels"),
-    ("area_share", lambda r: r.float().mean(), "mixes all regions"),
-    ("area_share", lambda r: r.float().mean(0), "you average over the regions"),
-    ("area_share", lambda r: r.float().mean(2), "height and width both go"),
-    ("area_share", lambda r: (~r).float().mean((1, 2)), "the share outside"),
-    ("area_share", lambda r: r.sum((1, 2)) / r.sum(), "compare it with the image"),
-    ("area_share", lambda r: r.sum((1, 2)) / r.shape[1] ** 2, "the numbers are not"),
-]
+# What students answer: `RIGHT` and `WRONG` of each lesson's tests
 
 
 ANSWERS = [
     importlib.import_module(path.stem)
     for path in sorted(Path(__file__).parent.glob("test_lesson_*.py"))
 ]
-ALL_RIGHT = RIGHT + [answer for lesson in ANSWERS for answer in getattr(lesson, "RIGHT", [])]
-ALL_WRONG = WRONG + [answer for lesson in ANSWERS for answer in getattr(lesson, "WRONG", [])]
+RIGHT = [
+    (name, function)
+    for lesson in ANSWERS
+    for name, functions in getattr(lesson, "RIGHT", {}).items()
+    for function in functions
+]
+WRONG = [
+    (name, words, function)
+    for lesson in ANSWERS
+    for name, mistakes in getattr(lesson, "WRONG", {}).items()
+    for words, function in mistakes.items()
+]
 
 
-@pytest.mark.parametrize(("name", "function"), ALL_RIGHT)
+@pytest.mark.parametrize(("name", "function"), RIGHT)
 def test_another_right_answer_passes_and_is_used(name, function, capsys):
     answer, line = checked(name, function, capsys)
     assert line.startswith(f"✓ {name}"), line
     assert answer is function
 
 
-@pytest.mark.parametrize(("name", "function", "words"), ALL_WRONG)
-def test_a_wrong_answer_reads_its_mistake_and_the_lesson_goes_on(name, function, words, capsys):
+@pytest.mark.parametrize(("name", "words", "function"), WRONG)
+def test_a_wrong_answer_reads_its_mistake_and_the_lesson_goes_on(name, words, function, capsys):
     answer, line = checked(name, function, capsys)
     assert line.startswith(f"✗ {name}: ")
     assert words in line
@@ -196,9 +121,10 @@ def test_a_wrong_answer_reads_its_mistake_and_the_lesson_goes_on(name, function,
 
 
 def test_each_exercise_has_another_right_answer_and_three_wrong_ones():
+    right, wrong = (Counter(answer[0] for answer in answers) for answers in (RIGHT, WRONG))
     for name in all_exercises():
-        assert any(right[0] == name for right in ALL_RIGHT), name
-        assert sum(wrong[0] == name for wrong in ALL_WRONG) >= 3, name
+        assert right[name] >= 1, name
+        assert wrong[name] >= 3, name
 
 
 # What may happen in any exercise

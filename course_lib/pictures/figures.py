@@ -149,8 +149,16 @@ def space_time_figure(volumes: Mapping[str, np.ndarray], strongest: int = 400) -
                     "range": [-0.5, steps - 0.5],
                     "dtick": max(1, steps // 8),
                 },
-                "yaxis": {"title": {"text": "column"}, "range": [-0.5, columns - 0.5]},
-                "zaxis": {"title": {"text": "row"}, "range": [rows - 0.5, -0.5]},
+                "yaxis": {
+                    "title": {"text": "column"},
+                    "range": [-0.5, columns - 0.5],
+                    "dtick": max(1, columns // 8),
+                },
+                "zaxis": {
+                    "title": {"text": "row"},
+                    "range": [rows - 0.5, -0.5],
+                    "dtick": max(1, rows // 8),
+                },
                 "aspectmode": "manual",
                 "aspectratio": {"x": 1.8, "y": 1.0, "z": 1.0},
                 "camera": {

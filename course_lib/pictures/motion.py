@@ -233,6 +233,7 @@ def features_beside_flow(
         figure,
         f"Frames, flow (white is still, {fastest:.1f} px saturated) and features of a clip, on a "
         f"grid of {maps.shape[2]} × {maps.shape[3]} places; strongest: {said}.",
+        caption="Frames, flow, and where each feature is active, on one scale for all steps.",
     )
 
 

@@ -26,7 +26,9 @@ from .models.backbones import save_weights
 from .models.dynamic import DynamicFeatureExtractor
 from .models.static import StaticFeatureExtractor
 from .parts_recipe import write_parts
-from .pictures.base import flow_colours, plot_pipeline, to_picture
+from .pictures.architecture import plot_pipeline
+from .pictures.base import to_picture
+from .pictures.images import flow_colours
 from .pointing import write_attributes
 from .training.checkpoints import Checkpoints
 from .training.fit import fit_steps

@@ -1,6 +1,7 @@
 """Data sets in memory: the same items, in order, a quarter of the size."""
 
 import torch
+from torch.testing import assert_close
 
 from course_lib.data import FaceDataset, ImageArrays, TokenArrays, gather, load_images
 
@@ -12,7 +13,7 @@ def test_what_is_gathered_is_what_the_items_hold():
     for k in (0, 31, 32, 69):  # within and across batches
         item = faces[k]
         # drawn in 8 bits, so nothing is lost
-        torch.testing.assert_close(found["image"][k] / 255, item["image"])
+        assert_close(found["image"][k] / 255, item["image"])
         assert torch.equal(found["target"][k], item["target"])
         assert torch.equal(found["regions"][k], item["regions"])
 
@@ -22,16 +23,14 @@ def test_arrays_give_the_pairs_that_fit_takes():
     arrays = load_images(faces, workers=0)
     image, target = arrays[5]
     assert len(arrays) == 8
-    torch.testing.assert_close(image, faces[5]["image"])
+    assert_close(image, faces[5]["image"])
     assert torch.equal(target, faces.target(5))
 
 
 def test_flipping_mirrors_half_the_time_and_only_if_asked():
     images = torch.arange(3 * 4 * 4, dtype=torch.uint8).reshape(1, 3, 4, 4)
-    arrays, still = (
-        ImageArrays(images, torch.ones(1, 2), flip=True),
-        ImageArrays(images, torch.ones(1, 2)),
-    )
+    arrays = ImageArrays(images, torch.ones(1, 2), flip=True)
+    still = ImageArrays(images, torch.ones(1, 2))
     torch.manual_seed(0)
     seen = [arrays[0][0] for _ in range(60)]
     straight = images[0].float() / 255
@@ -45,7 +44,7 @@ def test_batches_hold_every_item_once_in_order():
     images = torch.randint(0, 256, (11, 3, 4, 4), dtype=torch.uint8)
     arrays = ImageArrays(images, torch.zeros(11, 2), flip=True)
     assert [len(part) for part in arrays.batches(4)] == [4, 4, 3]
-    torch.testing.assert_close(torch.cat(list(arrays.batches(4))), images / 255)
+    assert_close(torch.cat(list(arrays.batches(4))), images / 255)
     tokens = TokenArrays(torch.randn(5, 49, 8), torch.ones(5, 2))
     assert tokens.tokens.dtype == torch.half
     assert torch.equal(

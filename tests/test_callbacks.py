@@ -141,14 +141,6 @@ def test_timing_accounts_for_every_second(monkeypatch, accumulate):
     }
 
 
-def test_an_unknown_metric_is_named():
-    with pytest.raises(
-        ValueError,
-        match="no metric 'valid_ccc' in the log; choose one of epoch, learning_rate, loss",
-    ):
-        fit(small_model(), loaders()[0], epochs=1, callbacks=[EarlyStopping(metric="valid_ccc")])
-
-
 def test_progress_tells_the_epochs_that_are_left(capsys):
     fit(small_model(), *loaders(), epochs=2, callbacks=[Progress()])
     assert "2/2" in capsys.readouterr().err

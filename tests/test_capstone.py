@@ -132,6 +132,19 @@ def test_a_comparison_shows_verdict_table_and_picture():
     assert "AP common" in repr(comparison)
 
 
+def test_the_picture_shows_each_attributes_gain_over_seeds():
+    comparison = compare_with_baseline(run_of("mine", [0.25, 0.36, 0.47], baseline=BASELINE))
+    picture = comparison.picture()
+    ours, theirs = (run.scores["valid"]["average_precision"] for run in (comparison.run, BASELINE))
+    drawn = [line.get_ydata() for line in picture.figure.axes[0].lines[:-1]]
+    gains = (ours - theirs).mean(0)
+    assert sorted(np.concatenate(drawn)) == pytest.approx(sorted(gains.tolist()))
+    assert (
+        f"{gains[comparison.run.frequencies < capstone.RARE].mean():+.3f} for the"
+        in picture.description
+    )
+
+
 def other(**changes):
     return run_of("mine", [0.2, 0.3, 0.4], baseline=BASELINE, **changes)
 

@@ -24,13 +24,13 @@ from course_lib import files
 from course_lib.__main__ import COMMANDS, main, parse
 from course_lib.commands.arrays import open_arrays, split_rows
 from course_lib.commands.settings import Data
+from course_lib.commands.visualize import curves
 from course_lib.data import ClipDataset, FirstImpressions, OpticalFlowSequenceLoader
 from course_lib.models import (
     CompletePersonalityModel,
     DynamicFeatureExtractor,
     TokenPersonalityModel,
 )
-from course_lib.pictures import plot_training
 from course_lib.training import ModelSerializer, Progress, score_traits
 from course_lib.world import TRAITS
 
@@ -546,16 +546,14 @@ def test_curves_tell_the_best_epoch():
         }
         for k in (1.0, 2.0, 3.0, 4.0)
     ]
-    picture = plot_training(rows)
-    assert "lowest, 0.5000, in epoch 3" in picture.description
-    assert "CCC) was 0.300" in picture.description
+    picture = curves(rows)
+    assert "validation from 2.5 to 1.5, lowest 0.5 at 3" in picture.description
+    assert picture.figure.axes[0].lines[-1].get_xdata()[0] == 3
     assert [axis.get_title() for axis in picture.figure.axes] == [
         "loss",
         "concordance (CCC)",
         "learning rate",
     ]
-    with pytest.raises(ValueError, match="no epoch"):
-        plot_training([])
 
 
 def test_without_speakers_the_split_is_by_clip_and_said_to_leak(data, tmp_path, capsys):

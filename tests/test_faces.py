@@ -250,31 +250,3 @@ def test_any_size_can_be_drawn(size):
     assert portrait.image.shape == (size, size, 3)
     assert portrait.image.dtype == np.uint8
     assert portrait.regions.shape == (len(ATTRIBUTES), size, size)
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda: draw_face({"Smilling"}, 0), "did you mean 'Smiling'"),
-        (lambda: draw_face({"Bald", "Bangs"}, 0), "Bald and Bangs contradict"),
-        (lambda: draw_face({"Black_Hair", "Blond_Hair"}, 0), "contradict"),
-        (lambda: draw_face({"Goatee", "No_Beard"}, 0), "Goatee and No_Beard contradict"),
-        (lambda: draw_face({"Gray_Hair", "Young"}, 0), "contradict"),
-        (lambda: draw_face((), 0, size=16), "at least 32 px"),
-        (lambda: draw_face((), 1.5), "seed must be a whole number"),
-        (lambda: draw_face((), -1), "seed must be a whole number"),
-        (lambda: draw_face((), True), "seed must be a whole number"),
-        (lambda: draw_face((), 0, difficulty="insane"), "unknown difficulty 'insane'"),
-        (lambda: FaceDataset(3, "tset"), "unknown split 'tset'"),
-    ],
-)
-def test_bad_input_is_refused_in_a_sentence(call, words):
-    with pytest.raises(ValueError, match=words) as error:
-        call()
-    assert "\n" not in str(error.value)
-
-
-def test_the_end_of_a_data_set_is_an_end():
-    with pytest.raises(IndexError, match="of a data set of 3"):
-        FaceDataset(3)[3]
-    assert len(list(FaceDataset(3, regions=False))) == 3

@@ -223,38 +223,3 @@ def test_intervals_draw_images_and_not_attributes():
     mean, low, high = once
     assert mean == pytest.approx(values.mean().item())
     assert high - low == pytest.approx(2 * 1.96 * values.std().item() / math.sqrt(60), rel=0.15)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"maps": torch.rand(2, 7, 7)}, "do not belong together"),
-        ({"hidden": torch.rand(3, 3, 14, 14)}, "do not belong together"),
-        ({"attributes": torch.zeros(2, dtype=torch.long)}, "do not belong together"),
-        ({"maps": torch.full((3, 7, 7), math.nan)}, "NaN"),
-        ({"removed": [0, 60]}, "at most 49"),
-        ({"removed": [5, 1]}, "rising"),
-        ({"removed": [4]}, "at least two"),
-    ],
-)
-def test_bad_items_get_one_sentence(change, words):
-    arguments = {
-        "images": bright(3),
-        "attributes": torch.zeros(3, dtype=torch.long),
-        "maps": torch.rand(3, 7, 7),
-        "hidden": torch.zeros(3, 3, 28, 28),
-    } | change
-    with pytest.raises(ValueError, match=words) as error:
-        deletion_curve(OnePatch(), **arguments)
-    assert "\n" not in str(error.value)
-
-
-def test_bad_choices_get_one_sentence():
-    maps = {"map": torch.rand(2, 2, 7, 7)}
-    nothing = torch.zeros(2, 2, dtype=torch.bool)
-    with pytest.raises(ValueError, match="no attribute of any image is chosen"):
-        score_faithfulness(OnePatch(), bright(2), nothing, maps)
-    with pytest.raises(ValueError, match="no replacement 'black'"):
-        score_faithfulness(OnePatch(), bright(2), ~nothing, maps, "black")
-    with pytest.raises(ValueError, match="maps of kind 'map'"):
-        score_faithfulness(OnePatch(), bright(2), nothing[:, :1], maps)

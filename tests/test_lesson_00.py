@@ -44,9 +44,7 @@ WRONG = {
         r"expected the shape (2, 12, 5), came (2, 5)": lambda x: x.mean((2, 3)),
         "no gradient reaches the input": lambda x: x.flatten(2).mT.detach(),
         "expected the dtype torch.float64, came torch.float32": lambda x: x.flatten(2).mT.float(),
-        "the shape is right, the numbers are not: at [0, 0, 0] expected": lambda x: torch.zeros(
-            2, 12, 5
-        ),
+        "the shape is right, the numbers are not: at [0, 0, 0]": lambda x: torch.zeros(2, 12, 5),
         "raises EinopsError": lambda x: rearrange(x, "b c (h k) w -> b (h k w) c", k=3),
         "changes its input in place": lambda x: x.relu_().flatten(2).mT,
     },

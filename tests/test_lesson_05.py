@@ -187,9 +187,7 @@ WRONG = {
         "a layer each": miscounted(thirds=1),
         "projected back": miscounted(back=0),
         "leave out the head": miscounted(head=0),
-        "for static_dim=2048, dynamic_dim=1024, fusion_dim=128, num_heads=4, ": lambda *sizes: (
-            371_717
-        ),
+        "static_dim=2048, dynamic_dim=1024, fusion_dim=128, num_heads=4, ": lambda *sizes: 371_717,
         "return a whole number": lambda *sizes: float(total(*sizes)),
         "came a str": lambda *sizes: f"{total(*sizes)}",
     },
@@ -212,13 +210,9 @@ WRONG = {
         "traits come before the batch": lambda w, g, v: (w * of_weights(g, v)).mean(2),
         "keep the heads": lambda w, g, v: (w * of_weights(g, v)).transpose(0, 1),
         "you sum over": lambda w, g, v: (w * of_weights(g, v)).sum(2).transpose(0, 1),
-        "the negative part": lambda w, g, v: (
-            (w * of_weights(g, v)).clamp(min=0).mean(2).transpose(0, 1)
-        ),
+        "the negative": lambda w, g, v: (w * of_weights(g, v)).clamp(min=0).mean(2).transpose(0, 1),
         "absolute value": lambda w, g, v: (w * of_weights(g, v)).abs().mean(2).transpose(0, 1),
-        "each head has its own": lambda w, g, v: (w.mean(1) * of_weights(g, v).mean(2)).transpose(
-            0, 1
-        ),
+        "each head has its": lambda w, g, v: (w.mean(1) * of_weights(g, v).mean(2)).transpose(0, 1),
         "raises": lambda w, g, v: (w * (g @ v.transpose(0, 1))).mean(2),
     },
 }

@@ -9,8 +9,8 @@ import nbformat
 import numpy as np
 import pytest
 from nbclient import NotebookClient
-from test_celeba import CELEBA_ORDER
 from test_notebooks import NOTEBOOKS
+from test_photographs import CELEBA_ORDER
 
 from course_lib.data import FaceDataset
 from course_lib.pictures.base import to_picture

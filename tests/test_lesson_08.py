@@ -153,23 +153,17 @@ WRONG = {
         "row by row": lambda w, a, h=-1: laid_out(w, a, h, order=lambda grid: grid.T),
         "although one is asked for": lambda w, a, h=-1: laid_out(w, a, -1),
         "a second softmax": lambda w, a, h=-1: laid_out(w.softmax(-1), a, h),
-        "stretched to its own maximum": lambda w, a, h=-1: (
-            laid_out(w, a, h) / laid_out(w, a, h).max()
-        ),
+        "stretched to its own": lambda w, a, h=-1: laid_out(w, a, h) / laid_out(w, a, h).max(),
         "-1 is the last head": last_head,
         "still sums to 1": lambda w, a, h=-1: laid_out(w, a, h, mean=lambda rows: rows.sum(0)),
-        "the largest over the": lambda w, a, h=-1: laid_out(
-            w, a, h, mean=lambda rows: rows.amax(0)
-        ),
+        "the largest over": lambda w, a, h=-1: laid_out(w, a, h, mean=lambda rows: rows.amax(0)),
         "over all attributes": lambda w, a, h=-1: (
             laid_out(w, a, h) if h >= 0 else w.mean((0, 1)).view(3, 3)
         ),
         "raises RuntimeError": lambda w, a, h=-1: laid_out(w, a, h).reshape(3, 3),
     },
     "attributes_of_rarity": {
-        "begin with the most frequent": lambda f, r: listed(
-            f, r, order=lambda pairs: sorted(pairs, reverse=True)
-        ),
+        "with the most": lambda f, r: listed(f, r, order=lambda pairs: sorted(pairs, reverse=True)),
         "keep the order of the attributes": lambda f, r: listed(f, r, order=list),
         "places in the shorter list": places_in_the_shorter,
         "you return frequencies": lambda f, r: [float(f[k]) for k in listed(f, r)],
@@ -183,12 +177,8 @@ WRONG = {
         "these are false alarms": lambda p, t, y, h: spots(
             p, t, y, h, missed=lambda said, is_so, h: said & ~is_so
         ),
-        "only what is really there": lambda p, t, y, h: spots(
-            p, t, y, h, missed=lambda said, is_so, h: ~said
-        ),
-        "a false alarm is absent": lambda p, t, y, h: spots(
-            p, t, y, h, false_alarm=lambda said, is_so, h: said
-        ),
+        "what is really": lambda p, t, y, h: spots(p, t, y, h, missed=lambda said, is_so, h: ~said),
+        "is absent": lambda p, t, y, h: spots(p, t, y, h, false_alarm=lambda said, is_so, h: said),
         "what was missed was not found": lambda p, t, y, h: spots(
             p, t, y, h, found_off_region=lambda said, is_so, h: is_so & (h < 0.5)
         ),
@@ -198,9 +188,7 @@ WRONG = {
         "all that look elsewhere": lambda p, t, y, h: spots(
             p, t, y, h, found_off_region=lambda said, is_so, h: h < 0.5
         ),
-        "a probability that equals its threshold": lambda p, t, y, h: spots(
-            p, t, y, h, said=torch.gt
-        ),
+        "a probability that equals its": lambda p, t, y, h: spots(p, t, y, h, said=torch.gt),
         "it is unknown": lambda p, t, y, h: spots(p, t, y, h, absent=lambda y: ~(y == 1)),
         "no region is known": lambda p, t, y, h: spots(p, t, y, h, off=lambda h: ~(h >= 0.5)),
         "expected a dict with the keys": lambda p, t, y, h: spots(p, t, y, h)["missed"],
@@ -209,17 +197,11 @@ WRONG = {
     "attention_rollout": {
         "wrong order": lambda ls, r=0.5: rolled(ls, r, compose=lambda flow, layer: flow @ layer),
         "forget the skip connection": lambda ls, r=0.5: rolled(ls, 0.0),
-        "do not halve": lambda ls, r=0.5: rolled(
-            ls, r, compose=lambda flow, layer: 2 * layer @ flow
-        ),
+        "not halve": lambda ls, r=0.5: rolled(ls, r, compose=lambda flow, layer: 2 * layer @ flow),
         "average them first": each_head,
-        "the mean of the layers": lambda ls, r=0.5: torch.stack(
-            [rolled([layer], r) for layer in ls]
-        ).mean(0),
+        "the mean of": lambda ls, r=0.5: torch.stack([rolled([layer], r) for layer in ls]).mean(0),
         "the last layer alone": lambda ls, r=0.5: rolled(ls[-1:], r),
-        "number by number": lambda ls, r=0.5: torch.stack(
-            [rolled([layer], r) for layer in ls]
-        ).prod(0),
+        "number by": lambda ls, r=0.5: torch.stack([rolled([layer], r) for layer in ls]).prod(0),
         "(residual=0)": lambda ls, r=0.5: rolled(ls, 0.5),
     },
 }

@@ -145,9 +145,7 @@ WRONG = {
         "sums and means are exchanged": lambda w, p: tabled(w, p, "mean", "sum"),
         "transposed": lambda w, p: tabled(w, p).mT,
         "average over the batch": lambda w, p: tabled(w, p).mean(0),
-        "part after part": lambda w, p: (
-            w.unflatten(-1, (-1, p)).sum(-2).unflatten(-2, (-1, p)).mean(-3)
-        ),
+        "part after": lambda w, p: w.unflatten(-1, (-1, p)).sum(-2).unflatten(-2, (-1, p)).mean(-3),
     },
     "part_attention": {
         "the plain mean over a part's tokens": lambda w, layers: looked(
@@ -173,9 +171,7 @@ WRONG = {
         "what parts have in common": lambda maps: 1 - apart(maps),
         "leave the diagonal out": lambda maps: apart(maps, all_pairs),
         "take their mean": lambda maps: apart(maps, mean=lambda values: values.nansum(-1)),
-        "each pair counts once": lambda maps: apart(
-            maps, off_diagonal, mean=lambda values: values.sum(-1) / 6
-        ),
+        "each pair": lambda maps: apart(maps, off_diagonal, mean=lambda values: values.sum(-1) / 6),
         "keep the leading axes": lambda maps: apart(maps).mean(),
         "half the sum of differences": differences,
         "an empty map": lambda maps: apart(

@@ -61,8 +61,6 @@ def test_tolerance_counts_token_widths_from_the_centre():
     assert float(pointing_game(centre, region, tolerance=0.75)) == 0
     assert float(pointing_game(centre, region, tolerance=0.8)) == 1
     assert float(pointing_game(centre, box(14, 15, 14, 15), tolerance=0.01)) == 1
-    with pytest.raises(ValueError, match="expected more than 0"):
-        pointing_game(centre, region, tolerance=0)
 
 
 def by_pixels(values, region, threshold):
@@ -172,18 +170,6 @@ def test_items_without_a_region_do_not_count():
     assert score_localisation(maps, regions).mean("energy") == pytest.approx(
         float(energy(maps, regions)[:, 1].mean())
     )
-
-
-def test_bad_input_is_named():
-    maps, regions = drawn(4)
-    with pytest.raises(ValueError, match="rows columns"):
-        pointing_game(maps, regions[:2])
-    with pytest.raises(ValueError, match="every mask is empty"):
-        score_localisation(maps, torch.zeros_like(regions))
-    with pytest.raises(ValueError, match="batch attributes rows columns"):
-        score_localisation(maps[:, 0], regions[:, 0])
-    with pytest.raises(ValueError, match="rows columns"):
-        score_localisation(maps, regions, untrained=maps[:2])
 
 
 def test_energy_counts_the_positive_part_at_any_scale_and_an_empty_map_as_flat():

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.testing import assert_close
 
 from course_lib.models import (
     CompletePersonalityModel,
@@ -21,6 +22,7 @@ from course_lib.models import (
     batch_norm,
     course_personality_model,
 )
+from course_lib.training import concordance
 
 
 @pytest.fixture(autouse=True)
@@ -28,18 +30,10 @@ def seed():
     torch.manual_seed(0)
 
 
-def test_complete_model_has_the_counts_of_the_lesson():
-    model = CompletePersonalityModel()
-    trainable = sum(parameter.numel() for parameter in model.parameters())
-    running = sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point())
-    assert trainable == 371_461
-    assert trainable + running == 371_717
-    assert sum(parameter.numel() for parameter in model.head.parameters()) == 8_256 + 325
-
-
 def test_every_layer_has_the_count_worked_out_by_hand():
     """Floating-point values in the order of the data; each linear layer is (inputs + 1) × outputs."""
     model = CompletePersonalityModel()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 371_461
     counts = {
         name: sum(
             value.numel() for value in layer.state_dict().values() if value.is_floating_point()
@@ -47,6 +41,7 @@ def test_every_layer_has_the_count_worked_out_by_hand():
         for name, layer in model.named_modules()
         if not list(layer.children())
     }
+    assert sum(counts.values()) == 371_717
     assert {name: count for name, count in counts.items() if count} == {
         "cross_attention.project_static": 65_664,
         "cross_attention.project_dynamic": 32_896,
@@ -61,47 +56,6 @@ def test_every_layer_has_the_count_worked_out_by_hand():
     }
 
 
-@pytest.mark.parametrize(
-    ("static", "dynamic", "sentence"),
-    [
-        (
-            2048,
-            256,
-            (
-                r"static is 2048 wide .*build it with static_dim=2048, or project first with"
-                r" nn.Linear\(2048, 512\)"
-            ),
-        ),
-        (
-            512,
-            1024,
-            (
-                r"dynamic is 1024 wide .*build it with dynamic_dim=1024, or project first with"
-                r" nn.Linear\(1024, 256\)"
-            ),
-        ),
-    ],
-)
-def test_features_that_do_not_fit_name_the_argument_and_either_cure_works(
-    static, dynamic, sentence
-):
-    features = torch.randn(4, static), torch.randn(4, dynamic)
-    with pytest.raises(ValueError, match=sentence) as error:
-        CompletePersonalityModel()(*features)
-    assert "\n" not in str(error.value)
-    assert CompletePersonalityModel(static_dim=static, dynamic_dim=dynamic)(*features).shape == (
-        4,
-        5,
-    )
-    projected = nn.Linear(static, 512)(features[0]), nn.Linear(dynamic, 256)(features[1])
-    assert CompletePersonalityModel()(*projected).shape == (4, 5)
-
-
-def test_tokens_that_do_not_fit_name_the_argument():
-    with pytest.raises(ValueError, match=r"motion_tokens is 512 wide .* dynamic_dim=512"):
-        TokenPersonalityModel()(torch.randn(2, 49, 2048), torch.randn(2, 8, 512))
-
-
 def test_the_shipped_weights_fit_the_model_and_only_their_own_extractors():
     static, dynamic = StaticFeatureExtractor(), DynamicFeatureExtractor()
     model = course_personality_model(static, dynamic)
@@ -110,9 +64,6 @@ def test_the_shipped_weights_fit_the_model_and_only_their_own_extractors():
     with torch.no_grad():
         traits = model(torch.rand(3, 49, 2048), torch.rand(3, 8, 1024))
     assert traits.shape == (3, 5)
-    static.hash = "another"
-    with pytest.raises(ValueError, match="another static extractor"):
-        course_personality_model(static, dynamic)
 
 
 def test_both_models_predict_five_traits():
@@ -140,18 +91,9 @@ def test_fusion_normalises_and_drops_in_training_only():
     assert torch.equal(fusion.eval()(vectors), fusion(vectors))
 
 
-def test_batch_of_one_trains_never_and_predicts_always():
+def test_a_batch_of_one_is_predicted():
     model = CompletePersonalityModel()
-    with pytest.raises(ValueError, match=r"batch of 1 .*drop_last.*model.eval\(\)") as error:
-        model(torch.randn(1, 512), torch.randn(1, 256))
-    assert "\n" not in str(error.value)
     assert model.eval()(torch.randn(1, 512), torch.randn(1, 256)).shape == (1, 5)
-
-
-def test_one_clip_left_over_trains_never_whichever_model():
-    model = TokenPersonalityModel(static_dim=10, dynamic_dim=6, fusion_dim=8, num_heads=2)
-    with pytest.raises(ValueError, match="batch of 1"):
-        model(torch.randn(1, 7, 10), torch.randn(1, 4, 6))
 
 
 @pytest.mark.parametrize("steps", [1, 5])
@@ -160,14 +102,12 @@ def test_batch_norm_by_hand_is_pytorchs(steps):
     for _ in range(steps):
         vectors = 3 * torch.randn(7, 12) + torch.arange(12.0)
         normalised, mean, variance = batch_norm(vectors, mean, variance, training=True)
-        torch.testing.assert_close(normalised, layer(vectors))
-    torch.testing.assert_close(mean, layer.running_mean)
-    torch.testing.assert_close(variance, layer.running_var)
-    torch.testing.assert_close(
+        assert_close(normalised, layer(vectors))
+    assert_close(mean, layer.running_mean)
+    assert_close(variance, layer.running_var)
+    assert_close(
         batch_norm(vectors[:1], mean, variance, training=False)[0], layer.eval()(vectors[:1])
     )
-    with pytest.raises(ValueError, match="batch of 1"):
-        batch_norm(vectors[:1], mean, variance, training=True)
 
 
 def test_gradients_pass_through_batch_norm_as_through_pytorchs():
@@ -175,7 +115,7 @@ def test_gradients_pass_through_batch_norm_as_through_pytorchs():
     zero, one, weights = torch.zeros(3).double(), torch.ones(3).double(), torch.randn(5, 3).double()
     ours = batch_norm(vectors, zero, one, training=True)[0]
     expected = F.batch_norm(vectors, zero.clone(), one.clone(), training=True)
-    torch.testing.assert_close(
+    assert_close(
         *(torch.autograd.grad((output * weights).sum(), vectors)[0] for output in (ours, expected))
     )
 
@@ -190,7 +130,7 @@ def test_one_key_attention_is_one_linear_layer_on_both_vectors():
         block(*inputs)
         glued = torch.cat([*inputs, torch.ones(50, 1).double()], dim=1)
         fitted = glued @ torch.linalg.lstsq(glued, before["norm"]).solution
-    torch.testing.assert_close(fitted, before["norm"])
+    assert_close(fitted, before["norm"])
 
 
 @pytest.mark.parametrize(
@@ -232,7 +172,7 @@ def test_end_to_end_is_the_extractors_and_then_the_model(model):
             expected = model(static.tokens(face), dynamic.tokens(flow))
         else:
             expected = model(static(face), dynamic(flow))
-        torch.testing.assert_close(whole(face, flow), expected)
+        assert_close(whole(face, flow), expected)
 
 
 def test_end_to_end_learns_from_the_pixels():
@@ -247,10 +187,8 @@ def test_end_to_end_learns_from_the_pixels():
 
 
 def test_example_inputs_have_the_shapes_of_the_contracts():
-    complete, tokens = (
-        CompletePersonalityModel(30, 20, 16, 2),
-        TokenPersonalityModel(30, 20, 16, 2).double(),
-    )
+    complete = CompletePersonalityModel(30, 20, 16, 2)
+    tokens = TokenPersonalityModel(30, 20, 16, 2).double()
     assert [x.shape for x in complete.example_inputs(3)] == [(3, 30), (3, 20)]
     assert [(x.shape, x.dtype) for x in tokens.example_inputs(3)] == [
         ((3, 49, 30), torch.float64),
@@ -291,7 +229,7 @@ def test_attention_per_trait_is_the_gradient_of_hand_written_attention():
             traits[:, trait].sum(), seen["weights"], retain_graph=True
         )
         expected = (seen["weights"] * gradient).mean(1)
-        torch.testing.assert_close(maps[:, trait], expected, atol=1e-7, rtol=1e-4)
+        assert_close(maps[:, trait], expected, atol=1e-7, rtol=1e-4)
 
 
 def test_attention_per_trait_works_frozen_without_gradients_and_leaves_the_mode():
@@ -303,7 +241,7 @@ def test_attention_per_trait_works_frozen_without_gradients_and_leaves_the_mode(
         in_training = attention_per_trait(model.train(), face, motion)
         assert in_training.abs().max() > 0
         assert model.training
-        torch.testing.assert_close(in_training, attention_per_trait(model.eval(), face, motion))
+        assert_close(in_training, attention_per_trait(model.eval(), face, motion))
 
 
 def drawn_world(count, seed):
@@ -323,16 +261,6 @@ def drawn_world(count, seed):
         motion + 0.1 * torch.randn(motion.shape, generator=generator),
         sizes[clips, moment],
         moment,
-    )
-
-
-def concordance(prediction, target):
-    mean, other = prediction.mean(0), target.mean(0)
-    covariance = ((prediction - mean) * (target - other)).mean(0)
-    return (
-        (2 * covariance / (prediction.var(0, False) + target.var(0, False) + (mean - other) ** 2))
-        .mean()
-        .item()
     )
 
 
@@ -362,10 +290,10 @@ def test_tokens_learn_to_bind_what_averages_cannot():
     )
     tokens.cross_attention.attention.record = True
     with torch.no_grad():
-        assert concordance(tokens(unseen_face, unseen_motion), unseen_traits) > 0.85
-        assert (
-            concordance(averages(unseen_face.mean(1), unseen_motion.mean(1)), unseen_traits) < 0.5
-        )
+        bound = concordance(tokens(unseen_face, unseen_motion), unseen_traits)
+        averaged = concordance(averages(unseen_face.mean(1), unseen_motion.mean(1)), unseen_traits)
+    assert bound.mean() > 0.85
+    assert averaged.mean() < 0.5
     heard = tokens.cross_attention.last_pooled_weights.mean(1)
     assert (heard.argmax(-1) == moment).float().mean() > 0.9
     assert tokens.cross_attention.last_importance[:, 5:7].sum(1).mean() > 0.5

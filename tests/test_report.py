@@ -3,11 +3,9 @@
 import re
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
-import torch
 
-from course_lib.pictures import PARTS, Picture, Report, Table, blank_axes, plot_attribute_gains
+from course_lib.pictures import PARTS, Picture, Report, Table, blank_axes
 
 EVIL = '<script>alert("x")</script> & "quoted" \'single\' [[title]]'
 
@@ -141,29 +139,3 @@ def test_a_page_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_a_table_is_text_too():
     said = str(Table("What it is.", [("score", "a"), ("AP", "0.1"), ("longer", "12.5")]))
     assert said.splitlines() == ["score      a", "AP       0.1", "longer  12.5", "What it is."]
-
-
-def test_the_picture_of_gains_says_its_numbers():
-    gains = torch.tensor([[0.1, 0.0, -0.2], [0.3, 0.0, -0.2]])
-    drawn = plot_attribute_gains(
-        gains, torch.tensor([0.01, 0.03, 0.4]), ["Bald", "Goatee", "Smiling"], 0.05, "Mine"
-    )
-    assert "+0.100 for the 2 rare" in repr(drawn)
-    assert "-0.200 for the 1 common" in repr(drawn)
-    assert "most moved: Bald +0.200, Smiling -0.200" in repr(drawn)
-    points = [
-        line.get_xydata()
-        for line in drawn.figure.axes[0].lines
-        if line.get_markersize() == 6 and line.get_marker() != "None"
-    ]
-    np.testing.assert_allclose(
-        np.concatenate(points), [[0.01, 0.2], [0.03, 0.0], [0.4, -0.2]], atol=1e-6
-    )
-
-
-def test_the_picture_of_no_gain_and_of_one_group_is_drawn_too():
-    drawn = plot_attribute_gains(
-        torch.zeros(1, 2), torch.tensor([0.2, 0.4]), ["a", "b"], 0.05, "None"
-    )
-    assert "most moved" not in repr(drawn)
-    assert "rare" not in repr(drawn)

@@ -1,9 +1,10 @@
-"""The static stream: tokens, freezing, weights on and off line, bad input."""
+"""The static stream: tokens, freezing, projections, the shipped head."""
 
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.testing import assert_close
 
 from course_lib import files, runtime
 from course_lib.data import FaceDataset
@@ -78,10 +79,8 @@ def test_equals_torchvision_on_normalised_images(random_extractor, images):
     )
     normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.no_grad():
-        torch.testing.assert_close(random_extractor(images), reference.eval()(normalise(images)))
-        torch.testing.assert_close(
-            random_extractor.tokens(images).mean(1), random_extractor(images)
-        )
+        assert_close(random_extractor(images), reference.eval()(normalise(images)))
+        assert_close(random_extractor.tokens(images).mean(1), random_extractor(images))
 
 
 def test_resizing_antialiases(random_extractor):
@@ -128,23 +127,6 @@ def test_freeze_counts_and_random_weights_freeze_nothing(random_extractor):
     assert all(parameter.requires_grad for parameter in random_extractor.parameters())
     everything = StaticFeatureExtractor(weights=None, freeze=53)
     assert not any(parameter.requires_grad for parameter in everything.parameters())
-    with pytest.raises(ValueError, match="from 0 to 53"):
-        StaticFeatureExtractor(weights=None, freeze=54)
-
-
-def test_course_weights_survive_the_file(course_file, random_extractor, images):
-    extractor = StaticFeatureExtractor(image_size=112).eval()
-    assert extractor.hash == files.sha256(course_file)
-    assert files.load_tensors(course_file)[1] == {
-        "recipe": "test",
-        "backbone": "resnet50",
-        "width_per_group": 16,
-        "feature_dim": None,
-    }
-    assert {parameter.dtype for parameter in extractor.parameters()} == {torch.float32}
-    assert course_file.stat().st_size < 12.5e6
-    with torch.no_grad():
-        assert relative_error(extractor(images), random_extractor(images)) < 1e-2
 
 
 def test_save_keeps_a_projection(tmp_path, images):
@@ -169,86 +151,11 @@ def test_chunks_change_nothing_but_memory(images):
     assert relative_error(chunked, extractor.eval().tokens(batch)) < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("bad", "words"),
-    [
-        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "/ 255"),
-        (torch.full((1, 3, 8, 8), 255.0), "255"),
-        (torch.full((1, 3, 8, 8), -0.5), "-0.5"),
-        (torch.full((1, 3, 8, 8), float("nan")), "nan"),
-        (torch.zeros(1, 4, 8, 8), r"\(1, 4, 8, 8\)"),
-        (torch.zeros(3, 8, 8), "batch axis"),
-        (torch.zeros(0, 3, 8, 8), "empty"),
-    ],
-)
-def test_bad_images_get_one_sentence(random_extractor, bad, words):
-    for method in (random_extractor, random_extractor.tokens):
-        with pytest.raises(ValueError, match=words) as error:
-            method(bad)
-        assert "\n" not in str(error.value)
-
-
-def test_bad_choices_get_one_sentence(course_file, tmp_path):
-    with pytest.raises(ValueError, match="resnet50"):
-        StaticFeatureExtractor(backbone="resnet51", weights=None)
-    with pytest.raises(ValueError, match="112 or 224"):
-        StaticFeatureExtractor(weights=None, image_size=128)
-    with pytest.raises(ValueError, match="image_size=224"):
-        StaticFeatureExtractor(backbone="resnet18", weights=None)
-    with pytest.raises(ValueError, match="hold a resnet50"):
-        StaticFeatureExtractor(backbone="resnet18", image_size=224)
-    with pytest.raises(FileNotFoundError, match="'imagnet' is no file"):
-        StaticFeatureExtractor(weights="imagnet")
-    foreign = tmp_path / "foreign.safetensors"
-    files.save_tensors(
-        foreign, {"a": torch.zeros(2)}, {"backbone": "resnet50", "width_per_group": 16}
-    )
-    with pytest.raises(ValueError, match="do not fit"):
-        StaticFeatureExtractor(weights=foreign)
-    course_file.write_bytes(course_file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="truncated"):
-        StaticFeatureExtractor()
-
-
-def test_smaller_resnets_work_at_224():
-    extractor = StaticFeatureExtractor(backbone="resnet18", weights=None, image_size=224).eval()
-    with torch.no_grad():
-        assert extractor.tokens(torch.rand(1, 3, 224, 224)).shape == (1, 49, 512)
-
-
-def test_imagenet_weights_come_from_torchs_hub(tmp_path, monkeypatch, images):
-    """A stand-in file of the same format, where the hub would have put its download."""
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    url = torchvision.models.ResNet18_Weights.DEFAULT.url
-    path = tmp_path / "checkpoints" / url.rsplit("/", 1)[1]
-    path.parent.mkdir()
-    stand_in = torchvision.models.resnet18()
-    torch.save(stand_in.state_dict(), path)
-    extractor = StaticFeatureExtractor(backbone="resnet18", weights="imagenet", image_size=224)
-    assert torch.equal(extractor.backbone.conv1.weight, stand_in.conv1.weight)
-    assert extractor.hash == files.sha256(path)
-    assert not extractor.backbone.conv1.weight.requires_grad
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r"damaged.*weights='course'.*weights=None"):
-        StaticFeatureExtractor(backbone="resnet18", weights="imagenet", image_size=224)
-
-
-def test_failed_imagenet_download_names_the_other_choices(tmp_path, monkeypatch):
-    def refuse(*arguments, **options):
-        raise ConnectionRefusedError("no network")
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    with pytest.raises(ConnectionError, match=r"weights='course'.*weights=None") as error:
-        StaticFeatureExtractor(weights="imagenet")
-    assert "\n" not in str(error.value)
-
-
 def test_pooling_is_the_mean_of_the_tokens(random_extractor, images):
     with torch.no_grad():
         feature_map = random_extractor.feature_map(images)
     assert feature_map.shape == (2, 2048, 7, 7)
-    torch.testing.assert_close(global_average(feature_map), to_tokens(feature_map).mean(1))
+    assert_close(global_average(feature_map), to_tokens(feature_map).mean(1))
 
 
 def test_freezing_returns_convolutions_with_their_batch_norms():
@@ -265,9 +172,6 @@ def test_freezing_returns_convolutions_with_their_batch_norms():
     assert not any(parameter.requires_grad for layer in frozen for parameter in layer.parameters())
     assert [layer.training for layer in frozen[1::2]] == [False] * 3
     assert network.layer1[1].bn1.training
-    for count in (-1, 21):
-        with pytest.raises(ValueError, match="from 0 to 20"):
-            freeze_first(network, count)
 
 
 def test_training_mode_keeps_frozen_batch_norms_in_evaluation_mode(course_file):
@@ -279,7 +183,8 @@ def test_training_mode_keeps_frozen_batch_norms_in_evaluation_mode(course_file):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "size", "channels"), [("resnet34", 224, 512), ("resnext50_32x4d", 112, 2048)]
+    ("backbone", "size", "channels"),
+    [("resnet18", 224, 512), ("resnet34", 224, 512), ("resnext50_32x4d", 112, 2048)],
 )
 def test_other_resnets_by_name(backbone, size, channels, tmp_path):
     extractor = StaticFeatureExtractor(backbone=backbone, weights=None, image_size=size).eval()
@@ -290,17 +195,6 @@ def test_other_resnets_by_name(backbone, size, channels, tmp_path):
         backbone=backbone, weights=tmp_path / "mine.safetensors", image_size=size
     )
     assert again.hash == files.sha256(tmp_path / "mine.safetensors")
-
-
-def test_a_weight_file_that_is_something_else_is_named(tmp_path):
-    other = tmp_path / "other.safetensors"
-    files.save_tensors(other, {"a": torch.zeros(2)})
-    with pytest.raises(ValueError, match="does not say which backbone"):
-        StaticFeatureExtractor(weights=other)
-    text = tmp_path / "text.safetensors"
-    text.write_text("no weights at all")
-    with pytest.raises(ValueError, match="no safetensors file"):
-        StaticFeatureExtractor(weights=text)
 
 
 def test_the_shipped_head_reads_the_attributes_of_unseen_faces():
@@ -318,10 +212,3 @@ def test_the_shipped_head_reads_the_attributes_of_unseen_faces():
     majority = torch.maximum(target.float().mean(0), 1 - target.float().mean(0)).mean()
     # half of what the majority gets wrong
     assert ((logits > 0) == target).float().mean() > 0.5 * (1 + majority)
-
-
-def test_the_shipped_head_refuses_another_extractor(random_extractor):
-    for stranger in (random_extractor, StaticFeatureExtractor(feature_dim=8)):
-        with pytest.raises(ValueError, match="features of another extractor") as error:
-            attribute_head(stranger)
-        assert "\n" not in str(error.value)

@@ -164,29 +164,3 @@ def test_the_drawn_world_knows_its_groups():
         assert (groups["Young"][index] == "Young") == bool(
             targets[index, ATTRIBUTES.index("Young")]
         )
-    with pytest.raises(ValueError, match="a tone for each row"):
-        drawn_groups(tones[:5], targets)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"groups": ["a"] * 900}, "of 1 groups"),
-        ({"groups": ["a", "b"]}, "2 labels"),
-        ({"names": ("Hat",)}, "1 names"),
-        ({"targets": torch.zeros(900, 2)}, "expected the same"),
-        ({"probabilities": torch.full((900, 3), math.nan)}, "NaN"),
-        ({"probabilities": torch.full((900, 3), 2.0)}, "0 to 1"),
-    ],
-)
-def test_bad_input_gets_one_sentence(change, words):
-    probabilities, targets, groups = drawn()
-    arguments = {
-        "probabilities": probabilities,
-        "targets": targets,
-        "groups": groups,
-        "names": NAMES,
-    } | change
-    with pytest.raises(ValueError, match=words) as error:
-        subgroup_scores(**arguments)
-    assert "\n" not in str(error.value)

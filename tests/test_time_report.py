@@ -8,7 +8,7 @@ import pytest
 from test_fit import loaders, small_model
 
 from course_lib.pictures import time_report
-from course_lib.pictures.training import PARTS
+from course_lib.pictures.report import SPENT_ON
 from course_lib.training import MetricLog, Timing, fit
 
 
@@ -36,17 +36,17 @@ def test_a_healthy_run_gets_no_advice_and_its_shares_add_up():
     assert report.advice == []
     assert (
         str(report)
-        == report.picture.description
+        == report.picture.caption
         == "Where 139.5 s of training went in 9 epochs: data 6%, forward 26%, backward 39%, step"
         " 13%, validation 13%, callbacks 3%."
     )
     bars = report.picture.figure.axes[0].patches
-    assert len(bars) == 9 * len(PARTS)
+    assert len(bars) == 9 * len(SPENT_ON)
     assert sum(bar.get_height() for bar in bars) == pytest.approx(139.5)
     tops = {
         round(bar.get_x() + bar.get_width() / 2): bar.get_y() + bar.get_height() for bar in bars
     }
-    assert tops == pytest.approx(dict.fromkeys(range(1, 10), 15.5))
+    assert tops == pytest.approx(dict.fromkeys(range(9), 15.5))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,9 @@ def test_the_log_of_a_real_run_reads_the_same_as_rows_file_and_folder(tmp_path):
     assert reports[0] == reports[1] == reports[2]
     assert "in 2 epochs" in reports[0]
     with (tmp_path / "log.csv").open() as file:
-        spent = sum(float(row[f"seconds_{part}"]) for row in csv.DictReader(file) for part in PARTS)
+        spent = sum(
+            float(row[f"seconds_{part}"]) for row in csv.DictReader(file) for part in SPENT_ON
+        )
     assert f"Where {spent:.1f} s" in reports[0]
 
 

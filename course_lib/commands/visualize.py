@@ -1,5 +1,6 @@
 """Pictures of a run, made from what is in its folder."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -7,13 +8,14 @@ from torch import Tensor
 from .. import files
 from ..pictures.attention import plot_attention_map, plot_heads
 from ..pictures.base import Picture
-from ..pictures.training import plot_training, time_report
+from ..pictures.charts import lines
+from ..pictures.report import time_report
 from ..shapes import Float
 from ..training.callbacks import read_log
 from .runs import read_manifest
 from .settings import Visualize
 
-__all__ = ["visualize"]
+__all__ = ["curves", "visualize"]
 
 DPI = 300
 
@@ -26,7 +28,7 @@ def visualize(settings: Visualize) -> list[Path]:
     target = Path(settings.output or folder / "visualizations")
     read_manifest(folder)  # says so where there is no run
     spent = time_report(log := read_log(folder))
-    pictures = {"training": plot_training(log), "time": spent.picture}
+    pictures = {"training": curves(log), "time": spent.picture}
     kept = folder / "evaluation" / "attention.safetensors"
     if kept.exists():
         pictures |= _attention(files.load_tensors(kept)[0]["attention"].float(), settings.clip)
@@ -37,6 +39,24 @@ def visualize(settings: Visualize) -> list[Path]:
     for advice in spent.advice:
         print(advice)
     return paths
+
+
+SCORES = {"valid_mae": "mean absolute error", "valid_ccc": "concordance (CCC)"}
+
+
+def curves(log: Sequence[Mapping[str, float]]) -> Picture:
+    """The losses, scores and learning rate of a log as `MetricLog` writes it, and its best epoch."""
+    best = min(log, key=lambda row: row.get("valid_loss", row["loss"]))
+    titles = {"loss": {"training": "loss", "validation": "valid_loss"}}
+    titles |= {title: {title: name} for name, title in SCORES.items()}
+    titles |= {"learning rate": {"learning rate": "learning_rate"}}
+    panels = {}
+    for title, columns in titles.items():
+        logged = {name: key for name, key in columns.items() if key in log[0]}
+        if logged:
+            panels[title] = {name: [row[key] for row in log] for name, key in logged.items()}
+    epochs, marks = [row["epoch"] for row in log], {"lowest loss": best["epoch"]}
+    return lines(panels, epochs, marks=marks, xlabel="epoch", yscale={"loss": "log"})
 
 
 def _attention(weights: Float[Tensor, "batch heads queries keys"], clip: int) -> dict[str, Picture]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.std import tqdm
 
 from .. import files
-from ..pictures.figures import ExplorableFigure
+from ..pictures.base import ExplorableFigure
 from ..recorder.page import FINE, fill_page
 from .figure import explorer_figure, static_part
 from .packing import (

@@ -22,7 +22,9 @@ from ..models.personality import (
     TokenPersonalityModel,
     attention_per_trait,
 )
-from ..pictures.base import Picture, attention_on_clip, data_url, flow_colours
+from ..pictures.attention import attention_on_clip
+from ..pictures.base import Picture, data_url
+from ..pictures.images import flow_colours
 from ..recorder.page import fill_page, jpeg_url
 from ..shapes import Float, UInt8
 from ..world.stories import FRAMES_PER_MOMENT, TRAITS

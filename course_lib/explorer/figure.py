@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..looking.localisation import area_share, energy, pointing_game
-from ..pictures.base import data_url, overlay, to_picture
-from ..pictures.figures import ExplorableFigure
+from ..pictures.base import ExplorableFigure, data_url, to_picture
+from ..pictures.images import overlay
 from ..shapes import Float
 from .steps import attribute_map
 

@@ -25,7 +25,8 @@ from ..models.attention import attention_weights, split_heads
 from ..models.attributes import AttributeDecoder
 from ..models.inference import evaluating, to_model
 from ..pictures.base import Picture
-from ..pictures.report import Report, Table, plot_attribute_gains
+from ..pictures.charts import lines
+from ..pictures.report import Report, Table
 from ..shapes import Bool, Float
 from ..training.attribute_scores import best_thresholds, score_attributes, threshold_scores
 from ..training.callbacks import ClipGradients, WarmupCosine
@@ -384,16 +385,33 @@ class Comparison:
         )
 
     def picture(self) -> Picture:
-        """The gain in average precision of each attribute, by how frequent it is."""
+        """The gain in average precision of each attribute, by how frequent it is, over seeds."""
         ours, theirs = (
             run.scores[self.split]["average_precision"] for run in (self.run, self.run.baseline)
         )
-        return plot_attribute_gains(
-            ours - theirs,
-            self.run.frequencies,
-            self.run.names,
-            RARE,
-            f"{self.run.name} over {self.run.baseline.name}, {SPLITS[self.split]} faces",
+        gains, series, seeds, means = ours - theirs, {}, {}, []
+        rare = self.run.frequencies < RARE
+        for name, chosen in ((f"rare, under {RARE:.0%}", rare), ("common", ~rare)):
+            if chosen.any():
+                mean = gains[:, chosen].mean(0)
+                series[name] = (100 * self.run.frequencies[chosen], mean)
+                seeds[name] = gains[:, chosen].aminmax(dim=0)
+                means.append(f"{mean.mean():+.3f} for the {len(mean)} {name}")
+        mean = gains.mean(0)
+        order = mean.abs().argsort(descending=True)[:2]
+        moved = ", ".join(f"{self.run.names[k]} {mean[k]:+.3f}" for k in order)
+        return lines(
+            series,
+            joined=False,
+            intervals=seeds,
+            guides={self.run.baseline.name: 0},
+            xscale="log",
+            xlabel="% of the training faces",
+            ylabel="gain in average precision",
+            description=(
+                f"{self.run.name} over {self.run.baseline.name}, {SPLITS[self.split]} faces: on"
+                f" average {', '.join(means)}; most moved: {moved}."
+            ),
         )
 
     def __repr__(self) -> str:

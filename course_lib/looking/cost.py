@@ -65,8 +65,8 @@ def count_flops(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
     """Floating-point operations of one forward pass by the name of the module; `""` is the whole
     model.
 
-    PyTorch's counter knows the fused attention of GPUs and takes that of CPUs for nothing, so here
-    it is told.
+    PyTorch's counter counts the fused attention of GPUs but not that of CPUs, so a formula is given
+    here.
     """
 
     def formula(query, key, value, *others, **named):
@@ -175,7 +175,7 @@ def blocks(model: nn.Module, depth: int = 2, prefix: str = "") -> Iterator[tuple
     values of its own.
     """
     for name, child in model.named_children():
-        # a shelf: nobody calls it, only what stands on it
+        # a container: only its items are called
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
             yield from blocks(child, depth, f"{prefix}{name}.")
         elif depth == 1 or not [*child.children()] or [*child.parameters(recurse=False)]:

@@ -98,8 +98,7 @@ class TokenExtractor(nn.Module):
 
 
 class MixedTokenExtractor(TokenExtractor):
-    """The same tokens, which then hear each other in `layers` of self-attention, as in a vision
-    transformer.
+    """The same tokens after `layers` of self-attention, as in a vision transformer.
 
     After that a token may hold what was seen anywhere, and attention to it is a place no more.
     """
@@ -220,7 +219,7 @@ class AttributeDecoder(nn.Module):
         values: Float[Tensor, "batch tokens dim"],
         record: bool | None = None,
     ) -> Logits:
-        """What the queries hear in the values where they look at the keys, as logits."""
+        """Logits from cross-attention of the learned queries to keys and values."""
         queries = self.queries.repeat(keys.shape[0], 1, 1)
         for layer in self.layers:
             queries = layer(queries, keys, values, record)

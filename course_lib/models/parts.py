@@ -138,8 +138,8 @@ class ImageEncoder(nn.Module):
 
 
 class PartBlock(nn.Module):
-    """Part tokens hear each other, then the image, then think; `local` ones hear only tokens of
-    their own part.
+    """Self-attention between part tokens, cross-attention to the image, an MLP; with `local` the
+    self-attention stays within each part.
     """
 
     def __init__(self, dim: int, heads: int, time_dim: int, tokens: int, local: bool):
@@ -147,7 +147,7 @@ class PartBlock(nn.Module):
         self.local, self.tokens = local, tokens
         self.norms = nn.ModuleList(AdaptiveNorm(dim, time_dim) for _ in range(3))
         self.self_attention = VisualizableCrossAttention(dim, dim, dim, heads)
-        # Heads are twice as wide as usual: what the image tells has to pass through them.
+        # Heads are twice as wide as usual: all information about the image passes through them.
         self.cross_attention = VisualizableCrossAttention(
             dim, dim, dim, heads, head_dim=2 * dim // heads
         )

@@ -1,6 +1,4 @@
-"""Pictures of models side by side: how data flows through them, what they cost, and how that grows
-with their size.
-"""
+"""Models drawn: the stories of the course, two models side by side, and what they cost."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,24 +6,168 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from torch import Tensor, nn
 
 from ..looking.cost import Comparison, LayerProfile, ModelProfile, _inputs, _profiles
-from ..shapes import Float
-from ..world.stories import TRAITS
-from .base import BLUE, GREY, HIGHLIGHT, INK, PAPER, Picture, blank_axes, open_axis, styles
+from .base import BLUE, GREY, INK, PAPER, Picture, blank_axes, open_axis
 
 __all__ = [
+    "COSTS",
     "compare_models",
     "plot_architectures",
+    "plot_attribute_pipeline",
     "plot_comparison",
-    "plot_cost_curves",
     "plot_costs",
-    "plot_forgotten_eval",
+    "plot_part_pipeline",
+    "plot_pipeline",
+    "plot_stages",
+]
+
+# --------------------------------------------------------------------------------------------------
+# The stories of the course
+PERSONALITY_STAGES = {  # name: (column, row, width, what it is)
+    "face image": (0, 1, 1.5, "3 × 112 × 112"),
+    "ResNet-50": (1.9, 1, 1.5, "lesson 01"),
+    "face tokens": (3.8, 1, 1.5, "49 × 2048"),
+    "optical flow": (0, 0, 1.5, "lesson 02"),
+    "I3D": (1.9, 0, 1.5, "lesson 03"),
+    "motion tokens": (3.8, 0, 1.5, "8 × 1024"),
+    "cross-attention": (5.8, 0.5, 1.6, "lesson 04"),
+    "fusion and head": (7.9, 0.5, 1.6, "lessons 05, 06"),
+    "five traits": (10.0, 0.5, 1.3, "O C E A N"),
+}
+
+
+PERSONALITY_ARROWS = [
+    ("face image", "ResNet-50"),
+    ("ResNet-50", "face tokens"),
+    ("optical flow", "I3D"),
+    ("I3D", "motion tokens"),
+    ("face tokens", "cross-attention"),
+    ("motion tokens", "cross-attention"),
+    ("cross-attention", "fusion and head"),
+    ("fusion and head", "five traits"),
 ]
 
 
+def plot_pipeline(*here: str) -> Picture:
+    """The course's pipeline with the stages named in `here` picked out: where a lesson is."""
+    return plot_stages(
+        PERSONALITY_STAGES,
+        PERSONALITY_ARROWS,
+        here,
+        "The pipeline: a face image becomes face tokens, optical flow becomes "
+        "motion tokens, cross-attention lets the face ask the motion, a head predicts five traits.",
+    )
+
+
+ATTRIBUTES_STAGES = {  # name: (column, row, width, what it is)
+    "face image": (0, 0.5, 1.5, "3 × height × width"),
+    "token extractor": (2.1, 0.5, 1.7, "convolutions"),
+    "49 tokens": (4.4, 1, 1.4, "one a place"),
+    "33 queries": (4.4, 0, 1.4, "one an attribute"),
+    "cross-attention": (6.5, 0.5, 1.7, "lesson 04"),
+    "33 classifiers": (8.8, 0.5, 1.6, "one logit each"),
+}
+
+
+ATTRIBUTES_ARROWS = [
+    ("face image", "token extractor"),
+    ("token extractor", "49 tokens"),
+    ("49 tokens", "cross-attention"),
+    ("33 queries", "cross-attention"),
+    ("cross-attention", "33 classifiers"),
+]
+
+
+def plot_attribute_pipeline(*here: str) -> Picture:
+    """The second story of the course, with the stages named in `here` picked out."""
+    return plot_stages(
+        ATTRIBUTES_STAGES,
+        ATTRIBUTES_ARROWS,
+        here,
+        "The attribute model: convolutions turn a face into 49 tokens, one query for each attribute"
+        " looks at them through cross-attention, and a classifier each answers.",
+    )
+
+
+PARTS_STAGES = {  # name: (column, row, width, what it is)
+    "face image": (0, 0, 1.5, "3 × 64 × 64"),
+    "image tokens": (2.1, 0, 1.7, "8 × 8, one a place"),
+    "noisy layers": (0, 1, 1.5, "10 × 64 × 64"),
+    "part tokens": (2.1, 1, 1.7, "10 parts × 4 × 4"),
+    "blocks": (4.5, 0.5, 1.9, "local, global, image"),
+    "clean layers": (7.1, 0.5, 1.6, "10 × 64 × 64"),
+    "Euler step": (9.4, 0.5, 1.6, "twenty times"),
+}
+
+
+PARTS_ARROWS = [
+    ("face image", "image tokens"),
+    ("noisy layers", "part tokens"),
+    ("image tokens", "blocks"),
+    ("part tokens", "blocks"),
+    ("blocks", "clean layers"),
+    ("clean layers", "Euler step"),
+]
+
+
+def plot_part_pipeline(*here: str) -> Picture:
+    """The generative model of lesson 10, with the stages named in `here` picked out."""
+    return plot_stages(
+        PARTS_STAGES,
+        PARTS_ARROWS,
+        here,
+        "The part transformer: tokens of noisy layers hear each other and look at the tokens of a"
+        " face image, clean layers come out, and an Euler step goes a little towards them; twenty"
+        " times from pure noise to layers.",
+    )
+
+
+def plot_stages(
+    stages: Mapping[str, tuple[float, float, float, str]],
+    arrows: Sequence[tuple[str, str]],
+    here: Sequence[str],
+    description: str,
+) -> Picture:
+    """Boxes with arrows; a stage is a column, a row, a width and what it is, and those in `here`
+    are picked out.
+    """
+    unknown = [stage for stage in here if stage not in stages]
+    if unknown:
+        raise ValueError(
+            f"no stage {unknown[0]!r} in the pipeline; the stages are {', '.join(stages)}"
+        )
+    figure, axes = blank_axes(1, 1, 10.5, 1.9)
+    axis = axes[0, 0]
+    for stage, (x, y, width, note) in stages.items():
+        chosen = stage in here
+        axis.text(
+            x + width / 2,
+            y,
+            f"{stage}\n{note}",
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            color=PAPER if chosen else INK,
+            fontweight="bold" if chosen else "normal",
+            bbox={
+                "boxstyle": "round,pad=0.45",
+                "facecolor": BLUE if chosen else "#eef1f6",
+                "edgecolor": BLUE,
+            },
+        )
+    for start, end in arrows:
+        (x, y, width, _), (to_x, to_y, _, _) = stages[start], stages[end]
+        axis.annotate(
+            "", (to_x, to_y), (x + width, y), arrowprops={"arrowstyle": "->", "color": GREY}
+        )
+    axis.set(xlim=(-0.2, 11.5), ylim=(-0.55, 1.55))
+    return Picture(figure, description + (f" Here: {', '.join(here)}." if here else ""))
+
+
+# --------------------------------------------------------------------------------------------------
+# Two models
 def compare_models(
     model_a: nn.Module,
     model_b: nn.Module,
@@ -56,24 +198,19 @@ def compare_models(
     return comparison
 
 
-COSTS = {
-    "values": lambda profile: profile.values,
-    "FLOPs": lambda profile: profile.flops,
-    "memory, training step (bytes)": lambda profile: profile.training_bytes,
-    "latency (ms)": lambda profile: profile.latency[0],
-}
+def plot_comparison(comparison: Comparison) -> Picture:
+    """Both diagrams with the costs below them: what `compare_models` saves."""
+    height = _height(comparison)
+    figure = Figure(figsize=(11.0, height + 1.6), layout="constrained", facecolor=PAPER)
+    above, below = figure.subfigures(2, 1, height_ratios=(height, 1.6))
+    diagrams, costs = above.subplots(1, 2), below.subplots(1, len(COSTS))
+    for axis in diagrams:
+        axis.set_axis_off()
+    _draw_architectures(diagrams, comparison)
+    _draw_costs(costs, comparison)
+    return Picture(figure, f"{_say_architectures(comparison)} {_say_costs(comparison)}")
 
 
-def short(value: float) -> str:
-    """A number in three digits at most: 372k, 5.9M, 0.81."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
-
-
-# --------------------------------------------------------------------------------------------------
-# The architecture
 def plot_architectures(comparison: Comparison) -> Picture:
     """Both models as diagrams: a box a layer, an arrow where data flows, the darker the more of the
     operations.
@@ -102,14 +239,14 @@ def _draw_architectures(axes: np.ndarray, comparison: Comparison) -> None:
 
 
 def _say_architectures(comparison: Comparison) -> str:
-    said = []
+    clauses = []
     for name, profile in comparison.profiles.items():
         costly = max(profile.layers, key=lambda layer: layer.flops)
-        said.append(
+        clauses.append(
             f"{name} has {len(profile.layers)} layers and spends"
             f" {costly.flops / max(profile.flops, 1):.0%} of its operations in {costly.name}"
         )
-    return f"Data flows from top to bottom: {'; '.join(said)}."
+    return f"Data flows from top to bottom: {'; '.join(clauses)}."
 
 
 def _draw_architecture(axis, profile: ModelProfile) -> None:
@@ -210,7 +347,23 @@ def _places(profile: ModelProfile, ranks: Mapping[str, int]) -> dict[str, tuple[
 
 
 # --------------------------------------------------------------------------------------------------
-# The costs
+# What they cost
+COSTS = {
+    "values": lambda profile: profile.values,
+    "FLOPs": lambda profile: profile.flops,
+    "memory, training step (bytes)": lambda profile: profile.training_bytes,
+    "latency (ms)": lambda profile: profile.latency[0],
+}
+
+
+def short(value: float) -> str:
+    """A number in three digits at most: 372k, 5.9M, 0.81."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
 def plot_costs(comparison: Comparison) -> Picture:
     """Values, operations, memory and latency of both models, each with its ratio. Derived in lesson
     05.
@@ -245,112 +398,9 @@ def _draw_costs(axes: np.ndarray, comparison: Comparison) -> None:
 
 def _say_costs(comparison: Comparison) -> str:
     (name_a, a), (name_b, b) = comparison.profiles.items()
-    said = [f"{what} {short(cost(a))} and {short(cost(b))}" for what, cost in COSTS.items()]
+    clauses = [f"{what} {short(cost(a))} and {short(cost(b))}" for what, cost in COSTS.items()]
     spread = ", ".join(
         f"{name} from {p.latency[1]:.2f} to {p.latency[2]:.2f} ms"
         for name, p in comparison.profiles.items()
     )
-    return f"{name_a} beside {name_b}: {'; '.join(said)} (5 to 95 % of the rounds: {spread})."
-
-
-def plot_comparison(comparison: Comparison) -> Picture:
-    """Both diagrams with the costs below them: what `compare_models` saves."""
-    height = _height(comparison)
-    figure = Figure(figsize=(11.0, height + 1.6), layout="constrained", facecolor=PAPER)
-    above, below = figure.subfigures(2, 1, height_ratios=(height, 1.6))
-    diagrams, costs = above.subplots(1, 2), below.subplots(1, len(COSTS))
-    for axis in diagrams:
-        axis.set_axis_off()
-    _draw_architectures(diagrams, comparison)
-    _draw_costs(costs, comparison)
-    return Picture(figure, f"{_say_architectures(comparison)} {_say_costs(comparison)}")
-
-
-def plot_cost_curves(argument: str, curves: Mapping[str, Mapping[int, ModelProfile]]) -> Picture:
-    """How the costs of several models grow with one number, such as the heads; the band is 5 to 95
-    % of the rounds.
-
-    `curves` maps the name of a model to its profiles by that number. Derived in lesson 05.
-    """
-    figure, axes = blank_axes(1, len(COSTS), 11.0, 2.6)
-    said = []
-    for (name, profiles), (mark, line, colour) in zip(curves.items(), styles(), strict=False):
-        style = mark + line
-        numbers = list(profiles)
-        for axis, cost in zip(axes[0], COSTS.values(), strict=True):
-            axis.plot(
-                numbers,
-                [cost(profile) for profile in profiles.values()],
-                style,
-                color=colour,
-                markersize=4,
-                label=name,
-            )
-        low, high = np.array([profile.latency[1:] for profile in profiles.values()]).T
-        axes[0, -1].fill_between(numbers, low, high, color=colour, alpha=0.15, linewidth=0)
-        first, last = profiles[numbers[0]], profiles[numbers[-1]]
-        said.append(
-            f"{name}: "
-            + ", ".join(
-                f"{what.split(' (')[0]} × {cost(last) / max(cost(first), 1e-9):.3g}"
-                for what, cost in COSTS.items()
-            )
-        )
-    for axis, what in zip(axes[0], COSTS, strict=True):
-        open_axis(
-            axis,
-            what,
-            xlabel=argument,
-            xscale="log",
-            yscale="log",
-            xticks=numbers,
-            xticklabels=[str(number) for number in numbers],
-        )
-        axis.yaxis.set(
-            major_locator=LogLocator(subs=(1, 2, 5)),
-            major_formatter=FuncFormatter(lambda x, _: short(x)),
-            minor_locator=NullLocator(),
-        )
-        axis.xaxis.set_minor_locator(NullLocator())
-    axes[0, -1].legend(frameon=False, fontsize=8, bbox_to_anchor=(1, 0.5), loc="center left")
-    return Picture(
-        figure,
-        f"{argument}, from {numbers[0]} to {numbers[-1]} on logarithmic scales: {'; '.join(said)}.",
-    )
-
-
-def plot_forgotten_eval(
-    training: Float[np.ndarray, "runs 5"], evaluation: Float[np.ndarray, "runs 5"]
-) -> Picture:
-    """One clip predicted many times, in training mode and in evaluation mode. Derived in lesson 05."""
-    figure, axes = blank_axes(1, 1, 6.6, 2.4)
-    axis, places = axes[0, 0], np.arange(training.shape[1])
-    for runs, shift, colour, marker, label in (
-        (training, -0.12, HIGHLIGHT, "o", "training mode"),
-        (evaluation, 0.12, BLUE, "D", "evaluation mode"),
-    ):
-        axis.plot(
-            runs.T,
-            np.broadcast_to(places[:, None] + shift, runs.T.shape),
-            marker,
-            color=colour,
-            markersize=5,
-            alpha=0.55,
-            markeredgewidth=0,
-        )
-        axis.plot([], [], marker, color=colour, label=label)
-    open_axis(
-        axis,
-        yticks=places,
-        yticklabels=TRAITS,
-        ylim=(len(places) - 0.5, -0.5),
-        xlabel="predicted impression",
-    )
-    axis.legend(frameon=False, fontsize=8, bbox_to_anchor=(1, 0.5), loc="center left")
-    wide, narrow = (np.ptp(runs, axis=0) for runs in (training, evaluation))
-    return Picture(
-        figure,
-        f"One clip, {len(training)} runs: in training mode the five predictions range over "
-        f"{wide.min():.2f} to {wide.max():.2f}, in evaluation mode over {narrow.max():.2f} at"
-        " most.",
-    )
+    return f"{name_a} beside {name_b}: {'; '.join(clauses)} (5 to 95 % of the rounds: {spread})."

@@ -1,25 +1,37 @@
-"""Attention drawn: one map, a grid of heads, a run over its steps."""
+"""Attention drawn: maps, grids of heads, maps over images, and runs over their steps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from ..data.drawn import compose
 from ..looking.attention import Evidence
-from ..shapes import Float
-from .base import BLUE, HIGHLIGHT, INK, Animation, Picture, blank_axes, open_axis
+from ..looking.localisation import pointing_game
+from ..looking.parts import part_matrix
+from ..shapes import Bool, Float, UInt8
+from ..world.layers import part_index
+from .base import BLUE, HIGHLIGHT, INK, PAPER, Animation, Picture, blank_axes, open_axis, to_picture
+from .images import overlay
 
 __all__ = [
     "animate_attention",
+    "animate_sampling",
+    "attention_on_clip",
     "draw_map",
     "first_item",
     "plot_attention_map",
+    "plot_attribute_maps",
     "plot_evidence",
     "plot_heads",
+    "plot_part_attention",
 ]
 
 CELL = 0.34  # inches; where cells are wider, each shows its weight
@@ -156,6 +168,37 @@ def plot_heads(
     )
 
 
+def plot_part_attention(
+    weights,
+    num_parts: int,
+    title: str = "Attention between parts",
+    names: Sequence[str] | None = None,
+) -> Picture:
+    """The map of tokens that come in `num_parts` equal parts, and beside it how much each part asks
+    each other part.
+
+    A cell of the right map is the attention a token of one part spends on all tokens of another:
+    rows sum to 1. Derived in lesson 10.
+    """
+    values = first_item(weights).mean(0)
+    parts, (queries, keys) = part_matrix(values, num_parts), values.shape
+    figure, axes = blank_axes(1, 2, 8.6, 3.9)
+    draw_map(axes[0, 0], values.numpy(), 3)
+    for part in range(1, num_parts):
+        axes[0, 0].axhline(part * queries / num_parts - 0.5, color="white", linewidth=0.7)
+        axes[0, 0].axvline(part * keys / num_parts - 0.5, color="white", linewidth=0.7)
+    axes[0, 0].set(xlabel="key token", ylabel="query token")
+    image = draw_map(axes[0, 1], parts.numpy(), 3, None, names, names)
+    figure.colorbar(image, ax=axes[0, 1], label="share of attention", fraction=0.05)
+    axes[0, 1].set(xlabel="part that is looked at", ylabel="part that looks")
+    figure.suptitle(title, fontsize=10, color=INK)
+    return Picture(
+        figure,
+        f"{title}: the tokens of {num_parts} parts spend {parts.diagonal().mean():.0%} of their "
+        f"attention within their own part (uniform would be {1 / num_parts:.0%}).",
+    )
+
+
 def plot_evidence(evidence: Evidence) -> Picture:
     """A finding's map beside the numbers that say what is wrong with it. Derived in lesson 04."""
     values, measured = evidence.weights.numpy(), evidence.measured.numpy()
@@ -208,3 +251,147 @@ def animate_attention(sequence: Sequence, fps: float = 2) -> Animation:
         f"Attention over {len(maps)} steps on one scale; the largest weight goes from "
         f"{largest[0]:.2f} at step 0 to {largest[-1]:.2f} at step {len(maps) - 1}.",
     )
+
+
+# --------------------------------------------------------------------------------------------------
+# Over images
+def plot_attribute_maps(
+    images: Float[Tensor, "n 3 height width"],
+    maps: Mapping[str, Float[Tensor, "n rows columns"]],
+    regions: Bool[Tensor, "n height width"] | None,
+    titles: Sequence[str],
+) -> Picture:
+    """A column an image and attribute: the image with the deciding region outlined, and a row for
+    each model's map.
+    """
+    figure, axes = blank_axes(
+        1 + len(maps), len(images), 1.35 * len(images) + 0.5, 1.45 * (1 + len(maps))
+    )
+    for k, image in enumerate(images):
+        region = None if regions is None else regions[k].numpy()
+        axes[0, k].imshow(overlay(image, region))
+        axes[0, k].set_title(titles[k], fontsize=7.5, color=INK, pad=2)
+        for row, values in enumerate(maps.values(), start=1):
+            axes[row, k].imshow(overlay(image, region, values[k].numpy()))
+    for row, name in enumerate(maps, start=1):
+        axes[row, 0].text(
+            -0.06,
+            0.5,
+            fill(name, 16),
+            transform=axes[row, 0].transAxes,
+            rotation=90,
+            ha="right",
+            va="center",
+            fontsize=8,
+            color=INK,
+        )
+    sentence = f"{len(images)} faces, and over each where it is looked at (bright: most)"
+    if regions is not None:
+        sentence += "; the brightest place is on the outlined region in " + ", ".join(
+            f"{pointing_game(values, regions).nansum():.0f} ({name})"
+            for name, values in maps.items()
+        )
+    return Picture(figure, f"{sentence}.")
+
+
+def attention_on_clip(
+    frames: UInt8[np.ndarray, "frames height width 3"],
+    weights: Float[np.ndarray, "rows keys"],
+    rows: Sequence[str],
+    moment: int | None = None,
+) -> Picture:
+    """One frame a motion token above a table of attention: a row each in `rows`, a column a moment
+    in time.
+
+    `weights` rows sum to 1. `moment`, where it is known, is the deciding one and is outlined.
+    """
+    keys = weights.shape[1]
+    figure = Figure(
+        figsize=(1.15 * keys + 1.2, 1.35 + 0.36 * len(rows)), layout="constrained", facecolor=PAPER
+    )
+    grid = figure.add_gridspec(2, keys, height_ratios=(1.15, 0.36 * len(rows)))
+    shown = ((np.arange(keys) + 0.5) * (len(frames) - 1) / keys).round().astype(int)
+    for key, frame in enumerate(shown):
+        axis = figure.add_subplot(grid[0, key])
+        axis.imshow(frames[frame])
+        axis.set(xticks=[], yticks=[])
+        deciding = key == moment
+        axis.set_title(
+            "decides" if deciding else f"{key}", fontsize=8, color=HIGHLIGHT if deciding else INK
+        )
+        for spine in axis.spines.values():
+            spine.set(color=HIGHLIGHT, linewidth=2.5) if deciding else spine.set_visible(False)
+    axis = figure.add_subplot(grid[1, :])
+    draw_map(
+        axis,
+        weights,
+        1.15 * keys,
+        max(0.5, float(weights.max())),
+        rows,
+        [str(key) for key in range(keys)],
+    )
+    axis.set(aspect="auto", xlabel="moment in time (motion token)")
+    if moment is not None:
+        look = {"fill": False, "edgecolor": HIGHLIGHT, "linewidth": 2.5}
+        axis.add_patch(Rectangle((moment - 0.5, -0.5), 1, len(rows), **look))
+    top = ", ".join(
+        f"{name}: moment {int(row.argmax())} ({row.max():.2f})"
+        for name, row in zip(rows, weights, strict=True)
+    )
+    deciding = "" if moment is None else f" The deciding moment is {moment}."
+    return Picture(
+        figure, f"Attention over the {keys} moments of the clip; strongest for {top}.{deciding}"
+    )
+
+
+def animate_sampling(
+    image: Float[Tensor, "3 height width"],
+    states: Float[Tensor, "steps parts height width"],
+    looks: Float[Tensor, "steps parts rows columns"],
+    shown: Sequence[str] = ("hair", "eyes", "nose", "mouth"),
+    fps: float = 4,
+) -> Animation:
+    """Layers that form out of noise, below them where their parts look meanwhile, and the picture
+    they make.
+    """
+    chosen = [part_index(part) for part in shown]
+    built = compose((states > 0.5).float(), image.expand(len(states), -1, -1, -1))
+    figure, axes = blank_axes(2, 1 + len(chosen), 1.45 * (1 + len(chosen)), 3.3)
+    figure.set_dpi(100)
+    canvas, frames, shows = FigureCanvasAgg(figure), [], []
+    for step in range(len(states)):
+        pixels = [
+            to_picture(image),
+            *(states[step, part].numpy() for part in chosen),
+            to_picture(built[step]),
+            *(overlay(_large(image), heat=looks[step, part].numpy()) for part in chosen),
+        ]
+        titles = [
+            "image",
+            *shown,
+            f"step {step + 1} of {len(states)}",
+            *["looks here"] * len(chosen),
+        ]
+        shows = shows or [
+            axis.imshow(drawn, cmap="gray", vmin=0, vmax=1)
+            for axis, drawn in zip(axes.flat, pixels, strict=True)
+        ]
+        for axis, show, title, drawn in zip(axes.flat, shows, titles, pixels, strict=True):
+            axis.set_title(title, fontsize=9, color=INK, pad=3)
+            show.set_data(drawn)
+        canvas.draw()
+        figure.set_layout_engine("none")  # laid out once: nothing but pixels changes
+        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    moved = torch.minimum(looks[0, chosen], looks[-1, chosen]).sum((-2, -1)).mean()
+    return Animation(
+        frames,
+        fps,
+        f"Layers form out of noise in {len(states)} steps, and below them where "
+        f"{', '.join(shown)} look; {moved:.0%} of the last step's attention was there at "
+        "the first.",
+    )
+
+
+def _large(image: Tensor) -> Tensor:
+    """Four times as large, so that an outline does not cover what it surrounds."""
+    return image.repeat_interleave(4, -1).repeat_interleave(4, -2)

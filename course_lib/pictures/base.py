@@ -1,44 +1,40 @@
-"""Pictures: everything that is looked at and saved, made with matplotlib, each with a sentence that
-describes it.
+"""What every picture is made of: an image, an animation or a figure to explore, with its sentence.
 
 A `Picture` shows itself in a notebook as an image with that sentence as alternative text and
-caption, so it is read with or without eyes, in a light or a dark theme, and without JavaScript.
+caption, so it is read with or without eyes, in a light or a dark theme, and without JavaScript. An
+`ExplorableFigure` is drawn by the notebook's own plotly where there is one (JupyterLab, VS Code),
+offline; elsewhere (Colab) by plotly's public copy; saved, by a copy inside the file. Nothing is
+ever sent to a server.
 """
 
 import base64
 import html
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from .. import files
-from ..data.flow import warp
-from ..data.video import Clip, FaceTrack
-from ..shapes import Bool, Float, UInt8
-from ..world.stories import TRAITS
+from ..shapes import UInt8
+
+if TYPE_CHECKING:
+    import plotly.graph_objects
 
 __all__ = [
     "Animation",
+    "ExplorableFigure",
     "Picture",
-    "attention_on_clip",
     "blank_axes",
-    "contact_sheet",
     "data_url",
-    "flow_arrows",
-    "flow_colours",
     "open_axis",
-    "overlay",
-    "plot_flow",
-    "plot_pipeline",
-    "plot_stages",
-    "plot_track",
-    "plot_traits",
+    "styles",
+    "to_picture",
 ]
 
 INK, PAPER, HIGHLIGHT, BLUE, GREY = "#222222", "#ffffff", "#d1495b", "#345995", "#777777"
@@ -139,6 +135,60 @@ def data_url(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
+CONFIG = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{text}</title></head>
+<body style="margin:0; background:#fff; color:#222; font:14px system-ui, sans-serif">
+<figure style="margin:0">{figure}<figcaption style="margin:8px">{text}</figcaption></figure></body></html>
+"""
+
+
+class ExplorableFigure:
+    """A plotly figure with its one-sentence description; `save` writes one HTML file that works
+    offline.
+    """
+
+    def __init__(self, figure: "plotly.graph_objects.Figure", description: str):
+        self.figure, self.description = figure, description
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page, plotly's 5 MB of code included, atomically."""
+        figure = self.figure.to_html(config=CONFIG, include_plotlyjs=True, full_html=False)
+        with files.atomic(path) as temporary:
+            temporary.write_text(
+                _PAGE.format(text=html.escape(self.description), figure=figure), encoding="utf-8"
+            )
+        return Path(path)
+
+    def _ipython_display_(self) -> None:
+        """Show the figure, then its sentence; an output holds the data, never plotly's own code."""
+        from IPython.display import HTML, display
+
+        text = html.escape(self.description)
+        # In a frame of its own, plotly does not meet the loader of scripts that older notebooks have.
+        page = html.escape(self.figure.to_html(config=CONFIG, include_plotlyjs="cdn"))
+        frame = (
+            f'<iframe srcdoc="{page}" title="{text}" style="width:100%;'
+            f' height:{(self.figure.layout.height or 450) + 20}px; border:0"></iframe>'
+        )
+        display(
+            {
+                "application/vnd.plotly.v1+json": (
+                    json.loads(self.figure.to_json()) | {"config": CONFIG}
+                ),
+                "text/html": frame,
+                "text/plain": self.description,
+            },
+            raw=True,
+        )
+        display(HTML(f"<p>{text}</p>"))
+
+    def __repr__(self) -> str:
+        return self.description
+
+
 def blank_axes(rows: int, columns: int, width: float, height: float):
     """A figure of its own (never pyplot's current one), with a bare grid of axes."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
@@ -167,321 +217,3 @@ def to_picture(image) -> UInt8[np.ndarray, "height width 3"]:
             .astype(np.uint8)
         )
     return image
-
-
-def contact_sheet(
-    images: Sequence, captions: Sequence[str] | None = None, columns: int = 8, *, description: str
-) -> Picture:
-    """Images (tensors `3 height width` or RGB arrays) side by side, each with an optional caption."""
-    if not len(images):
-        raise ValueError(
-            "a contact sheet needs at least one image, but the list is empty; pass images"
-        )
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    pictures = [to_picture(image) for image in images]
-    height = 1.35 * max(picture.shape[0] / picture.shape[1] for picture in pictures)
-    figure, axes = blank_axes(
-        rows, columns, 1.35 * columns, (height + 0.25 * bool(captions)) * rows
-    )
-    for k, picture in enumerate(pictures):
-        axis = axes.flat[k]
-        axis.imshow(picture)
-        if captions:
-            axis.set_title(captions[k], fontsize=8, color=INK, pad=2)
-    return Picture(figure, description)
-
-
-def plot_track(clip: Clip, track: FaceTrack, shown: int = 6) -> Picture:
-    """Frames of a video, spread over its length, with the tracked face outlined."""
-    wanted, pictures, captions = (
-        np.linspace(0, len(track.boxes) - 1, shown).round().astype(int),
-        [],
-        [],
-    )
-    for t, frame in enumerate(clip):
-        if t in wanted:
-            left, top, right, bottom = track.boxes[t].round().astype(int).tolist()
-            pictures.append(
-                cv2.rectangle(frame.copy(), (left, top), (right, bottom), (255, 220, 60), 3)
-            )
-            captions.append(
-                f"{t / clip.fps:.1f} s, " + ("detected" if track.confidence[t] else "followed")
-            )
-    return contact_sheet(
-        pictures,
-        captions,
-        shown,
-        description=(
-            f"The tracked face in {shown} frames of {clip.path.name}; a box between two detections"
-            " is followed by the motion of the picture."
-        ),
-    )
-
-
-def overlay(
-    image,
-    region: Bool[np.ndarray, "height width"] | None = None,
-    heat: Float[np.ndarray, "rows columns"] | None = None,
-    strength: float = 0.55,
-) -> UInt8[np.ndarray, "height width 3"]:
-    """The image with a region outlined, or with a map laid over it (cividis, the map's own maximum
-    is brightest).
-    """
-    picture = to_picture(image).copy()
-    size = picture.shape[1::-1]
-    if heat is not None:
-        scaled = cv2.resize(np.asarray(heat, np.float32), size, interpolation=cv2.INTER_CUBIC)
-        scaled = np.clip(scaled / max(float(scaled.max()), 1e-12) * 255, 0, 255).astype(np.uint8)
-        colours = cv2.applyColorMap(scaled, cv2.COLORMAP_CIVIDIS)[..., ::-1]
-        picture = cv2.addWeighted(picture, 1 - strength, np.ascontiguousarray(colours), strength, 0)
-    if region is not None:
-        outlines, _ = cv2.findContours(
-            region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
-        cv2.drawContours(picture, outlines, -1, (0, 0, 0), 2)
-        cv2.drawContours(picture, outlines, -1, (255, 220, 60), 1)
-    return picture
-
-
-def flow_colours(
-    flow: Float[np.ndarray, "height width 2"],
-    largest: float | None = None,
-) -> UInt8[np.ndarray, "height width 3"]:
-    """Direction as hue and speed as saturation: white is still, the fastest pixel (or `largest` px)
-    is saturated.
-    """
-    speed = np.hypot(flow[..., 0], flow[..., 1])
-    hue = (np.arctan2(flow[..., 1], flow[..., 0]) / (2 * np.pi) % 1) * 179
-    saturation = np.clip(speed / max(largest or float(speed.max()), 1e-6), 0, 1) * 255
-    return cv2.cvtColor(
-        np.dstack([hue, saturation, np.full_like(hue, 255)]).astype(np.uint8), cv2.COLOR_HSV2RGB
-    )
-
-
-def flow_arrows(
-    axis, frame, flow: Float[np.ndarray, "height width 2"], step: int = 7, stretch: float = 3.0
-) -> None:
-    """Draw the flow on `axis` as arrows over the grey frame, `stretch` times as long as the motion."""
-    axis.imshow(
-        cv2.cvtColor(to_picture(frame), cv2.COLOR_RGB2GRAY),
-        cmap="gray",
-        vmin=0,
-        vmax=255,
-        alpha=0.65,
-    )
-    y, x = np.mgrid[step // 2 : flow.shape[0] : step, step // 2 : flow.shape[1] : step]
-    u, v = flow[y, x].transpose(2, 0, 1)
-    moving = np.hypot(u, v) > 0.15
-    axis.quiver(
-        x[moving],
-        y[moving],
-        u[moving],
-        v[moving],
-        angles="xy",
-        scale_units="xy",
-        scale=1 / stretch,
-        color=HIGHLIGHT,
-        width=0.006,
-    )
-
-
-def plot_flow(frame, following, flow: Float[np.ndarray, "height width 2"]) -> Picture:
-    """Two frames, the flow between them as colours and as arrows, and the first frame rebuilt from
-    the second.
-    """
-    first, second = to_picture(frame), to_picture(following)
-    rebuilt = np.clip(warp(second.astype(np.float32), flow), 0, 255)
-    before, after = (np.abs(first - other.astype(np.float32)).mean() for other in (second, rebuilt))
-    figure, axes = blank_axes(1, 5, 10.5, 2.4)
-    shown = {
-        "frame t": first,
-        "frame t + 1": second,
-        "flow as colours": flow_colours(flow),
-        "t rebuilt from t + 1": rebuilt.astype(np.uint8),
-    }
-    for axis, (title, picture) in zip(axes[0, [0, 1, 2, 4]], shown.items(), strict=True):
-        axis.imshow(picture)
-        axis.set_title(title, fontsize=9, color=INK)
-    flow_arrows(axes[0, 3], first, flow)
-    axes[0, 3].set_title("flow as arrows, × 3", fontsize=9, color=INK)
-    fastest = np.hypot(flow[..., 0], flow[..., 1]).max()
-    return Picture(
-        figure,
-        f"Optical flow between two frames: motion is up to {fastest:.1f} px; sampling frame t + 1 "
-        f"along the flow changes the mean difference to frame t from {before:.1f} to {after:.1f} "
-        "grey levels.",
-    )
-
-
-def plot_traits(
-    prediction: Float[np.ndarray, "5"], reference: dict[str, Float[np.ndarray, "5"]] | None = None
-) -> Picture:
-    """The five predicted traits as bars, with named references (the truth, the floor) as marks."""
-    figure, axes = blank_axes(1, 1, 6.2, 2.4)
-    axis = axes[0, 0]
-    positions = np.arange(len(TRAITS))[::-1]
-    axis.barh(positions, prediction, color=BLUE, height=0.55, label="predicted")
-    for (name, values), marker in zip((reference or {}).items(), cycle("Do^svx*"), strict=False):
-        axis.plot(
-            values,
-            positions,
-            marker,
-            color=HIGHLIGHT,
-            markerfacecolor="none" if marker != "D" else HIGHLIGHT,
-            markersize=7,
-            label=name,
-        )
-    open_axis(
-        axis,
-        xlim=(0, 1),
-        yticks=positions,
-        yticklabels=TRAITS,
-        xlabel="predicted impression, 0 to 1",
-    )
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
-    said = ", ".join(f"{name} {value:.2f}" for name, value in zip(TRAITS, prediction, strict=True))
-    return Picture(figure, f"Predicted impressions: {said}.")
-
-
-def attention_on_clip(
-    frames: UInt8[np.ndarray, "frames height width 3"],
-    weights: Float[np.ndarray, "rows keys"],
-    rows: Sequence[str],
-    moment: int | None = None,
-) -> Picture:
-    """One frame a motion token above a table of attention: a row each in `rows`, a column a moment
-    in time.
-
-    `weights` rows sum to 1. `moment`, where it is known, is the deciding one and is outlined.
-    """
-    keys = weights.shape[1]
-    figure = Figure(
-        figsize=(1.15 * keys + 1.2, 1.35 + 0.36 * len(rows)), layout="constrained", facecolor=PAPER
-    )
-    grid = figure.add_gridspec(2, keys, height_ratios=(1.15, 0.36 * len(rows)))
-    shown = ((np.arange(keys) + 0.5) * (len(frames) - 1) / keys).round().astype(int)
-    for key, frame in enumerate(shown):
-        axis = figure.add_subplot(grid[0, key])
-        axis.imshow(frames[frame])
-        axis.set(xticks=[], yticks=[])
-        deciding = key == moment
-        axis.set_title(
-            "decides" if deciding else f"{key}", fontsize=8, color=HIGHLIGHT if deciding else INK
-        )
-        for spine in axis.spines.values():
-            spine.set(color=HIGHLIGHT, linewidth=2.5) if deciding else spine.set_visible(False)
-    axis = figure.add_subplot(grid[1, :])
-    axis.imshow(weights, cmap="cividis", vmin=0, vmax=max(0.5, float(weights.max())), aspect="auto")
-    for row in range(len(rows)):
-        for key in range(keys):
-            value = weights[row, key]
-            axis.text(
-                key,
-                row,
-                f"{value:.2f}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="black" if value > 0.6 * max(0.5, float(weights.max())) else "white",
-            )
-    axis.set(
-        xticks=range(keys),
-        yticks=range(len(rows)),
-        yticklabels=rows,
-        xlabel="moment in time (motion token)",
-    )
-    axis.tick_params(length=0, labelsize=8)
-    if moment is not None:
-        axis.add_patch(_frame(moment, len(rows)))
-    top = ", ".join(
-        f"{name}: moment {int(row.argmax())} ({row.max():.2f})"
-        for name, row in zip(rows, weights, strict=True)
-    )
-    known = "" if moment is None else f" The deciding moment is {moment}."
-    return Picture(
-        figure, f"Attention over the {keys} moments of the clip; strongest for {top}.{known}"
-    )
-
-
-def _frame(column: int, rows: int):
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((column - 0.5, -0.5), 1, rows, fill=False, edgecolor=HIGHLIGHT, linewidth=2.5)
-
-
-_STAGES = {  # name: (column, row, width, what it is)
-    "face image": (0, 1, 1.5, "3 × 112 × 112"),
-    "ResNet-50": (1.9, 1, 1.5, "lesson 01"),
-    "face tokens": (3.8, 1, 1.5, "49 × 2048"),
-    "optical flow": (0, 0, 1.5, "lesson 02"),
-    "I3D": (1.9, 0, 1.5, "lesson 03"),
-    "motion tokens": (3.8, 0, 1.5, "8 × 1024"),
-    "cross-attention": (5.8, 0.5, 1.6, "lesson 04"),
-    "fusion and head": (7.9, 0.5, 1.6, "lessons 05, 06"),
-    "five traits": (10.0, 0.5, 1.3, "O C E A N"),
-}
-
-_ARROWS = [
-    ("face image", "ResNet-50"),
-    ("ResNet-50", "face tokens"),
-    ("optical flow", "I3D"),
-    ("I3D", "motion tokens"),
-    ("face tokens", "cross-attention"),
-    ("motion tokens", "cross-attention"),
-    ("cross-attention", "fusion and head"),
-    ("fusion and head", "five traits"),
-]
-
-
-def plot_pipeline(*here: str) -> Picture:
-    """The course's pipeline with the stages named in `here` picked out: where a lesson is."""
-    return plot_stages(
-        _STAGES,
-        _ARROWS,
-        here,
-        "The pipeline: a face image becomes face tokens, optical flow becomes "
-        "motion tokens, cross-attention lets the face ask the motion, a head predicts five traits.",
-    )
-
-
-def plot_stages(
-    stages: Mapping[str, tuple[float, float, float, str]],
-    arrows: Sequence[tuple[str, str]],
-    here: Sequence[str],
-    description: str,
-) -> Picture:
-    """Boxes with arrows; a stage is a column, a row, a width and what it is, and those in `here`
-    are picked out.
-    """
-    unknown = [stage for stage in here if stage not in stages]
-    if unknown:
-        raise ValueError(
-            f"no stage {unknown[0]!r} in the pipeline; the stages are {', '.join(stages)}"
-        )
-    figure, axes = blank_axes(1, 1, 10.5, 1.9)
-    axis = axes[0, 0]
-    for stage, (x, y, width, note) in stages.items():
-        chosen = stage in here
-        axis.text(
-            x + width / 2,
-            y,
-            f"{stage}\n{note}",
-            ha="center",
-            va="center",
-            fontsize=8.5,
-            color=PAPER if chosen else INK,
-            fontweight="bold" if chosen else "normal",
-            bbox={
-                "boxstyle": "round,pad=0.45",
-                "facecolor": BLUE if chosen else "#eef1f6",
-                "edgecolor": BLUE,
-            },
-        )
-    for start, end in arrows:
-        (x, y, width, _), (to_x, to_y, _, _) = stages[start], stages[end]
-        axis.annotate(
-            "", (to_x, to_y), (x + width, y), arrowprops={"arrowstyle": "->", "color": GREY}
-        )
-    axis.set(xlim=(-0.2, 11.5), ylim=(-0.55, 1.55))
-    return Picture(figure, description + (f" Here: {', '.join(here)}." if here else ""))

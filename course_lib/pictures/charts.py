@@ -28,7 +28,7 @@ __all__ = ["bars", "dots", "histogram", "lines"]
 
 GUIDES = ((0, (1, 1.5)), (0, (5, 2)), (0, (6, 2, 1, 2)), (0, (2, 4)))
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo", "---", "|||", "**", "//oo", "xx..")
-CLAUSES, VALUES = 16, 24  # in a sentence: series, and values that are named one by one
+CURVES, CLAUSES, VALUES = 6, 16, 24  # of which extremes, anything, and each value is said
 
 
 def lines(
@@ -49,27 +49,30 @@ def lines(
     """
     panels, clauses = _panels(series), {}
     names = x if x is not None and len(x) and isinstance(x[0], str) else None
-    figure, axes = _figure(panels, 5.4, 2.7, 2.9)
+    few = sum(map(len, panels.values())) <= CURVES
+    alone = 5.4 if names is None else float(np.clip(0.24 * len(names), 5.4, 9.0))
+    figure, axes = _figure(panels, alone, 2.7, 2.9)
     for axis, (panel, curves) in zip(axes, panels.items(), strict=True):
         clauses[panel] = []
         for number, (name, values) in enumerate(curves.items()):
             at, heights = _curve(name, values, x if names is None else range(len(names)))
             style = _style(number, len(at), joined)
-            axis.plot(at, heights, label=name, markersize=4.5, linewidth=1.5, **style)
+            axis.plot(at, heights, label=name, linewidth=1.5, **style)
             bounds = _bounds(name, intervals, panel, len(at))
             if bounds and joined:
                 axis.fill_between(at, *bounds, color=style["color"], alpha=0.15, linewidth=0)
             elif bounds:
                 axis.vlines(at, *bounds, style["color"], linewidth=1)
-            if np.array_equal(at, at.round()):
-                axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-            say = _say_curve if joined else _say_cloud
+            say = _say_cloud if not joined else _say_curve if few else _say_ends
             clauses[panel].append(say(name, at if names is None else names, heights))
+        drawn = np.concatenate([line.get_xdata() for line in axis.lines])
+        if np.ptp(drawn) > 1 and np.array_equal(drawn, drawn.round()):
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         _guide(axis.axhline, _of(guides, panel))
         _guide(axis.axvline, _of(marks, panel))
-        _finish(axis, panel, settings)
+        _finish(axis, panel, settings, axis is axes[0])
         if names is not None:
-            _name_places(axis, names)
+            _name_places(axis, names, alone if len(panels) == 1 else 2.7)
     _legends(figure, axes)
     return _picture(figure, description, _by(settings, "ylabel", "xlabel"), clauses)
 
@@ -96,13 +99,13 @@ def dots(
         for number, (name, values) in enumerate(curves.items()):
             numbers, style = _numbers(name, values, len(rows)), _style(number, len(rows), False)
             shift = 0.7 / most * (number - (len(curves) - 1) / 2) if intervals else 0.0
-            axis.plot(numbers, places + shift, label=name, markersize=5, **style)
+            axis.plot(numbers, places + shift, label=name, **style)
             bounds = _bounds(name, intervals, panel, len(rows))
             if bounds:
                 axis.hlines(places + shift, *bounds, style["color"], linewidth=1.4)
             clauses[panel].append(say(name, rows, numbers, bounds))
         _guide(axis.axvline, _of(guides, panel))
-        _finish(axis, panel, settings)
+        _finish(axis, panel, settings, axis is axes[0])
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_yticks(places, _words(rows) if axis is axes[0] else [""] * len(rows))
         axis.tick_params(axis="y", length=0, labelsize=7.5)
@@ -125,7 +128,9 @@ def bars(
     few = len(labels) * sum(map(len, panels.values())) <= VALUES / (2 if intervals else 1)
     say = _say_each if few else _say_extremes
     most = 1 if stacked else max(len(curves) for curves in panels.values())
-    wide = float(np.clip(0.24 * len(labels) * most**0.5, 2.4, 9.0))
+    labelled = len(labels) * most <= VALUES and not stacked and not intervals
+    wide = (0.38 * most if labelled else 0.24 * most**0.5) * len(labels)
+    wide = float(np.clip(wide, 2.4, 9.0))
     figure, axes = _figure(panels, max(wide, 4.0), wide, 2.9)
     for axis, (panel, curves) in zip(axes, panels.items(), strict=True):
         below, clauses[panel] = np.zeros(len(labels)), []
@@ -138,13 +143,13 @@ def bars(
             bounds = _bounds(name, intervals, panel, len(labels))
             if bounds:
                 axis.vlines(places + shift, *bounds, INK, linewidth=1.4)
-            elif len(labels) * most <= VALUES and not stacked:
+            elif labelled:
                 axis.bar_label(drawn, [_number(value) for value in heights], fontsize=7.5)
             clauses[panel].append(say(name, labels, heights, bounds))
-            below = below + heights * stacked
+            below = below + np.nan_to_num(heights) * stacked
         _guide(axis.axhline, _of(guides, panel))
-        _finish(axis, panel, settings)
-        _name_places(axis, labels)
+        _finish(axis, panel, settings, axis is axes[0])
+        _name_places(axis, labels, max(wide, 4.0) if len(panels) == 1 else wide)
     _legends(figure, axes)
     return _picture(figure, description, _by(settings, "ylabel"), clauses)
 
@@ -180,8 +185,11 @@ def _panels(series: Mapping) -> dict[str, Mapping]:
 
 def _numbers(name: str, values, length: int | None = None) -> Float[np.ndarray, " values"]:
     """One series on the CPU; with `length`, of that length."""
-    values = values.detach().double().cpu() if isinstance(values, Tensor) else values
-    numbers = np.array([float(value) for value in values])
+    if isinstance(values, Tensor):
+        values = values.detach().double().cpu().numpy()
+    elif not isinstance(values, np.ndarray):
+        values = [float(value) for value in values]
+    numbers = np.asarray(values, dtype=np.float64)
     if not len(numbers) or length not in (None, len(numbers)):
         raise ValueError(
             f"the series {name!r} has {len(numbers)} values for {length or 'some'} places; give"
@@ -216,10 +224,13 @@ def _style(number: int, length: int, joined: bool) -> dict:
     """The look of a series; a long curve gets a marker here and there."""
     marker, line, colour = next(style for k, style in enumerate(styles()) if k == number)
     if not joined:
-        return {"color": colour, "marker": marker, "linestyle": "none", "alpha": 0.85}
+        size = 4.5 if length < 300 else 2.5
+        look = {"color": colour, "marker": marker, "markersize": size}
+        return look | {"linestyle": "none", "alpha": 0.85}
     step = max(1, length // 10)
     every = (number * step // 5 % step, step)
-    return {"color": colour, "marker": marker, "linestyle": line, "markevery": every}
+    look = {"color": colour, "marker": marker, "markersize": 4.5}
+    return look | {"linestyle": line, "markevery": every}
 
 
 def _figure(panels: Mapping, alone: float, each: float, height: float):
@@ -237,11 +248,14 @@ def _guide(draw, guides: Mapping[str, float]) -> None:
         draw(float(value), color=INK, linewidth=1.1, linestyle=line, label=name, zorder=1)
 
 
-def _finish(axis, panel: str, settings: Mapping) -> None:
+def _finish(axis, panel: str, settings: Mapping, leftmost: bool) -> None:
     """The title and the settings; a logarithmic axis is labelled at 1, 2, 5 or at powers of 10."""
+    if not leftmost and isinstance(settings.get("ylabel"), str):
+        settings = settings | {"ylabel": ""}
     own = {
-        key: value.get(panel) if isinstance(value, Mapping) else value
+        key: value[panel] if isinstance(value, Mapping) else value
         for key, value in settings.items()
+        if not isinstance(value, Mapping) or panel in value
     }
     scales = {key: own.pop(key) for key in ("xscale", "yscale") if key in own}
     open_axis(axis, own.pop("title", panel), **scales)
@@ -254,13 +268,13 @@ def _finish(axis, panel: str, settings: Mapping) -> None:
     axis.set(**own)
 
 
-def _name_places(axis, names: Sequence) -> None:
-    """Names below the axis, slanted where there is no room for them, and of many numbers some."""
+def _name_places(axis, names: Sequence, width: float) -> None:
+    """Names below an axis of that width, slanted where they need more, and of many numbers some."""
     words, step = _words(names), 1
     if len(words) > 12 and all(word.isdigit() for word in words):
         step = len(words) // 8
     axis.set_xticks(range(0, len(words), step), words[::step], fontsize=7.5)
-    if step == 1 and (sum(map(len, words)) > 34 or len(words) > 12):
+    if step == 1 and 0.065 * max(map(len, words)) > width / len(words):
         for label in axis.get_xticklabels():
             label.set(rotation=60, ha="right", rotation_mode="anchor")
 
@@ -278,7 +292,8 @@ def _legends(figure, axes) -> None:
         texts = [fill(label, 26) for label in _words(labels)]
         named.append(dict(zip(texts, handles, strict=True)))
     if all(list(each) == list(named[0]) for each in named):
-        figure.legend(named[0].values(), named[0], loc="outside right center", **look)
+        if named[0]:
+            figure.legend(named[0].values(), named[0], loc="outside right center", **look)
         return
     for axis, each in zip(axes, named, strict=True):
         axis.legend(each.values(), each, loc="center left", bbox_to_anchor=(1, 0.5), **look)
@@ -287,8 +302,11 @@ def _legends(figure, axes) -> None:
 # --------------------------------------------------------------------------------------------------
 # What is said
 def _number(value: float) -> str:
-    """Three digits, or whole where it is large: 0.123, 45.6, 7,890."""
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    """Three digits, or whole where it is large: 0.123, 45.6, 7,890, 12.3M."""
+    for size, letter in ((1e9, "G"), (1e6, "M")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _by(settings: Mapping, value: str, along: str = "") -> str:
@@ -300,26 +318,33 @@ def _by(settings: Mapping, value: str, along: str = "") -> str:
 def _picture(figure, description: str, axes: str, clauses: Mapping[str, list[str]]) -> Picture:
     """The description as caption, and after it a clause each series, of very many only the first."""
     most, parts = max(2, CLAUSES // len(clauses)), []
-    for panel, said in clauses.items():
-        more = [f"and {len(said) - most} more"] if len(said) > most else []
-        parts.append(": ".join(filter(None, [panel, "; ".join(said[:most] + more)])))
+    for panel, each in clauses.items():
+        more = [f"and {len(each) - most} more"] if len(each) > most else []
+        parts.append(": ".join(filter(None, [panel, "; ".join(each[:most] + more)])))
     made = ": ".join(filter(None, [axes, ". ".join(parts)])).replace("\n", " ").replace("_", " ")
     sentence = f"{description} {made[0].upper()}{made[1:]}.".strip()
     return Picture(figure, sentence, caption=description or sentence)
 
 
+def _say_ends(name: str, x: Sequence | np.ndarray, y: Float[np.ndarray, " values"]) -> str:
+    """The first value and the last."""
+    ends = [_number(value) for value in y[np.isfinite(y)][[0, -1]]] if np.isfinite(y).any() else []
+    if len(y) == 1 or not ends:
+        return f"{name} {ends[0] if ends else 'unknown'}".strip()
+    return f"{name} from {ends[0]} to {ends[1]}".strip()
+
+
 def _say_curve(name: str, x: Sequence | np.ndarray, y: Float[np.ndarray, " values"]) -> str:
-    """From the first value to the last, and the extremes between them."""
-    known = np.flatnonzero(np.isfinite(y))
-    if len(known) < 2:
-        return f"{name} {_number(y[known[0]]) if len(known) else 'unknown'}"
-    ends = y[known[[0, -1]]]
-    said = f"{name} from {_number(ends[0])} to {_number(ends[1])}"
+    """The first value and the last, and extremes between them."""
+    text = _say_ends(name, x, y)
+    if not np.isfinite(y).any():
+        return text
+    ends = y[np.isfinite(y)][[0, -1]]
     for word, at in (("highest", int(np.nanargmax(y))), ("lowest", int(np.nanargmin(y)))):
         if y[at] not in ends:
             place = x[at] if isinstance(x[at], str) else _number(x[at])
-            said += f", {word} {_number(y[at])} at {place}"
-    return said
+            text += f", {word} {_number(y[at])} at {place}"
+    return text
 
 
 def _say_cloud(name: str, x: Sequence | np.ndarray, y: Float[np.ndarray, " values"]) -> str:

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from ..training.attribute_scores import score_attributes, threshold_scores
 from . import dashboard_panels as panels
-from .base import BLUE, HIGHLIGHT, INK, PAPER
+from .base import BLUE, HIGHLIGHT, INK, PAPER, ExplorableFigure
 from .dashboard_panels import RARE, Panel, Run
-from .figures import ExplorableFigure
 
 __all__ = ["AttributeResults", "performance_dashboard"]
 
@@ -89,14 +88,14 @@ def performance_dashboard(
     ]
     if len(runs) == 2 and runs[1].weights is not None:
         drawn.append(panels.weights(*runs))
-    said = [
+    clauses = [
         f"{len(runs[0].truth)} images and {len(runs[0].names)} attributes,"
         f" {int(runs[0].rare.sum())} of them rare (in under {RARE:.0%} of the training images)."
     ]
     if left_out:
-        said.append(f"Left out, being in all of the images or in none: {', '.join(left_out)}.")
-    said += [f"{panel.title}: {panel.says}." for panel in drawn]
-    return ExplorableFigure(_figure(drawn, len(runs)), "\n".join(said))
+        clauses.append(f"Left out, being in all of the images or in none: {', '.join(left_out)}.")
+    clauses += [f"{panel.title}: {panel.says}." for panel in drawn]
+    return ExplorableFigure(_figure(drawn, len(runs)), "\n".join(clauses))
 
 
 def _runs(results: dict[str, AttributeResults]) -> tuple[list[Run], list[str]]:

@@ -187,8 +187,8 @@ def _curves(
     colours = shades(1 + run.frequencies.clamp(min=0.01).log10() / 2)
     traces = []
     for index in run.frequencies.argsort(descending=True).tolist():
-        kept = np.unique(np.linspace(0, len(curves[index][0]) - 1, POINTS).round().astype(int))
-        x, y = (values[kept] for values in curves[index])
+        points = np.unique(np.linspace(0, len(curves[index][0]) - 1, POINTS).round().astype(int))
+        x, y = (values[points] for values in curves[index])
         hover = (
             f"{run.names[index]}: frequency {run.frequencies[index]:.1%}, {measure}"
             f" {area[index]:.3f}"
@@ -363,7 +363,7 @@ def _reliability(run: Run) -> list:
 
 
 def thresholds(runs: Sequence[Run]) -> Panel:
-    traces, said = [], {}
+    traces, clauses = [], {}
     for run in runs:
         swept = torch.stack(
             [threshold_scores(run.probabilities, run.truth.float(), value)["f1"] for value in SWEEP]
@@ -379,7 +379,7 @@ def thresholds(runs: Sequence[Run]) -> Panel:
                 "threshold %{x:.3f}, F1 %{y:.3f}",
             )
         )
-        said[run.name] = (
+        clauses[run.name] = (
             f"one threshold for all is best at {SWEEP[best]:g}, mean F1 {means[0, best]:.3f}; at"
             f" 0.5 it is {means[0, SWEEP.index(0.5)]:.3f}; at the thresholds used, {each.min():.3f}"
             f" to {each.max():.3f}, {run.scores['f1'].mean():.3f}"
@@ -390,7 +390,7 @@ def thresholds(runs: Sequence[Run]) -> Panel:
         _axis(),
         _axis(),
         traces,
-        _for_each(runs, lambda run: said[run.name]),
+        _for_each(runs, lambda run: clauses[run.name]),
     )
 
 

@@ -1,8 +1,6 @@
-"""A report as one HTML page: five parts in the writer's own words, beside the tables and pictures
-of their runs.
+"""Reports: a run's time, and a page in the writer's own words beside the tables and pictures.
 
-The page needs no network, reads in light and dark, and prints on about four sheets. Derived in
-lesson 11.
+The page needs no network, reads in light and dark, and prints on about four sheets.
 """
 
 import html
@@ -13,14 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.ticker import NullLocator, PercentFormatter
-from torch import Tensor
 
 from .. import files
-from ..shapes import Float
-from .base import BLUE, HIGHLIGHT, INK, Picture, blank_axes, open_axis
+from ..training.callbacks import epochs_since_best, read_log
+from .base import Picture
+from .charts import bars
 
-__all__ = ["PARTS", "Report", "Table", "plot_attribute_gains"]
+__all__ = ["PARTS", "Report", "Table", "TimeReport", "time_report"]
 
 PARTS = {  # what each part answers
     "Root cause": (
@@ -40,9 +37,8 @@ PARTS = {  # what each part answers
     "Limits and ethics": "What do these numbers not show, and for whom could this model be wrong?",
 }
 
-OWN_PAGE = (1, 2, 3)  # parts that begin a sheet; the last shares one
 
-SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # labels of a logarithmic axis
+OWN_PAGE = (1, 2, 3)  # parts that begin a sheet; the last shares one
 
 
 class Table(NamedTuple):
@@ -153,68 +149,104 @@ def _as_html(item: str | Table | Picture) -> str:
     )
 
 
-def plot_attribute_gains(
-    gains: Float[Tensor, "seeds attributes"],
-    frequencies: Float[Tensor, " attributes"],
-    names: Sequence[str],
-    rare: float,
-    title: str,
-) -> Picture:
-    """What each attribute gained in average precision, by its frequency: small marks are seeds,
-    large ones means.
+# --------------------------------------------------------------------------------------------------
+# Where the time of a run went
+SPENT_ON = ("data", "forward", "backward", "step", "validation", "callbacks")
+
+
+WAITING, VALIDATING, COMPUTING = 0.3, 0.3, 0.5  # shares of the time from which on advice is given
+
+SMALL = 0.002  # seconds; an MLP takes .5 ms for 8 items and .6 ms for 128
+
+LATE, LATE_SHARE = 5, 1 / 3  # epochs since the best, and their share of all
+
+
+class TimeReport(NamedTuple):
+    """A picture of where the time went, and a sentence for each thing that would save some of it."""
+
+    picture: Picture
+    advice: list[str]
+
+    def __str__(self) -> str:
+        return "\n".join([self.picture.caption, *self.advice])
+
+
+def time_report(log: str | Path | Sequence[Mapping]) -> TimeReport:
+    """Read a run's log (a folder, its `log.csv`, or rows of one), as `MetricLog` and `Timing` write
+    it.
+
+    Advice is given where waiting for data takes over 30 % of the training; where a batch takes less
+    than 2 ms; where validation takes over 30 % of all; where at least 5 epochs and a third of all
+    came after the best `valid_loss`; and where forward and backward take over half on a GPU in full
+    precision. Raises FileNotFoundError without a log, ValueError for one without an epoch or
+    without `Timing`. Derived in lesson 06.
     """
-    figure, axes = blank_axes(1, 1, 8.4, 3.6)
-    mean, few = gains.mean(0).numpy(), (frequencies < rare).numpy()
-    for chosen, colour, mark, label in (
-        (few, HIGHLIGHT, "D", f"rare, under {rare:.0%}"),
-        (~few, BLUE, "o", "common"),
-    ):
-        shares = frequencies.numpy()[chosen]
-        for seed in gains.numpy():
-            axes[0, 0].plot(shares, seed[chosen], mark, color=colour, markersize=2.5, alpha=0.35)
-        axes[0, 0].plot(
-            shares,
-            mean[chosen],
-            mark,
-            color=colour,
-            markersize=6,
-            markeredgecolor="white",
-            label=label,
+    rows = read_log(log) if isinstance(log, str | Path) else list(log)
+    if not rows or "seconds_data" not in rows[-1]:
+        raise ValueError(
+            f"the log has {len(rows)} epochs and no seconds; run at least one epoch with Timing()"
+            " among the callbacks"
         )
-    outer = [k for k in np.argsort(-np.abs(mean)) if abs(mean[k]) > 0][:3]
-    for k, shift in zip(outer, (4, 10, -10), strict=False):  # labels of neighbours keep apart
-        axes[0, 0].annotate(
-            names[k].replace("_", " "),
-            (frequencies[k], mean[k]),
-            (6, shift),
-            fontsize=7.5,
-            color=INK,
-            textcoords="offset points",
+    seconds = {
+        part: np.array([float(row.get(f"seconds_{part}") or 0) for row in rows])
+        for part in SPENT_ON
+    }
+    spent = {part: float(values.sum()) for part, values in seconds.items()}
+    return TimeReport(_picture(seconds, spent), _advice(rows, seconds, spent))
+
+
+def _advice(
+    rows: Sequence[Mapping], seconds: Mapping[str, np.ndarray], spent: Mapping[str, float]
+) -> list[str]:
+    total, learning = sum(spent.values()), spent["forward"] + spent["backward"] + spent["step"]
+    batches, last, advice = sum(float(row["batches"]) for row in rows), rows[-1], []
+    if (share := spent["data"] / (spent["data"] + learning)) > WAITING:
+        advice.append(
+            f"Waiting for data takes {share:.0%} of the training: give the loader num_workers, or"
+            " cache what it computes."
         )
-    axes[0, 0].axhline(0, color=INK, linewidth=0.8)
-    open_axis(
-        axes[0, 0],
-        title,
-        xlabel="share of training faces",
-        ylabel="gain in average precision",
-        xscale="log",
-    )
-    axes[0, 0].set_xticks(
-        [share for share in SHARES if frequencies.min() / 2 < share < frequencies.max() * 2]
-    )
-    axes[0, 0].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes[0, 0].xaxis.set_minor_locator(NullLocator())
-    axes[0, 0].legend(frameon=False, fontsize=8)
-    groups = ", ".join(
-        f"{gain[which].mean():+.3f} for the {which.sum()} {name}"
-        for gain, which, name in ((mean, few, "rare"), (mean, ~few, "common"))
-        if which.any()
-    )
-    most = ", ".join(f"{names[k]} {mean[k]:+.3f}" for k in outer[:2])
-    return Picture(
-        figure,
-        f"{title}: the gain in average precision of each of {len(names)} attributes by its "
-        f"frequency; on average {groups}" + (f"; most moved: {most}." if most else "."),
+    if (each := learning / batches) < SMALL:
+        advice.append(
+            f"A batch takes {1000 * each:.1f} ms, most of them Python's own: a larger batch takes"
+            " hardly longer."
+        )
+    if (share := spent["validation"] / total) > VALIDATING:
+        advice.append(
+            f"Validation takes {share:.0%} of the time: validate on a fixed part of the items, or"
+            " in larger batches."
+        )
+    if last.get("valid_loss"):
+        waited = epochs_since_best([float(row["valid_loss"]) for row in rows])
+        best = len(rows) - waited
+        late = sum(float(values[best:].sum()) for values in seconds.values())
+        if waited >= max(LATE, LATE_SHARE * len(rows)):
+            advice.append(
+                f"The validation loss was lowest after epoch {best} of {len(rows)}: what came after"
+                f" took {late / total:.0%} of the time, so stop earlier (EarlyStopping) or lower"
+                " the learning rate there (Plateau)."
+            )
+    share = (spent["forward"] + spent["backward"]) / total
+    if float(last["gpu"]) and not float(last["mixed_precision"]) and share > COMPUTING:
+        advice.append(
+            f"Forward and backward take {share:.0%} of the time in full precision: give fit "
+            'precision="bf16", or "fp16" on GPUs older than 2020.'
+        )
+    return advice
+
+
+def _picture(seconds: Mapping[str, np.ndarray], spent: Mapping[str, float]) -> Picture:
+    """A column an epoch, stacked from the parts, with each part's share of the whole run beside."""
+    total, epochs = sum(spent.values()), len(seconds["data"])
+    shares = {part: f"{part} {value / total:.0%}" for part, value in spent.items()}
+    return bars(
+        {shares[part]: values for part, values in seconds.items()},
+        range(1, epochs + 1),
+        stacked=True,
+        xlabel="epoch",
+        ylabel="seconds",
+        description=(
+            f"Where {total:.1f} s of training went in {epochs} epochs: {', '.join(shares.values())}."
+        ),
     )
 
 

@@ -17,9 +17,13 @@ from ..looking.agreement import Maps
 from ..looking.attention import attention_relevance
 from ..models.attributes import AttributeModel
 from ..models.inference import evaluating, in_chunks, to_model
-from ..pictures.attention import animate_attention, plot_attention_map, plot_heads
+from ..pictures.attention import (
+    animate_attention,
+    plot_attention_map,
+    plot_heads,
+    plot_part_attention,
+)
 from ..pictures.base import Animation, Picture
-from ..pictures.parts import plot_part_attention
 from ..shapes import Float
 from .recorder import AttentionRecorder
 from .recording import Record, layer_name

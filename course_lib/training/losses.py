@@ -289,8 +289,9 @@ def head_diversity_penalty(weights: Float[Tensor, "batch heads queries keys"]) -
             f"the weights have {heads} head, and overlap needs two; build the attention with"
             " heads=2 or more"
         )
-    everybody, itself = weights.sum(1).square().sum(-1), weights.square().sum((1, -1))
-    return ((everybody - itself) / (heads * (heads - 1))).mean()
+    all_pairs = weights.sum(1).square().sum(-1)
+    with_itself = weights.square().sum((1, -1))
+    return ((all_pairs - with_itself) / (heads * (heads - 1))).mean()
 
 
 def prediction_diversity_penalty(logits: Tensor, frequencies: PerAttribute) -> Float[Tensor, ""]:

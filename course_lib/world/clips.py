@@ -30,11 +30,11 @@ from .texture import (
     ORIGIN,
     TEXTURE,
     UNIT,
-    carried_by,
+    fixed_point,
     make_grain,
     paint_face,
     paint_layer,
-    settle,
+    part_motion,
 )
 
 __all__ = ["PARTS", "RenderedClip", "draw_still", "render_clip"]
@@ -237,8 +237,8 @@ def _follow(
 
     head = np.flatnonzero(parts >= _HEAD)
     p, on_head = p.take(head, 0), q.take(head, 0)
-    target = p + carried_by(parts[head] - _HEAD, p, person, now.expression, then.expression)
-    there, step = settle(on_head + (target - p), target, then.deformation)
+    target = p + part_motion(parts[head] - _HEAD, p, person, now.expression, then.expression)
+    there, step = fixed_point(on_head + (target - p), target, then.deformation)
     residual[head] = step * np.linalg.norm(then.to_image[0, :2])
     behind, body = np.flatnonzero(parts == _HAIR_BEHIND), np.flatnonzero(parts == _BODY)
     for visible, points, matrix in (

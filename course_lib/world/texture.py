@@ -16,11 +16,11 @@ __all__ = [
     "ORIGIN",
     "TEXTURE",
     "UNIT",
-    "carried_by",
+    "fixed_point",
     "make_grain",
     "paint_face",
     "paint_layer",
-    "settle",
+    "part_motion",
 ]
 
 TEXTURE, UNIT = 176, 54.0  # texture size, and texture px a face unit
@@ -82,7 +82,7 @@ def paint_face(
     return texture, material
 
 
-def carried_by(
+def part_motion(
     material: UInt8[np.ndarray, " points"],
     places: Float[np.ndarray, "points 2"],
     person: Person,
@@ -105,7 +105,7 @@ def carried_by(
     return carried
 
 
-def settle(
+def fixed_point(
     there: Float[np.ndarray, "points 2"],
     target: Float[np.ndarray, "points 2"],
     deformation: Float[np.ndarray, "texture texture 2"],

@@ -42,10 +42,6 @@ def test_rank_correlation_of_what_is_not_known_is_not_known():
     holed = values.clone()
     holed[0, 2] = math.nan
     assert rank_correlation(values, holed).isnan().tolist() == [True, False]
-    with pytest.raises(ValueError, match="expected the same"):
-        rank_correlation(values, values[:, :4])
-    with pytest.raises(ValueError, match="at least two"):
-        rank_correlation(values[:, :1], values[:, :1])
 
 
 def test_a_trend_has_an_interval_over_attributes():
@@ -114,17 +110,11 @@ def test_an_attribute_of_one_image_has_no_other_image():
     found = map_agreement(maps, maps, chosen)
     assert found.same_image.isnan().tolist() == [False, False, True]
     assert found.other_image.isnan().tolist() == [True, False, True]
-    with pytest.raises(ValueError, match="expected the same"):
-        map_agreement(maps, maps[:, :2])
-    with pytest.raises(ValueError, match="for `chosen`"):
-        map_agreement(maps, maps, chosen[:2])
 
 
 def test_the_mean_map_is_of_the_images_that_count():
-    maps, chosen = (
-        torch.rand(6, 3, 4, 4),
-        torch.tensor([[True, False, False]] * 2 + [[True, True, False]] * 4),
-    )
+    maps = torch.rand(6, 3, 4, 4)
+    chosen = torch.tensor([[True, False, False]] * 2 + [[True, True, False]] * 4)
     found = mean_maps(maps.requires_grad_(), chosen)
     assert torch.allclose(found[0], maps[:, 0].mean(0))
     assert torch.allclose(found[1], maps[2:, 1].mean(0))
@@ -203,8 +193,6 @@ def test_only_the_named_parts_are_untrained():
         source = untrained if name.split(".")[0] in ("see", "bias") else model
         assert torch.equal(value, source.state_dict()[name]), name
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    with pytest.raises(ValueError, match="no part 'sees'"):
-        randomise_layers(model, untrained, ["sees"])
 
 
 def test_the_cascade_shows_what_a_map_can_notice():

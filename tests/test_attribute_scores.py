@@ -1,17 +1,22 @@
 """Scores of rare attributes against scikit-learn and against loops that try everything."""
 
-import re
-
 import numpy as np
 import pytest
 import sklearn.metrics
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from sklearn.linear_model import LogisticRegression
+from torch.testing import assert_close
 
+from course_lib.models import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor
 from course_lib.training import (
+    AttributePredictor,
+    ModelSerializer,
     best_thresholds,
     blind_accuracies,
+    calibrate,
     calibration_error,
     score_attributes,
     threshold_scores,
@@ -62,7 +67,7 @@ def test_no_threshold_beats_the_best(seed, size):
     tried = torch.stack(
         [threshold_scores(probabilities, targets, level / 8)["f1"] for level in range(9)]
     )
-    torch.testing.assert_close(reached, tried.max(0).values)
+    assert_close(reached, tried.max(0).values)
     strictest = torch.tensor(
         [
             max(level / 8 for level in range(9) if tried[level, a] == tried[:, a].max())
@@ -168,50 +173,6 @@ def test_the_table_sorts_by_rarity_and_averages_the_rare():
     assert "under" not in score_table(
         scores, ["a", "b", "c"], torch.tensor([0.5, 0.4, 0.3]), columns=("f1",)
     )
-    with pytest.raises(ValueError, match="no score 'auc'; choose columns from f1, recall"):
-        score_table(scores, ["a", "b", "c"], torch.rand(3), columns=("auc",))
-
-
-HALF = torch.full((2, 2), 0.5)
-BOTH = torch.eye(2)
-
-
-@pytest.mark.parametrize(
-    "score", [threshold_scores, best_thresholds, calibration_error, score_attributes]
-)
-@pytest.mark.parametrize(
-    ("probabilities", "targets", "sentence"),
-    [
-        (HALF, torch.eye(3), "probabilities have shape (2, 2) and targets (3, 3)"),
-        (torch.rand(2), torch.ones(2), "expected the same (batch, attributes)"),
-        (torch.rand(0, 2), torch.rand(0, 2), "at least one row"),
-        (HALF * 6, BOTH, "probabilities run from 3 to 3; expected 0 to 1: use logits.sigmoid()"),
-        (HALF * float("nan"), BOTH, "probabilities run from nan to nan"),
-        (HALF, 2 * BOTH - 1, "targets hold other values than 0 and 1"),
-        (HALF, HALF, "targets hold other values than 0 and 1"),
-    ],
-)
-def test_bad_input_gets_one_sentence(score, probabilities, targets, sentence):
-    with pytest.raises(ValueError, match=re.escape(sentence)):
-        score(probabilities, targets)
-
-
-@pytest.mark.parametrize("score", [best_thresholds, score_attributes])
-@pytest.mark.parametrize(
-    ("targets", "sentence"),
-    [
-        (torch.tensor([[0.0, 0], [1, 0]]), "attribute 1 has no positive among the 2 targets"),
-        (torch.tensor([[1.0, 1], [1, 0]]), "attribute 0 has no negative among the 2 targets"),
-    ],
-)
-def test_an_attribute_of_one_kind_cannot_be_judged(score, targets, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        score(HALF, targets)
-
-
-def test_the_attribute_is_named_where_names_are_given():
-    with pytest.raises(ValueError, match="attribute 'Bald' has no positive"):
-        score_attributes(HALF, torch.tensor([[0.0, 0], [1, 0]]), names=["Young", "Bald"])
 
 
 def test_blind_models_score_what_frequencies_say():
@@ -227,3 +188,72 @@ def test_blind_models_score_what_frequencies_say():
     scores = threshold_scores(says, targets)
     assert usual == pytest.approx(float(scores["accuracy"].mean()), abs=1e-6)
     assert float(scores["balanced_accuracy"].mean()) == pytest.approx(0.5)
+
+
+def answers(n=4_000, attributes=3, seed=0):
+    """Logits that are too sure and shifted by known amounts, and targets drawn from the honest
+    ones.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    honest = 1.5 * torch.randn(n, attributes, generator=generator) + torch.tensor([-2.0, 0.0, 1.0])
+    targets = (torch.rand(n, attributes, generator=generator) < honest.sigmoid()).float()
+    return (honest - torch.tensor([1.0, -0.5, 2.0])) / torch.tensor([0.5, 2.0, 0.25]), targets
+
+
+def test_slope_and_shift_are_those_of_a_logistic_regression():
+    logits, targets = answers()
+    found = calibrate(logits, targets)
+    for k, (z, y) in enumerate(zip(logits.T.numpy(), targets.T.numpy(), strict=True)):
+        reference = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1_000).fit(z[:, None], y)
+        # it smooths the targets
+        assert float(found.slope[k]) == pytest.approx(reference.coef_[0, 0], rel=0.02)
+        assert float(found.shift[k]) == pytest.approx(reference.intercept_[0], rel=0.02, abs=0.02)
+    assert_allclose(found.slope, [0.5, 2, 0.25], rtol=0.1)
+    assert_allclose(found.shift, [1, -0.5, 2], rtol=0.1, atol=0.1)
+
+
+def test_calibration_mends_other_images_and_keeps_the_order():
+    logits, targets = answers(seed=1)
+    found = calibrate(*answers(seed=2))
+    after, before = (
+        calibration_error(values.sigmoid(), targets) for values in (found(logits), logits)
+    )
+    assert (after < 0.5 * before).all()
+    assert torch.equal(found(logits).argsort(0), logits.argsort(0))
+
+
+def test_logits_that_separate_the_classes_leave_finite_numbers():
+    targets = torch.tensor([[1.0], [1], [0], [0]])
+    found = calibrate(targets * 20 - 10, targets)
+    assert found(targets * 20 - 10).isfinite().all()
+    # (2 + 1) / (2 + 2)
+    assert float(found(torch.tensor([[10.0]])).sigmoid()) == pytest.approx(3 / 4, abs=0.01)
+    assert calibrate(torch.zeros(4, 1), targets)(torch.zeros(1, 1)).item() == pytest.approx(
+        0, abs=1e-6
+    )
+
+
+def small_model(decoder=PointingDecoder):
+    torch.manual_seed(0)
+    return AttributeModel(TokenExtractor(16), decoder(16, 3, dim=8)).eval()
+
+
+@pytest.mark.parametrize("decoder", [PointingDecoder, AttributeDecoder])
+def test_a_predictor_is_saved_and_loaded_as_one_thing(decoder, tmp_path):
+    logits, targets = answers()
+    predictor = AttributePredictor.ready(
+        small_model(decoder), ["Bald", "Smiling", "Young"], logits, targets
+    )
+    images = torch.rand(5, 3, 56, 56)
+    answer = calibrate(logits, targets)(predictor.model(images))
+    assert torch.equal(predictor(images), answer)
+    assert torch.equal(
+        predictor.decide(images),
+        answer.sigmoid() >= best_thresholds(calibrate(logits, targets)(logits).sigmoid(), targets),
+    )
+    shelf = ModelSerializer(tmp_path)
+    shelf.save(predictor, "attributes", config=predictor.config)
+    loaded, _ = shelf.load(AttributePredictor, "attributes")
+    assert loaded.names == ("Bald", "Smiling", "Young")
+    assert torch.equal(loaded(images), answer)
+    assert torch.equal(loaded.decide(images), predictor.decide(images))

@@ -21,7 +21,6 @@ from course_lib.looking import (
     effective_support,
 )
 from course_lib.pictures import attention as attention_pictures
-from course_lib.pictures import parts as part_pictures
 
 PICTURES = {
     "uniform",
@@ -124,36 +123,12 @@ def test_distance_on_a_grid_leaves_the_class_token_out():
         weights[0, 0, 1 + patch, 1 + neighbour] = 0.5
     weights[0, 0, 0, 0] = 1
     assert float(attention_statistics(weights, grid=(2, 3))["distance"]) == pytest.approx(1)
-    with pytest.raises(ValueError, match="grid of 3 × 3"):
-        attention_statistics(weights, grid=(3, 3))
 
 
 def test_half_precision_and_fully_masked_rows_are_attention():
     weights = random_attention(1, 2, 300, 300).half()
     weights[0, 0, 3] = 0
     assert torch.isfinite(attention_statistics(weights)["entropy"]).all()
-
-
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        (torch.rand(2, 2, 4, 4), "sums to"),
-        (-torch.ones(1, 1, 2, 2), "smallest is -1"),
-        (torch.full((1, 1, 2, 2), torch.nan), "NaN"),
-        (torch.rand(5), "batch heads queries keys"),
-        (torch.zeros(1, 2, 0, 4), "batch heads queries keys"),
-        (random_attention(1, 1, 5, 3).mT, "columns sum to 1"),
-        (torch.randn(1, 1, 3, 3).half() - 3, "no distribution"),
-    ],
-)
-def test_what_is_no_attention_is_refused_and_diagnosed(weights, message):
-    with pytest.raises(ValueError, match=message) as error:
-        attention_statistics(weights)
-    assert ";" in str(error.value)
-    [finding] = diagnose(weights)
-    assert finding.name == "no distribution"
-    assert finding.says.endswith(".")
-    assert finding.remedy[0].isupper()
 
 
 def many(shape, sharp, steps):
@@ -204,10 +179,6 @@ def test_rollout_composes_layers_by_hand():
     assert torch.allclose(attention_rollout([a, b]), mixed[1] @ mixed[0])
     assert torch.allclose(attention_rollout([a, b]).sum(-1), torch.ones(2, 5))
     assert torch.allclose(attention_rollout([a], residual=0), a.mean(1))
-    with pytest.raises(ValueError, match="at least one layer"):
-        attention_rollout([])
-    with pytest.raises(ValueError, match="equal shapes"):
-        attention_rollout([a, random_attention(2, 3, 5, 4)])
 
 
 def test_attention_relevance_keeps_what_raises_the_output():
@@ -216,8 +187,6 @@ def test_attention_relevance_keeps_what_raises_the_output():
     raised, weights = attention_relevance(weights, weights.grad), weights.detach()
     assert float(raised[0, 1, 2]) == pytest.approx(1.5 * float(weights[0, 0, 1, 2]))
     assert float(raised.sum()) == pytest.approx(float(raised[0, 1, 2]))
-    with pytest.raises(ValueError, match="the gradient has the shape"):
-        attention_relevance(weights, weights[:, :1])
 
 
 def test_check_returns_the_weights_themselves():
@@ -227,10 +196,8 @@ def test_check_returns_the_weights_themselves():
 
 @given(keys=st.integers(1, 8), seed=st.integers(0, 99))
 def test_agreement_is_what_the_total_variation_leaves(keys, seed):
-    weights, truth = (
-        random_attention(3, 4, keys, sharp=3, seed=seed),
-        random_attention(3, 4, keys, seed=seed + 100),
-    )
+    weights = random_attention(3, 4, keys, sharp=3, seed=seed)
+    truth = random_attention(3, 4, keys, seed=seed + 100)
     apart = torch.zeros(3, 4)
     for chosen in range(2**keys):  # the total variation, as it is defined: over all sets of keys
         keep = torch.tensor([chosen >> key & 1 for key in range(keys)]).float()
@@ -268,15 +235,15 @@ def test_pictures_say_their_numbers(tmp_path):
 
 def test_part_attention_sums_over_keys_and_averages_queries():
     blocks = torch.block_diag(*[torch.full((3, 3), 1 / 3)] * 4)
-    picture = part_pictures.plot_part_attention(blocks, 4)
+    picture = attention_pictures.plot_part_attention(blocks, 4)
     assert "100% of their attention within" in picture.description
     shown = picture.figure.axes[1].images[0].get_array()
     assert np.allclose(shown, np.eye(4))
     cross = random_attention(1, 1, 4, 6, sharp=2)
-    shown = part_pictures.plot_part_attention(cross, 2).figure.axes[1].images[0].get_array()
+    shown = attention_pictures.plot_part_attention(cross, 2).figure.axes[1].images[0].get_array()
     assert shown[0, 1] == pytest.approx(float(cross[0, 0, :2, 3:].sum() / 2), abs=1e-6)
     with pytest.raises(ValueError, match="do not divide into 5"):
-        part_pictures.plot_part_attention(blocks, 5)
+        attention_pictures.plot_part_attention(blocks, 5)
 
 
 def test_an_animation_has_a_frame_a_step_on_one_scale():

@@ -24,20 +24,6 @@ from course_lib.looking import (
     within_person_consistency,
 )
 from course_lib.looking import features as measures
-from course_lib.pictures import (
-    plot_activation_statistics,
-    plot_dimension_distribution,
-    plot_pca,
-    plot_probes,
-    plot_separation,
-)
-
-MEASURES = [
-    within_person_consistency,
-    between_person_discriminability,
-    pair_similarities,
-    separation_auc,
-]
 
 
 def people(count=12, images=3, dim=16, noise=1.5, seed=0):
@@ -99,11 +85,9 @@ def test_known_worlds():
     assert separation_auc(perfect, person, 50) == (1, 1, 1)
     assert separation_auc(torch.ones(8, 3), person, 50) == (0.5, 0.5, 0.5), "a tie is half right"
     one_direction = torch.rand(8, 1) * torch.rand(1, 37)
-    assert separation_auc(one_direction, person, 50) == (
-        0.5,
-        0.5,
-        0.5,
-    ), "a tie but for rounding is a tie"
+    assert separation_auc(one_direction, person, 50) == (0.5, 0.5, 0.5), (
+        "a tie but for rounding is a tie"
+    )
     collapsed = 100 + torch.randn(8, 3)
     assert within_person_consistency(collapsed, person) > 0.99, (
         "consistency alone rewards a collapsed network"
@@ -167,42 +151,6 @@ def test_the_interval_is_seeded_and_compares_the_pairs_once(monkeypatch):
     assert separation_auc(features, person, seed=1)[1:] != first[1:]
 
 
-BAD = [
-    (torch.rand(4, 3), torch.zeros(4, dtype=torch.long), "all 4 items show one person"),
-    (torch.rand(4, 3), torch.arange(4), "each of the 4 people has one image"),
-    (
-        torch.rand(4, 3),
-        torch.tensor([0, 0, 1]),
-        r"person has shape \(3,\) and there are 4 feature vectors",
-    ),
-    (torch.rand(4, 3), torch.tensor([[0, 0, 1, 1]]), r"person has shape \(1, 4\)"),
-    (
-        torch.rand(4),
-        torch.tensor([0, 0, 1, 1]),
-        r"features have shape \(4,\); expected \(items, dim\)",
-    ),
-    (torch.rand(1, 3), torch.tensor([0]), "at least two items"),
-    (torch.rand(4, 0), torch.tensor([0, 0, 1, 1]), r"shape \(4, 0\)"),
-    (
-        torch.tensor([[1.0, 2], [3, math.nan], [1, 1], [2, 1]]),
-        torch.tensor([0, 0, 1, 1]),
-        "item 1 are not finite",
-    ),
-    (
-        torch.tensor([[1.0, 2], [3, 1], [0, 0], [2, 1]]),
-        torch.tensor([0, 0, 1, 1]),
-        "item 2 are all zero",
-    ),
-]
-
-
-@pytest.mark.parametrize("measure", MEASURES)
-@pytest.mark.parametrize(("features", "person", "words"), BAD)
-def test_what_cannot_be_measured_is_said(measure, features, person, words):
-    with pytest.raises(ValueError, match=words):
-        measure(features, person)
-
-
 # ---- layers and dimensions -----------------------------------------------------------------------
 
 
@@ -217,9 +165,6 @@ def test_pca_finds_the_directions_of_variance():
     assert share.numpy() == pytest.approx((values / values.sum())[:2].numpy(), abs=1e-4)
     assert abs(np.corrcoef(scores[:, 0], amounts[:, 0])[0, 1]) > 0.98
     assert pca(features, 10)[1].sum() == pytest.approx(1)
-    for components in (0, 11):
-        with pytest.raises(ValueError, match=f"components={components} .* choose 1 to 10"):
-            pca(features, components)
 
 
 def test_activation_statistics_of_known_layers():
@@ -232,9 +177,6 @@ def test_activation_statistics_of_known_layers():
     assert statistics["map"].dead.tolist() == [False, False, True, False, True]
     assert statistics["vector"][:3] == (1, pytest.approx(math.sqrt(1.5)), 0.5)
     assert statistics["vector"].dead.tolist() == [True, False]
-    for bad in (torch.rand(3), torch.zeros(0, 3), torch.full((2, 2), math.nan)):
-        with pytest.raises(ValueError, match="activations of 'conv'"):
-            activation_statistics({"conv": bad})
 
 
 def test_dead_and_redundant_dimensions():
@@ -308,57 +250,6 @@ def test_a_speaker_is_never_on_both_sides():
         linear_probe(identity, label, torch.arange(200)[torch.randperm(200)]).scores.mean() > 0.95
     )
     assert linear_probe(identity, label, groups).scores.mean() < 0.3
-
-
-@pytest.mark.parametrize(
-    ("features", "targets", "groups", "words"),
-    [
-        (
-            torch.rand(6, 2),
-            torch.arange(5),
-            torch.arange(6),
-            r"targets \(5,\) and groups \(6,\) do not fit 6",
-        ),
-        (torch.rand(6, 2), torch.arange(6), torch.arange(5), "do not fit"),
-        (torch.rand(6, 2), torch.zeros(6, 2).long(), torch.arange(6), "do not fit"),
-        (torch.rand(6, 2), torch.full((6,), 0.5), torch.arange(6), "all the same or not finite"),
-        (torch.rand(6, 2), torch.tensor([1, 2, 3, 4, 5, math.nan]), torch.arange(6), "not finite"),
-        (torch.rand(6, 2) * math.nan, torch.arange(6), torch.arange(6), "item 0 are not finite"),
-        (torch.rand(6, 2), torch.arange(6), torch.arange(6) // 2, "3 groups do not make 5 folds"),
-    ],
-)
-def test_what_cannot_be_probed_is_said(features, targets, groups, words):
-    with pytest.raises(ValueError, match=words):
-        linear_probe(features, targets, groups)
-
-
-# ---- pictures ------------------------------------------------------------------------------------
-
-
-def test_every_measure_has_a_picture_that_states_its_numbers(tmp_path):
-    features, person = people()
-    dead = features.clone()
-    dead[:, :4] = 0
-    layers = activation_statistics(
-        {"conv1": torch.randn(4, 8, 3, 3), "relu": torch.randn(4, 8, 3, 3).relu()}
-    )
-    auc = separation_auc(features, person, 20)[0]
-    probe = linear_probe(features, features[:, 0], person)
-    pictures = {
-        plot_separation({"course": features, "dead": dead}, person, 20): f"course {auc:.3f} (95 %",
-        plot_pca(features, person): f"which hold {pca(features)[1][0]:.0%} and",
-        plot_activation_statistics(
-            layers
-        ): f"zeros are most common in relu ({layers['relu'].zeros:.0%})",
-        plot_dimension_distribution(
-            {"dead": dimension_distribution(dead)}
-        ): "dead: 4 of 16 dimensions dead",
-        plot_probes({"features": probe}): f"features {probe.scores.mean():.2f} (a constant",
-    }
-    for index, (picture, words) in enumerate(pictures.items()):
-        assert words in picture.description
-        assert picture.description.endswith(".")
-        assert picture.save(tmp_path / f"{index}.png").stat().st_size > 3000
 
 
 def test_dead_dimensions_never_change():

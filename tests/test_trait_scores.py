@@ -5,7 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 from sklearn.metrics import mean_absolute_error, r2_score
+from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.models import CompletePersonalityModel, TokenPersonalityModel
@@ -17,7 +19,9 @@ from course_lib.training import (
     floor_prediction,
     leak_report,
     leaked_share,
+    mean_accuracy,
     score_traits,
+    speaker_lookup,
 )
 from course_lib.training.trait_scores import score_table
 
@@ -61,8 +65,8 @@ def test_scores_agree_with_the_libraries(count, traits, seed):
     ).double()
     scores = score_traits(prediction, target, range(count))
     expected = slow_scores(prediction, target)
-    np.testing.assert_allclose(scores.value[:, :-1], expected, atol=1e-9)
-    np.testing.assert_allclose(scores.value[:, -1], expected.mean(1), atol=1e-9)
+    assert_allclose(scores.value[:, :-1], expected, atol=1e-9)
+    assert_allclose(scores.value[:, -1], expected.mean(1), atol=1e-9)
 
 
 def test_the_bootstrap_is_that_of_a_loop_over_speakers():
@@ -77,14 +81,14 @@ def test_the_bootstrap_is_that_of_a_loop_over_speakers():
             name for name, count in zip(ordered, times[sample], strict=True) for _ in range(count)
         ]
         clips = np.concatenate([np.flatnonzero(names == name) for name in drawn])
-        np.testing.assert_allclose(
+        assert_allclose(
             scores.resampled[sample, :, :-1],
             slow_scores(prediction[clips], target[clips]),
             atol=1e-9,
         )
     low, high = scores.interval
-    np.testing.assert_allclose(low, np.quantile(scores.resampled, 0.025, axis=0))
-    np.testing.assert_allclose(high, np.quantile(scores.resampled, 0.975, axis=0))
+    assert_allclose(low, np.quantile(scores.resampled, 0.025, axis=0))
+    assert_allclose(high, np.quantile(scores.resampled, 0.975, axis=0))
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say_and_item_intervals_do_not():
@@ -139,7 +143,7 @@ def test_a_paired_difference_is_surer_than_two_intervals():
     assert (same.value == 0).all()
     assert (same.resampled == 0).all()
     back = compare_answers(prediction, better, target, who).interval
-    torch.testing.assert_close(back, -difference.interval.flip(0))
+    assert_close(back, -difference.interval.flip(0))
 
 
 def test_the_tables_hold_the_numbers():
@@ -171,26 +175,6 @@ def test_the_tables_hold_the_numbers():
             .endswith("too narrow")
         )
         assert score_table({"model": prediction}, target, unknown).endswith("too narrow")
-
-
-@pytest.mark.parametrize(
-    ("speakers", "sentence"),
-    [
-        (["a"] * 6, "6 speaker ids, 1 of them different, for 6 items; .* at least 2 speakers"),
-        (["a", "b"], "2 speaker ids, 2 of them different, for 6 items"),
-    ],
-)
-def test_speakers_that_do_not_fit_are_refused(speakers, sentence):
-    with pytest.raises(ValueError, match=sentence) as error:
-        score_traits(torch.rand(6, 5), torch.rand(6, 5), speakers)
-    assert "\n" not in str(error.value)
-
-
-def test_predictions_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"prediction has shape \(6, 5\) and target \(7, 5\)"):
-        score_traits(torch.rand(6, 5), torch.rand(7, 5))
-    with pytest.raises(ValueError, match=r"prediction\[0, 0\] is nan"):
-        score_traits(torch.full((6, 5), float("nan")), torch.rand(6, 5))
 
 
 # ---- the leak ------------------------------------------------------------------------------------
@@ -239,10 +223,10 @@ def test_evaluate_predicts_every_item_in_order_and_leaves_the_model_as_it_was():
     face, motion, traits = data.tensors
     model.eval()
     model.cross_attention.attention.record = True
-    torch.testing.assert_close(result.prediction, model(face.float(), motion.float()).detach())
-    torch.testing.assert_close(result.attention, model.cross_attention.attention.last_attn_weights)
+    assert_close(result.prediction, model(face.float(), motion.float()).detach())
+    assert_close(result.attention, model.cross_attention.attention.last_attn_weights)
     assert torch.equal(result.target, traits)
-    torch.testing.assert_close(result.residuals, result.prediction - traits)
+    assert_close(result.residuals, result.prediction - traits)
     expected = score_traits(result.prediction, traits, list("aabbccddee"))
     assert torch.equal(result.scores.resampled, expected.resampled)
 
@@ -263,11 +247,90 @@ def test_evaluate_refuses_what_would_mislead():
     with pytest.raises(ValueError, match="use shuffle=False"):
         evaluate(model, token_batches(shuffle=True)[1], speakers=list("aabbccddee"))
     assert evaluate(model, token_batches(shuffle=True)[1]).prediction.shape == (10, 5)
-    with pytest.raises(ValueError, match="no batch to evaluate; check that the split is not empty"):
-        evaluate(model, [])
     with pytest.raises(ValueError, match=r"prediction\[0, 0\] is nan"):
         evaluate(
             model, [(torch.full((2, 7, 12), float("nan")), torch.rand(2, 4, 6), torch.rand(2, 5))]
         )
     assert model.training
     assert not model.cross_attention.attention.record
+
+
+sizes = st.tuples(st.integers(1, 12), st.integers(1, 6))
+seeds = st.integers(0, 10_000)
+
+
+def slow_concordance(x: list[float], y: list[float]) -> float:
+    """Lin's formula, letter by letter."""
+    count = len(x)
+    mean_x, mean_y = sum(x) / count, sum(y) / count
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        return 0.0
+    variance_x = sum((value - mean_x) ** 2 for value in x) / count
+    variance_y = sum((value - mean_y) ** 2 for value in y) / count
+    covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / count
+    return 2 * covariance / (variance_x + variance_y + (mean_x - mean_y) ** 2)
+
+
+@given(sizes, seeds)
+def test_the_metrics_agree_with_their_formulas(size, seed):
+    prediction, target = torch.rand(2, *size, generator=torch.Generator().manual_seed(seed))
+    columns = list(zip(prediction.T.tolist(), target.T.tolist(), strict=True))
+    accuracy = [
+        1 - sum(abs(a - b) for a, b in zip(*column, strict=True)) / size[0] for column in columns
+    ]
+    assert_close(mean_accuracy(prediction, target), torch.tensor(accuracy))
+    expected = torch.tensor([slow_concordance(*column) for column in columns])
+    assert_close(concordance(prediction, target), expected, atol=1e-4, rtol=1e-4)
+
+
+@given(sizes.filter(lambda size: size[0] > 1), seeds)
+def test_concordance_is_one_only_on_the_diagonal(size, seed):
+    target = torch.rand(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    assert_close(concordance(target, target), torch.ones(size[1], dtype=torch.float64))
+    assert_close(concordance(-target, target - 2 * target.mean(0)), -torch.ones(size[1]).double())
+    assert (concordance(target + 0.5, target) < 0.999).all()  # correlation would say 1
+    assert (concordance(target * 0.1, target) < 0.999).all()
+
+
+def test_a_constant_has_no_concordance_whatever_its_rounding():
+    constant = torch.full((7, 5), 0.3)  # its mean in float32 is not exactly 0.3
+    assert (concordance(constant, constant) == 0).all()
+    assert (concordance(constant, torch.rand(7, 5)) == 0).all()
+    assert (concordance(torch.rand(1, 5), torch.rand(1, 5)) == 0).all()
+
+
+def test_concordance_can_be_trained_even_beside_a_constant_trait():
+    prediction, target = torch.rand(2, 6, 2)
+    prediction[:, 1] = target[:, 1] = 0.5
+    prediction.requires_grad_()
+    concordance(prediction, target).sum().backward()
+    assert prediction.grad.isfinite().all()
+    assert prediction.grad[:, 0].abs().sum() > 0
+
+
+@given(sizes, st.integers(0, 9), seeds)
+def test_no_constant_beats_the_floor_in_squared_error_on_its_own_targets(size, count, seed):
+    targets = torch.rand(size, generator=torch.Generator().manual_seed(seed))
+    floor = floor_prediction(targets, count)
+    assert floor.shape == (count, size[1])
+    if count:
+        error = (targets - floor[0]).square().mean(dim=0)
+        assert (error <= (targets - floor[0] - 0.01).square().mean(dim=0)).all()
+        assert (error <= (targets - floor[0] + 0.01).square().mean(dim=0)).all()
+        assert (floor == floor[0]).all()
+
+
+@given(st.integers(1, 12), st.integers(1, 4), seeds)
+def test_the_look_up_says_each_speaker_s_mean_and_the_floor_for_strangers(count, traits, seed):
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.rand(count, traits, generator=generator)
+    who, asked = (torch.randint(0, 5, (count,), generator=generator) for _ in range(2))
+    answers = speaker_lookup(targets, who, asked)
+    for answer, speaker in zip(answers, asked.tolist(), strict=True):
+        own = [row for row, name in zip(targets, who.tolist(), strict=True) if name == speaker]
+        assert_close(answer, torch.stack(own or list(targets)).mean(dim=0))
+    names = (
+        [f"-_{speaker}" for speaker in who.tolist()],
+        [f"-_{speaker}" for speaker in asked.tolist()],
+    )
+    assert torch.equal(speaker_lookup(targets, *names), answers)  # names do as well as numbers

@@ -57,7 +57,7 @@ colab: $(COLAB)/.ready
 	$(COLAB)/bin/python tests/colab/run.py $(ARGS)
 
 site answers: $(READY)
-	$(RUN) -m course_lib $@ $(ARGS)
+	$(RUN) -m tools.$@ $(ARGS)
 
 bench: $(READY)
 	$(RUN) tests/bench.py $(ARGS)

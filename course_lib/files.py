@@ -1,9 +1,8 @@
-"""Files that are never half-written: atomic writes, hashes, safetensors with metadata, downloads."""
+"""Files that are never half-written: atomic writes, hashes, safetensors with metadata."""
 
 import hashlib
 import json
 import os
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "atomic",
-    "download",
     "load_tensors",
     "read_json",
     "save_tensors",
@@ -110,43 +108,3 @@ def load_tensors(path: str | Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]
             f"{path} is truncated or is no safetensors file ({error}); delete it and fetch or make "
             "it again"
         ) from error
-
-
-def download(
-    url: str, path: str | Path, expected_sha256: str | None = None, timeout: float = 30
-) -> Path:
-    """Fetch `url` into `path` unless it is there; an interrupted or altered download leaves nothing
-    behind.
-
-    Raises `ConnectionError` when the network or the server fails or the transfer ends early,
-    `ValueError` when the content does not have the expected hash.
-    """
-    path = Path(path)
-    if path.is_file():
-        return path
-    with atomic(path) as temporary:
-        try:
-            with (
-                urllib.request.urlopen(url, timeout=timeout) as response,
-                open(temporary, "wb") as file,
-            ):
-                expected_bytes = response.headers.get("Content-Length")
-                while block := response.read(1 << 20):
-                    file.write(block)
-        except OSError as error:
-            raise ConnectionError(
-                f"could not download {url} ({error}); try again when the network is there, or put "
-                f"the file at {path} yourself"
-            ) from error
-        received = temporary.stat().st_size
-        if expected_bytes is not None and received != int(expected_bytes):
-            raise ConnectionError(
-                f"the download of {url} stopped after {received} of {expected_bytes} bytes; run the"
-                " cell again"
-            )
-        if expected_sha256 and sha256(temporary) != expected_sha256:
-            raise ValueError(
-                f"what {url} delivered is not the expected file (its SHA-256 differs); run the cell"
-                " again, or take the file from its publisher's page"
-            )
-    return path

@@ -40,9 +40,9 @@ from course_lib.data import (
     ClipDataset,
     FaceDataset,
     OpticalFlowComputer,
+    OpticalFlowSequenceLoader,
     end_point_error,
     face_windows,
-    flow_windows,
     read_clip,
     track_face,
     warp,
@@ -100,7 +100,7 @@ def bench_pipeline(folder: str) -> None:
     def whole():
         with torch.inference_mode():
             for path in paths:
-                for item in flow_windows(path):
+                for item in OpticalFlowSequenceLoader(path, stride=32, cache=False):
                     static.tokens(item["face"][None])
                     dynamic.tokens(item["flow"][None])
 
@@ -784,7 +784,6 @@ def bench_preprocess(folder: str, clips: int = 36) -> None:
     the extractors.
     """
     from course_lib.commands.preprocess import preprocess
-    from course_lib.commands.settings import Preprocess
 
     source, paths = Path(folder) / "to_preprocess", videos(folder)
     source.mkdir()
@@ -796,13 +795,11 @@ def bench_preprocess(folder: str, clips: int = 36) -> None:
         started = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             preprocess(
-                Preprocess(
-                    folder=str(source),
-                    output=f"{folder}/{features}{workers}",
-                    features=features,
-                    workers=workers,
-                    on_missing="centre",
-                )
+                str(source),
+                output=f"{folder}/{features}{workers}",
+                features=features,
+                workers=workers,
+                on_missing="centre",
             )
         return 60 * clips / (time.perf_counter() - started)
 

@@ -62,23 +62,17 @@ def test_a_trend_has_an_interval_over_attributes():
 
 def by_loops(first, second, chosen):
     """Mean rank correlation of each attribute with the same and with the next chosen image's map."""
+
+    def correlation(i, j, a):
+        return spearmanr(first[i, a].flatten(), second[j, a].flatten()).statistic
+
     same, other = [], []
     for a in range(first.shape[1]):
         images = chosen[:, a].nonzero()[:, 0].tolist()
-        same.append(
-            np.mean(
-                [spearmanr(first[i, a].flatten(), second[i, a].flatten()).statistic for i in images]
-            )
-        )
+        same.append(np.mean([correlation(i, i, a) for i in images]))
         following = images[1:] + images[:1]
-        other.append(
-            np.mean(
-                [
-                    spearmanr(first[i, a].flatten(), second[j, a].flatten()).statistic
-                    for i, j in zip(images, following, strict=True)
-                ]
-            )
-        )
+        pairs = zip(images, following, strict=True)
+        other.append(np.mean([correlation(i, j, a) for i, j in pairs]))
     return same, other
 
 

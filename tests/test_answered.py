@@ -7,8 +7,7 @@ import pytest
 from nbclient import NotebookClient
 
 from course_lib import assets
-from course_lib.commands.answers import CHECKED, answers
-from course_lib.commands.settings import Answers
+from tools.answers import CHECKED, answers
 
 NAMES = sorted(path.name for path in (assets().parent / "notebooks").glob("*.ipynb"))
 
@@ -17,7 +16,7 @@ NAMES = sorted(path.name for path in (assets().parent / "notebooks").glob("*.ipy
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_runs_with_every_exercise_answered(name, tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))  # nobody's own progress
-    answers(Answers(output=str(tmp_path)))
+    answers(str(tmp_path))
     notebook = nbformat.read(tmp_path / name, 4)
     NotebookClient(
         notebook,

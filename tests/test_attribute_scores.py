@@ -68,12 +68,7 @@ def test_no_threshold_beats_the_best(seed, size):
         [threshold_scores(probabilities, targets, level / 8)["f1"] for level in range(9)]
     )
     assert_close(reached, tried.max(0).values)
-    strictest = torch.tensor(
-        [
-            max(level / 8 for level in range(9) if tried[level, a] == tried[:, a].max())
-            for a in range(3)
-        ]
-    )
+    strictest = (tried == tried.amax(0)).float().mul(torch.arange(9)[:, None] / 8).amax(0)
     observed = torch.stack(
         [probabilities[probabilities[:, a] >= strictest[a], a].min() for a in range(3)]
     )

@@ -220,14 +220,8 @@ def test_fit_trains_the_pair_and_validates_the_logits():
     decoder, tokens = PointingDecoder(**SMALL), torch.randn(24, 9, 10)
     data = DataLoader(TensorDataset(tokens, (tokens[:, 3, :5] > 0).float()), 8)
     detector, before = StuckDetector("abcde"), decoder.token_classifier.weight.clone()
-    run = fit(
-        decoder,
-        data,
-        data,
-        epochs=2,
-        loss_function=TokenLoss(WeightedBCELoss()),
-        callbacks=[detector],
-    )
+    options = {"loss_function": TokenLoss(WeightedBCELoss()), "callbacks": [detector]}
+    run = fit(decoder, data, data, epochs=2, **options)
     logits, targets = decoder.eval()(tokens), data.dataset.tensors[1]
     assert run.log["valid_loss"] == pytest.approx(
         WeightedBCELoss()(logits, targets).item(), rel=1e-4

@@ -43,24 +43,16 @@ def test_the_schedule_sets_the_rate_of_every_step():
 
 
 def test_early_stopping_waits_and_says_why(capsys):
-    run = fit(
-        small_model(),
-        loaders()[0],
-        epochs=9,
-        callbacks=[Losses(3, 2, 2.5, 1.9, 2, 2, 2, 2, 2), EarlyStopping(3), Progress()],
-    )
+    callbacks = [Losses(3, 2, 2.5, 1.9, 2, 2, 2, 2, 2), EarlyStopping(3), Progress()]
+    run = fit(small_model(), loaders()[0], epochs=9, callbacks=callbacks)
     assert run.epoch == 7
     assert run.stop == "valid_loss has not improved for 3 epochs"
     assert "stopped after epoch 7: valid_loss has not improved" in capsys.readouterr().out
 
 
 def test_a_higher_metric_may_be_better():
-    run = fit(
-        small_model(),
-        loaders()[0],
-        epochs=9,
-        callbacks=[Losses(1, 2, 3, 3, 3, 4), EarlyStopping(2, higher_is_better=True)],
-    )
+    callbacks = [Losses(1, 2, 3, 3, 3, 4), EarlyStopping(2, higher_is_better=True)]
+    run = fit(small_model(), loaders()[0], epochs=9, callbacks=callbacks)
     assert run.epoch == 5
 
 

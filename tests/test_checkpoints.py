@@ -3,6 +3,8 @@ and exports.
 """
 
 import errno
+import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -11,6 +13,7 @@ import zipfile
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_fit import Cut, Killed, Losses, loaders, logged, same, small_data, small_model
@@ -22,12 +25,11 @@ from course_lib.models import CompletePersonalityModel, TokenPersonalityModel
 from course_lib.training import (
     Checkpoints,
     ClipGradients,
-    FolderLock,
     MetricLog,
     ModelSerializer,
     fit,
 )
-from course_lib.training.lock import RENEW, SILENT
+from course_lib.training.lock import locked
 
 
 def train(folder, *callbacks, model=None, train_loader=None, epochs=2, minutes=0, **settings):
@@ -42,7 +44,11 @@ def train(folder, *callbacks, model=None, train_loader=None, epochs=2, minutes=0
 
 
 def names(folder) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    return {path.name for path in folder.iterdir()} - {".lock"}
+
+
+def state_in(folder, name="last") -> dict:
+    return torch.load(folder / f"{name}.pt", weights_only=True)
 
 
 def in_one_sentence(caught) -> bool:
@@ -54,12 +60,7 @@ def test_a_finished_run_is_not_run_again_and_still_shows_its_log(tmp_path):
     again = train(tmp_path, Cut(1))
     assert same(first.model, again.model)
     assert again.log == first.log
-    assert names(tmp_path) == {
-        "last.safetensors",
-        "previous.safetensors",
-        "best.safetensors",
-        "log.csv",
-    }
+    assert names(tmp_path) == {"last.pt", "best.pt", "log.csv"}
 
 
 def test_a_finished_run_may_be_given_more_epochs(tmp_path):
@@ -142,7 +143,24 @@ def test_the_scaler_of_half_precision_is_kept(tmp_path):
     assert scaler.get_scale() == 1024
 
 
-# ---- damaged, old and foreign states -------------------------------------------------------------
+class Objects:
+    """A callback whose state nobody can read without running code."""
+
+    def state_dict(self):
+        return {"value": np.float64(3)}
+
+    def load_state_dict(self, state): ...
+
+
+def test_a_state_that_cannot_be_read_again_is_named_at_the_first_save(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"last.pt holds more than tensors.*state_dict return only these, and del"
+    ) as caught:
+        train(tmp_path, Objects())
+    assert in_one_sentence(caught)
+
+
+# ---- damaged and foreign states ------------------------------------------------------------------
 
 
 def flip(path, place: int) -> None:
@@ -158,37 +176,40 @@ def flip(path, place: int) -> None:
         lambda path: flip(path, -3000),
         lambda path: path.write_bytes(path.read_bytes()[:-9]),
         lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(path.read_bytes().replace(b'\\"step\\": ', b'\\"step\\":1')),
     ],
-    ids=["last byte", "in the middle", "truncated", "empty", "another step"],
+    ids=["last byte", "in the middle", "truncated", "empty"],
 )
-def test_a_damaged_state_is_refused_or_the_one_before_it_taken(tmp_path, damage):
-    whole, folder = train(tmp_path / "whole"), tmp_path / "cut"
-    with pytest.raises(Killed):
-        train(folder, Cut(8))
-    damage(folder / "last.safetensors")
-    with pytest.warns(
-        UserWarning,
-        match=r"last.safetensors (is damaged|is truncated).*going on from the save before",
+def test_a_damaged_state_is_refused(tmp_path, damage):
+    train(tmp_path)
+    damage(tmp_path / "last.pt")
+    damage(tmp_path / "best.pt")
+    remedy = (
+        r" is damaged or was altered \(its SHA-256 differs\); copy it again, or delete .* to start"
+    )
+    for name, read in (
+        ("last.pt", lambda: train(tmp_path)),
+        ("best.pt", lambda: Checkpoints(tmp_path).load_best(small_model())),
     ):
-        resumed = train(folder)
-    assert same(whole.model, resumed.model)
-    assert logged(tmp_path / "whole") == logged(folder)
-    for name in ("last", "previous"):
-        damage(folder / f"{name}.safetensors")
-    with pytest.raises(
-        ValueError, match=r"last.safetensors is (damaged .* \(its SHA-256|truncated)"
-    ) as caught:
-        train(folder)
-    assert in_one_sentence(caught)
+        with pytest.raises(ValueError, match=name + remedy) as caught:
+            read()
+        assert in_one_sentence(caught)
 
 
-def test_a_kill_between_the_two_renames_loses_one_save(tmp_path):
-    whole = train(tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(tmp_path / "cut", Cut(8))
-    (tmp_path / "cut" / "last.safetensors").rename(tmp_path / "cut" / "new.safetensors")
-    assert same(whole.model, train(tmp_path / "cut").model)
+class Harmful:
+    """Fails the test when somebody unpickles it."""
+
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was opened",)
+
+
+def test_a_file_with_code_is_never_run(tmp_path):
+    train(tmp_path)
+    buffer = io.BytesIO()
+    torch.save({"settings": Harmful()}, buffer)
+    content = buffer.getvalue()
+    (tmp_path / "last.pt").write_bytes(content + hashlib.sha256(content).digest())
+    with pytest.raises(ValueError, match="holds more than tensors"):
+        train(tmp_path)
 
 
 class Other(nn.Sequential):
@@ -244,12 +265,13 @@ def with_optimizer(kind, **settings) -> dict:
 )
 def test_a_state_of_another_run_is_refused(tmp_path, changes, sentence):
     train(tmp_path)
-    kept = (tmp_path / "last.safetensors").read_bytes()
+    kept = (tmp_path / "last.pt").read_bytes()
     with pytest.raises(ValueError, match=sentence) as caught:
         train(tmp_path, **changes())
     assert in_one_sentence(caught)
-    assert (tmp_path / "last.safetensors").read_bytes() == kept
-    assert "running.json" not in names(tmp_path)
+    assert (tmp_path / "last.pt").read_bytes() == kept
+    with locked(tmp_path):
+        pass  # nothing blocks the folder
 
 
 def test_other_callbacks_are_refused_if_they_have_a_state(tmp_path):
@@ -260,21 +282,6 @@ def test_other_callbacks_are_refused_if_they_have_a_state(tmp_path):
     ):
         train(tmp_path, ClipGradients())
     train(tmp_path, Losses(1, 1, 1))
-
-
-def test_a_state_of_an_older_format_is_refused(tmp_path):
-    train(tmp_path)
-    tensors, state = files.load_tensors(tmp_path / "last.safetensors")
-    from course_lib.training.checkpoints import _write_verified
-
-    del state["sha256"], state["settings"]
-    _write_verified(tmp_path / "last.safetensors", tensors, state)
-    with pytest.raises(
-        ValueError,
-        match=r"checkpoint format unknown, and this one has 2; choose another folder .* or "
-        "delete .* to start again",
-    ):
-        train(tmp_path)
 
 
 # ---- what must not be saved, and what cannot be --------------------------------------------------
@@ -300,23 +307,23 @@ def test_broken_weights_are_never_saved(tmp_path):
     ) as caught:
         train(tmp_path, loss_function=ZeroLoss(7))
     assert in_one_sentence(caught)
-    for name in ("last", "previous", "best"):
-        tensors, _ = files.load_tensors(tmp_path / f"{name}.safetensors")
-        assert all(tensor.isfinite().all() for tensor in tensors.values())
-    assert files.load_tensors(tmp_path / "last.safetensors")[1]["run"]["step"] == 7
+    for name in ("last", "best"):
+        weights = state_in(tmp_path, name)["model"]
+        assert all(tensor.isfinite().all() for tensor in weights.values())
+    assert state_in(tmp_path)["run"]["step"] == 7
 
 
 def test_nor_are_weights_that_break_between_two_saves(tmp_path):
     with pytest.raises(ValueError, match="began in layer '0'"):
         train(tmp_path, loss_function=ZeroLoss(7), minutes=9)
-    assert files.load_tensors(tmp_path / "last.safetensors")[1]["run"]["step"] == 5
+    assert state_in(tmp_path)["run"]["step"] == 5
 
 
 def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):
     whole, write, left = train(tmp_path / "whole"), Path.write_bytes, iter(range(8))
 
     def fills_up(path, content):
-        if ".new." in path.name and next(left) == 7:
+        if ".last.pt." in path.name and next(left) == 7:
             write(path, content[:100])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(path, content)
@@ -325,24 +332,19 @@ def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):
         patch.setattr(Path, "write_bytes", fills_up)
         with pytest.raises(
             OSError,
-            match=r"cannot write .*new.safetensors \(No space left on device\); choose a "
+            match=r"cannot write .*last.pt \(No space left on device\); choose a "
             "folder you may write to with enough free space",
         ) as caught:
             train(tmp_path / "full")
     assert in_one_sentence(caught)
-    assert names(tmp_path / "full") == {
-        "last.safetensors",
-        "previous.safetensors",
-        "best.safetensors",
-        "log.csv",
-    }
+    assert names(tmp_path / "full") == {"last.pt", "best.pt", "log.csv"}
     resumed = train(tmp_path / "full")
     assert same(whole.model, resumed.model)
 
 
 def test_what_a_kill_left_half_written_is_swept_away(tmp_path):
     train(tmp_path)
-    (tmp_path / ".new.safetensors.4711.part.safetensors").write_bytes(b"half")
+    (tmp_path / ".last.pt.4711.part.pt").write_bytes(b"half")
     (tmp_path / ".log.csv.4711.part.csv").write_bytes(b"half")
     train(tmp_path)
     assert not [name for name in names(tmp_path) if "part" in name]
@@ -351,87 +353,43 @@ def test_what_a_kill_left_half_written_is_swept_away(tmp_path):
 # ---- one run in a folder -------------------------------------------------------------------------
 
 
-def lock_of(folder, **changes) -> None:
-    (folder / "running.json").write_text(
-        json.dumps(FolderLock(folder).owner | {"signed": time.time()} | changes)
-    )
-
-
 def wait_for_ever(folder, ready):
-    FolderLock(folder).take()
-    ready.set()
-    time.sleep(600)
+    with locked(folder):
+        ready.set()
+        time.sleep(600)
 
 
-def test_a_folder_in_use_is_refused_until_that_process_is_dead(tmp_path):
+def test_a_folder_in_use_is_refused_until_that_process_is_dead(tmp_path, monkeypatch):
     context = multiprocessing.get_context("fork")
     ready = context.Event()
     process = context.Process(target=wait_for_ever, args=(tmp_path, ready), daemon=True)
     process.start()
     assert ready.wait(300)
+    monkeypatch.setattr("course_lib.training.lock.WAIT", 0)
     with pytest.raises(
-        ValueError,
-        match=rf"is in use: running.json names process {process.pid} on .*; wait for its "
-        "end or choose another folder",
+        ValueError, match="is in use by another run; wait for its end, or choose another folder"
     ) as caught:
         train(tmp_path)
     assert in_one_sentence(caught)
-    assert names(tmp_path) == {"running.json"}  # which stays the other's
+    assert names(tmp_path) == set()
+    monkeypatch.undo()
     process.kill()
-    # dead, and a zombie as long as nobody asks
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     train(tmp_path)
     process.join()
-    assert "running.json" not in names(tmp_path)
-
-
-def test_a_number_given_to_a_later_process_is_not_the_run(tmp_path):
-    lock_of(tmp_path, process=os.getppid(), started=1.0)
-    train(tmp_path)
-
-
-def test_another_machine_counts_as_gone_after_its_silence(tmp_path, monkeypatch):
-    monkeypatch.setattr("course_lib.training.lock.time.time", lambda: 1000.0)
-    lock_of(tmp_path, host="elsewhere", signed=1000.0 - SILENT + 1)
-    with pytest.raises(
-        ValueError,
-        match="on elsewhere; wait 300 s, or delete that file if that machine is gone, or",
-    ):
-        train(tmp_path)
-    lock_of(tmp_path, host="elsewhere", signed=1000.0 - SILENT - 1)
-    train(tmp_path)
-
-
-def test_a_run_signs_while_it_works_and_notices_that_it_lost_its_folder(tmp_path, monkeypatch):
-    signed, now = [], [1000.0]
-    monkeypatch.setattr("course_lib.training.lock.time.time", lambda: now[0])
-
-    class Slow:
-        def after_step(self, run):
-            signed.append(json.loads((tmp_path / "running.json").read_text())["signed"])
-            now[0] += RENEW / 2 + 1
-
-    train(tmp_path, Slow(), epochs=1)
-    assert signed == [1000, 1000, 1062, 1062, 1124]
-
-    class Taken:
-        def after_step(self, run):
-            lock_of(tmp_path, host="elsewhere")
-            now[0] += RENEW + 1
-
-    with pytest.raises(
-        ValueError, match=r"was taken over by process \d+ on elsewhere; choose another folder"
-    ):
-        train(tmp_path, Taken(), epochs=2)
-    assert json.loads((tmp_path / "running.json").read_text())["host"] == "elsewhere"
 
 
 def test_the_same_notebook_may_start_again_after_an_interruption(tmp_path):
     with pytest.raises(Killed):
         train(tmp_path, Cut(3))
-    assert "running.json" not in names(tmp_path)
-    lock_of(tmp_path)
     train(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        OSError, match=r"cannot write in .*file/run \(Not a directory\); choose a f"
+    ):
+        train(tmp_path / "file" / "run")
 
 
 # ---- finished models -----------------------------------------------------------------------------

@@ -1,10 +1,8 @@
 """The ground floor: files that are never half-written, and a runtime that is safe to set up twice."""
 
-import http.server
 import json
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -66,38 +64,6 @@ def test_a_missing_weight_file_and_broken_json_are_said(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(ValueError, match="no valid JSON"):
         files.read_json(tmp_path / "x.json")
-
-
-@pytest.fixture
-def server():
-    """Serves ten bytes under /good, and under /cut announces ten but sends four."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Length", "10")
-            self.end_headers()
-            self.wfile.write(b"0123456789" if self.path == "/good" else b"0123")
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
-
-
-def test_a_download_arrives_whole_or_not_at_all(tmp_path, server):
-    path = files.download(f"{server}/good", tmp_path / "good")
-    assert path.read_bytes() == b"0123456789"
-    with pytest.raises(ConnectionError, match=r"4 of 10 bytes|could not download"):
-        files.download(f"{server}/cut", tmp_path / "cut")
-    with pytest.raises(ValueError, match="not the expected file"):
-        files.download(f"{server}/good", tmp_path / "other", expected_sha256="0" * 64)
-    with pytest.raises(ConnectionError, match="could not download"):
-        files.download("http://127.0.0.1:9/x", tmp_path / "x", timeout=2)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["good"]
 
 
 def test_setup_twice_gives_the_same_numbers(capsys):

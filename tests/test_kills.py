@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 PARAMETERS, EPOCHS, PAUSE = 200_000, 10, 0.01  # large enough that a save takes as long as a step
 WHERE = "where"  # the run notes what it is doing
 
 
 def train(folder: Path) -> None:
-    import torch
     from torch import nn
     from torch.utils.data import DataLoader, Dataset
 
@@ -58,9 +58,9 @@ def train(folder: Path) -> None:
             (folder / WHERE).write_text(text)
 
     class Noted(Checkpoints):
-        def _write(self, run):
+        def _save(self, run):
             Noting.note(f"saving after step {run.step}")
-            super()._write(run)
+            super()._save(run)
 
     torch.manual_seed(0)
     wide = PARAMETERS // 22
@@ -130,12 +130,17 @@ def killed_and_resumed(tmp_path: Path, kills: int, seed: int) -> list[str]:
         " |\n|---|---|"
     )
     print("\n".join(f"| {number} | {where} |" for number, where in enumerate(table, start=1)))
-    for name in ("final.safetensors", "best.safetensors", "log.csv"):
+    for name in ("final.safetensors", "log.csv"):
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), (
             f"{name} differs: {table}"
         )
+    best, best_of_whole = (
+        torch.load(path / "best.pt", weights_only=True) for path in (folder, tmp_path / "whole")
+    )
+    assert best["log"] == best_of_whole["log"]
+    for name, weights in best_of_whole["model"].items():
+        assert weights.equal(best["model"][name]), f"{name} differs: {table}"
     assert not list(folder.glob(".*.part.*"))
-    assert not (folder / "running.json").exists()
     return table
 
 

@@ -797,7 +797,7 @@ def test_a_planted_stain_is_found(rule, planted, innocent):
             "from ..world.faces import draw_face\nfrom .attention import attend",
             None,
         ),
-        ("course_lib.pictures.figures", "from course_lib import scale\nimport torch", None),
+        ("course_lib.pictures.images", "from course_lib import scale\nimport torch", None),
         ("course_lib.recipes", "from course_lib.lessons import check", None),
     ],
 )

@@ -1,30 +1,50 @@
 """Pictures: each has a description, shows without JavaScript and is saved in every format."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import course_lib.pictures as pictures
+from course_lib import pictures
+from course_lib.data.video import Clip, FaceTrack
+from course_lib.looking.attention import Evidence
 
 
-def all_pictures():
-    frames = np.random.default_rng(0).integers(0, 255, (9, 40, 40, 3)).astype(np.uint8)
-    flow = np.random.default_rng(1).normal(size=(40, 40, 2)).astype(np.float32)
-    weights = np.full((2, 4), 0.25)
-    return [
-        pictures.contact_sheet(
-            [torch.rand(3, 20, 20), frames[0]], ["a", "b"], description="Two images."
-        ),
-        pictures.plot_flow(frames[0], frames[1], flow),
-        pictures.plot_pipeline("I3D"),
-        pictures.attention_on_clip(frames, weights, ["mean", "Openness"], 2),
-    ]
+class NineFrames(Clip):
+    """A clip of noise that needs no file."""
+
+    def __iter__(self):
+        yield from FRAMES
 
 
-@pytest.mark.parametrize("index", range(4))
-def test_every_picture_has_a_sentence_and_saves(tmp_path, index):
-    picture = all_pictures()[index]
+FRAMES = np.random.default_rng(0).integers(0, 255, (9, 40, 40, 3)).astype(np.uint8)
+FLOW = np.random.default_rng(1).normal(size=(40, 40, 2)).astype(np.float32)
+CLIP = NineFrames(Path("noise.mp4"), fps=8, height=40, width=40, scale=1.0, seconds=1.1)
+TRACK = FaceTrack(np.tile([8.0, 8, 30, 30], (9, 1)), np.array([1.0, 0, 1] * 3))
+EVIDENCE = Evidence(torch.eye(4), torch.rand(4), 0.5, "entropy", "uniform")
+
+PICTURES = {
+    "contact_sheet": lambda: pictures.contact_sheet(
+        [torch.rand(3, 20, 20), FRAMES[0]], ["a", "b"], description="Two images."
+    ),
+    "plot_track": lambda: pictures.plot_track(CLIP, TRACK, shown=3),
+    "plot_flow": lambda: pictures.plot_flow(FRAMES[0], FRAMES[1], FLOW),
+    "plot_pipeline": lambda: pictures.plot_pipeline("I3D"),
+    "plot_attribute_pipeline": lambda: pictures.plot_attribute_pipeline("33 queries"),
+    "plot_part_pipeline": lambda: pictures.plot_part_pipeline("blocks"),
+    "attention_on_clip": lambda: pictures.attention_on_clip(
+        FRAMES, np.full((2, 4), 0.25), ["mean", "Openness"], 2
+    ),
+    "plot_evidence": lambda: pictures.plot_evidence(EVIDENCE),
+    "lines": lambda: pictures.lines({"a": [1, 2]}, description="A line."),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_picture_has_a_sentence_and_saves(tmp_path, name):
+    picture = PICTURES[name]()
     assert picture.description[0].isupper()
     assert picture.description.endswith(".")
     shown = picture._repr_html_()
@@ -70,3 +90,25 @@ def test_an_unknown_stage_or_no_image_is_refused():
         pictures.plot_pipeline("I4D")
     with pytest.raises(ValueError, match="at least one image"):
         pictures.contact_sheet([], description="Nothing.")
+    with pytest.raises(ValueError, match="no stage 'query'"):
+        pictures.plot_attribute_pipeline("query")
+
+
+def test_maps_lie_over_their_images_and_hits_are_counted():
+    regions = torch.zeros(2, 56, 56, dtype=torch.bool)
+    regions[:, :8, :8] = True
+    maps = {
+        "good": torch.eye(49)[[0, 0]].reshape(2, 7, 7),
+        "bad": torch.eye(49)[[0, 40]].reshape(2, 7, 7),
+    }
+    images, names = torch.rand(2, 3, 56, 56), ["Bald", "Bangs"]
+    picture = pictures.plot_attribute_maps(images, maps, regions, names)
+    assert "on the outlined region in 2 (good), 1 (bad)" in picture.description
+    assert "outlined" not in pictures.plot_attribute_maps(images, maps, None, names).description
+
+
+def test_a_caption_may_be_shorter_than_the_description():
+    picture = pictures.lines({"loss": [0.25, 0.5]}, description="It <rises>.")
+    shown = picture._repr_html_()
+    assert "<figcaption>It &lt;rises&gt;.</figcaption>" in shown
+    assert 'alt="It &lt;rises&gt;. Loss from 0.25 to 0.5."' in shown

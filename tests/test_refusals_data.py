@@ -26,7 +26,6 @@ from course_lib.data import (
     faces_to_draw,
     rarest_weights,
     resize_flow,
-    share_weights,
     to_rgb,
     track_face,
     warp,
@@ -108,14 +107,11 @@ VIDEOS |= {
     for starts in ([0, 20], [-1], [4, 2], [3, 3])
 }
 SAMPLERS = {
-    "share is 1.2; expected 0 to 1": lambda: share_weights(LABELS, [0], 1.2),
-    "attribute 2 has no positive among 5 images": lambda: share_weights(LABELS * 0, [2, 3], 0.5),
-    "every image has one of the attributes [0]": lambda: share_weights(torch.ones(4, 2), [0], 0.5),
-    "(images, attributes) of 0 and 1": lambda: share_weights(LABELS * 2 - 1, [0], 0.5),
+    "(images, attributes) of 0 and 1": lambda: rarest_weights(LABELS * 2 - 1),
     "targets of shape (5,)": lambda: rarest_weights(torch.rand(5)),
     "shape (4,); expected one finite number from 0 on": lambda: BalancedSampler(torch.zeros(4)),
     "not all 0": lambda: BalancedSampler(torch.tensor([1, -1.0])),
-    "see share_weights": lambda: BalancedSampler(torch.tensor([1, math.nan])),
+    "see rarest_weights": lambda: BalancedSampler(torch.tensor([1, math.nan])),
     "epochs is 1; expected at least 2": lambda: CurriculumSampler(torch.ones(4), 1),
     "the names ['Beard']": lambda: EnrichedFaces(FACES, ["Beard"], 0.1),
     "one or more of ATTRIBUTES": lambda: EnrichedFaces(FACES, [], 0.1),

@@ -3,6 +3,7 @@ without a network.
 """
 
 import base64
+import html
 import io
 import json
 import os
@@ -17,16 +18,15 @@ import nbformat
 import numpy as np
 import pytest
 import yaml
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from course_lib.__main__ import main
-from course_lib.commands import site, site_pages
-from course_lib.commands.site_check import site_problems
 from course_lib.pictures import Animation
+from tools.site import build, converted, executed, prepare, site
+from tools.site_check import problems
 
 ROOT = Path(__file__).parent.parent
-CSS = (ROOT / "course_lib" / "commands" / "site.css").read_text()
+CSS = (ROOT / "tools" / "site.css").read_text()
 
 
 def embedded(kind):
@@ -86,10 +86,10 @@ def write(path, cells):
 def course(tmp_path_factory):
     """A repository of two tiny lessons, and a package that they seem to use."""
     root = tmp_path_factory.mktemp("course")
-    for folder in ("notebooks", "assets", "package/commands"):
+    for folder in ("notebooks", "assets", "course_lib/commands"):
         (root / folder).mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(root / "assets" / "square.png")
-    (root / "package" / "module.py").write_text("x = 1\n")
+    (root / "course_lib" / "module.py").write_text("x = 1\n")
     (root / "pyproject.toml").write_text(
         '[project]\nurls = {Repository = "https://github.com/ada/course"}\n'
     )
@@ -107,16 +107,28 @@ def course(tmp_path_factory):
     return root
 
 
-def build(root, package):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(site, "PACKAGE", package)
-        return site.build(root, sorted((root / "notebooks").glob("*.ipynb")), root / "site")
+def build_all(root):
+    return build(root, sorted((root / "notebooks").glob("*.ipynb")), root / "site")
 
 
 @pytest.fixture(scope="module")
 def pages(course):
     """The text of each page, built once."""
-    return {path.name: path.read_text() for path in build(course, course / "package")}
+    return {path.name: path.read_text() for path in build_all(course)}
+
+
+def page_of(*cells):
+    """The content of a page with these cells."""
+    notebook = new_notebook(cells=list(cells))
+    prepare(notebook)
+    return str(converted(notebook, ROOT))
+
+
+def shown(**data):
+    """The content of a page with a cell that shows this."""
+    kinds = {"html": "text/html", "plain": "text/plain", "png": "image/png"}
+    output = new_output("display_data", {kinds[name]: value for name, value in data.items()})
+    return page_of(new_code_cell("x", outputs=[output]))
 
 
 def loaded(text):
@@ -138,30 +150,24 @@ def test_every_page_has_its_title_its_language_and_ways_on(pages):
         "01 · Second · Tiny course",
         "Sheet · Tiny course",
     ]
-    assert all(
-        '<html lang="en">' in text and 'class="skip" href="#content"' in text
-        for text in pages.values()
-    )
+    for text in pages.values():
+        assert '<html lang="en">' in text
+        assert 'class="skip" href="#content"' in text
+        assert '<a href="index.html">All lessons</a>' in text
     assert '<a rel="next" href="00_first.html">00 · First →</a>' in pages["index.html"]
     assert 'rel="prev"' not in pages["00_first.html"]
     assert '<a rel="next" href="01_second.html">01 · Second →</a>' in pages["00_first.html"]
     assert '<a rel="prev" href="00_first.html">← 00 · First</a>' in pages["01_second.html"]
-    assert all('<a href="index.html">All lessons</a>' in text for text in pages.values())
 
 
 def test_links_lead_to_pages_and_else_to_the_repository(pages):
+    repository = "https://github.com/ada/course/blob/main"
     assert '<a href="00_first.html">first</a>' in pages["index.html"]
     assert '<a href="sheet.html">sheet</a>' in pages["index.html"]
     assert '<a href="index.html">home</a>' in pages["sheet.html"]
-    assert (
-        'href="https://github.com/ada/course/blob/main/notebooks/02_third.ipynb"'
-        in pages["index.html"]
-    )
+    assert f'href="{repository}/notebooks/02_third.ipynb"' in pages["index.html"]
     assert '<a href="01_second.html">second</a>' in pages["00_first.html"]
-    assert (
-        'href="https://github.com/ada/course/blob/main/course_lib/files.py"'
-        in pages["00_first.html"]
-    )
+    assert f'href="{repository}/course_lib/files.py"' in pages["00_first.html"]
     assert '<li><a href="#a-part">A part</a></li>' in pages["00_first.html"]
 
 
@@ -169,22 +175,46 @@ def test_nothing_comes_from_the_network_and_all_pictures_are_described(pages, co
     for text in pages.values():
         sources = [first or second for first, second in loaded(text)]
         assert "site.css" in sources
-        assert all(
-            not re.match("https?:|//|data:", source) and (course / "site" / source).is_file()
-            for source in sources
-        ), sources
+        for source in sources:
+            assert source.startswith("data:image/") or (course / "site" / source).is_file()
         assert all(re.search(r'\salt="[^"]+"', tag) for tag in re.findall(r"<img[^>]*>", text))
     assert '<a href="https://example.org/a">Open in Colab</a>' in pages["00_first.html"]
-    assert site_problems(course / "site") == []
+    assert 'alt="A square"' in pages["index.html"]
+    assert problems(course / "site") == []
 
 
 def test_what_is_no_prose_is_shown_and_not_run(pages):
     text = pages["00_first.html"]
     assert "&lt;script&gt;alert(1)" in text
     assert "&lt;script&gt;alert(2)" in text
+    assert "<script>alert" not in text
     assert not re.search("<[^>]*onerror", text)
     assert "<summary>Why?</summary>" in text
-    assert '<pre class="output" tabindex="0">100 %\nred &lt;b&gt;&amp;</pre>' in text
+    output = re.search(r'<pre tabindex="0">100 %\s+<span[^>]*>red</span> (.*)\s+</pre>', text)
+    assert output[1] == "&lt;b&gt;&amp;"  # one line of the progress bar is left
+    assert 'tabindex="0"><table>' in text
+
+
+@pytest.mark.parametrize(
+    "harmful",
+    [
+        "<script>alert(1)</script>",
+        "<svg onload=alert(1)>",
+        '<a href="javascript:alert(1)">x</a>',
+        "<style>@import url(https://a.org)</style>",
+        '<object data="https://a.org"></object>',
+        '<img alt="a" src="data:image/gif;base64,R0lG" onload="alert(1)">',
+    ],
+)
+def test_no_output_and_no_prose_runs_or_loads_anything(harmful):
+    for text in (shown(html=harmful), page_of(new_markdown_cell(harmful))):
+        assert not re.search(r"<(script|svg|style|object)|<[^>]*(onload|javascript:)", text), text
+
+
+def test_a_frame_keeps_its_page_and_cannot_reach_out_of_it(pages):
+    (frame,) = re.findall("<iframe[^>]*>", pages["00_first.html"])
+    assert 'sandbox="allow-scripts allow-downloads"' in frame
+    assert "&lt;title&gt;In a frame" in frame
 
 
 def test_figures_are_data_and_plotly_comes_once(pages, course):
@@ -193,45 +223,29 @@ def test_figures_are_data_and_plotly_comes_once(pages, course):
     assert "plotly" not in pages["01_second.html"]
     assert (course / "site" / "plotly.min.js").stat().st_size > 1_000_000
     assert len(text) < 20_000
-    assert 'role="img" aria-label="A line &lt;/script&gt;."' in text
-    assert "<noscript>" in text
+    sentence = "A line &lt;/script&gt;."
+    (place,) = re.findall('<div[^>]*class="plotly"[^>]*>.*</div>', text)
+    assert 'role="img"' in place
+    assert html.unescape(re.search('aria-label="([^"]*)"', place)[1]) == html.unescape(sentence)
+    assert f">{sentence}</div>" in text  # which is all that there is without JavaScript
+    assert text.count("</script>") == 3
     assert "which needs a kernel" in text
-    assert '<pre class="output" tabindex="0">IntSlider' not in text
+    assert "IntSlider()</pre>" not in text
 
 
-def test_what_moves_has_a_still_for_who_wants_no_motion(pages, course):
-    found = re.search(
-        r'reduced-motion: reduce\)" srcset="([^"]+)"><img[^>]*src="([^"]+)"', pages["00_first.html"]
+def test_an_animation_of_the_library_has_a_still_for_who_wants_no_motion():
+    frames = [np.full((8, 8, 3), value, np.uint8) for value in (0, 255)]
+    film = Animation(frames, 2, "A tile that turns white.")
+    text = shown(html=film._repr_html_(), plain="film")
+    assert text.count("<picture>") == text.count("<img") == 1
+    assert re.search(
+        r'<source media="\(prefers-reduced-motion: reduce\)" srcset="data:image/png', text
     )
-    still, moving = found.groups()
-    assert moving == still.removesuffix("png") + "gif"
-    with Image.open(course / "site" / still) as picture:
-        assert not getattr(picture, "is_animated", False)
+    assert "&lt;" not in text
 
 
-def test_an_animation_of_the_library_stays_a_picture(tmp_path):
-    """It brings a still of its own, which must not end up on the page as text."""
-    film = Animation(
-        [np.full((8, 8, 3), value, np.uint8) for value in (0, 255)], 2, "A tile that turns white."
-    )
-    output = {
-        "output_type": "display_data",
-        "data": {"text/html": film._repr_html_(), "text/plain": "film"},
-    }
-    shown = site_pages._output(output, tmp_path)
-    assert shown.count("<picture>") == shown.count("<img") == 1
-    assert "base64" not in shown
-    assert "&lt;" not in shown
-
-
-def test_a_progress_bar_that_comes_in_pieces_is_one_line():
-    pieces = [
-        {"output_type": "stream", "name": "stderr", "text": [f"\r{share} %"]}
-        for share in (0, 50, 100)
-    ]
-    (joined,) = site_pages._joined(pieces)
-    assert "".join(joined["text"]) == "\r0 %\r50 %\r100 %"
-    assert len(site_pages._joined([pieces[0], {**pieces[1], "name": "stdout"}, pieces[2]])) == 3
+def test_a_bare_picture_is_described_by_its_text():
+    assert 'alt="A tile &amp; more."' in shown(png="iVBORw0KGgo=", plain="A tile & more.")
 
 
 def test_pages_that_a_lesson_saves_come_along_and_no_path_of_the_machine(pages, course):
@@ -243,46 +257,49 @@ def test_pages_that_a_lesson_saves_come_along_and_no_path_of_the_machine(pages, 
 
 def test_the_prose_of_every_lesson_and_text_can_be_published(monkeypatch, tmp_path):
     """Their headings, pictures and links, without running them; `make site` looks at all of it."""
-    monkeypatch.setattr(site, "executed", lambda path, folder: json.loads(path.read_text()))
-    lessons = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    written = {path.name for path in site.build(ROOT, lessons, tmp_path)}
-    assert {"index.html"} | {f"{path.stem}.html" for path in lessons} <= written
+    monkeypatch.setattr(
+        "tools.site.executed", lambda root, path, target: (nbformat.read(path, 4), [])
+    )
+    names = {path.name for path in site(str(tmp_path))}
+    lessons = {f"{path.stem}.html" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {"index.html", "cheatsheet.html"} | lessons <= names
 
 
 # What is run
 
 
-def test_a_lesson_is_run_again_only_if_it_or_the_library_has_changed(pages, course, capsys):
-    module, command = course / "package" / "module.py", course / "package" / "commands" / "site.py"
-
+def test_a_lesson_is_run_again_only_if_it_or_what_it_uses_has_changed(pages, course, capsys):
     def again():
         capsys.readouterr()
-        text = build(course, course / "package")[1].read_text()
+        text = build_all(course)[1].read_text()
         return text, capsys.readouterr().out.count("unchanged")
 
-    command.write_text("y = 1\n")
+    (course / "course_lib" / "commands" / "train.py").write_text("y = 1\n")
     assert again() == (pages["00_first.html"], 2)
-    module.write_text("x = 2\n")
-    text, unchanged = again()
-    assert unchanged == 0
-    assert text != pages["00_first.html"]  # a new random number
-    write(
-        course / "notebooks" / "01_second.ipynb",
-        [new_markdown_cell("# 01 · Second"), new_code_cell("2 + 2")],
-    )
+    for file in ("course_lib/module.py", "assets/numbers.json"):
+        (course / file).write_text("2\n")
+        text, unchanged = again()
+        assert unchanged == 0
+        assert text != pages["00_first.html"]  # a new random number
+    cells = [new_markdown_cell("# 01 · Second"), new_code_cell("2 + 2")]
+    write(course / "notebooks" / "01_second.ipynb", cells)
     assert again() == (text, 1)
+    kept = [path.name[:8] for path in sorted((course / "build" / "site").iterdir())]
+    assert kept == ["00_first", "01_secon", "cache"]
 
 
-def test_a_failing_lesson_names_its_cell_and_the_ones_before_are_kept(tmp_path, capsys):
+def test_a_failing_lesson_names_its_cell_and_the_ones_before_are_kept(tmp_path):
     good, bad = tmp_path / "00_good.ipynb", tmp_path / "01_bad.ipynb"
     write(good, [new_code_cell("1")])
     write(bad, [new_markdown_cell("# Bad"), new_code_cell("1 / 0", id="divides")])
-    site.executed(good, tmp_path / "kept")
+    executed(tmp_path, good, tmp_path / "site")
     with pytest.raises(
-        ValueError, match=r"01_bad.ipynb fails at cell 'divides', number 2: ZeroDivisionError: div"
+        ValueError, match=r"01_bad.ipynb fails at cell 'divides': ZeroDivisionError: div"
     ):
-        site.executed(bad, tmp_path / "kept")
-    assert [path.name for path in (tmp_path / "kept").glob("*.ipynb")] == ["00_good.ipynb"]
+        executed(tmp_path, bad, tmp_path / "site")
+    (kept,) = (tmp_path / "build" / "site").glob("*/*.ipynb")
+    assert kept.name == "00_good.ipynb"
+    assert "widgets" not in json.loads(kept.read_text())["metadata"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal there")
@@ -292,9 +309,9 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing_half(tmp_path):
         [new_code_cell("open('begun', 'w'); import time; time.sleep(600)")],
     )
     code = (
-        "import sys; from pathlib import Path; from course_lib.commands import site\ntry:"
-        " site.executed(Path('00_long.ipynb'), Path('kept'))\nexcept KeyboardInterrupt:"
-        " sys.exit(130)"
+        "import sys; from pathlib import Path; from tools.site import executed\n"
+        "try: executed(Path(), Path('00_long.ipynb'), Path('site'))\n"
+        "except KeyboardInterrupt: sys.exit(130)"
     )
     run = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -309,15 +326,15 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing_half(tmp_path):
             break
         time.sleep(0.1)
     run.send_signal(signal.SIGINT)
-    said = run.communicate(timeout=300)[1]
-    assert run.returncode == 130, said
-    assert list((tmp_path / "kept").glob("*.ipynb")) == []
+    errors = run.communicate(timeout=300)[1]
+    assert run.returncode == 130, errors
+    assert not list(tmp_path.glob("build/site/*/*.ipynb"))
 
 
 @pytest.mark.parametrize("lessons", ["99", "04,x"])
-def test_a_lesson_that_is_not_there_is_refused(lessons, tmp_path, capsys):
-    assert main(["site", "--lessons", lessons, "--output", str(tmp_path / "site")]) == 2
-    assert f"there is no lesson {lessons.split(',')[-1]}" in capsys.readouterr().err
+def test_a_lesson_that_is_not_there_is_refused(lessons, tmp_path):
+    with pytest.raises(ValueError, match=f"there is no lesson {lessons.split(',')[-1]}"):
+        site(str(tmp_path / "site"), lessons)
     assert not (tmp_path / "site").exists()
 
 
@@ -355,26 +372,26 @@ GOOD = (
 def test_a_planted_fault_on_a_page_is_found(planted, words, tmp_path):
     (tmp_path / "a.png").touch()
     (tmp_path / "a.html").write_text(GOOD.format(""))
-    assert site_problems(tmp_path) == []
+    assert problems(tmp_path) == []
     (tmp_path / "b.html").write_text(GOOD.format(planted))
     assert any(
-        problem.startswith("b.html: ") and words in problem for problem in site_problems(tmp_path)
-    )
+        problem.startswith("b.html: ") and words in problem for problem in problems(tmp_path)
+    ), problems(tmp_path)
 
 
 def test_a_page_without_language_or_title_is_found(tmp_path):
     (tmp_path / "a.html").write_text("<html><h1>A</h1></html>")
-    assert site_problems(tmp_path) == ["a.html: names no language", "a.html: has no title"]
+    assert problems(tmp_path) == ["a.html: has no title", "a.html: names no language"]
 
 
-def test_a_page_with_a_fault_is_not_published(course, pages, tmp_path):
+def test_a_page_with_a_fault_is_not_published(course, tmp_path):
     write(tmp_path / "00_first.ipynb", [new_markdown_cell("# A\n\n#### Too deep")])
     for name in ("README.md", "pyproject.toml"):
         (tmp_path / name).write_text(
             (course / name).read_text().replace("![A square](assets/square.png)", "")
         )
     with pytest.raises(ValueError, match=r"00_first\.html: an h4 follows an h1"):
-        site.build(tmp_path, [tmp_path / "00_first.ipynb"], tmp_path / "site")
+        build(tmp_path, [tmp_path / "00_first.ipynb"], tmp_path / "site")
 
 
 # Light and dark
@@ -444,8 +461,3 @@ def test_the_workflow_publishes_what_make_site_writes():
     assert workflow["permissions"] == {"contents": "read"}
     assert workflow["jobs"]["publish"]["permissions"] == {"pages": "write", "id-token": "write"}
     assert workflow["jobs"]["publish"]["needs"] == "build"
-
-
-def test_a_kept_notebook_is_plain_json(course, pages):
-    kept = json.loads((course / "build" / "site" / "00_first.ipynb").read_text())
-    assert "widgets" not in kept["metadata"]

@@ -158,22 +158,13 @@ def test_the_tables_hold_the_numbers():
     text = score_table(
         {"floor": floor_prediction(target, 60), "model": prediction, "ceiling": target}, target, who
     )
-    assert [line.split("|")[1].strip("- ") for line in text.splitlines()] == [
-        "",
-        "",
-        "floor",
-        "model",
-        "ceiling",
-    ]
+    names = [line.split("|")[1].strip("- ") for line in text.splitlines()]
+    assert names == ["", "", "floor", "model", "ceiling"]
     assert text.splitlines()[-1].count("1.000 [1.000, 1.000]") == 5
     assert "too narrow" not in text
     for unknown in (None, ["a", None] * 30, ["a", ""] * 30):
-        assert (
-            score_traits(prediction, target, unknown)
-            .table(TRAITS)
-            .splitlines()[-1]
-            .endswith("too narrow")
-        )
+        table = score_traits(prediction, target, unknown).table(TRAITS)
+        assert table.endswith("too narrow")
         assert score_table({"model": prediction}, target, unknown).endswith("too narrow")
 
 

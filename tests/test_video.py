@@ -125,21 +125,8 @@ def test_grey_transparent_and_odd_sizes_come_out_as_rgb(
 
 def test_a_phone_video_comes_out_upright(tmp_path):
     write(tmp_path / "flat.mov", noise(), **LOSSLESS)
-    subprocess.run(
-        [
-            imageio_ffmpeg.get_ffmpeg_exe(),
-            "-v",
-            "error",
-            "-display_rotation",
-            "90",
-            "-i",
-            tmp_path / "flat.mov",
-            "-c",
-            "copy",
-            tmp_path / "turned.mov",
-        ],
-        check=True,
-    )
+    turn = ("-v", "error", "-display_rotation", "90", "-i", tmp_path / "flat.mov", "-c", "copy")
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *turn, tmp_path / "turned.mov"], check=True)
     clip = read_clip(tmp_path / "turned.mov")
     assert (clip.height, clip.width) == (64, 36)
     assert np.array_equal(next(iter(clip)), np.rot90(noise()[0]))

@@ -19,7 +19,6 @@ from ..shapes import Float, Int
 from ..training.tokens import stored_tokens
 from ..world.stories import TRAITS
 from .runs import processes
-from .settings import Files
 
 __all__ = ["Arrays", "open_arrays", "read_columns", "read_traits", "split_rows"]
 
@@ -40,57 +39,75 @@ class Arrays(NamedTuple):
     sources: dict[str, dict]
 
 
-def open_arrays(wanted: Files, split: str = "train") -> Arrays:
-    """The files that the options name, all of one length; drawn clips come from `split`.
+def open_arrays(
+    *,
+    dataset: str = "",
+    static_features: str = "",
+    dynamic_features: str = "",
+    labels: str = "",
+    speakers: str = "",
+    traits: str = "",
+    clips: int = 400,
+    split: str = "train",
+) -> Arrays:
+    """Features, labels and speakers whose rows belong together.
 
     Raises `FileNotFoundError` and `ValueError` for what is missing or does not fit, with the row
     where there is one.
+
+    Args:
+        dataset: 'synthetic' for drawn clips, or a folder that `preprocess` wrote; or name the
+            files:
+        static_features: .npy, `n dim`, or tokens `n tokens dim`
+        dynamic_features: .npy, of the same rank
+        labels: .npy `n 5` in [0, 1], or CSV whose header names the traits
+        speakers: .npy of `n` numbers or names, or CSV with a column speaker; without, the split
+            leaks
+        traits: what the label columns are, such as extraversion,neuroticism,…; default O C E A N
+        clips: how many clips to draw for 'synthetic'
+        split: of the drawn clips
     """
-    if wanted.dataset == "synthetic":
-        return _checked(_drawn(wanted.clips, split))
+    if dataset == "synthetic":
+        return _checked(_drawn(clips, split))
     paths = {
-        name: getattr(wanted, name)
-        for name in ("static_features", "dynamic_features", "labels", "speakers")
+        "static_features": static_features,
+        "dynamic_features": dynamic_features,
+        "labels": labels,
+        "speakers": speakers,
     }
-    if wanted.dataset:
-        folder = Path(wanted.dataset)
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"no folder {folder}; --dataset is 'synthetic' or a folder that `preprocess` wrote"
-            )
-        own = dict(
-            zip(
-                paths,
-                (
-                    *(folder / f"{name}.npy" for name in TOKENS),
-                    folder / "labels.npy",
-                    folder / "speakers.npy",
-                ),
-                strict=True,
-            )
-        )
-        paths = {
-            name: path or (own[name] if own[name].exists() or name != "speakers" else "")
-            for name, path in paths.items()
-        }
+    if dataset:
+        paths = _in_folder(Path(dataset)) | {name: path for name, path in paths.items() if path}
     for name in ("static_features", "dynamic_features", "labels"):
         if not paths[name]:
             raise ValueError(f"there are no {name}; give --{name} FILE, or --dataset")
-    static, dynamic = (_open(paths[name]) for name in ("static_features", "dynamic_features"))
-    return _checked(
-        Arrays(
-            static,
-            dynamic,
-            _read_labels(paths["labels"], wanted.traits),
-            _read_speakers(paths["speakers"]) if paths["speakers"] else None,
-            {
-                name: {"path": str(Path(path).resolve()), "sha256": files.sha256(path)}
-                for name, path in paths.items()
-                if path
-            },
-        ),
-        paths,
+    arrays = Arrays(
+        static=_open(paths["static_features"]),
+        dynamic=_open(paths["dynamic_features"]),
+        traits=_read_labels(paths["labels"], traits),
+        speakers=_read_speakers(paths["speakers"]) if paths["speakers"] else None,
+        sources={
+            name: {"path": str(Path(path).resolve()), "sha256": files.sha256(path)}
+            for name, path in paths.items()
+            if path
+        },
     )
+    return _checked(arrays, paths)
+
+
+def _in_folder(folder: Path) -> dict[str, str | Path]:
+    """Where `preprocess` put what it made."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no folder {folder}; --dataset is 'synthetic' or a folder that `preprocess` wrote"
+        )
+    static, dynamic = TOKENS
+    speakers = folder / "speakers.npy"
+    return {
+        "static_features": folder / f"{static}.npy",
+        "dynamic_features": folder / f"{dynamic}.npy",
+        "labels": folder / "labels.npy",
+        "speakers": speakers if speakers.exists() else "",
+    }
 
 
 def _checked(arrays: Arrays, paths: dict | None = None) -> Arrays:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,10 +25,8 @@ from ..data.flow import OpticalFlowSequenceLoader
 from ..models.dynamic import DynamicFeatureExtractor
 from ..models.static import StaticFeatureExtractor
 from ..shapes import Float
-from ..training.lock import FolderLock
+from ..training.lock import locked
 from .arrays import TOKENS, read_columns, read_traits
-from .runs import claimed
-from .settings import Preprocess
 
 __all__ = ["Windows", "preprocess"]
 
@@ -54,98 +52,164 @@ class Windows(Dataset):
         return {"video": video, "face": window["face"], "flow": window["flow"]}
 
 
-class Place(NamedTuple):
-    """Where the results of one video lie."""
+class Clips(NamedTuple):
+    """Where the videos lie, where the results of each go, and what these depend on."""
 
-    record: Path  # says what was done, and is written last
-    tokens: Path
+    folder: Path
+    output: Path
+    recipe: dict
+
+    def name(self, video: Path) -> str:
+        return video.relative_to(self.folder).as_posix()
+
+    def record(self, video: Path) -> Path:
+        """The file that says what was done; it is written last."""
+        return self.output / "done" / f"{self.name(video)}.json"
+
+    def tokens(self, video: Path) -> Path:
+        return self.output / "tokens" / f"{self.name(video)}.safetensors"
+
+    def is_done(self, video: Path) -> bool:
+        """Whether the clip, as it is now, went through with these settings; tokens do no harm
+        where only flow is asked for.
+        """
+        path, recipe = self.record(video), self.recipe
+        record = files.read_json(path) if path.exists() else {}
+        if not recipe["tokens"]:
+            recipe = recipe | {"tokens": record.get("tokens")}
+        if record != _source(video) | recipe:
+            return False
+        return not record["tokens"] or self.tokens(video).exists()
 
 
-def preprocess(settings: Preprocess) -> Path:
-    """Do this process's share of the videos; whoever does the last one writes the arrays. Returns
-    the output folder.
+def preprocess(
+    folder: str,
+    *,
+    output: str = "",
+    labels: str = "",
+    speakers: str = "",
+    features: Literal["tokens", "none"] = "tokens",
+    frames: int = 32,
+    size: int = 112,
+    method: Literal["dis", "farneback", "raft"] = "dis",
+    on_missing: Literal["raise", "centre"] = "raise",
+    workers: int = 2,
+    batch_size: int = 8,
+    shard: str = "1/1",
+) -> Path:
+    """Turn a folder of videos into faces and flow, and these into tokens and features that `train`
+    reads; returns the output folder.
+
+    Run it again to go on after a stop; each clip is done once. Shards and processes may share the
+    output folder; whoever does the last clip writes the arrays.
+
+    Args:
+        folder: the videos, however deep
+        output: where to write; default: data/ and the folder's name
+        labels: CSV with the columns clip and the five traits (and speaker), or First Impressions'
+            annotation .pkl, or a folder of those
+        speakers: CSV with the columns clip and speaker; default: First Impressions' names tell
+        features: 'tokens' also runs both extractors; 'none' stops at flow
+        frames: flow fields in the window from the middle of each clip
+        size: side of faces and flow in pixels
+        method: how flow is estimated
+        on_missing: a clip without a face is left out, or cut in its centre
+        workers: processes that decode, track and compute flow
+        batch_size: clips that go through the extractors together
+        shard: which part to do: 2/8 is the second of eight
     """
-    folder = Path(settings.folder)
-    if not settings.folder or not folder.is_dir():
-        raise FileNotFoundError(
-            f"no folder {settings.folder!r}; give the folder that holds the videos"
-        )
-    output = Path(settings.output or Path("data") / folder.resolve().name)
-    videos = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in VIDEOS
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+    source = Path(folder)
+    if not folder or not source.is_dir():
+        raise FileNotFoundError(f"no folder {folder!r}; give the folder that holds the videos")
+    target = Path(output or Path("data") / source.resolve().name)
+    videos = _videos(source)
+    traits = _read_labels(Path(labels)) if labels else None
+    if traits is not None:
+        labelled = [video for video in videos if video.name in traits]
+        print(f"{len(labelled)} of {len(videos)} videos have labels")
+        if not labelled:
+            raise ValueError(
+                f"{labels} has a label for none of the videos below {source}; its column clip"
+                " should hold their file names"
+            )
+        videos = labelled
+    window = {"frames": frames, "size": size, "method": method, "on_missing": on_missing}
+    clips = Clips(source, target, {"window": window, "tokens": _extractor_hashes(features)})
+    first, of = _shard(shard)
+    with locked(target / "shards" / f"{first + 1}-of-{of}"):
+        _work_through(videos[first::of], clips, workers, batch_size)
+        if waiting := sum(not clips.record(video).exists() for video in videos):
+            print(f"{waiting} clips are left to other shards; the last one writes the arrays")
+        else:
+            _write_arrays(videos, clips, traits, speakers, labels)
+    return target
+
+
+def _videos(folder: Path) -> list[Path]:
+    videos = []
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in VIDEOS and not hidden:
+            videos.append(path)
     if not videos:
         raise FileNotFoundError(
             f"no video below {folder}; it should hold files like {', '.join(VIDEOS[:4])}"
         )
-    traits = _read_labels(Path(settings.labels)) if settings.labels else None
-    if traits is not None:
-        videos, found = [video for video in videos if video.name in traits], len(videos)
-        print(f"{len(videos)} of {found} videos have labels")
-        if not videos:
-            raise ValueError(
-                f"{settings.labels} has a label for none of the videos below {folder}; its column"
-                " clip should hold their file names"
-            )
-    first, of = _shard(settings.shard)
-    with claimed(output / "shards" / f"{first + 1}-of-{of}") as lock:
-        _work_through(videos[first::of], folder, output, settings, lock)
-        _write_arrays(videos, traits, folder, output, settings)
-    return output
+    return videos
+
+
+def _extractor_hashes(features: str) -> list[str] | None:
+    if features == "none":
+        return None
+    manifest = files.read_json(runtime.assets("weights/manifest.json"))
+    return [manifest[name]["sha256"] for name in ("static", "dynamic")]
 
 
 def _shard(shard: str) -> tuple[int, int]:
     """Which of how many slices is ours, the first being 0: the shard's, dealt on to its processes."""
-    if not (match := re.fullmatch(r"(\d+)/(\d+)", shard)) or not 1 <= int(match[1]) <= int(
-        match[2]
-    ):
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f"shard {shard!r} is none; 2/8 is the second of eight")
-    rank, processes = (
-        int(os.environ.get(name, other)) for name, other in (("RANK", 0), ("WORLD_SIZE", 1))
-    )
+    rank = int(os.environ.get("RANK", 0))
+    processes = int(os.environ.get("WORLD_SIZE", 1))
     return (int(match[1]) - 1) * processes + rank, int(match[2]) * processes
 
 
-def _work_through(
-    videos: list[Path], folder: Path, output: Path, settings: Preprocess, lock: FolderLock
-) -> None:
+def _work_through(videos: list[Path], clips: Clips, workers: int, batch_size: int) -> None:
     """Do what is not done: workers decode, track and compute flow, this process runs the extractors
     on batches.
     """
-    wanted = _wanted(settings)
-    todo = [video for video in videos if not _is_done(video, folder, output, wanted)]
+    todo = [video for video in videos if not clips.is_done(video)]
     if len(todo) < len(videos):
         print(f"{len(videos) - len(todo)} of {len(videos)} clips are done already")
     if not todo:
         return
-    extractors = _extractors() if settings.features == "tokens" else None
+    extractors = _extractors() if clips.recipe["tokens"] else None
     windows = iter(
         DataLoader(
-            Windows(todo, cache=output / "flow", **wanted["window"]),
+            Windows(todo, cache=clips.output / "flow", **clips.recipe["window"]),
             batch_size=None,
-            num_workers=settings.workers,
+            num_workers=workers,
             collate_fn=_as_it_is,
             worker_init_fn=_one_thread,
             # A forked worker would inherit OpenCV's threads as locks that nobody opens.
-            multiprocessing_context="spawn" if settings.workers else None,
+            multiprocessing_context="spawn" if workers else None,
         )
     )
     started, broken = time.perf_counter(), 0
     with tqdm(total=len(todo), unit="clip", mininterval=2, smoothing=0.05) as progress:
-        while batch := list(islice(windows, settings.batch_size)):
-            broken += sum(_note_problem(item, folder, output, progress) for item in batch)
+        while batch := list(islice(windows, batch_size)):
             good = [item for item in batch if "problem" not in item]
-            tokens = _tokens(good, extractors) if extractors and good else [{}] * len(good)
-            for item, kept in zip(good, tokens, strict=True):
-                place = _place(item["video"], folder, output)
-                if kept:
-                    files.save_tensors(place.tokens, kept)
-                files.write_json(place.record, _source(item["video"]) | wanted)
+            for item in batch:
+                if "problem" in item:
+                    progress.write(_note_problem(item["video"], item["problem"], clips))
+            if extractors and good:
+                for item, tokens in zip(good, _tokens(good, extractors), strict=True):
+                    files.save_tensors(clips.tokens(item["video"]), tokens)
+            for item in good:
+                files.write_json(clips.record(item["video"]), _source(item["video"]) | clips.recipe)
+            broken += len(batch) - len(good)
             progress.update(len(batch))
-            lock.renew()
     minutes = (time.perf_counter() - started) / 60
     print(
         f"{len(todo) - broken} clips in {minutes:.1f} minutes, {(len(todo) - broken) / minutes:.0f}"
@@ -162,24 +226,22 @@ def _one_thread(worker: int) -> None:
     cv2.setNumThreads(1)
 
 
-def _note_problem(item: dict, folder: Path, output: Path, progress: tqdm) -> bool:
-    """Name a broken clip; what has nothing to do with the clip, such as a full disk, stops the
-    work.
+def _note_problem(video: Path, problem: Exception, clips: Clips) -> str:
+    """Note that a clip is broken, and return the sentence that names it; what has nothing to do
+    with the clip, such as a full disk, stops the work.
     """
-    if not (problem := item.get("problem")):
-        return False
     if isinstance(problem, OSError) and not isinstance(problem, FileNotFoundError):
         raise problem
-    sentence = (
-        str(problem)
-        if isinstance(problem, ValueError | OSError)
-        else f"{type(problem).__name__}: {problem}"
-    )
-    progress.write(f"skipped {item['video'].relative_to(folder)}: {sentence}")
-    files.write_json(
-        _place(item["video"], folder, output).record, _source(item["video"]) | {"problem": sentence}
-    )
-    return True
+    expected = isinstance(problem, ValueError | OSError)
+    sentence = str(problem) if expected else f"{type(problem).__name__}: {problem}"
+    files.write_json(clips.record(video), _source(video) | {"problem": sentence})
+    return f"skipped {clips.name(video)}: {sentence}"
+
+
+def _source(video: Path) -> dict:
+    """Which state of the file was read."""
+    state = video.stat()
+    return {"bytes": state.st_size, "modified": state.st_mtime_ns}
 
 
 def _extractors() -> tuple[StaticFeatureExtractor, DynamicFeatureExtractor]:
@@ -189,100 +251,50 @@ def _extractors() -> tuple[StaticFeatureExtractor, DynamicFeatureExtractor]:
 
 def _tokens(items: list[dict], extractors: tuple) -> list[dict[str, Tensor]]:
     """Face tokens `49 2048` and motion tokens `steps 1024` of each clip, in half precision."""
-    made = [
-        extractor.tokens(torch.stack([item[name] for item in items]), chunk=len(items)).half()
-        for extractor, name in zip(extractors, ("face", "flow"), strict=True)
+    static, dynamic = extractors
+    faces = torch.stack([item["face"] for item in items])
+    flows = torch.stack([item["flow"] for item in items])
+    face_tokens = static.tokens(faces, chunk=len(items)).half()
+    motion_tokens = dynamic.tokens(flows, chunk=len(items)).half()
+    return [
+        dict(zip(TOKENS, pair, strict=True))
+        for pair in zip(face_tokens, motion_tokens, strict=True)
     ]
-    return [dict(zip(TOKENS, pair, strict=True)) for pair in zip(*made, strict=True)]
-
-
-# ---- what is done --------------------------------------------------------------------------------
-
-
-def _place(video: Path, folder: Path, output: Path) -> Place:
-    name = video.relative_to(folder).as_posix()
-    return Place(output / "done" / f"{name}.json", output / "tokens" / f"{name}.safetensors")
-
-
-def _source(video: Path) -> dict:
-    """Which state of the file was read."""
-    state = video.stat()
-    return {"bytes": state.st_size, "modified": state.st_mtime_ns}
-
-
-def _wanted(settings: Preprocess) -> dict:
-    """What a result depends on: how the window is cut, and which extractors made its tokens."""
-    weights = (
-        files.read_json(runtime.assets("weights/manifest.json"))
-        if settings.features == "tokens"
-        else {}
-    )
-    return {
-        "window": {
-            name: getattr(settings, name) for name in ("frames", "size", "method", "on_missing")
-        },
-        "tokens": [weights[name]["sha256"] for name in ("static", "dynamic")] if weights else None,
-    }
-
-
-def _is_done(video: Path, folder: Path, output: Path, wanted: dict) -> bool:
-    """Whether the clip, as it is now, went through with these settings; tokens do no harm to who
-    wants only flow.
-    """
-    place = _place(video, folder, output)
-    kept = files.read_json(place.record) if place.record.exists() else {}
-    if not wanted["tokens"]:
-        wanted = wanted | {"tokens": kept.get("tokens")}
-    return kept == _source(video) | wanted and (not kept["tokens"] or place.tokens.exists())
 
 
 # ---- the arrays that `train` reads ---------------------------------------------------------------
 
 
 def _write_arrays(
-    videos: list[Path], traits: dict | None, folder: Path, output: Path, settings: Preprocess
+    videos: list[Path], clips: Clips, traits: dict | None, speaker_table: str, label_table: str
 ) -> None:
-    """One row for each clip that went through, once all shards are done."""
-    wanted = _wanted(settings)
-    records = [_place(video, folder, output).record for video in videos]
-    if waiting := sum(not record.exists() for record in records):
-        return print(
-            f"{waiting} clips are left to other shards; whoever does the last one writes the arrays"
-        )
-    done = [video for video in videos if _is_done(video, folder, output, wanted)]
+    """One row for each clip that went through."""
+    done, output = [video for video in videos if clips.is_done(video)], clips.output
     print(f"{len(done)} clips are done, {len(videos) - len(done)} could not be used")
     if not done:
         raise ValueError(
             f"none of the {len(videos)} videos could be used; the sentences above say why"
         )
-    speakers = _speakers(done, settings)
+    speakers = _speakers(done, speaker_table, label_table)
     for name in ("speakers", "labels"):  # those of an earlier run may belong to other rows
         (output / f"{name}.npy").unlink(missing_ok=True)
-    _write_table(output / "clips.csv", done, speakers, folder)
+    _write_table(output / "clips.csv", [clips.name(video) for video in done], speakers)
     if speakers:
         _write_array(output / "speakers.npy", len(done), speakers, f"U{max(map(len, speakers))}")
     if traits is not None:
-        _write_array(
-            output / "labels.npy", len(done), (traits[video.name].numpy() for video in done)
-        )
-    if settings.features == "tokens":
+        rows = (traits[video.name].numpy() for video in done)
+        _write_array(output / "labels.npy", len(done), rows)
+    if clips.recipe["tokens"]:
         for name, pooled in zip(TOKENS, ("static_features", "dynamic_features"), strict=True):
-            kept = (
-                files.load_tensors(_place(video, folder, output).tokens)[0][name].numpy()
-                for video in done
-            )
-            _write_array(output / f"{name}.npy", len(done), kept)
+            rows = (files.load_tensors(clips.tokens(video))[0][name].numpy() for video in done)
+            _write_array(output / f"{name}.npy", len(done), rows)
             tokens = np.load(output / f"{name}.npy", "r")
-            _write_array(
-                output / f"{pooled}.npy",
-                len(done),
-                (clip.astype(np.float32).mean(axis=0) for clip in tokens),
-            )
-    return print(
-        f"{output} is ready for `python -m course_lib train --dataset {output}`"
-        if traits is not None
-        else f"{output} has no labels; give --labels FILE.csv, or name them to `train`"
-    )
+            means = (clip.astype(np.float32).mean(axis=0) for clip in tokens)
+            _write_array(output / f"{pooled}.npy", len(done), means)
+    if traits is None:
+        print(f"{output} has no labels; give --labels FILE.csv, or name them to `train`")
+    else:
+        print(f"{output} is ready for `python -m course_lib train --dataset {output}`")
 
 
 def _write_array(path: Path, count: int, rows: Iterable, kind: str = "") -> None:
@@ -300,17 +312,11 @@ def _write_array(path: Path, count: int, rows: Iterable, kind: str = "") -> None
         array.flush()
 
 
-def _write_table(path: Path, videos: list[Path], speakers: list[str] | None, folder: Path) -> None:
+def _write_table(path: Path, names: list[str], speakers: list[str] | None) -> None:
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(["clip", "speaker"])
-    table.writerows(
-        zip(
-            [video.relative_to(folder).as_posix() for video in videos],
-            speakers or [""] * len(videos),
-            strict=True,
-        )
-    )
+    table.writerows(zip(names, speakers or [""] * len(names), strict=True))
     with files.atomic(path) as temporary:
         temporary.write_text(text.getvalue())
 
@@ -336,23 +342,25 @@ def _read_labels(path: Path) -> dict[str, Float[Tensor, " traits"]]:
     }
 
 
-def _speakers(videos: list[Path], settings: Preprocess) -> list[str] | None:
+def _speakers(videos: list[Path], speaker_table: str, label_table: str) -> list[str] | None:
     """Who speaks in each video, from a table or from First Impressions' names; none if there is no
     way to know.
     """
-    table = settings.speakers or (settings.labels if settings.labels.endswith(".csv") else "")
+    table = speaker_table or (label_table if label_table.endswith(".csv") else "")
     columns = read_columns(table) if table else {}
-    if settings.speakers and not {"clip", "speaker"} <= columns.keys():
+    if speaker_table and not {"clip", "speaker"} <= columns.keys():
         raise ValueError(
             f"{table} needs the columns clip and speaker, and has {', '.join(columns)}"
         )
     if "speaker" in columns:
-        known = dict(zip(columns["clip"], columns["speaker"], strict=True))
-        if missing := next((video.name for video in videos if not known.get(video.name)), None):
+        speaker_by_clip = dict(zip(columns["clip"], columns["speaker"], strict=True))
+        speakers = [speaker_by_clip.get(video.name, "") for video in videos]
+        if "" in speakers:
             raise ValueError(
-                f"{table} has no speaker for {missing}; add one, since a split by clip leaks"
+                f"{table} has no speaker for {videos[speakers.index('')].name}; add one, since a"
+                " split by clip leaks"
             )
-        return [known[video.name] for video in videos]
+        return speakers
     if all(FIRST_IMPRESSIONS.fullmatch(video.name) for video in videos):
         return [speaker_of(video.name) for video in videos]
     print(

@@ -3,8 +3,6 @@
 import hashlib
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,8 @@ from accelerate import PartialState
 import course_lib
 
 from .. import files, runtime
-from ..training.lock import FolderLock
 
-__all__ = ["begin", "claimed", "described", "hashes", "processes", "read_manifest"]
+__all__ = ["begin", "described", "hashes", "processes", "read_manifest"]
 
 MANIFEST = "manifest.json"
 
@@ -32,17 +29,6 @@ def processes() -> PartialState:
     if state.num_processes == 1:  # of several, each has a device of its own
         state.device = runtime.default_device()
     return state
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[FolderLock]:
-    """Let no other command write into the folder meanwhile; raises `ValueError` where one does."""
-    lock = FolderLock(folder)
-    lock.take()
-    try:
-        yield lock
-    finally:
-        lock.release()
 
 
 def described(**what: Any) -> dict:
@@ -69,15 +55,11 @@ def begin(folder: Path, manifest: dict) -> None:
     Raises `ValueError` for a folder that holds another run or something else.
     """
     if not (folder / MANIFEST).exists():
-        if strange := next(
-            (path.name for path in folder.iterdir() if path.name != "running.json"), None
-        ):
+        if strange := next((path.name for path in folder.iterdir() if path.name != ".lock"), None):
             raise ValueError(f"{folder} holds {strange} and no run; choose another --output")
         return files.write_json(folder / MANIFEST, manifest)
     kept = read_manifest(folder)
-    ours, theirs = (
-        _flat({"sources": hashes(entry["sources"])} | entry["config"]) for entry in (manifest, kept)
-    )
+    ours, theirs = (_settings(entry) for entry in (manifest, kept))
     for key in (*theirs, *ours):
         if ours.get(key) != theirs.get(key):
             raise ValueError(
@@ -106,14 +88,10 @@ def hashes(sources: dict[str, dict]) -> dict[str, str]:
     return {name: source["sha256"] for name, source in sources.items()}
 
 
-def _flat(nested: dict, above: str = "") -> dict[str, Any]:
-    """`{"training": {"epochs": 3}}` as `{"training.epochs": 3}`."""
-    flat = {}
-    for key, value in nested.items():
-        flat |= (
-            _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
-        )
-    return flat
+def _settings(manifest: dict) -> dict[str, Any]:
+    """What a run depends on: the hashes of its data and its settings."""
+    sources = {f"sources.{name}": value for name, value in hashes(manifest["sources"]).items()}
+    return sources | manifest["config"]
 
 
 def _source_version(*paths: str | Path) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -13,28 +14,35 @@ from ..pictures.report import time_report
 from ..shapes import Float
 from ..training.callbacks import read_log
 from .runs import read_manifest
-from .settings import Visualize
 
 __all__ = ["curves", "visualize"]
 
 DPI = 300
 
 
-def visualize(settings: Visualize) -> list[Path]:
-    """Draw curves, where the time went, and attention where `evaluate --attention` kept it; return
-    the paths.
+def visualize(
+    run: str, *, format: Literal["png", "svg", "pdf"] = "png", clip: int = 0, output: str = ""
+) -> list[Path]:
+    """Draw the training curves of a run, where its time went and, if `evaluate --attention` stored
+    it, its attention, at 300 dpi; returns the paths.
+
+    Args:
+        run: the run's folder
+        format: of the pictures
+        clip: the clip, of those evaluated, whose heads are drawn
+        output: where to write; default: the run's folder, visualizations/
     """
-    folder = Path(settings.run)
-    target = Path(settings.output or folder / "visualizations")
+    folder = Path(run)
+    target = Path(output or folder / "visualizations")
     read_manifest(folder)  # says so where there is no run
     spent = time_report(log := read_log(folder))
     pictures = {"training": curves(log), "time": spent.picture}
-    kept = folder / "evaluation" / "attention.safetensors"
-    if kept.exists():
-        pictures |= _attention(files.load_tensors(kept)[0]["attention"].float(), settings.clip)
+    stored = folder / "evaluation" / "attention.safetensors"
+    if stored.exists():
+        pictures |= _attention(files.load_tensors(stored)[0]["attention"].float(), clip)
     paths = []
     for name, picture in pictures.items():
-        paths.append(picture.save(target / f"{name}.{settings.format}", DPI))
+        paths.append(picture.save(target / f"{name}.{format}", DPI))
         print(f"{paths[-1]}: {picture.description}")
     for advice in spent.advice:
         print(advice)

@@ -7,6 +7,7 @@ from .first_impressions import (
     FirstImpressions,
     read_annotations,
     speaker_of,
+    speakers_of,
     unpack_archives,
 )
 from .flow import (
@@ -15,11 +16,10 @@ from .flow import (
     adjust_length,
     clip_and_scale,
     end_point_error,
-    flow_windows,
     resize_flow,
     warp,
 )
-from .photographs import CelebA, fetch_celeba
+from .photographs import CelebA, fetch_celeba, read_picture
 from .samplers import (
     BalancedSampler,
     CurriculumSampler,
@@ -29,7 +29,6 @@ from .samplers import (
     effective_numbers,
     faces_to_draw,
     rarest_weights,
-    share_weights,
 )
 from .video import (
     Clip,
@@ -70,15 +69,15 @@ __all__ = [
     "face_windows",
     "faces_to_draw",
     "fetch_celeba",
-    "flow_windows",
     "gather",
     "load_images",
     "rarest_weights",
     "read_annotations",
     "read_clip",
+    "read_picture",
     "resize_flow",
-    "share_weights",
     "speaker_of",
+    "speakers_of",
     "steady_box",
     "to_image",
     "to_rgb",

@@ -6,14 +6,16 @@ attractiveness bias them (Jacques Junior et al., "Person Perception Biases Expos
 trained on them may decide about a person.
 """
 
+import errno
 import hashlib
 import io
 import os
 import pickle
+import re
 import shutil
 import struct
 import zipfile
-import zlib
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -24,9 +26,18 @@ from tqdm import tqdm
 from ..world.stories import TRAITS
 from .flow import OpticalFlowSequenceLoader
 
-__all__ = ["SPLITS", "FirstImpressions", "read_annotations", "speaker_of", "unpack_archives"]
+__all__ = [
+    "SPLITS",
+    "FirstImpressions",
+    "read_annotations",
+    "speaker_of",
+    "speakers_of",
+    "unpack_archives",
+]
 
 SPLITS = ("training", "validation", "test")
+
+CLIP_NAME = re.compile(r"[\w-]{11}\.\d{3}\.mp4")  # YouTube's name of a video, and which part of it
 
 KEYS = "FIRST_IMPRESSIONS_KEY"  # environment variables that begin so hold the archives' keys
 
@@ -48,6 +59,19 @@ def speaker_of(clip: str) -> str:
     return clip.rsplit(".", 2)[0]
 
 
+def speakers_of(clips: Sequence[str]) -> list[str]:
+    """`speaker_of` each clip; where the names are not First Impressions' own, that they were taken
+    for speakers is said.
+    """
+    speakers = [speaker_of(clip) for clip in clips]
+    if odd := next((clip for clip in clips if not CLIP_NAME.fullmatch(clip)), None):
+        print(
+            f"{len(set(speakers))} speakers are taken from the names of {len(clips)} clips, such as"
+            f" {speaker_of(odd)!r} for {odd}; if other people speak, splits by speaker will leak"
+        )
+    return speakers
+
+
 class FirstImpressions(Dataset):
     """One split of the registered copy in `folder`, however deep its clips and annotations lie
     there.
@@ -58,11 +82,13 @@ class FirstImpressions(Dataset):
     `trait_names` says so, and a high value never means neurotic.
 
     The official splits cut by clip, so most test speakers are in the training set too. With
-    `by_speaker` all clips are dealt out again, about 60/20/20, and each speaker lands in one split,
-    the same on every machine.
+    `by_speaker` all clips whose annotations are there (it says if some are not) are dealt out again,
+    about 60/20/20, and each speaker lands in one split, the same on every machine.
 
-    `frames`, `size`, `method`, `cache` and `on_missing` are those of `OpticalFlowSequenceLoader`;
-    labels need no clip. Raises `FileNotFoundError`, with the way to the data, for annotations or
+    Labels need no clip. Items do: with `skip_missing` clips that are not there are left out and
+    counted; `skipped` holds their names. `frames`, `stride`, `size`, `method`, `cache`, `on_missing`
+    (of a face) and `video_fps` are those of `OpticalFlowSequenceLoader`; with a `stride` an item is
+    a window, and a clip has several. Raises `FileNotFoundError`, with the way to the data, for annotations or
     clips that are not there, and `ValueError` for an unknown split, an empty one, or annotations
     that are not what they should be. Ponce-López et al., ECCV Workshops 2016.
     """
@@ -79,6 +105,9 @@ class FirstImpressions(Dataset):
         method: str = "dis",
         cache: str | Path | bool = True,
         on_missing: str = "raise",
+        stride: int | None = None,
+        video_fps: float | None = None,
+        skip_missing: bool = False,
     ):
         if split not in SPLITS:
             raise ValueError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
@@ -89,24 +118,33 @@ class FirstImpressions(Dataset):
             "method": method,
             "cache": cache,
             "on_missing": on_missing,
+            "stride": stride,
+            "video_fps": video_fps,
         }
         annotations = {}
-        for name in SPLITS if by_speaker else (split,):
-            annotations |= read_annotations(_annotation_file(self.folder, name))
-        self.traits = {
-            clip: traits
-            for clip, traits in sorted(annotations.items())
-            if not by_speaker or _split_of(speaker_of(clip)) == split
-        }
-        self.clips = list(self.traits)
+        for path in _annotation_files(self.folder, SPLITS if by_speaker else (split,)):
+            annotations |= read_annotations(path)
+        clips = sorted(annotations)
+        speakers = dict(zip(clips, speakers_of(clips), strict=True))
+        if by_speaker:
+            clips = [clip for clip in clips if _split_of(speakers[clip]) == split]
+        self.skipped = []
+        if skip_missing:
+            videos = _files_below(self.folder, "*.mp4")
+            self.skipped = [clip for clip in clips if clip not in videos]
+            clips = [clip for clip in clips if clip in videos]
+            print(f"left out {len(self.skipped)} clips that are not there, kept {len(clips)}")
+        self.clips = clips
+        self.traits = {clip: annotations[clip] for clip in clips}
+        self.speakers = {clip: speakers[clip] for clip in clips}
         if not self.clips:
             raise ValueError(
-                f"the {split} split of {folder} has no clip; check its annotations, or choose"
-                " another"
+                f"the {split} split of {folder} has no clip; check its annotations and clips, or"
+                " choose another"
             )
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.clips) if self.options["stride"] is None else len(self.videos)
 
     def labels(self) -> dict:
         """Of all clips, without opening one: `traits` (`n 5`) and `speaker` (a list of text).
@@ -116,7 +154,7 @@ class FirstImpressions(Dataset):
         """
         return {
             "traits": torch.tensor([self.traits[clip] for clip in self.clips]),
-            "speaker": [speaker_of(clip) for clip in self.clips],
+            "speaker": list(self.speakers.values()),
         }
 
     @cached_property
@@ -126,15 +164,17 @@ class FirstImpressions(Dataset):
         if missing := [clip for clip in self.clips if clip not in videos]:
             raise FileNotFoundError(
                 f"{len(missing)} of the {len(self.clips)} {self.split} clips are not below "
-                f"{self.folder}, the first is {missing[0]}; {HOW_TO_GET}"
+                f"{self.folder}, the first is {missing[0]}; leave them out with"
+                f" skip_missing=True, or {HOW_TO_GET}"
             )
         return OpticalFlowSequenceLoader([videos[clip] for clip in self.clips], **self.options)
 
     def __getitem__(self, index: int) -> dict:
-        clip = self.clips[index]
+        source, _ = self.videos.windows[index]
+        clip = self.clips[source]
         return self.videos[index] | {
             "traits": torch.tensor(self.traits[clip]),
-            "speaker": speaker_of(clip),
+            "speaker": self.speakers[clip],
             "clip": clip,
         }
 
@@ -146,7 +186,9 @@ def _split_of(speaker: str) -> str:
 
 
 def _files_below(folder: Path, pattern: str) -> dict[str, Path]:
-    """By name; hidden folders, where unpacking is under way, do not count."""
+    """By name; what is hidden (folders where unpacking is under way, a Mac's `._` files) does not
+    count.
+    """
     return {
         path.name: path
         for path in sorted(folder.rglob(pattern))
@@ -154,12 +196,16 @@ def _files_below(folder: Path, pattern: str) -> dict[str, Path]:
     }
 
 
-def _annotation_file(folder: Path, split: str) -> Path:
-    name = f"annotation_{split}.pkl"
-    videos = _files_below(folder, name)
-    if not videos:
-        raise FileNotFoundError(f"there is no {name} below {folder}; {HOW_TO_GET}")
-    return videos[name]
+def _annotation_files(folder: Path, splits: Sequence[str]) -> list[Path]:
+    """The annotations of these splits that are there, at least one; says if some are not."""
+    names = [f"annotation_{split}.pkl" for split in splits]
+    paths = _files_below(folder, "annotation_*.pkl")
+    missing = [name for name in names if name not in paths]
+    if len(missing) == len(names):
+        raise FileNotFoundError(f"there is no {' or '.join(names)} below {folder}; {HOW_TO_GET}")
+    if missing:
+        print(f"going on without {' and '.join(missing)}, which {folder} does not hold")
+    return [paths[name] for name in names if name in paths]
 
 
 # ---- annotations ---------------------------------------------------------------------------------
@@ -167,11 +213,13 @@ def read_annotations(path: str | Path) -> dict[str, list[float]]:
     """The traits of each clip, O C E A N, from a pickle that holds `trait -> clip -> value` in any
     order of traits.
 
-    A pickle can call anything; this reader knows two names, both of NumPy's floats, and answers
-    them itself. Raises `ValueError` for any other pickle, a trait or label that is missing, and a
-    value outside [0, 1].
+    A pickle can call anything; this reader knows three names, those that NumPy's floats need, and
+    answers them itself. Raises `FileNotFoundError` for a missing file, `ValueError` for any other
+    pickle, a trait or label that is missing, and a value outside [0, 1].
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no annotation file {path}; {HOW_TO_GET}")
     size = path.stat().st_size
     if size > LARGEST_ANNOTATION:
         raise ValueError(
@@ -182,13 +230,16 @@ def read_annotations(path: str | Path) -> dict[str, list[float]]:
         content = _FloatUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except Exception as error:  # hostile bytes can fail in any way
         raise ValueError(
-            f"{path} is no annotation file of First Impressions ({error}); take the file from"
+            f"{path} is no annotation file of First Impressions ({error!s:.200}); take the file from"
             " ChaLearn's archive, and never open a pickle from elsewhere"
         ) from error
     try:
         by_trait = [dict(content[trait.lower()]) for trait in TRAITS]
+        for clip in by_trait[0]:
+            if not isinstance(clip, str) or not clip.isprintable():
+                raise TypeError(f"a clip's name is of type {type(clip).__name__}, or not printable")
         values = {clip: [float(trait[clip]) for trait in by_trait] for clip in by_trait[0]}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{path} does not hold one number for each trait and clip ({error}); take the file from"
             " ChaLearn's archive"
@@ -210,21 +261,45 @@ def read_annotations(path: str | Path) -> dict[str, list[float]]:
 class _Float64:
     """Stands in for `numpy.dtype`: remembers only what tells one float from another."""
 
-    def __init__(self, name: str, *_: object):
+    def __init__(self, name: object, *_: object):
         self.name = name
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: list) -> None:
         self.byte_order = state[1]
 
 
-def _scalar(kind: _Float64, content: str | bytes) -> float:
+def _scalar(kind: _Float64, content: object) -> float:
     if (kind.name, kind.byte_order) != ("f8", "<"):
-        raise pickle.UnpicklingError(
-            f"a number of type {kind.byte_order}{kind.name} instead of <f8"
-        )
-    return struct.unpack("<d", content if isinstance(content, bytes) else content.encode("latin1"))[
-        0
-    ]
+        raise pickle.UnpicklingError("a number of another type than little-endian float64")
+    eight = content if isinstance(content, bytes) else content.encode("latin1")
+    return struct.unpack("<d", eight)[0]
+
+
+def _encode(text: object, encoding: object) -> bytes:
+    """How NumPy in Python 3 writes the eight bytes of a float in pickles of protocols 0 to 2."""
+    if len(text) != 8 or encoding != "latin1":
+        raise pickle.UnpicklingError("encoded text that is not the eight bytes of a float")
+    return text.encode("latin1")
+
+
+def _as_list(load_tuple: Callable) -> Callable:
+    """Tuples become lists, which cannot be keys: the hash of tuples in tuples takes for ever."""
+
+    def load(unpickler: pickle._Unpickler) -> None:
+        load_tuple(unpickler)
+        unpickler.stack[-1] = list(unpickler.stack[-1])
+
+    return load
+
+
+TUPLES = (pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+
+NAMES = {
+    ("numpy", "dtype"): _Float64,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("_codecs", "encode"): _encode,
+}
 
 
 class _FloatUnpickler(pickle._Unpickler):
@@ -234,15 +309,14 @@ class _FloatUnpickler(pickle._Unpickler):
     and without NumPy, whose own types trust the flags and fields that a pickle gives them.
     """
 
+    dispatch = pickle._Unpickler.dispatch | {
+        code[0]: _as_list(pickle._Unpickler.dispatch[code[0]]) for code in TUPLES
+    }
+
     def find_class(self, module: str, name: str) -> object:
-        if (module, name) == ("numpy", "dtype"):
-            return _Float64
-        if (module, name) in (
-            ("numpy.core.multiarray", "scalar"),
-            ("numpy._core.multiarray", "scalar"),
-        ):
-            return _scalar
-        raise pickle.UnpicklingError(f"it wants to call {module}.{name}")
+        if (module, name) not in NAMES:
+            raise pickle.UnpicklingError(f"it wants to call {module!r}, {name!r}")
+        return NAMES[module, name]
 
 
 # ---- archives ------------------------------------------------------------------------------------
@@ -250,14 +324,14 @@ def unpack_archives(folder: str | Path) -> None:
     """Unpack each zip file of `folder` into a folder of its name, the archives inside it too; done
     ones are skipped.
 
-    Encrypted members open with any of the keys in the environment variables
+    The Mac's `._` files are no archives. Encrypted members open with any of the keys in the environment variables
     `FIRST_IMPRESSIONS_KEY…`. (Python decrypts about a megabyte a second: for the test clips, `unzip
     -P` is quicker, and an unpacked folder is as good.) Raises `FileNotFoundError` if there is no
     archive, and `ValueError` for a missing key, a damaged archive, a member that leads out of the
     folder, and an archive that unfolds to more than 20 times its size (plus 16 MiB).
     """
     folder = Path(folder)
-    archives = sorted(folder.glob("*.zip"))
+    archives = [path for path in sorted(folder.glob("*")) if _is_archive(path)]
     if not archives:
         raise FileNotFoundError(f"there is no zip file in {folder}; {HOW_TO_GET}")
     for archive in tqdm(archives, "unpacking", mininterval=5):
@@ -266,62 +340,92 @@ def unpack_archives(folder: str | Path) -> None:
             continue
         try:
             shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
             _unpack(archive, part, UNFOLDS_AT_MOST * archive.stat().st_size + ALWAYS_ALLOWED)
             part.rename(target)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
 
+def _is_archive(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" and not path.name.startswith(".") and path.is_file()
+
+
 def _unpack(archive: Path, folder: Path, budget: int) -> int:
-    """Unpack into `folder`, level by level; what is left of `budget`, the bytes that may still be
+    """Unpack into `folder`, which is there, level by level; what is left of `budget`, the bytes that may still be
     written.
     """
-    folder.mkdir(parents=True)
-    try:
-        with zipfile.ZipFile(archive) as content:
-            members = [member for member in content.infolist() if not member.is_dir()]
-            # zipfile reads no more than it announces
-            budget -= sum(member.file_size for member in members)
-            if budget < 0:
+    with _opened(archive) as content:
+        members = [member for member in content.infolist() if not member.filename.endswith("/")]
+        # zipfile reads no more than it announces
+        budget -= sum(member.file_size for member in members)
+        if budget < 0:
+            raise ValueError(
+                f"{archive.name} unfolds to more than {UNFOLDS_AT_MOST} times the size of the"
+                " file it came in, like a zip bomb; take the file from ChaLearn again"
+            )
+        for member in members:
+            path = folder / member.filename
+            if folder.resolve() not in path.resolve().parents:
                 raise ValueError(
-                    f"{archive.name} unfolds to more than {UNFOLDS_AT_MOST} times the size of the"
-                    " file it came in, like a zip bomb; take the file from ChaLearn again"
+                    f"{archive.name} holds {member.filename!r}, which leads out of the folder;"
+                    " take the file from ChaLearn again"
                 )
-            for member in members:
-                path = folder / member.filename
-                if not path.resolve().is_relative_to(folder.resolve()):
-                    raise ValueError(
-                        f"{archive.name} holds {member.filename!r}, which leads out of the folder;"
-                        " take the file from ChaLearn again"
-                    )
+            try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _extract(content, member, path)
-                if path.suffix == ".zip":
-                    budget = _unpack(path, path.with_suffix(""), budget)
-                    path.unlink()
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{archive.name} is damaged ({error}); download it again") from error
+                inner = path.with_suffix("")
+                if _is_archive(path):
+                    inner.mkdir()
+            except OSError as error:
+                raise OSError(
+                    f"{member.filename!r} of {archive.name} cannot be written ({error.strerror});"
+                    " make room, or take the file from ChaLearn again"
+                ) from error
+            if _is_archive(path):
+                budget = _unpack(path, inner, budget)
+                path.unlink()
     return budget
 
 
+def _opened(archive: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(archive)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"Python cannot read {archive.name} ({error}); {_otherwise(archive)}"
+        ) from error
+    except Exception as error:  # hostile bytes can fail in any way
+        raise ValueError(f"{archive.name} is damaged ({error}); download it again") from error
+
+
+def _otherwise(archive: Path) -> str:
+    return f"unpack {archive} with 7-Zip into a folder of its name"
+
+
 def _extract(content: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
+    archive = Path(content.filename)
     encrypted = bool(member.flag_bits & 1)
     keys = [value.encode() for name, value in sorted(os.environ.items()) if name.startswith(KEYS)]
     for key in keys if encrypted else [None]:
-        try:
-            with content.open(member, pwd=key) as source, open(path, "wb") as target:
-                shutil.copyfileobj(source, target, 2**20)
-            return
-        except NotImplementedError as error:
-            raise ValueError(
-                f"Python cannot read {member.filename!r} ({error}); unpack {content.filename} with"
-                " 7-Zip into a folder of its name"
-            ) from error
-        except (RuntimeError, zipfile.BadZipFile, zlib.error):  # what a wrong key looks like
-            if not encrypted:
-                raise
+        with open(path, "wb") as target:
+            try:
+                with content.open(member, pwd=key) as source:
+                    shutil.copyfileobj(source, target, 2**20)
+                return
+            except NotImplementedError as error:
+                raise ValueError(
+                    f"Python cannot read {member.filename!r} ({error}); {_otherwise(archive)}"
+                ) from error
+            except Exception as error:  # a wrong key, or hostile bytes
+                if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                    raise  # the disk's fault; EINVAL is a place that the file does not have
+                if not encrypted:
+                    raise ValueError(
+                        f"{archive.name} is damaged ({error}); download it again"
+                    ) from error
     raise ValueError(
-        f"{member.filename!r} in {Path(content.filename).name} is encrypted and none of the"
+        f"{member.filename!r} in {archive.name} is encrypted and none of the"
         f" {len(keys)} keys set opens it; set {KEYS}_1, {KEYS}_2, … to the keys that came with your"
         " access to the data"
     )

@@ -5,6 +5,7 @@ network.
 import hashlib
 import json
 import math
+import pickle
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache as remember
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from .. import runtime
-from ..files import download, load_tensors, save_tensors, sha256
+from ..files import load_tensors, save_tensors, sha256
 from ..shapes import Float
 from .video import FaceTrack, face_windows, read_clip, to_rgb, track_face
 
@@ -30,7 +31,6 @@ __all__ = [
     "adjust_length",
     "clip_and_scale",
     "end_point_error",
-    "flow_windows",
     "resize_flow",
     "warp",
 ]
@@ -102,16 +102,22 @@ class OpticalFlowComputer:
 def _raft() -> torch.nn.Module:
     from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
-    url = Raft_Small_Weights.DEFAULT.url
+    folder = runtime.cache_dir("weights")
     try:
-        path = download(url, runtime.cache_dir("weights") / Path(url).name)
-    except (OSError, ValueError) as error:
+        weights = torch.hub.load_state_dict_from_url(
+            Raft_Small_Weights.DEFAULT.url,
+            str(folder),
+            map_location="cpu",
+            check_hash=True,
+            weights_only=True,
+        )
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ConnectionError(
-            "the weights of method='raft' could not be downloaded; use method='dis' or "
-            f"method='farneback', which need none ({error})"
+            f"the weights of method='raft' could not be downloaded to {folder}; use method='dis' or"
+            f" method='farneback', which need none ({error})"
         ) from error
     model = raft_small()
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    model.load_state_dict(weights)
     return model.eval().to(runtime.default_device())
 
 
@@ -233,35 +239,6 @@ def end_point_error(estimate: Array, truth: Array, valid: Array | None = None) -
     return float(error.mean())
 
 
-def flow_windows(
-    source: str | Path | Iterable,
-    frames: int = 32,
-    stride: int | None = None,
-    size: int = 112,
-    computer: OpticalFlowComputer | None = None,
-    on_missing: str = "raise",
-    fps: float = 25.0,
-) -> Iterator[dict[str, Tensor]]:
-    """A whole clip as a stream of windows, in constant memory: decode, track, crop, flow.
-
-    A window starts every `stride` frames (default: `frames`, no overlap); each is a dict like an
-    item of `OpticalFlowSequenceLoader`. `source` is a video file, a `Clip`, or frames that can be
-    iterated twice (once for the track, once for the crops), whose rate is `fps`.
-    """
-    clip = _frames_of(source)
-    track = track_face(clip, getattr(clip, "fps", fps), on_missing=on_missing)
-    starts = _starts(len(track.boxes), frames, stride or frames)
-    for start, crops in zip(
-        starts, face_windows(clip, track, starts, frames, 2 * size), strict=True
-    ):
-        item = _window(crops, track, start, frames, size, computer or OpticalFlowComputer())
-        yield _as_item(item, getattr(clip, "fps", fps))
-
-
-def _frames_of(source) -> Iterable:
-    return read_clip(source, max_side=MAX_SIDE) if isinstance(source, str | Path) else source
-
-
 def _starts(total: int, frames: int, stride: int) -> list[int]:
     """Where windows of `frames` flow fields begin in a clip of `total` frames; a short clip has
     one, padded.
@@ -313,6 +290,8 @@ class OpticalFlowSequenceLoader(Dataset):
     flow.
 
     `paths_or_arrays` holds video files or arrays `frames height width [channels]` with rate `fps`.
+    `video_fps` resamples all files to one rate, because pixels per frame of a slow and of a fast
+    camera do not compare; without it each keeps its own.
     `cache` is a folder, `True` for the course's own, or `False`; what is damaged or from another
     version is said and made again. Works under a `DataLoader` with workers. Raises `OSError` for a
     folder that cannot be written, and what `read_clip` and `track_face` raise. Derived in lesson
@@ -330,6 +309,7 @@ class OpticalFlowSequenceLoader(Dataset):
         cache: str | Path | bool = True,
         on_missing: str = "raise",
         fps: float = 25.0,
+        video_fps: float | None = None,
     ):
         if frames < 1 or size < 16 or (stride is not None and stride < 1):
             raise ValueError(
@@ -349,6 +329,7 @@ class OpticalFlowSequenceLoader(Dataset):
             on_missing,
             fps,
         )
+        self.video_fps = video_fps
         self.cache, self._tracked = runtime.chosen_cache(cache, "flow"), (None, None)
         self.windows = [
             (source, start)
@@ -359,14 +340,20 @@ class OpticalFlowSequenceLoader(Dataset):
     def _window_starts(self, source: int) -> list[int | None]:
         if self.stride is None:
             return [None]
-        return _starts(sum(1 for _ in _frames_of(self.sources[source])), self.frames, self.stride)
+        return _starts(sum(1 for _ in self._clip(source)), self.frames, self.stride)
+
+    def _clip(self, source: int) -> Iterable:
+        frames = self.sources[source]
+        if isinstance(frames, str | Path):
+            return read_clip(frames, max_side=MAX_SIDE, fps=self.video_fps)
+        return frames
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         source, start = self.windows[index]
-        clip = _frames_of(self.sources[source])
+        clip = self._clip(source)
         fps = getattr(clip, "fps", self.fps)
         path = self._cache_path(source, start, fps)
         window = _read_cached(path) if path else None

@@ -1,31 +1,68 @@
-"""CelebA's photographs in the item form of the drawn faces, from either of the two layouts it is
-found in on disk.
+"""Pictures as a person sees them, and CelebA's photographs in the item form of the drawn faces, from
+either of the two layouts it is found in on disk.
 
-The original has text tables and an identity file; Kaggle's copy has CSV tables, images nested twice
+CelebA's original has text tables and an identity file; Kaggle's copy has CSV tables, images nested twice
 and no identities. Liu et al., arXiv 1411.7766. The data set may not be redistributed: bring your
 own copy.
 """
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from ..shapes import Bool, Float, UInt8
 from ..world.population import ATTRIBUTES
 from .drawn import to_image
+from .video import to_rgb
 
-__all__ = ["CelebA", "fetch_celeba"]
+__all__ = ["CelebA", "fetch_celeba", "read_picture"]
 
 SPLITS = ("train", "valid", "test")  # 0, 1 and 2 in the partition table
 
 _KAGGLE = "jessicali9530/celeba-dataset"
 
+PARTS_OF_A_COPY = ("img_align_celeba", "Img", "Anno", "Eval")
+
 _SHARES = (0.8, 0.1, 0.1)  # of the people, where the split is by person
+
+
+def read_picture(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
+    """A picture file (JPEG, PNG, WebP, TIFF, …) as a person sees it: upright, RGB bytes, what is
+    transparent over white.
+
+    Turns as the camera noted (EXIF); grey, palettes and CMYK become RGB; 16 bits are scaled to 8; of
+    an animation the first frame. Raises `FileNotFoundError` for a missing file, `ValueError` for one
+    that is cut off, too large, or no picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no picture {path}; check the path")
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode[0] not in "IF" and picture.has_transparency_data:
+                picture = picture.convert("RGBA")
+                paper = Image.new("RGBA", picture.size, "white")
+                picture = Image.alpha_composite(paper, picture)
+            values = np.array(picture if picture.mode[0] in "IF" else picture.convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first"
+        ) from error
+    except Exception as error:  # a damaged file can fail in any way
+        raise ValueError(
+            f"{path} is cut off, or no picture that can be read; copy it again, or save it as JPEG"
+            " or PNG"
+        ) from error
+    return to_rgb(values / 65_535 if values.dtype.kind in "iu" and values.ndim == 2 else values)
 
 
 def fetch_celeba() -> Path:
@@ -83,12 +120,12 @@ class CelebA(torch.utils.data.Dataset):
         for name, value in (("n", n), ("size", size), ("crop", crop)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; expected at least 1")
-        folder = Path(folder)
-        if not folder.is_dir():
+        if not Path(folder).is_dir():
             raise FileNotFoundError(
                 f"no folder {folder}; pass the one that holds CelebA's list_attr_celeba, or get it "
                 "with fetch_celeba()"
             )
+        folder = _root(Path(folder))
         self.size, self.crop, self.skipped = size, crop, []
         self.images = _image_folder(folder)
         table = _find(folder, "list_attr_celeba", "CelebA's labels")
@@ -136,45 +173,80 @@ class CelebA(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict:
         file = self.files[index]
-        square = _square(_decode(self.images / file), self.crop, self.size)
-        item = {
-            "image": to_image(cv2.cvtColor(square, cv2.COLOR_BGR2RGB)),
-            "target": self.target(index),
-        }
+        square = _square(_whole_picture(self.images / file), self.crop, self.size)
+        item = {"image": to_image(square), "target": self.target(index)}
         return item | ({"person": self.people.get(file, -1)} if self.people else {})
 
 
-def _find(folder: Path, name: str, what: str) -> Path:
-    """The table of this name, as text or CSV, in the folder or one below."""
+def _root(folder: Path) -> Path:
+    """The folder of a copy that has labels and images: this one, one below, or, where it is itself
+    a part of a copy, one above.
+    """
+    below = sorted(path for path in folder.iterdir() if path.is_dir())
+    above = folder.resolve().parents[:2] if folder.resolve().name in PARTS_OF_A_COPY else ()
+    for root in (folder, *below, *above):
+        if _tables(root, "list_attr_celeba") and _image_folders(root):
+            return root
+    return folder
+
+
+def _tables(folder: Path, name: str) -> list[Path]:
+    """The files of this name, as text or else as CSV, in the folder or else one below."""
     for suffix in (".txt", ".csv"):
-        for path in (folder / f"{name}{suffix}", *sorted(folder.glob(f"*/{name}{suffix}"))):
-            if path.is_file():
-                return path
-    raise FileNotFoundError(
-        f"{folder} has no {name}.txt (original layout) or {name}.csv (Kaggle's), which holds "
-        f"{what}; pass the folder it is in, or copy it there"
-    )
+        for place in ("", "*/"):
+            if paths := sorted(folder.glob(f"{place}{name}{suffix}")):
+                return paths
+    return []
+
+
+def _image_folders(folder: Path) -> list[Path]:
+    """`img_align_celeba`, the inner one where it is nested twice."""
+    paths = [*sorted(folder.glob("*/img_align_celeba")), folder / "img_align_celeba"]
+    return [path for path in paths if path.is_dir()]
+
+
+def _find(folder: Path, name: str, what: str) -> Path:
+    paths = _tables(folder, name)
+    if not paths:
+        raise FileNotFoundError(
+            f"{folder} has no {name}.txt (original layout) or {name}.csv (Kaggle's), which holds "
+            f"{what}; pass the folder it is in, or copy it there"
+        )
+    if len(paths) > 1:
+        raise ValueError(
+            f"{folder} holds several copies of CelebA, {paths[0].parent} and {paths[1].parent};"
+            " pass the folder of one"
+        )
+    return paths[0]
 
 
 def _image_folder(folder: Path) -> Path:
-    """`img_align_celeba`, the inner one where it is nested twice."""
-    for path in (*sorted(folder.glob("*/img_align_celeba")), folder / "img_align_celeba"):
-        if path.is_dir():
-            return path
-    raise FileNotFoundError(
-        f"{folder} has no img_align_celeba folder of images; unpack img_align_celeba.zip there"
-    )
+    paths = _image_folders(folder)
+    if not paths:
+        raise FileNotFoundError(
+            f"{folder} has no img_align_celeba folder of images; unpack img_align_celeba.zip there"
+        )
+    return paths[0]
 
 
 def _read(path: Path) -> list[list[str]]:
-    """The first word and the rest of every line that is not empty."""
+    """The first word and the rest of every line that is not empty, without quotes and without the
+    index that pandas writes.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig").replace('"', "")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8; copy it again") from error
+    if text.lstrip().startswith("<"):
+        raise ValueError(
+            f"{path} is a web page (a download site saves one when its quota is used up), not the"
+            " table; download the table again, or take Kaggle's copy with fetch_celeba()"
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     separator = "," if path.suffix == ".csv" else None
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    return [
-        [part.strip() for part in line.strip().split(separator, 1)]
-        for line in lines
-        if line.strip()
-    ]
+    if lines and lines[0].startswith((",", "Unnamed")):
+        lines = [line.partition(",")[2] for line in lines]
+    return [[part.strip() for part in line.split(separator, 1)] for line in lines]
 
 
 def _read_labels(path: Path) -> tuple[list[str], dict[str, str]]:
@@ -182,14 +254,15 @@ def _read_labels(path: Path) -> tuple[list[str], dict[str, str]]:
     parsed.
     """
     lines = _read(path)
-    announced = lines.pop(0)[0] if lines and len(lines[0]) == 1 and lines[0][0].isdigit() else None
+    announced = lines.pop(0)[0] if lines and len(lines[0]) == 1 and _is_number(lines[0][0]) else ""
     if len(lines) < 2:
         raise ValueError(f"{path} is empty or cut off; copy it again")
     header = (
         ",".join(lines[0]).split(",")[1:] if path.suffix == ".csv" else " ".join(lines[0]).split()
     )
+    _check_unique((line[0] for line in lines[1:]), path)
     rows = {line[0]: line[-1] for line in lines[1:]}
-    if announced is not None and int(announced) != len(rows):
+    if announced and int(announced) != len(rows):
         print(
             f"{path.name} announces {int(announced):,} images and lists {len(rows):,}; going on"
             " with those"
@@ -197,12 +270,23 @@ def _read_labels(path: Path) -> tuple[list[str], dict[str, str]]:
     return [name.strip() for name in header], rows
 
 
+def _is_number(word: str) -> bool:
+    return re.fullmatch("[0-9]{1,9}", word) is not None
+
+
+def _check_unique(files: Iterable[str], path: Path) -> None:
+    file, count = Counter(files).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{path} lists {file} {count} times; expected once, so copy it again")
+
+
 def _labels(file: str, row: str, header: list[str], path: Path) -> Bool[np.ndarray, " attributes"]:
+    """-1 or 0 where an attribute is absent: the original has -1, many copies 0."""
     values = row.replace(",", " ").split()
-    if len(values) != len(header) or not {"1", "-1"}.issuperset(values):
+    if len(values) != len(header) or not any(set(values) <= {"1", no} for no in ("-1", "0")):
         raise ValueError(
-            f"{path} has {row[:20]!r}… for {file}; expected {len(header)} values, each -1 or 1: the"
-            " file is damaged, copy it again"
+            f"{path} has {row[:20]!r}… for {file}; expected {len(header)} values, each"
+            " -1 or 1 (or each 0 or 1): the file is damaged, copy it again"
         )
     return np.array(values) == "1"
 
@@ -219,14 +303,17 @@ def _column(name: str, header: list[str]) -> int:
 def _numbers(path: Path) -> dict[str, int]:
     """The number of each image in a table of two columns, with or without a header."""
     lines = _read(path)
-    if lines and not lines[0][-1].isdigit():
+    if lines and not _is_number(lines[0][-1]):
         lines = lines[1:]
-    wrong = next((line for line in lines if len(line) != 2 or not line[1].isdigit()), None)
-    if wrong:
+    wrong = next((line for line in lines if len(line) != 2 or not _is_number(line[1])), None)
+    if wrong is not None:
         raise ValueError(
             f"{path} has the line {' '.join(wrong)!r}; expected an image and a number: the file is "
             "damaged, copy it again"
         )
+    if not lines:
+        raise ValueError(f"{path} is empty or cut off; copy it again")
+    _check_unique((file for file, _ in lines), path)
     return {file: int(number) for file, number in lines}
 
 
@@ -261,25 +348,21 @@ def _is_whole(content: bytes) -> bool:
     return content[:2] == b"\xff\xd8" and b"\xff\xd9" in content[-64:]
 
 
-def _decode(path: Path) -> UInt8[np.ndarray, "height width 3"]:
-    """The image with OpenCV's order of channels: blue, green, red."""
+def _whole_picture(path: Path) -> UInt8[np.ndarray, "height width 3"]:
     if not path.is_file():
         raise FileNotFoundError(
             f"the image {path} is missing; restore it, or leave such images out with "
             "skip_broken=True"
         )
-    content = path.read_bytes()
-    image = (
-        cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-        if _is_whole(content)
-        else None
+    try:
+        if _is_whole(path.read_bytes()):
+            return read_picture(path)
+    except ValueError:  # said below, with the remedy for a data set
+        pass
+    raise ValueError(
+        f"the image {path} is truncated or no JPEG ({path.stat().st_size} bytes); restore it, or"
+        " leave such images out with skip_broken=True"
     )
-    if image is None:
-        raise ValueError(
-            f"the image {path} is truncated or no JPEG ({len(content)} bytes); restore it, or leave"
-            " such images out with skip_broken=True"
-        )
-    return image
 
 
 def _square(

@@ -27,7 +27,6 @@ __all__ = [
     "effective_numbers",
     "faces_to_draw",
     "rarest_weights",
-    "share_weights",
 ]
 
 
@@ -37,38 +36,6 @@ def all_targets(faces: torch.utils.data.Dataset) -> Float[Tensor, "images attrib
     """
     return torch.stack(
         [faces.target(index) for index in tqdm(range(len(faces)), "targets", mininterval=5)]
-    )
-
-
-def share_weights(targets: Tensor, chosen: Sequence[int], share: float) -> Float[Tensor, " images"]:
-    """How often to draw each image so that `share` of the draws show one of the `chosen`
-    attributes, by their columns.
-
-    Each chosen attribute gets the same part of that share; images without any of them divide the rest. Weights sum to
-    1. Raises ValueError for an attribute with no positive, for no image without any, and for a share that is not
-    between 0 and 1.
-    """
-    targets = _labels(targets)
-    if not 0 <= share <= 1:
-        raise ValueError(
-            f"share is {share}; expected 0 to 1, the part of the draws that show a chosen attribute"
-        )
-    positive = targets[:, list(chosen)]
-    none_of_them = (positive.sum(1) == 0).to(targets)
-    for column, count in zip(chosen, positive.sum(0).tolist(), strict=True):
-        if not count:
-            raise ValueError(
-                f"attribute {column} has no positive among {len(targets)} images, so none can be"
-                " drawn; use more images, or leave it out"
-            )
-    if not none_of_them.any():
-        raise ValueError(
-            f"every image has one of the attributes {list(chosen)}, so no share of others can be"
-            " drawn; choose fewer"
-        )
-    return (
-        share * (positive / positive.sum(0)).mean(1)
-        + (1 - share) * none_of_them / none_of_them.sum()
     )
 
 
@@ -101,7 +68,7 @@ class BalancedSampler(torch.utils.data.Sampler[int]):
         ):
             raise ValueError(
                 f"weights of shape {tuple(weights.shape)}; expected one finite number from 0 on for"
-                " each image, not all 0: see share_weights and rarest_weights"
+                " each image, not all 0: see rarest_weights"
             )
         self.weights, self.seed, self.epoch = weights.double() / weights.double().sum(), seed, 0
         self.draws = len(weights) if draws is None else draws

@@ -1,9 +1,9 @@
 """Real video as a stream: decode it, find and follow the face, cut steady square crops."""
 
-import logging
+import re
+import subprocess
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,17 +30,14 @@ LARGEST_FPS = 240.0
 
 FALLBACK_FPS = 25.0
 
-# its warning about sizes repeats what Clip.scale says
-logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)
-
 
 @dataclass(frozen=True)
 class Clip:
     """A video file as a stream of RGB frames.
 
     Every `for frame in clip` decodes the file anew and holds one frame at a time; leaving the loop
-    early stops the decoder. `fps` is the file's own rate, `scale` is the size of these frames over
-    the size in the file.
+    early stops the decoder. `fps` is the rate of the frames, `scale` is the size of these frames over
+    the size in the file, in square pixels.
     """
 
     path: Path
@@ -53,20 +50,28 @@ class Clip:
 
     def __iter__(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         count = 0
-        try:
-            with closing(
-                _decode(self.path, "-r", f"{self.fps}", "-s", f"{self.width}x{self.height}")
-            ) as stream:
-                next(stream)
-                for count, frame in enumerate(stream, start=1):
+        size = self.height * self.width * 3
+        options = ("-r", f"{self.fps}", "-s", f"{self.width}x{self.height}")
+        decoder = subprocess.Popen(
+            _ffmpeg(self.path, *options),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        with decoder:  # closes its pipe and waits for it
+            try:
+                while frame := decoder.stdout.read(size):
+                    if len(frame) < size:
+                        raise ValueError(
+                            f"{self.path} is damaged: decoding stopped after frame {count}; copy or"
+                            f" download it again, or read only max_frames={count}"
+                        )
+                    count += 1
                     yield np.frombuffer(frame, np.uint8).reshape(self.height, self.width, 3)
                     if count == self.max_frames:
                         return
-        except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"{self.path} is damaged: decoding stopped after frame {count}; copy or download it"
-                f" again, or read only max_frames={count}"
-            ) from error
+            finally:
+                decoder.kill()
         if count < 0.9 * self.seconds * self.fps - 1:
             warnings.warn(
                 f"{self.path} announces {round(self.seconds * self.fps)} frames but holds {count};"
@@ -76,13 +81,18 @@ class Clip:
             )
 
 
-def read_clip(path: str | Path, max_frames: int | None = None, max_side: int | None = None) -> Clip:
+def read_clip(
+    path: str | Path,
+    max_frames: int | None = None,
+    max_side: int | None = None,
+    fps: float | None = None,
+) -> Clip:
     """Open any file that ffmpeg can decode (mp4, avi, mpg, webm, gif) as a stream of RGB frames.
 
     `max_side` lets the decoder scale larger pictures down so that the longer side is at most that
-    many pixels. Grey and RGBA videos come out as RGB (alpha is dropped), phone videos upright.
-    Frames arrive at a constant `fps`; a file that states no believable rate (browser recordings say
-    1000) is resampled to 25.
+    many pixels. Grey and RGBA videos come out as RGB (alpha is dropped), phone videos upright, and
+    pixels that the file calls wide or narrow (television, DVD) square: the height stays. Frames arrive at a constant `fps`; a file that states no believable rate (browser recordings say
+    1000) is resampled to 25. `fps` chooses the rate: frames are dropped or repeated.
 
     Raises `FileNotFoundError` for a missing file, `ValueError` for one without a picture that can
     be decoded. Derived in lesson 02.
@@ -97,32 +107,47 @@ def read_clip(path: str | Path, max_frames: int | None = None, max_side: int | N
     for name, limit in (("max_frames", max_frames), ("max_side", max_side)):
         if limit is not None and limit < 1:
             raise ValueError(f"{name} is {limit} but must be at least 1; leave it out for no limit")
-    try:
-        with closing(_decode(path, "-frames:v", "1")) as stream:
-            description = next(stream)
-            next(stream)
-    except (OSError, RuntimeError, LookupError, AttributeError, ValueError, StopIteration) as error:
+    if fps is not None and not 0 < fps <= LARGEST_FPS:
+        raise ValueError(f"fps is {fps} but must be above 0 and at most {LARGEST_FPS:g}")
+    description = _describe(path)
+    if description is None:
         raise ValueError(
             f"{path} holds no picture that ffmpeg can decode (no video, sound only, or cut off"
             " before its index); play it in a video player, then copy it again or convert it"
             " to mp4"
-        ) from error
-    width, height = description["size"]
-    fps = description["fps"] if 0 < description["fps"] <= LARGEST_FPS else FALLBACK_FPS
+        )
+    height, width, own_fps, seconds = description
+    fps = fps or (own_fps if 0 < own_fps <= LARGEST_FPS else FALLBACK_FPS)
     scale = min(1.0, (max_side or np.inf) / max(height, width))
     height, width = max(1, round(height * scale)), max(1, round(width * scale))
-    return Clip(
-        path, fps, height, width, float(scale), float(description.get("duration", 0.0)), max_frames
-    )
+    return Clip(path, fps, height, width, float(scale), seconds, max_frames)
 
 
-def _decode(path: Path, *output_options: str) -> Iterator:
-    """Start ffmpeg; yields the description of the stream, then each frame as bytes; closing it ends
-    ffmpeg.
+def _ffmpeg(path: Path, *options: str) -> list[str]:
+    """The command that writes the upright RGB frames of a video, byte after byte."""
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    raw = ("-pix_fmt", "rgb24", "-vcodec", "rawvideo", "-f", "image2pipe", "-")
+    return [get_ffmpeg_exe(), "-i", str(path), *options, *raw]
+
+
+def _describe(path: Path) -> tuple[int, int, float, float] | None:
+    """Height and width in square pixels, frames per second and seconds (0 where the file does not
+    say); None for a file of which no picture can be decoded.
     """
-    from imageio_ffmpeg import read_frames
-
-    return read_frames(str(path), output_params=list(output_options))
+    square = ("-vf", "scale=round(iw*sar):ih")  # upright already: ffmpeg turns before it filters
+    answer = subprocess.run(
+        _ffmpeg(path, "-frames:v", "1", *square), stdin=subprocess.DEVNULL, capture_output=True
+    )
+    log = answer.stderr.decode(errors="replace")
+    sizes = re.findall(r"^ *Stream #0:0.*: Video: rawvideo.*?, (\d+)x(\d+)", log, re.MULTILINE)
+    if not sizes or not answer.stdout:
+        return None
+    width, height = map(int, sizes[-1])
+    fps = re.search(r"^ *Stream #.*: Video: .* ([\d.]+) fps", log, re.MULTILINE)
+    length = re.search(r"Duration: (\d+):(\d+):([\d.]+)", log)
+    hours, minutes, seconds = map(float, length.groups()) if length else (0, 0, 0)
+    return height, width, float(fps[1]) if fps else 0.0, 3600 * hours + 60 * minutes + seconds
 
 
 def to_rgb(image: np.ndarray) -> UInt8[np.ndarray, "height width 3"]:

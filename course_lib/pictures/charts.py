@@ -14,7 +14,6 @@ that differ.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from textwrap import fill
 
 import numpy as np
@@ -68,8 +67,9 @@ def lines(
         drawn = np.concatenate([line.get_xdata() for line in axis.lines])
         if np.ptp(drawn) > 1 and np.array_equal(drawn, drawn.round()):
             axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        _guide(axis.axhline, _of(guides, panel))
-        _guide(axis.axvline, _of(marks, panel))
+        level = _of(guides, panel)
+        _guide(axis.axhline, level)
+        _guide(axis.axvline, _of(marks, panel), len(level))
         _finish(axis, panel, settings, axis is axes[0])
         if names is not None:
             _name_places(axis, names, alone if len(panels) == 1 else 2.7)
@@ -243,8 +243,10 @@ def _figure(panels: Mapping, alone: float, each: float, height: float):
     return figure, axes[0]
 
 
-def _guide(draw, guides: Mapping[str, float]) -> None:
-    for (name, value), line in zip(guides.items(), cycle(GUIDES), strict=False):
+def _guide(draw, guides: Mapping[str, float], before: int = 0) -> None:
+    """Thin lines, the first with the dashes that come after those drawn `before`."""
+    for number, (name, value) in enumerate(guides.items(), start=before):
+        line = GUIDES[number % len(GUIDES)]
         draw(float(value), color=INK, linewidth=1.1, linestyle=line, label=name, zorder=1)
 
 
@@ -354,7 +356,10 @@ def _say_cloud(name: str, x: Sequence | np.ndarray, y: Float[np.ndarray, " value
 
 def _each(rows: Sequence, values: np.ndarray, bounds: Sequence[np.ndarray]) -> list[str]:
     """Every value with the name of its row, and its interval."""
-    each = [f"{row} {_number(value)}" for row, value in zip(rows, values, strict=True)]
+    each = []
+    for row, value in zip(rows, values, strict=True):
+        number = str(row).isdigit()
+        each.append(f"{_number(value)} at {row}" if number else f"{row} {_number(value)}")
     if not bounds:
         return each
     spans = [f" ({_number(low)} to {_number(high)})" for low, high in zip(*bounds, strict=True)]

@@ -26,7 +26,6 @@ from .callbacks import (
 )
 from .checkpoints import Checkpoints, ModelSerializer
 from .fit import Run, fit, fit_steps, validate
-from .lock import FolderLock
 from .losses import (
     AsymmetricLoss,
     ClassBalancedLoss,
@@ -88,7 +87,6 @@ __all__ = [
     "EarlyStopping",
     "Evaluation",
     "FocalLoss",
-    "FolderLock",
     "LDAMLoss",
     "LogitAdjustedLoss",
     "MetricLog",

@@ -4,12 +4,13 @@ Neither holds code.
 
 import hashlib
 import inspect
+import io
 import json
+import pickle
 import platform
 import time
-import warnings
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from ..models.backbones import fill
 from ..models.inference import to_model
 from .callbacks import Watch
 from .fit import Run
-from .lock import FolderLock
+from .lock import locked
 
 __all__ = ["Checkpoints", "ModelSerializer"]
 
@@ -36,11 +37,10 @@ class Checkpoints(Watch):
     the best epoch.
 
     A run that starts with the same folder goes on where the last one stopped, and takes the same
-    steps. In the folder, `last.safetensors` holds model, optimizer and callbacks,
-    `previous.safetensors` the save before, for a last one that is damaged; `best.safetensors` the
-    weights alone; `running.json` says who trains here. Only `epochs`, workers and callbacks without
-    a state may differ from the run that was cut off. Raises ValueError for a folder in use, for one
-    of another run, for a damaged file, and rather than save NaN. Derived in lesson 06.
+    steps. In the folder, `last.pt` holds model, optimizer and callbacks, `best.pt` the weights
+    alone. Only `epochs`, workers and callbacks without a state may differ from the run that was cut
+    off. Raises ValueError for a folder in use, for one of another run, for a damaged file, and
+    rather than save NaN. Derived in lesson 06.
     """
 
     def __init__(
@@ -52,120 +52,79 @@ class Checkpoints(Watch):
     ):
         super().__init__(metric, higher_is_better)
         self.folder, self.minutes, self.saved = Path(folder), minutes, time.time()
-        self.lock = FolderLock(self.folder)
+        self.last, self.best_weights = self.folder / "last.pt", self.folder / "best.pt"
+        self.lock = ExitStack()
 
     def start(self, run: Run) -> None:
         self.saved, self.settings = time.time(), _settings(run)
         if run.accelerator.is_main_process:
-            self.lock.take()
+            self.lock.enter_context(locked(self.folder))
             for unfinished in self.folder.glob(".*.part.*"):  # by a killed run
                 unfinished.unlink()
-        if (found := self._read()) is None:
-            return
-        path, tensors, state = found
-        kept = state.get("settings", {})
-        if different := _first_difference(self.settings, kept):
+        if self.last.exists():
+            self._resume(run, _read(self.last))
+
+    def _resume(self, run: Run, state: dict[str, Any]) -> None:
+        before = state["settings"]
+        if different := _first_difference(self.settings, before):
             raise ValueError(
-                f"{path} belongs to a run with {different} {kept.get(different, 'unknown')}, and"
-                f" this one has {self.settings.get(different, 'none')}; choose another folder for"
-                f" this run, or delete {self.folder} to start again"
+                f"{self.last} belongs to a run with {different} {before.get(different, 'none')},"
+                f" and this one has {self.settings.get(different, 'none')}; choose another folder"
+                f" for this run, or delete {self.folder} to start again"
             )
-        fill(run.accelerator.unwrap_model(run.model), _under("model", tensors), str(path))
-        run.optimizer.load_state_dict(
-            state["optimizer"] | {"state": _nested(_under("optimizer", tensors))}
-        )
-        of_callbacks = _nested(_under("callback", tensors))
-        for index, (callback, plain) in enumerate(
-            zip(_with_state(run), state["callbacks"], strict=True)
-        ):
-            callback.load_state_dict(plain | of_callbacks.get(index, {}))
+        fill(run.accelerator.unwrap_model(run.model), state["model"], str(self.last))
+        run.optimizer.load_state_dict(state["optimizer"])
+        for callback, of_callback in zip(_with_state(run), state["callbacks"], strict=True):
+            callback.load_state_dict(of_callback)
         if run.accelerator.scaler is not None:
             run.accelerator.scaler.load_state_dict(state["scaler"])
         for name in PROGRESS:
             setattr(run, name, state["run"][name])
 
-    def _read(self) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
-        """The last state, or the one before: a power cut may leave a file's name without its
-        content.
-        """
-        damaged = None
-        for path in (self.folder / "last.safetensors", self.folder / "previous.safetensors"):
-            try:
-                found = (path, *_read_verified(path)) if path.exists() else None
-            except ValueError as error:
-                damaged = damaged or error
-                continue
-            if found and damaged:
-                warnings.warn(f"{damaged}; going on from the save before it, {path}", stacklevel=2)
-            if found:
-                return found
-        if damaged:
-            raise damaged
-        return None
-
     def after_epoch(self, run: Run) -> None:
         if (run.valid is None or self.improved(run)) and run.accelerator.is_main_process:
-            _write_verified(self.folder / "best.safetensors", self._weights(run), run.log)
+            _write(self.best_weights, {"model": _weights(run, self.folder), "log": run.log})
 
     def save(self, run: Run) -> None:
-        self.lock.renew()
         due = time.time() - self.saved > 60 * self.minutes and run.accelerator.sync_gradients
         if run.accelerator.is_main_process and (due or run.stop or not run.batch):
-            self._write(run)
+            self._save(run)
             self.saved = time.time()
 
-    def _write(self, run: Run) -> None:
-        """A kill or a full disk leaves the state before; a kill between the two renames, under its
-        second name.
-        """
-        scaler, optimizer = run.accelerator.scaler, run.optimizer.state_dict()
-        states = [callback.state_dict() for callback in _with_state(run)]
-        tensors = [
-            {name: value for name, value in state.items() if isinstance(value, Tensor)}
-            for state in states
-        ]
-        plain = [
-            {name: value for name, value in state.items() if name not in ours}
-            for state, ours in zip(states, tensors, strict=True)
-        ]
-        _write_verified(
-            self.folder / "new.safetensors",
-            {f"model.{name}": value for name, value in self._weights(run).items()}
-            | _flat("optimizer", optimizer["state"])
-            | _flat("callback", dict(enumerate(tensors))),
-            {
-                "settings": self.settings,
-                "optimizer": {"param_groups": optimizer["param_groups"]},
-                "callbacks": plain,
-                "scaler": None if scaler is None else scaler.state_dict(),
-                "run": {name: getattr(run, name) for name in PROGRESS},
-            },
-        )
-        last = self.folder / "last.safetensors"
-        if last.exists():
-            last.replace(self.folder / "previous.safetensors")
-        (self.folder / "new.safetensors").replace(last)
+    def _save(self, run: Run) -> None:
+        scaler = run.accelerator.scaler
+        state = {
+            "settings": self.settings,
+            "model": _weights(run, self.folder),
+            "optimizer": run.optimizer.state_dict(),
+            "callbacks": [callback.state_dict() for callback in _with_state(run)],
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "run": {name: getattr(run, name) for name in PROGRESS},
+        }
+        first = not self.last.exists()
+        _write(self.last, state)
+        if first:
+            _read(self.last)  # what cannot be read again is to be known now
 
     def finish(self, run: Run) -> None:
-        self.lock.release()
+        self.lock.close()
 
     def load_best(self, model: nn.Module) -> dict[str, Any]:
         """Give `model` the weights of the best epoch, and return what was logged then."""
-        path = self.folder / "best.safetensors"
-        weights, log = _read_verified(path)
-        fill(model, weights, str(path))
-        return log
+        state = _read(self.best_weights)
+        fill(model, state["model"], str(self.best_weights))
+        return state["log"]
 
-    def _weights(self, run: Run) -> dict[str, Tensor]:
-        weights = run.accelerator.unwrap_model(run.model).state_dict()
-        if broken := next(
-            (name for name, value in weights.items() if not value.isfinite().all()), None
-        ):
+
+def _weights(run: Run, folder: Path) -> dict[str, Tensor]:
+    weights = run.accelerator.unwrap_model(run.model).state_dict()
+    for name, value in weights.items():
+        if not value.isfinite().all():
             raise ValueError(
-                f"{broken} holds NaN or infinity after step {run.step}; lower the learning rate or"
-                f" clip gradients, and run again: {self.folder} still holds the last good state"
+                f"{name} holds NaN or infinity after step {run.step}; lower the learning rate or"
+                f" clip gradients, and run again: {folder} still holds the last good state"
             )
-        return weights
+    return weights
 
 
 def _settings(run: Run) -> dict[str, str]:
@@ -173,81 +132,55 @@ def _settings(run: Run) -> dict[str, str]:
     loss, groups = run.loss_function, run.optimizer.param_groups
     # on several processes
     batches = getattr(run.train.batch_sampler, "batch_sampler", run.train.batch_sampler)
-    return {
-        name: str(value)
-        for name, value in {
-            "checkpoint format": 2,
-            "model": type(run.accelerator.unwrap_model(run.model)).__name__,
-            "trained values": sum(values.numel() for group in groups for values in group["params"]),
-            "loss": getattr(loss, "__name__", type(loss).__name__),
-            "optimizer": type(run.optimizer.optimizer).__name__,
-            **{f"optimizer's {name}": value for name, value in run.optimizer.defaults.items()},
-            "number of items": len(run.train.dataset),
-            "batch size": getattr(batches, "batch_size", None),
-            "batches an epoch": len(run.train),
-            "sampler": type(getattr(batches, "sampler", batches)).__name__,
-            "accumulate": run.accelerator.gradient_accumulation_steps,
-            "processes": run.accelerator.num_processes,
-            "precision": run.accelerator.mixed_precision,
-            "seed": run.seed,
-            "callbacks": ", ".join(type(callback).__name__ for callback in _with_state(run)),
-        }.items()
+    settings = {
+        "model": type(run.accelerator.unwrap_model(run.model)).__name__,
+        "trained values": sum(values.numel() for group in groups for values in group["params"]),
+        "loss": getattr(loss, "__name__", type(loss).__name__),
+        "optimizer": type(run.optimizer.optimizer).__name__,
+        **{f"optimizer's {name}": value for name, value in run.optimizer.defaults.items()},
+        "number of items": len(run.train.dataset),
+        "batch size": getattr(batches, "batch_size", None),
+        "batches an epoch": len(run.train),
+        "sampler": type(getattr(batches, "sampler", batches)).__name__,
+        "accumulate": run.accelerator.gradient_accumulation_steps,
+        "processes": run.accelerator.num_processes,
+        "precision": run.accelerator.mixed_precision,
+        "seed": run.seed,
+        "callbacks": ", ".join(type(callback).__name__ for callback in _with_state(run)),
     }
+    return {name: str(value) for name, value in settings.items()}
 
 
 def _with_state(run: Run) -> list[Any]:
     return [callback for callback in run.callbacks if hasattr(callback, "state_dict")]
 
 
-def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose name begins with this part, without it."""
-    return {
-        name.removeprefix(f"{part}."): value
-        for name, value in tensors.items()
-        if name.startswith(f"{part}.")
-    }
+def _write(path: Path, state: dict[str, Any]) -> None:
+    """A file of `torch.save`, replaced in one move; the SHA-256 of its content stands at its end,
+    where `torch.load` does not look.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(content + hashlib.sha256(content).digest())
 
 
-def _flat(part: str, nested: Mapping[int, Mapping[str, Any]]) -> dict[str, Tensor]:
-    """`{0: {"step": …}}` as `{"part.0.step": …}`: safetensors knows no nested dicts."""
-    return {
-        f"{part}.{index}.{name}": torch.as_tensor(value)
-        for index, values in nested.items()
-        for name, value in values.items()
-    }
-
-
-def _nested(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    """`{"0.step": …}` as `{0: {"step": …}}`."""
-    nested: dict[int, dict[str, Tensor]] = defaultdict(dict)
-    for name, value in tensors.items():
-        index, key = name.split(".", 1)
-        nested[int(index)][key] = value
-    return dict(nested)
-
-
-def _write_verified(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    files.save_tensors(path, tensors, {**metadata, "sha256": _digest(tensors, metadata)})
-
-
-def _read_verified(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors, metadata = files.load_tensors(path)
-    if metadata.pop("sha256", None) != _digest(tensors, metadata):
+def _read(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    content, digest = content[:-32], content[-32:]
+    if hashlib.sha256(content).digest() != digest:
         raise ValueError(
-            f"{path} is damaged or was altered (its SHA-256 differs); copy it again, or delete the"
-            " folder to start again"
+            f"{path} is damaged or was altered (its SHA-256 differs); copy it again, or delete"
+            f" {path.parent} to start again"
         )
-    return tensors, metadata
-
-
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
-    """The SHA-256 of all that a file says, tensor by tensor."""
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors, numbers, text, lists and dicts; let every callback's"
+            f" state_dict return only these, and delete {path.parent} to start again"
+        ) from error
 
 
 class ModelSerializer:
@@ -260,9 +193,8 @@ class ModelSerializer:
 
     def versions(self, name: str) -> list[int]:
         """The finished versions of `name`; one that a kill left without metadata does not count."""
-        return sorted(
-            int(path.parent.name) for path in self._home(name).glob("[0-9]*/metadata.json")
-        )
+        finished = self._home(name).glob("[0-9]*/metadata.json")
+        return sorted(int(path.parent.name) for path in finished)
 
     def save(
         self,
@@ -283,9 +215,8 @@ class ModelSerializer:
             built_with.apply_defaults()  # which may be others tomorrow
             with torch.device("meta"):  # shapes without memory
                 twin = type(model)(**built_with.arguments)
-            plain = json.loads(
-                json.dumps({"config": built_with.arguments, "data": data, "scores": scores})
-            )
+            facts = {"config": built_with.arguments, "data": data, "scores": scores}
+            facts = json.loads(json.dumps(facts))
         except TypeError as error:
             raise ValueError(
                 f"config, data or scores of {name!r} do not fit ({error}); give the arguments that"
@@ -302,7 +233,7 @@ class ModelSerializer:
         metadata = {
             "model": type(model).__name__,
             "version": number,
-            **plain,
+            **facts,
             "date": datetime.now(UTC).isoformat(),
             "libraries": {
                 "python": platform.python_version(),
@@ -310,11 +241,9 @@ class ModelSerializer:
                 "course_lib": course_lib.__version__,
             },
         }
-        files.save_tensors(folder / "model.safetensors", model.state_dict(), metadata)
-        files.write_json(
-            folder / "metadata.json",
-            metadata | {"sha256": files.sha256(folder / "model.safetensors")},
-        )
+        path = folder / "model.safetensors"
+        files.save_tensors(path, model.state_dict(), metadata)
+        files.write_json(folder / "metadata.json", metadata | {"sha256": files.sha256(path)})
         return number
 
     def load(
@@ -348,13 +277,12 @@ class ModelSerializer:
                 " such"
             )
         built = metadata["config"]
-        if different := next(
-            (key for key in config or () if key not in built or built[key] != config[key]), None
-        ):
-            raise ValueError(
-                f"{folder} was built with {different}={built.get(different)!r}, not "
-                f"{config[different]!r}; load another version, or train one"
-            )
+        for key, value in (config or {}).items():
+            if key not in built or built[key] != value:
+                raise ValueError(
+                    f"{folder} was built with {key}={built.get(key)!r}, not {value!r}; load another"
+                    " version, or train one"
+                )
         model = model_class(**built)
         fill(model, tensors, str(path))
         return model.eval(), metadata

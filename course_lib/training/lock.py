@@ -1,87 +1,37 @@
 """One run in a folder: two at once would overwrite each other's files."""
 
-import os
-import platform
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import psutil  # comes with accelerate
+from filelock import FileLock, Timeout  # comes with torch
 
-from .. import files
+__all__ = ["locked"]
 
-__all__ = ["FolderLock"]
-
-RENEW, SILENT = 60, 300  # seconds: sign this often; later than that, a machine is gone
+WAIT = 10  # seconds: the workers of a killed run notice within five that they are alone
 
 
-class FolderLock:
-    """`running.json` in a folder says which process of which machine works there, and when it last
-    said so.
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Let no other process of this machine work in the folder; a killed one leaves nothing behind
+    that blocks.
 
-    A killed run leaves its lock behind. On the same machine, its process is looked for; on another
-    one (Colab gives a new one after a disconnect), five minutes of silence are taken for its end.
+    Raises ValueError while another run works there.
     """
-
-    def __init__(self, folder: str | Path):
-        # when, while the folder is ours
-        self.path, self.signed = Path(folder) / "running.json", None
-        self.owner = {
-            "host": platform.node(),
-            "process": os.getpid(),
-            "started": psutil.Process().create_time(),
-        }
-
-    def take(self) -> None:
-        """Claim the folder; raises ValueError while another run works there."""
-        other = self._other()
-        if other and other["host"] != self.owner["host"]:
-            remedy = f"wait {SILENT} s, or delete that file if that machine is gone,"
-            works = time.time() - other["signed"] < SILENT
-        else:
-            remedy, works = (
-                "wait for its end",
-                bool(other) and _runs(other["process"], other["started"]),
-            )
-        if works:
-            raise ValueError(
-                f"{self.path.parent} is in use: {self.path.name} names process {other['process']}"
-                f" on {other['host']}; {remedy} or choose another folder"
-            )
-        self._sign()
-
-    def renew(self) -> None:
-        """Give a sign of life once a minute; raises ValueError if another run has taken the folder
-        meanwhile.
-        """
-        if self.signed and time.time() - self.signed > RENEW:
-            if other := self._other():
-                self.signed = None
-                raise ValueError(
-                    f"{self.path.parent} was taken over by process {other['process']} on"
-                    f" {other['host']}; choose another folder for one of the two runs"
-                )
-            self._sign()
-
-    def release(self) -> None:
-        """Let others in, if the folder is ours."""
-        if self.signed:
-            self.path.unlink(missing_ok=True)
-            self.signed = None
-
-    def _sign(self) -> None:
-        self.signed = time.time()
-        files.write_json(self.path, self.owner | {"signed": self.signed})
-
-    def _other(self) -> dict | None:
-        """The lock, unless there is none or it is this process's own."""
-        found = files.read_json(self.path) if self.path.exists() else self.owner
-        return None if found | self.owner == found else found
-
-
-def _runs(process: int, started: float) -> bool:
-    """Whether that process is alive, and not a later one that was given its number."""
+    folder = Path(folder)
+    lock = FileLock(folder / ".lock")
     try:
-        found = psutil.Process(process)
-        return found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - started) < 60
-    except psutil.NoSuchProcess:
-        return False
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=WAIT)
+    except Timeout as error:
+        raise ValueError(
+            f"{folder} is in use by another run; wait for its end, or choose another folder"
+        ) from error
+    except OSError as error:
+        raise OSError(
+            f"cannot write in {folder} ({error.strerror}); choose a folder you may write to"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -2,6 +2,11 @@
 seconds.
 """
 
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -63,23 +68,66 @@ def stored_tokens(
     """What `cache_tokens` gives, kept in the cache folder `part` clips at a time, so that a run cut
     off goes on.
 
-    A clip takes 0.2 MB. Tokens of other extractors are computed again. Computed in half precision
+    A clip takes 0.2 MB. Other clips, drawn by other code or with other settings, and other
+    extractors have other parts; a damaged part is said and made again. Computed in half precision
     (bf16, or fp16 on GPUs that only emulate that), at half the time on CPUs that have it; the error
     is 1 % of the tokens' spread.
     """
     device = next(static.parameters()).device
     half = torch.float16 if runtime.precision_of(device) == "fp16" else torch.bfloat16
-    folder, made_by = runtime.cache_dir("tokens"), {"static": static.hash, "dynamic": dynamic.hash}
+    made_by = _made_by(clips) | {
+        "static": static.hash,
+        "dynamic": dynamic.hash,
+        "precision": str(half),
+    }
+    digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
     parts = []
     for start in range(0, len(clips), part):
         indices = range(start, min(start + part, len(clips)))
-        path = folder / f"{clips.split}_{clips.seed}_{start}_{len(indices)}.safetensors"
-        tensors, metadata = files.load_tensors(path) if path.exists() else ({}, {})
-        if metadata != made_by or not {*also} <= {*tensors}:
+        name = f"{clips.split}_{clips.seed}_{digest}_{start}_{len(indices)}.safetensors"
+        path = runtime.cache_dir("tokens") / name
+        tensors = _read_part(path, made_by)
+        if not {"traits", *also} <= {*tensors}:
             tensors = cache_tokens(Subset(clips, indices), static, dynamic, also=also, dtype=half)
             files.save_tensors(path, tensors, made_by)
         parts.append(tensors)
     return {name: torch.cat([tensors[name] for tensors in parts]) for name in parts[0]}
+
+
+def _made_by(clips: ClipDataset) -> dict[str, object]:
+    """All that decides what clip `i` looks like."""
+    return {
+        "split": clips.split,
+        "seed": clips.seed,
+        "size": clips.size,
+        "moments": clips.moments,
+        "clips_per_speaker": clips.clips_per_speaker,
+        "flow": repr(clips.estimate),
+        "drawing": _drawing_code(),
+    }
+
+
+@cache
+def _drawing_code() -> str:
+    """A hash of the modules that draw clips and estimate their flow."""
+    package = Path(__file__).parents[1]
+    modules = sorted((package / "world").glob("*.py"))
+    modules += [package / "data" / name for name in ("drawn.py", "flow.py")]
+    return hashlib.sha256("".join(map(files.sha256, modules)).encode()).hexdigest()
+
+
+def _read_part(path: Path, made_by: dict) -> dict[str, Tensor]:
+    """The tensors of a part; none if it is not there, or damaged."""
+    if not path.exists():
+        return {}
+    try:
+        tensors, metadata = files.load_tensors(path)
+    except ValueError:
+        tensors, metadata = {}, {}
+    if metadata != made_by:
+        print(f"the cached tokens {path} are damaged; they are computed again")
+        return {}
+    return tensors
 
 
 def lesson_tokens(part: str) -> dict[str, Tensor]:

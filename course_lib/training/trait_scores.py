@@ -117,11 +117,11 @@ def speaker_lookup(
             f"there are {len(train_speakers)} train_speakers for {len(train_targets)}"
             " train_targets; give one speaker for each row"
         )
-    speakers, who = np.unique(np.asarray(train_speakers), return_inverse=True)
-    totals = torch.zeros(len(speakers), train_targets.shape[1]).to(train_targets)
+    seen, who = np.unique(np.asarray(train_speakers), return_inverse=True)
+    totals = torch.zeros(len(seen), train_targets.shape[1]).to(train_targets)
     totals.index_add_(0, torch.from_numpy(who), train_targets)
     means = totals / torch.from_numpy(np.bincount(who))[:, None]
-    answers = dict(zip(speakers.tolist(), means, strict=True))
+    answers = dict(zip(seen.tolist(), means, strict=True))
     floor = train_targets.mean(dim=0)
     return torch.stack([answers.get(speaker, floor) for speaker in np.asarray(speakers).tolist()])
 

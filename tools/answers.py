@@ -1,5 +1,6 @@
-"""Notebooks with every exercise answered by the library's own source, for who teaches and for the
-tests.
+"""Notebooks with every exercise answered by the library's own source, for teachers and the tests.
+
+python -m tools.answers
 """
 
 import ast
@@ -8,23 +9,28 @@ import inspect
 import json
 import re
 import symtable
+import sys
 from importlib.util import resolve_name
 from pathlib import Path
 
-from .. import files, runtime
-from ..lessons.exercises import all_exercises
-from .settings import Answers
+from jsonargparse import auto_cli
+
+from course_lib import files, runtime
+from course_lib.lessons.exercises import all_exercises
 
 __all__ = ["answer", "answers"]
 
 CHECKED = re.compile(r'^(\w+) = check\("\1", \1\)$', re.MULTILINE)
 
 
-def answers(settings: Answers) -> list[Path]:
+def answers(output: str = "answers") -> list[Path]:
     """Write each notebook with its exercises answered and everything else as it was; return the
     paths.
+
+    Args:
+        output: the folder to write to
     """
-    lessons, target = runtime.assets().parent / "notebooks", Path(settings.output)
+    lessons, target = runtime.assets().parent / "notebooks", Path(output)
     if target.resolve() == lessons:
         raise ValueError(
             f"{target} holds the students' notebooks, which this would overwrite; name another"
@@ -92,3 +98,11 @@ def _imports(solution: str, module_name: str) -> list[str]:
             own -= {alias.asname or alias.name for alias in node.names}
             lines += [ast.unparse(node)] * bool(node.names)
     return lines + [f"from {module_name} import {', '.join(sorted(own))}"] * bool(own)
+
+
+if __name__ == "__main__":
+    try:
+        auto_cli(answers, as_positional=False)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,7 +1,7 @@
 """Seeing Cross-Attention: the library behind twelve lessons.
 
 Imports run one way: `world → data → models → training → looking → pictures → recorder → explorer
-→ lessons → commands`; `runtime`, `shapes` and `files` are the ground floor that everyone may use.
+→ lessons → commands`; `runtime`, `shapes`, `files` and `tables` are the ground floor that all use.
 """
 
 from .runtime import assets, cache_dir, scale, setup

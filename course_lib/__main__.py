@@ -20,7 +20,7 @@ from typing import Any
 
 __all__ = ["COMMANDS", "main", "parse"]
 
-COMMANDS = ("preprocess", "train", "evaluate", "visualize", "assets")
+COMMANDS = ("preprocess", "train", "evaluate", "visualize")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

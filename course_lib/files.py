@@ -97,7 +97,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no file {path}; check the path, or make it again with `python -m course_lib assets`"
+            f"no file {path}; check the path, or make it again with `python -m assets.recipes`"
         )
     try:
         with safe_open(path, framework="pt") as file:

@@ -149,7 +149,7 @@ def assets(name: str = "") -> Path:
     if not path.exists():
         raise FileNotFoundError(
             f"no asset {name!r} in {root}; clone the whole repository again, or make the asset "
-            "with `python -m course_lib assets NAME`"
+            "with `python -m assets.recipes NAME`"
         )
     return path
 

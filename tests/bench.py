@@ -35,7 +35,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet50, vit_b_16
 
-from course_lib import files, runtime
 from course_lib.data import (
     ClipDataset,
     FaceDataset,
@@ -59,7 +58,7 @@ from course_lib.models import (
 )
 from course_lib.recorder import AttentionRecorder
 from course_lib.recorder import page as pages
-from course_lib.studies import difficulty_table, transfer_table
+from course_lib.tables import Table
 from course_lib.training import fit
 from course_lib.world import ATTRIBUTES, CELEBA_RATES, RenderedClip, draw_face, render_clip
 from course_lib.world.clips import PARTS
@@ -446,31 +445,11 @@ def bench_rates() -> None:
         "young men": male & young,
         "older men": male & ~young,
     }
-    print(
-        "\n| drawn rate in % | " + " | ".join(("all", *groups)) + " | CelebA |\n" + "|---" * 7 + "|"
-    )
+    rows = [("drawn rate in %", "all", *groups, "CelebA")]
     for i, name in enumerate(ATTRIBUTES):
-        shares = [
-            drawn[:, i].mean(),
-            *(drawn[group, i].mean() for group in groups.values()),
-            CELEBA_RATES[i],
-        ]
-        print(f"| {name} | " + " | ".join(f"{100 * share:.1f}" for share in shares) + " |")
-
-
-def bench_difficulty() -> None:
-    """The stored study: what plain BCE reaches by difficulty and number of images, and across
-    difficulties.
-    """
-    rows = files.read_json(runtime.assets("results/difficulty.json"))["rows"]
-    for title, score in (
-        ("F1 at 0.5, rare attributes", "f1_rare"),
-        ("F1 at chosen thresholds, rare", "f1_tuned_rare"),
-        ("AP, rare attributes", "ap_rare"),
-        ("accuracy", "accuracy"),
-    ):
-        print(f"\n{difficulty_table(rows, title, score)}")
-    print(f"\n{transfer_table(rows)}")
+        shares = [drawn[:, i].mean(), *(drawn[group, i].mean() for group in groups.values())]
+        rows.append((name, *(f"{100 * share:.1f}" for share in (*shares, CELEBA_RATES[i]))))
+    print(f"\n{Table('', rows).markdown()}")
 
 
 def bench_checks() -> None:
@@ -611,7 +590,7 @@ def bench_viewer(folder: str) -> None:
     of 60 Hz.
     """
     maps, words = random_maps(12, 12, 64, 64, sharp=1.0), [f"word{i}" for i in range(64)]
-    viewer = len(Path(pages.__file__).with_name("web").joinpath("viewer.js").read_bytes())
+    viewer = len(pages.script("recorder/web/kit.js", "recorder/web/viewer.js").encode())
     actions = [lambda: pages.attention_page(maps, query_names=words)]
     try:
         from bertviz import model_view
@@ -636,7 +615,7 @@ def bench_viewer(folder: str) -> None:
         sizes[0] / sizes[-1],
         "≤ 0.5 MB",
     )
-    row("viewer.js", f"{viewer / 1e3:.0f} kB", "", viewer / 120e3, "≤ 120 kB")
+    row("the viewer and its kit", f"{viewer / 1e3:.0f} kB", "", viewer / 120e3, "≤ 120 kB")
     maps = random_maps(12, 12, 197, 197, sharp=1.0)
     path = pages.save_page(
         Path(folder) / "page.html", maps, image=torch.rand(3, 224, 224), grid=(14, 14)
@@ -826,7 +805,6 @@ BENCHES = {
     "world": bench_world,
     "flow": bench_flow,
     "rates": bench_rates,
-    "difficulty": bench_difficulty,
     "checks": bench_checks,
     "attention": bench_attention,
     "viewer": bench_viewer,

@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
 from course_lib import files
+from course_lib.data import hard_faces
 from course_lib.explorer import ImbalanceAwareAttentionExplorer
-from course_lib.pointing import hard_faces
 from course_lib.training import course_attribute_predictor
 from course_lib.world import ATTRIBUTES, CELEBA_RATES
 

@@ -5,8 +5,11 @@ result holds.
 import pytest
 import torch
 
-from course_lib import ablation, files, runtime
-from course_lib.ablation import ARMS, BASELINES, SEEDS, SideBySideModel, ablation_table
+from assets.recipes import ablation
+from assets.recipes.ablation import ARMS, BASELINES, SEEDS
+from course_lib import files, runtime
+from course_lib.lessons.studies import ablation_table
+from course_lib.models import SideBySideModel
 
 # does face, does motion change the answer?
 MOVED = {"static only": (True, False), "dynamic only": (False, True)}
@@ -227,6 +230,6 @@ def test_token_attention_leads_and_looks_at_the_deciding_moment(stored):
 
 
 def test_the_table_shows_every_arm_and_baseline(stored):
-    lines = ablation_table(stored).splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:]] == [*BASELINES, *ARMS]
-    assert len({line.count("|") for line in lines}) == 1
+    table = ablation_table(stored)
+    assert [row[0] for row in table.rows[1:]] == [*BASELINES, *ARMS]
+    assert len({len(row) for row in table.rows}) == 1

@@ -150,24 +150,22 @@ def test_a_single_attribute_and_gradients_are_welcome():
 
 def test_the_table_sorts_by_rarity_and_averages_the_rare():
     scores = {"f1": torch.tensor([0.5, 0.1, 0.3]), "recall": torch.tensor([0.2, 0.4, 0.9])}
-    lines = score_table(
+    table = score_table(
         scores,
         ["Young", "Bald", "Mustache"],
         torch.tensor([0.77, 0.02, 0.04]),
         columns=("f1", "recall"),
-    ).splitlines()
-    assert [line.split() for line in lines] == [
-        ["frequency", "f1", "recall"],
-        ["Bald", "0.020", "0.100", "0.400"],
-        ["Mustache", "0.040", "0.300", "0.900"],
-        ["Young", "0.770", "0.500", "0.200"],
-        ["mean,", "under", "10%", "0.030", "0.200", "0.650"],
-        ["mean,", "all", "0.277", "0.300", "0.500"],
-    ]
-    assert len({len(line) for line in lines}) == 1
-    assert "under" not in score_table(
-        scores, ["a", "b", "c"], torch.tensor([0.5, 0.4, 0.3]), columns=("f1",)
     )
+    assert table.rows == [
+        ("", "frequency", "f1", "recall"),
+        ("Bald", "0.020", "0.100", "0.400"),
+        ("Mustache", "0.040", "0.300", "0.900"),
+        ("Young", "0.770", "0.500", "0.200"),
+        ("mean, under 10%", "0.030", "0.200", "0.650"),
+        ("mean, all", "0.277", "0.300", "0.500"),
+    ]
+    nobody_rare = torch.tensor([0.5, 0.4, 0.3])
+    assert "under" not in str(score_table(scores, ["a", "b", "c"], nobody_rare, columns=("f1",)))
 
 
 def test_blind_models_score_what_frequencies_say():

@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from course_lib import evolution, files, runtime
-from course_lib.data import TokenArrays
+from assets.recipes import evolution
+from course_lib import files, runtime
+from course_lib.data import FaceDataset, TokenArrays, load_images
 from course_lib.models import AttributeDecoder
 from course_lib.training import (
     RARE,
@@ -29,9 +30,7 @@ def faces():
     """A few drawn faces; every attribute occurs and is missing in each part."""
     parts = []
     for part, n in (("train", 150), ("valid", 120)):
-        arrays = evolution.load_images(
-            evolution.FaceDataset(n, part, size=56, regions=False), workers=0
-        )
+        arrays = load_images(FaceDataset(n, part, size=56, regions=False), workers=0)
         arrays.targets[0], arrays.targets[1] = 1, 0
         parts.append(arrays)
     return parts
@@ -84,7 +83,7 @@ def test_a_row_holds_every_score_and_leaves_no_checkpoint(tmp_path, monkeypatch)
     (row,) = evolution.run_remedy("synthetic balancing", 0)
     for kept in (evolution._faces, evolution._regions):
         kept.cache_clear()
-    assert {path.suffix for path in (tmp_path / "studies" / "evolution").iterdir()} == {
+    assert {path.suffix for path in (tmp_path / "recipes" / "evolution").iterdir()} == {
         ".safetensors"
     }
     stored = files.read_json(runtime.assets("results/evolution.json"))["rows"][0]
@@ -115,15 +114,15 @@ def test_gains_are_paired_by_seed_with_a_t_interval():
 def test_the_choice_is_made_on_validation_and_the_table_names_every_remedy():
     rows = rows_of({"focal": (0.7, 0.7, 0.7)})
     assert chosen_remedy(rows) == "focal"
-    lines = evolution_table(rows, {"F1 rare": "f1_rare"}).splitlines()
-    assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == list(REMEDIES)
-    assert "| focal | 0.700 ± 0.000 |" in lines
+    lines = evolution_table(rows, {"F1 rare": "f1_rare"}).rows
+    assert [remedy for remedy, _ in lines[1:]] == list(REMEDIES)
+    assert ("focal", "0.700 ± 0.000") in lines
 
 
 def test_rare_means_under_five_per_cent_and_the_test_split_has_two_hundred_of_each():
     targets = torch.stack(
         [
-            evolution.FaceDataset(evolution.TEST, "test", size=56, regions=False).target(k)
+            FaceDataset(evolution.TEST, "test", size=56, regions=False).target(k)
             for k in range(evolution.TEST)
         ]
     )

@@ -119,7 +119,8 @@ def test_the_interval_draws_people():
 
 def test_a_resample_is_the_auc_of_copies_without_pairs_of_a_copy_and_itself(monkeypatch):
     features, person = people(4, 3)
-    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([[0, 0, 1, 3]]))
+    counts = torch.tensor([[2, 1, 0, 1]])
+    monkeypatch.setattr(measures, "bootstrap_counts", lambda *_: counts)
     _, low, high = separation_auc(features, person, 1)
     drawn = torch.cat([torch.arange(3 * who, 3 * who + 3) for who in (0, 0, 1, 3)])
     copy = torch.arange(4).repeat_interleave(3)

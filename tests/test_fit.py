@@ -20,7 +20,6 @@ from course_lib.training import (
     Plateau,
     WarmupCosine,
     fit,
-    fit_steps,
 )
 
 
@@ -454,48 +453,3 @@ def test_precision_may_change_from_run_to_run():
     for precision in ("bf16", None, "bf16"):
         run = fit(small_model(), loaders()[0], epochs=1, precision=precision)
         assert math.isfinite(run.log["loss"])
-
-
-# ---- the older loop of the recipes ---------------------------------------------------------------
-
-
-def run_of_steps(checkpoint, cut_at: int | None) -> tuple[nn.Module, int]:
-    """Train a small model for 12 steps; `cut_at` stops it there."""
-    torch.manual_seed(0)
-    model, data, calls = (
-        nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1)),
-        torch.randn(64, 4),
-        0,
-    )
-
-    def loss_at(step: int) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        if step == cut_at:
-            raise Killed
-        return model(data[torch.randint(0, 64, (8,))]).square().mean()
-
-    fit_steps(model, loss_at, 12, 1e-2, checkpoint, checkpoint_seconds=-1)
-    return model, calls
-
-
-@pytest.mark.parametrize("cut_at", [1, 7, 11])
-def test_steps_that_were_cut_off_go_on_exactly(tmp_path, cut_at):
-    whole, _ = run_of_steps(tmp_path / "whole.pt", None)
-    with pytest.raises(Killed):
-        run_of_steps(tmp_path / "cut.pt", cut_at)
-    resumed, calls = run_of_steps(tmp_path / "cut.pt", None)
-    assert calls == 12 - cut_at
-    assert same(whole, resumed)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.pt", "whole.pt"]
-
-
-def test_steps_stop_at_a_loss_that_is_not_finite_with_the_last_good_state_kept(tmp_path):
-    model = nn.Linear(2, 1)
-
-    def loss_at(step: int) -> torch.Tensor:
-        return model(torch.ones(1, 2)).sum() * (float("nan") if step == 3 else 1)
-
-    with pytest.raises(ValueError, match="loss of step 3 is nan"):
-        fit_steps(model, loss_at, 5, 1e-2, tmp_path / "x.pt", checkpoint_seconds=-1)
-    assert torch.load(tmp_path / "x.pt", weights_only=True)["step"] == 3

@@ -23,8 +23,7 @@ from course_lib.models import (
     course_part_transformer,
     course_personality_model,
 )
-from course_lib.pointing import shipped_decoders
-from course_lib.training import course_attribute_predictor, lesson_tokens
+from course_lib.training import course_attribute_predictor, lesson_tokens, shipped_decoders
 
 PATH = Path(__file__).with_suffix(".safetensors")
 

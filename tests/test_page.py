@@ -8,7 +8,6 @@ import io
 import json
 import re
 import zlib
-from importlib.resources import files
 
 import explorer_driver
 import numpy as np
@@ -26,6 +25,7 @@ from course_lib.recorder import (
     save_page,
     show_page,
 )
+from course_lib.recorder.packing import script
 
 WORDS = ["the", "face", "asks", "</script>", "“clip”", "where", "to", "look"]
 
@@ -571,13 +571,13 @@ def test_render_takes_a_widgets_model_and_lets_go_of_it(browser):
     """
     maps, other = random_maps(queries=4, keys=5), random_maps(layers=1, queries=3, keys=3)
     (meta, planes), (new_meta, new_planes) = pack(maps), pack(other)
-    viewer = (files("course_lib.recorder") / "web" / "viewer.js").read_text(encoding="utf-8")
-    script = WIDGET.replace("META", json.dumps(meta)).replace("PLANES", json.dumps(list(planes)))
+    viewer = script("recorder/web/kit.js", "recorder/web/viewer.js")
+    opening = WIDGET.replace("META", json.dumps(meta)).replace("PLANES", json.dumps(list(planes)))
     page = browser.new_page()
     said = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
-    page.set_content(f'<script type="module">{viewer}\n{script}</script>')
+    page.set_content(f'<script type="module">{viewer}\n{opening}</script>')
     wait(page, "window.close_view !== undefined")
     page.get_by_role("combobox", name="Head").select_option("1")
     settle(page)

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from torch import nn
 from torch.testing import assert_close
 
-from course_lib import files, parts_recipe, runtime
+from course_lib import files, runtime
 from course_lib.data import PartDataset
 from course_lib.looking import layer_iou
 from course_lib.models import (
@@ -366,24 +366,3 @@ def test_the_shipped_model_takes_unseen_faces_apart():
     assert blind.mean() < 0.2
     scores = files.read_json(runtime.assets("weights/manifest.json"))["parts"]["scores"]
     assert found.mean() == pytest.approx(scores["iou_generator"], abs=0.1)
-
-
-def test_the_recipe_writes_weights_that_load_and_scores(tmp_path, monkeypatch):
-    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
-    scores = parts_recipe.write_parts(
-        tmp_path / "parts.safetensors", faces=4, encoder_steps=1, steps=1, batch=2, tested=2
-    )
-    tensors, metadata = files.load_tensors(tmp_path / "parts.safetensors")
-    assert (tmp_path / "parts.safetensors").stat().st_size < 5e6
-    assert metadata["parts"] == list(PARTS)
-    assert tensors.keys() == PartTransformer().state_dict().keys()
-    assert 0 <= float(scores["iou_generator"]) <= 1
-    assert {
-        "iou_mean_layer",
-        "iou_segmentation",
-        "iou_one_step",
-        "invented_generator_glasses",
-        "energy_block3_step19_map",
-    } <= scores.keys()
-    # a run that is done leaves no checkpoint
-    assert not list((tmp_path / "cache" / "recipes").iterdir())

@@ -3,11 +3,17 @@
 import pytest
 import torch
 
-from course_lib import files, pointing, runtime
-from course_lib.data import gather
+from assets.recipes import decoders
+from course_lib import files, runtime
+from course_lib.data import gather, hard_faces
+from course_lib.lessons.studies import pointing_table
 from course_lib.looking import follows, score_localisation
-from course_lib.pointing import DECODERS, hard_faces, pointing_table, shipped_decoders
-from course_lib.training import course_attribute_predictor, score_attributes
+from course_lib.training import (
+    DECODERS,
+    course_attribute_predictor,
+    score_attributes,
+    shipped_decoders,
+)
 from course_lib.world import ATTRIBUTES
 
 
@@ -20,12 +26,12 @@ def test_a_run_gives_the_stored_row_and_the_recipe_ships_it(tmp_path, monkeypatc
         ("WITH_REGIONS", 40),
         ("EPOCHS", 1),
     ):
-        monkeypatch.setattr(pointing, name, size)
-    for kept in (pointing._faces, pointing._regions):
+        monkeypatch.setattr(decoders, name, size)
+    for kept in (decoders._faces, decoders._regions):
         kept.cache_clear()
-    (row,) = pointing.run_decoder("tokens that hear each other", 1)
-    scores = pointing.write_attributes(tmp_path / "attributes.safetensors")
-    for kept in (pointing._faces, pointing._regions):
+    (row,) = decoders.run_decoder("tokens that hear each other", 1)
+    scores = decoders.write_attributes(tmp_path / "attributes.safetensors")
+    for kept in (decoders._faces, decoders._regions):
         kept.cache_clear()
     stored = files.read_json(runtime.assets("results/pointing.json"))["rows"]
     assert row.keys() == stored[0].keys() - {"decoder", "seed"}
@@ -73,5 +79,4 @@ def test_the_shipped_predictor_knows_the_attributes(looked):
 
 def test_the_table_names_both_decoders():
     rows = files.read_json(runtime.assets("results/pointing.json"))["rows"]
-    lines = pointing_table(rows).splitlines()
-    assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == list(DECODERS)
+    assert [row[0] for row in pointing_table(rows).rows[1:]] == list(DECODERS)

@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from course_lib.pictures import PARTS, Picture, Report, Table, blank_axes
+from course_lib.pictures import PARTS, Picture, Report, blank_axes
+from course_lib.tables import Table
 
 EVIL = '<script>alert("x")</script> & "quoted" \'single\' [[title]]'
 

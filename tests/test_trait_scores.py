@@ -149,23 +149,21 @@ def test_a_paired_difference_is_surer_than_two_intervals():
 def test_the_tables_hold_the_numbers():
     prediction, target, who = by_speaker(20, 3)
     scores = score_traits(prediction, target, who)
-    lines = scores.table(TRAITS).splitlines()
-    assert [line.split("|")[1].strip("- ") for line in lines] == ["", "", *TRAITS, "mean"]
-    assert [name.strip() for name in lines[0].split("|")[2:-1]] == list(SCORES)
-    assert len({len(line) for line in lines}) == 1
+    header, *rows = scores.table(TRAITS).rows
+    assert header == ("", *SCORES)
+    assert [row[0] for row in rows] == [*TRAITS, "mean"]
     value, (low, high) = scores.value[1, 2], scores.interval[:, 1, 2]
-    assert lines[4].split("|")[3].strip() == f"{value:.3f} [{low:.3f}, {high:.3f}]"
-    text = score_table(
+    assert rows[2][2] == f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    table = score_table(
         {"floor": floor_prediction(target, 60), "model": prediction, "ceiling": target}, target, who
     )
-    names = [line.split("|")[1].strip("- ") for line in text.splitlines()]
-    assert names == ["", "", "floor", "model", "ceiling"]
-    assert text.splitlines()[-1].count("1.000 [1.000, 1.000]") == 5
-    assert "too narrow" not in text
+    assert [row[0] for row in table.rows] == ["", "floor", "model", "ceiling"]
+    assert table.rows[-1].count("1.000 [1.000, 1.000]") == 5
+    assert table.caption == ""
     for unknown in (None, ["a", None] * 30, ["a", ""] * 30):
-        table = score_traits(prediction, target, unknown).table(TRAITS)
-        assert table.endswith("too narrow")
-        assert score_table({"model": prediction}, target, unknown).endswith("too narrow")
+        assert score_traits(prediction, target, unknown).table(TRAITS).caption.endswith("narrow")
+        table = score_table({"model": prediction}, target, unknown)
+        assert str(table).endswith("too narrow")
 
 
 # ---- the leak ------------------------------------------------------------------------------------

@@ -242,19 +242,20 @@ def test_the_box_follows_a_known_path():
     assert track.boxes.dtype == track.confidence.dtype == np.float32
     assert off_path(track).max() < 3
     assert not track.fallback
-    assert np.flatnonzero(track.confidence).tolist() == list(range(0, 40, 5))
-    assert ((track.confidence == 0) | (track.confidence > 0.5)).all()
+    assert np.flatnonzero(track.confidence > 0.5).tolist() == list(range(0, 40, 5))
+    assert track.confidence.min() > 0.3  # followed in between
     assert track.confidence.max() <= 1
 
 
-def test_gaps_are_filled():
+def test_a_blank_picture_is_another_scene():
     frames = list(moving_face(40))
     for hidden in range(12, 24):
         frames[hidden] = np.full_like(frames[0], 90)
     track = track_face(frames)
     assert (track.confidence[12:24] == 0).all()
-    assert off_path(track).max() < 12  # the face moves by 32 pixels behind the curtain
-    assert abs(np.diff(centres(track), axis=0)).max() < 5
+    assert track.starts == (0, 12, 24)
+    assert track.stretches() == [(0, 12), (24, 40)]
+    assert off_path(track)[[*range(12), *range(24, 40)]].max() < 12
 
 
 def test_a_false_alarm_is_ignored(monkeypatch):
@@ -267,7 +268,7 @@ def test_a_false_alarm_is_ignored(monkeypatch):
     monkeypatch.setattr(video, "_candidates", with_a_false_alarm)
     track = track_face(moving_face(40))
     assert off_path(track).max() < 5
-    assert track.confidence[20] < 0.1
+    assert track.confidence[20] < 0.5
     assert (track.confidence[[0, 5, 10, 15, 25, 30, 35]] > 0.7).all()
 
 

@@ -91,7 +91,7 @@ def open_arrays(
             if path
         },
     )
-    return _checked(arrays, paths)
+    return _checked(arrays)
 
 
 def _in_folder(folder: Path) -> dict[str, str | Path]:
@@ -110,30 +110,31 @@ def _in_folder(folder: Path) -> dict[str, str | Path]:
     }
 
 
-def _checked(arrays: Arrays, paths: dict | None = None) -> Arrays:
+def _checked(arrays: Arrays) -> Arrays:
     """The same arrays, if they fit each other and hold finite numbers."""
-    named = dict(zip(paths or ("static", "dynamic", "labels", "speakers"), arrays[:4], strict=True))
+    features = {"static_features": arrays.static, "dynamic_features": arrays.dynamic}
+    named = features | {"labels": arrays.traits, "speakers": arrays.speakers}
     lengths = {name: len(array) for name, array in named.items() if array is not None}
     if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise ValueError(
-            "the files differ in length: "
-            + ", ".join(f"{name} {n}" for name, n in lengths.items())
-            + "; give files whose rows are the same clips"
+            f"the files differ in length: {listed}; give files whose rows are the same clips"
         )
-    static, dynamic = arrays.static, arrays.dynamic
+    static, dynamic = features.values()
     if static.ndim != dynamic.ndim or static.ndim not in (2, 3):
         raise ValueError(
             f"static features {tuple(static.shape)} and dynamic features {tuple(dynamic.shape)} do"
             " not pair; both are vectors (`n dim`) or both tokens (`n tokens dim`)"
         )
-    for name, array in list(named.items())[:2]:
+    for name, array in features.items():
         for first in range(0, len(array), 256):  # memory for these rows only
             finite = array[first : first + 256].isfinite().flatten(1).all(1)
             if not finite.all():
                 row = first + int((~finite).nonzero()[0])
+                path = arrays.sources.get(name, {}).get("path", "drawn")
                 raise ValueError(
-                    f"row {row} of {name} ({(paths or {}).get(name, 'drawn')}) holds NaN or"
-                    " infinity; leave that clip out of all files, or make its features again"
+                    f"row {row} of {name} ({path}) holds NaN or infinity; leave that clip out of"
+                    " all files, or make its features again"
                 )
     return arrays
 
@@ -181,13 +182,12 @@ def read_columns(path: str | Path) -> dict[str, list[str]]:
         raise ValueError(
             f"{path} is no CSV file with a header ({error}); save it as comma-separated UTF-8"
         ) from error
-    if broken := next(
-        (number for number, row in enumerate(rows, start=2) if len(row) != len(header)), None
-    ):
-        raise ValueError(
-            f"line {broken} of {path} has {len(rows[broken - 2])} cells and the header"
-            f" {len(header)}; mend that line"
-        )
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise ValueError(
+                f"line {number} of {path} has {len(row)} cells and the header {len(header)}; mend"
+                " that line"
+            )
     return {name.lower(): [row[column] for row in rows] for column, name in enumerate(header)}
 
 
@@ -214,15 +214,12 @@ def _read_labels(path: str | Path, order: str) -> Float[Tensor, "n 5"]:
             f"{path} has the shape {labels.shape} and type {labels.dtype}; expected `n 5` numbers,"
             " a column for each trait"
         )
-    names = (
-        [name.strip().lower() for name in order.split(",")]
-        if order
-        else [trait.lower() for trait in TRAITS]
-    )
-    if sorted(names) != sorted(trait.lower() for trait in TRAITS):
+    own_order = ",".join(TRAITS).lower()
+    names = [name.strip().lower() for name in (order or own_order).split(",")]
+    if sorted(names) != sorted(own_order.split(",")):
         raise ValueError(
-            f"--traits {order!r} does not name the five traits; give {','.join(TRAITS).lower()} in"
-            " the order of the columns"
+            f"--traits {order!r} does not name the five traits; give {own_order} in the order of"
+            " the columns"
         )
     if not order:
         processes().print(
@@ -254,15 +251,14 @@ def _read_speakers(path: str | Path) -> np.ndarray:
         speakers = np.array(columns["speaker"])
     else:
         speakers = _load(path)
-    missing = [
-        row for row, name in enumerate(speakers.tolist()) if str(name).strip().lower() in MISSING
-    ]
+    names = [str(name).strip().lower() for name in speakers.tolist()]
+    missing = [row for row, name in enumerate(names) if name in MISSING]
     if speakers.ndim != 1 or missing:
-        what = (
+        fault = (
             f"row {missing[0]} without a speaker id" if missing else f"the shape {speakers.shape}"
         )
         raise ValueError(
-            f"{path} has {what}; expected one for each clip, since a split by clip leaks: the same"
+            f"{path} has {fault}; expected one for each clip, since a split by clip leaks: the same"
             " person would be on both sides"
         )
     return speakers
@@ -305,12 +301,14 @@ def _drawn(count: int, split: str) -> Arrays:
         for extractor in (StaticFeatureExtractor, DynamicFeatureExtractor)
     )
     with state.main_process_first():
-        kept = stored_tokens(clips, static, dynamic)
-    content = hashlib.sha256(
-        f"{static.hash} {dynamic.hash}".encode() + kept["traits"].numpy().tobytes()
-    )
+        tokens = stored_tokens(clips, static, dynamic)
+    made_of = f"{static.hash} {dynamic.hash}".encode() + tokens["traits"].numpy().tobytes()
+    content = {"clips": count, "split": split, "sha256": hashlib.sha256(made_of).hexdigest()}
+    face_tokens, motion_tokens = (tokens[name] for name in TOKENS)
     return Arrays(
-        *(kept[name] for name in (*TOKENS, "traits")),
-        clips.labels()["speaker"].numpy(),
-        {"drawn clips": {"clips": count, "split": split, "sha256": content.hexdigest()}},
+        static=face_tokens,
+        dynamic=motion_tokens,
+        traits=tokens["traits"],
+        speakers=clips.labels()["speaker"].numpy(),
+        sources={"drawn clips": content},
     )

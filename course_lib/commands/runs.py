@@ -37,7 +37,7 @@ def described(**what: Any) -> dict:
     return what | {
         "code": {
             "course_lib": course_lib.__version__,
-            "sources": _source_version(*sorted(package.rglob("*.py"))),
+            "sources": _source_version(sorted(package.rglob("*.py"))),
         },
         "libraries": {
             "python": platform.python_version(),
@@ -58,8 +58,8 @@ def begin(folder: Path, manifest: dict) -> None:
         if strange := next((path.name for path in folder.iterdir() if path.name != ".lock"), None):
             raise ValueError(f"{folder} holds {strange} and no run; choose another --output")
         return files.write_json(folder / MANIFEST, manifest)
-    kept = read_manifest(folder)
-    ours, theirs = (_settings(entry) for entry in (manifest, kept))
+    earlier = read_manifest(folder)
+    ours, theirs = _settings(manifest), _settings(earlier)
     for key in (*theirs, *ours):
         if ours.get(key) != theirs.get(key):
             raise ValueError(
@@ -67,7 +67,7 @@ def begin(folder: Path, manifest: dict) -> None:
                 " another --output, or delete that folder"
             )
     for key in ("code", "libraries"):
-        if kept[key] != manifest[key]:
+        if earlier[key] != manifest[key]:
             print(
                 f"the {key} changed since this run began; it goes on, but not to the same last"
                 " digit"
@@ -94,9 +94,9 @@ def _settings(manifest: dict) -> dict[str, Any]:
     return sources | manifest["config"]
 
 
-def _source_version(*paths: str | Path) -> str:
+def _source_version(paths: list[Path]) -> str:
     """A hash of source files: whatever changes in them makes another version."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(Path(path).read_bytes())
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

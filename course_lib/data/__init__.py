@@ -1,7 +1,7 @@
 """Data sets and what they read: drawn, photographs, videos, optical flow, samplers."""
 
 from .arrays import ImageArrays, TokenArrays, gather, load_images
-from .drawn import ClipDataset, FaceDataset, Layers, PartDataset, compose, to_image
+from .drawn import ClipDataset, FaceDataset, Layers, PartDataset, compose, hard_faces, to_image
 from .first_impressions import (
     SPLITS,
     FirstImpressions,
@@ -70,6 +70,7 @@ __all__ = [
     "faces_to_draw",
     "fetch_celeba",
     "gather",
+    "hard_faces",
     "load_images",
     "rarest_weights",
     "read_annotations",

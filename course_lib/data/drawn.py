@@ -27,7 +27,15 @@ from ..world.stories import (
 )
 from .flow import OpticalFlowComputer
 
-__all__ = ["ClipDataset", "FaceDataset", "Layers", "PartDataset", "compose", "to_image"]
+__all__ = [
+    "ClipDataset",
+    "FaceDataset",
+    "Layers",
+    "PartDataset",
+    "compose",
+    "hard_faces",
+    "to_image",
+]
 
 
 def to_image(picture: UInt8[np.ndarray, "height width 3"]) -> Float[torch.Tensor, "3 height width"]:
@@ -122,6 +130,13 @@ class FaceDataset(Dataset):
         return item | ({"regions": torch.from_numpy(portrait.regions)} if self.regions else {})
 
 
+def hard_faces(part: str, n: int, regions: bool = False) -> FaceDataset:
+    """Faces of 56 px whose place, size and turn differ: where things usually are is not where they
+    are. Used in lesson 09.
+    """
+    return FaceDataset(n, part, difficulty="hard", size=56, regions=regions)
+
+
 class ClipDataset(torch.utils.data.Dataset):
     """`n` drawn clips by index: dicts of `face`, `flow`, `traits` and the truth about them.
 
@@ -204,7 +219,10 @@ class ClipDataset(torch.utils.data.Dataset):
         )
 
     def __getitem__(self, index: int) -> dict:
-        clip = self.clip(index)
+        return self.item_of(index, self.clip(index))
+
+    def item_of(self, index: int, clip: RenderedClip) -> dict:
+        """Item `index`, from its clip as `clip(index)` rendered it."""
         true_flow = torch.from_numpy(clip.flow)
         flow = torch.from_numpy(self.estimate(clip.frames)) if self.estimate else true_flow
         return {

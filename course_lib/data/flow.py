@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import pickle
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache as remember
@@ -39,7 +40,7 @@ Array = np.ndarray | Tensor
 
 MAX_SIDE = 640  # larger videos are scaled down while decoding
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,35 @@ def _starts(total: int, frames: int, stride: int) -> list[int]:
     return list(range(0, max(1, total - frames), stride))
 
 
+def _inside_one_stretch(track: FaceTrack, start: int | None, frames: int, clip: Iterable) -> int:
+    """The start of the window from frame `start` on (None: of the one in the middle), moved to where
+    it crosses no cut; that it had to be moved is said.
+    """
+    middle = max(0, (len(track.boxes) - 1 - frames) // 2)
+    asked = middle if start is None else start
+    stretches = track.stretches()
+    length = min(frames + 1, len(track.boxes) - asked)
+    if any(first <= asked and asked + length <= end for first, end in stretches):
+        return asked
+    first, end = max(stretches, key=lambda bounds: bounds[1] - bounds[0])
+    moved = max(first, (first + end - 1 - frames) // 2)
+    if start is not None:  # stay as near as the stretch that is longest around it allows
+        first, end = max(stretches, key=lambda bounds: _shared(bounds, (asked, asked + length)))
+        moved = max(first, min(asked, end - length))
+    warnings.warn(
+        f"{getattr(clip, 'path', 'the clip')} shows other scenes or faces from the frames"
+        f" {', '.join(map(str, track.starts[1:]))} on; the window from frame {asked} was moved to"
+        f" frame {moved}, so that it crosses none",
+        stacklevel=3,
+    )
+    return moved
+
+
+def _shared(first: tuple[int, int], second: tuple[int, int]) -> int:
+    """How many frames two stretches have in common; negative: how many lie between them."""
+    return min(first[1], second[1]) - max(first[0], second[0])
+
+
 def _window(
     crops: np.ndarray,
     track: FaceTrack,
@@ -286,8 +316,9 @@ class OpticalFlowSequenceLoader(Dataset):
     size size 2` in pixels per frame, to half precision), `boxes` (`frames 4`, the face in pixels of
     the decoded frames, at most 640 a side) and `fps`. Without `stride` there is one item per clip,
     from its middle; with it, one for every window that starts `stride` frames after the last (files
-    are then decoded once at the start to count their frames). Clips that are too short end in zero
-    flow.
+    are then decoded once at the start to count their frames). Where a clip is cut, or another face
+    is shown, windows are moved so that they cross none of these places, the one from the middle into
+    the longest stretch; a warning says so. Clips and stretches that are too short end in zero flow.
 
     `paths_or_arrays` holds video files or arrays `frames height width [channels]` with rate `fps`.
     `video_fps` resamples all files to one rate, because pixels per frame of a slow and of a fast
@@ -361,8 +392,7 @@ class OpticalFlowSequenceLoader(Dataset):
             if self._tracked[0] != source:
                 self._tracked = source, track_face(clip, fps, on_missing=self.on_missing)
             track = self._tracked[1]
-            if start is None:
-                start = max(0, (len(track.boxes) - 1 - self.frames) // 2)
+            start = _inside_one_stretch(track, start, self.frames, clip)
             crops = next(face_windows(clip, track, [start], self.frames, 2 * self.size))
             window = _window(crops, track, start, self.frames, self.size, self.computer)
             if path:

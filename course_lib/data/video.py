@@ -3,8 +3,10 @@
 import re
 import subprocess
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -25,6 +27,8 @@ __all__ = [
 ]
 
 DETECTION_SIDE = 320  # longest side, in pixels, of the picture the face detector looks at
+
+SMALL = 48  # a face of fewer such pixels is looked for in an enlarged picture
 
 LARGEST_FPS = 240.0
 
@@ -178,14 +182,37 @@ def to_rgb(image: np.ndarray) -> UInt8[np.ndarray, "height width 3"]:
 class FaceTrack:
     """Where the face is: `boxes` (x0 y0 x1 y1, in pixels of the clip) and how sure that is.
 
-    `confidence` is the overlap (IoU) of the box with the raw detection in that frame, and 0 where
-    the box is carried by motion and interpolation. `fallback` marks a centre crop taken because
-    there was no face.
+    `confidence` above 0.5 means detected: the overlap (IoU) of the box with the raw detection in
+    that frame. Up to 0.5 means followed by the motion of the picture: half the correlation of what
+    the box shows with the face last detected, halved again with every second since. 0 means that
+    the box is a guess. `starts` are the frames at which the track starts anew, because the film is
+    cut or another face is shown; the first is 0. `fallback` marks a centre crop taken because there
+    was no face.
     """
 
     boxes: Float[np.ndarray, "frames 4"]
     confidence: Float[np.ndarray, " frames"]
     fallback: bool = False
+    starts: tuple[int, ...] = (0,)
+
+    def stretches(self) -> list[tuple[int, int]]:
+        """Of each stretch that shows one face the first frame, and the one after the last."""
+        bounds = list(pairwise((*self.starts, len(self.boxes))))
+        return [(first, end) for first, end in bounds if self.confidence[first:end].any()] or bounds
+
+
+@dataclass
+class _Stretch:
+    """What is measured in a stretch of frames without a cut: the face's motion from frame to frame,
+    where it was detected, and how well each frame's box resembles the face.
+    """
+
+    start: int
+    motions: list[np.ndarray] = field(default_factory=list)
+    likeness: list[float] = field(default_factory=list)
+    detected: list[int] = field(default_factory=list)  # counted from the start
+    detections: list[np.ndarray] = field(default_factory=list)
+    face: np.ndarray | None = None  # as last detected
 
 
 def track_face(
@@ -194,11 +221,13 @@ def track_face(
     """Find the face in every `every`-th frame, follow it in between, and smooth: one pass, one
     frame in memory.
 
-    Detection is scikit-image's LBP cascade; following is the median of sparse Lucas–Kanade
-    displacements (after Kalal et al., "Forward-Backward Error", ICPR 2010). What the path of motion
-    leaves unexplained at each detection goes through a median filter (false alarms), linear
-    interpolation (misses) and a symmetric Gaussian of 0.4 s (jitter, without lag). `fps` is read
-    from a `Clip`, and 25 otherwise.
+    Detection is scikit-image's LBP cascade; a picture in which it finds nothing is enlarged.
+    Following is the median of sparse Lucas–Kanade displacements (after Kalal et al.,
+    "Forward-Backward Error", ICPR 2010). What the path of motion leaves unexplained at each
+    detection goes through a median filter (false alarms), linear interpolation (misses) and a
+    symmetric Gaussian of 0.4 s (jitter, without lag). The track starts anew at a cut, at a face
+    unlike the last one, and at a face elsewhere when the followed one is lost; nothing is smoothed
+    across. `fps` is read from a `Clip`, and 25 otherwise.
 
     No face anywhere: `ValueError`, or with `on_missing="centre"` a centre box marked `fallback`.
     Derived in lesson 02.
@@ -208,51 +237,134 @@ def track_face(
             f"on_missing={on_missing!r} and every={every} do not fit; choose on_missing='raise' or "
             "'centre', and every of at least 1 frame"
         )
-    from scipy.ndimage import gaussian_filter1d, median_filter
-
+    fps = fps or getattr(frames, "fps", FALLBACK_FPS)
     detector = _face_detector()
-    motions, detected, detections = [], [], []
-    previous = box = None
+    stretches = [_Stretch(0)]
+    changes = deque(maxlen=10)
+    previous = box = elsewhere = None
     for index, frame in enumerate(frames):
-        grey = cv2.cvtColor(to_rgb(frame), cv2.COLOR_RGB2GRAY)
-        height, width = grey.shape
+        full = cv2.cvtColor(to_rgb(frame), cv2.COLOR_RGB2GRAY)
+        height, width = full.shape
         scale = DETECTION_SIDE / max(height, width)
-        grey = _resize(grey, round(height * scale), round(width * scale))
-        motions.append(np.zeros(2) if box is None else _median_motion(previous, grey, box))
-        box = box if box is None else box + np.tile(motions[-1], 2)
+        grey = _resize(full, round(height * scale), round(width * scale))
+        if previous is not None and _is_cut(previous, grey, changes):
+            stretches.append(_Stretch(index))
+            box = None
+        stretch = stretches[-1]
+        motion = np.zeros(2) if box is None else _median_motion(previous, grey, box)
+        box = box if box is None else box + np.tile(motion, 2)
+        likeness = 0.0 if box is None else _likeness(stretch.face, _patch(grey, box))
         if box is None or index % every == 0:
             candidates = _candidates(detector, grey, box)
-            if len(candidates):
-                box = candidates[
-                    np.argmax(_area(candidates) if box is None else _overlap(candidates, box[None]))
-                ]
-                detected.append(index)
-                detections.append(box)
+            small = box is None or box[2] - box[0] < SMALL
+            if not len(candidates) and small and index % every == 0:
+                candidates = _small_candidates(detector, full, grey.shape)
+            face = _nearest(candidates, box)
+            if face is None and len(candidates):  # another face: taken if it is there again
+                lost = likeness < 0.2 and index - stretch.start - stretch.detected[-1] >= fps
+                other = _nearest(candidates, elsewhere)
+                face = other if elsewhere is not None and (lost or _outside(box, grey)) else None
+                elsewhere = candidates[_area(candidates).argmax()] if other is None else other
+                another = face is not None
+            else:
+                elsewhere = None
+                another = bool(
+                    face is not None
+                    and stretch.detections
+                    and _likeness(stretch.face, _patch(grey, face)) < 0
+                )
+            if another:
+                stretch = _Stretch(index)
+                stretches.append(stretch)
+                motion = np.zeros(2)
+            if face is not None:
+                box, elsewhere, likeness = face, None, 1.0
+                stretch.face = _patch(grey, box)
+                stretch.detected.append(index - stretch.start)
+                stretch.detections.append(box)
+        stretch.motions.append(motion)
+        stretch.likeness.append(likeness)
         previous = grey
     if previous is None:
         raise ValueError(
             "there are 0 frames to look for a face in; pass a clip with at least one frame"
         )
-    confidence = np.zeros(len(motions), np.float32)
-    if not detected:
+    total = stretches[-1].start + len(stretches[-1].motions)
+    starts = tuple(stretch.start for stretch in stretches)
+    if not any(stretch.detected for stretch in stretches):
         if on_missing == "raise":
             raise ValueError(
-                f"no frontal face in {len(motions)} frames; use a clip that shows a face from the"
-                " front, at least an eighth of the picture wide, or pass on_missing='centre'"
+                f"no frontal face in {total} frames; use a clip that shows a face from the"
+                " front, at least a twentieth of the picture wide, or pass on_missing='centre'"
             )
-        return FaceTrack(
-            np.tile(_centre_box(height, width), (len(motions), 1)), confidence, fallback=True
-        )
-
-    path = np.tile(np.cumsum(motions, axis=0), 2)
-    unexplained = median_filter(np.stack(detections) - path[detected], size=(5, 1), mode="nearest")
-    filled = np.stack(
-        [np.interp(np.arange(len(path)), detected, column) for column in unexplained.T], axis=1
+        boxes = np.tile(_centre_box(height, width), (total, 1))
+        return FaceTrack(boxes, np.zeros(total, np.float32), fallback=True, starts=starts)
+    smooth = [_smooth(stretch, fps) for stretch in stretches]
+    boxes, confidence = (np.concatenate(parts) for parts in zip(*smooth, strict=True))
+    shown = np.flatnonzero(np.isfinite(boxes[:, 0]))
+    nearest = shown[abs(np.arange(total)[:, None] - shown).argmin(axis=1)]
+    return FaceTrack(
+        (boxes[nearest] / scale).astype(np.float32), confidence.astype(np.float32), starts=starts
     )
-    sigma = 0.4 * (fps or getattr(frames, "fps", FALLBACK_FPS))
-    boxes = path + gaussian_filter1d(filled, sigma, axis=0, mode="nearest")
-    confidence[detected] = _overlap(np.stack(detections), boxes[detected])
-    return FaceTrack((boxes / scale).astype(np.float32), confidence)
+
+
+def _smooth(stretch: _Stretch, fps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (`frames 4`, NaN where the stretch shows no face) and confidence (`frames`)."""
+    from scipy.ndimage import gaussian_filter1d, median_filter
+
+    path = np.tile(np.cumsum(stretch.motions, axis=0), 2)
+    detected, frames = stretch.detected, np.arange(len(path))
+    if not detected:
+        return np.full_like(path, np.nan), np.zeros(len(path))
+    detections = np.stack(stretch.detections)
+    unexplained = median_filter(detections - path[detected], size=(5, 1), mode="nearest")
+    filled = np.stack([np.interp(frames, detected, column) for column in unexplained.T], axis=1)
+    boxes = path + gaussian_filter1d(filled, 0.4 * fps, axis=0, mode="nearest")
+    last = np.searchsorted(detected, frames, side="right") - 1
+    seconds = (frames - np.array(detected)[last.clip(0)]) / fps
+    confidence = np.array(stretch.likeness).clip(0) * 0.5 ** (1 + seconds)
+    overlap = _overlap(detections, boxes[detected])
+    confidence[detected] = np.where(overlap > 0.5, overlap, 0)
+    return boxes, confidence
+
+
+def _is_cut(first: np.ndarray, second: np.ndarray, changes: deque) -> bool:
+    """Whether two neighbouring frames are of two scenes: they hardly correlate, and did just
+    before. `changes` are the latest ones; this one is added.
+    """
+    small = [cv2.resize(image, (32, 24), interpolation=cv2.INTER_AREA) for image in (first, second)]
+    change = 1 - _likeness(*small)
+    usual = np.median(changes) if changes else 0
+    changes.append(change)
+    return bool(change > max(0.15, 4 * usual))
+
+
+def _likeness(first: np.ndarray, second: np.ndarray) -> float:
+    """The correlation of two grey pictures of one size, from -1 to 1; 1 for two without contrast."""
+    first, second = (picture.astype(float) - picture.mean() for picture in (first, second))
+    noise = 4 * first.size  # what a blank picture may vary
+    contrasts = ((first**2).sum() + noise) * ((second**2).sum() + noise)
+    return float(((first * second).sum() + noise) / np.sqrt(contrasts))
+
+
+def _patch(grey: UInt8[np.ndarray, "height width"], box: np.ndarray) -> np.ndarray:
+    return crop_face(grey, box, size=24, margin=0.0)[..., 0]
+
+
+def _outside(box: np.ndarray, grey: UInt8[np.ndarray, "height width"]) -> bool:
+    """Whether the middle of the box has left the picture."""
+    x, y = (box[:2] + box[2:]) / 2
+    return not (0 <= x < grey.shape[1] and 0 <= y < grey.shape[0])
+
+
+def _nearest(candidates: np.ndarray, box: np.ndarray | None) -> np.ndarray | None:
+    """The detection that overlaps the box most, if one does; the largest if there is no box."""
+    if not len(candidates):
+        return None
+    if box is None:
+        return candidates[_area(candidates).argmax()]
+    overlaps = _overlap(candidates, box[None])
+    return candidates[overlaps.argmax()] if overlaps.max() > 0.1 else None
 
 
 def _face_detector():
@@ -276,6 +388,16 @@ def _candidates(
         if len(near):
             return near + np.array([left, top, left, top])
     return _detect(detector, grey, max(grey.shape) / 8)
+
+
+def _small_candidates(
+    detector, full: UInt8[np.ndarray, "height width"], shape: tuple[int, int]
+) -> np.ndarray:
+    """Faces too small at `shape`, where others are looked for: from a twentieth of its longer side
+    on.
+    """
+    enlarged = _resize(full, 2 * shape[0], 2 * shape[1])
+    return _detect(detector, enlarged, max(shape) / 10) / 2
 
 
 def _detect(detector, grey: UInt8[np.ndarray, "height width"], smallest: float) -> np.ndarray:
@@ -385,8 +507,8 @@ def face_windows(
     """For each start, the `frames + 1` face crops from that frame on, all cut with the window's
     `steady_box`.
 
-    One pass over the clip; only the crops of unfinished windows are held. A window that the clip's
-    end cuts short is shorter. Raises `ValueError` if the starts do not ascend within the clip.
+    One pass over the clip; only the crops of unfinished windows are held. A window is shorter where
+    the clip ends, and where the track starts anew. Raises `ValueError` if the starts do not ascend within the clip.
     Derived in lesson 02.
     """
     total = len(track.boxes)
@@ -397,7 +519,8 @@ def face_windows(
             f"window starts {list(starts)} must ascend within the clip's {total} frames; choose"
             " others"
         )
-    waiting = [(start, min(start + frames + 1, total)) for start in starts]
+    ends = np.array([*track.starts[1:], total])
+    waiting = [(start, min(start + frames + 1, int(ends[ends > start][0]))) for start in starts]
     crops = {window: [] for window in waiting}
     for index, frame in enumerate(clip):
         for start, end in [window for window in waiting if window[0] <= index]:

@@ -1,26 +1,23 @@
 """The two widgets, and the pages that live without Python."""
 
 from .attributes import AttentionExplorer, ImbalanceAwareAttentionExplorer
+from .base import ATTENTION, OWN, Explorer, Item, explorer_script
 from .clips import ClipLook, PersonalityExplorer, film, listen
 from .figure import describe, explorer_figure, static_part
 from .packing import (
-    ATTENTION,
     COMMON,
-    OWN,
     RARE,
-    Item,
     Look,
     Predictions,
     Removal,
-    explorer_script,
     fitting_names,
     look,
-    one_each,
     outline,
     pack_item,
     predict_all,
     read_image,
     remove_patches,
+    shares_of,
     unpack,
 )
 from .steps import attribute_map, attributes_of_rarity, blind_spots
@@ -33,6 +30,7 @@ __all__ = [
     "RARE",
     "AttentionExplorer",
     "ClipLook",
+    "Explorer",
     "ExplorerWidget",
     "ImbalanceAwareAttentionExplorer",
     "Item",
@@ -51,12 +49,12 @@ __all__ = [
     "fitting_names",
     "listen",
     "look",
-    "one_each",
     "outline",
     "pack_item",
     "predict_all",
     "read_image",
     "remove_patches",
+    "shares_of",
     "static_part",
     "unpack",
 ]

@@ -3,8 +3,6 @@ by layer.
 """
 
 import copy
-import html
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,25 +11,22 @@ import numpy as np
 from torch import Tensor, nn
 from tqdm.std import tqdm
 
-from .. import files
 from ..pictures.base import ExplorableFigure
-from ..recorder.page import FINE, fill_page
+from ..recorder.packing import FINE, rounded
+from .base import OWN, Explorer, Item
 from .figure import explorer_figure, static_part
 from .packing import (
     COMMON,
-    OWN,
     RARE,
-    Item,
     Predictions,
     Removal,
-    explorer_script,
     fitting_names,
     look,
-    one_each,
     pack_item,
     predict_all,
     read_image,
     remove_patches,
+    shares_of,
     unpack,
 )
 from .widget import ExplorerWidget
@@ -41,7 +36,7 @@ __all__ = ["AttentionExplorer", "ImbalanceAwareAttentionExplorer"]
 HELD = 64  # samples that are kept in memory
 
 
-class AttentionExplorer:
+class AttentionExplorer(Explorer):
     """Look through a data set at what an attribute model attends to; nothing is computed before it
     is looked at.
 
@@ -58,6 +53,11 @@ class AttentionExplorer:
 
     frequencies: Tensor | None = None
 
+    what, title, shown, most = "sample", "Attention explorer", 32, HELD
+    view, opening = "attributes.js", "openPage(renderExplorer, EXPLORER_STATE)"
+    widget, static_part = ExplorerWidget, static_part
+    frequencies: Tensor | None = None
+
     def __init__(
         self,
         model: nn.Module,
@@ -66,77 +66,72 @@ class AttentionExplorer:
         thresholds: Any = 0.5,
         checkpoints: Mapping[str, Any] | Sequence[Any] = (),
     ):
-        if not len(dataset):
-            raise ValueError(
-                "the data set is empty, so there is nothing to look at; give one with images"
-            )
+        super().__init__(copy.deepcopy(model) if checkpoints else model, dataset)
         if not isinstance(checkpoints, Mapping):
             checkpoints = {str(index): state for index, state in enumerate(checkpoints)}
         self.checkpoints = {
             name: state.state_dict() if isinstance(state, nn.Module) else state
             for name, state in checkpoints.items()
         }
-        self.model = copy.deepcopy(model) if checkpoints else model
         self.loaded: int | None = None
-        self.dataset, self.own, self.own_name = dataset, None, ""
-        self.held: OrderedDict[tuple[int, int], Item] = OrderedDict()
+        self.own, self.own_name = None, ""
         self.predictions: dict[int, Predictions] = {}
-        self.image_size, seen = self._first()
+        image = self.first(self.load, 16)["image"]
+        self.image_size = tuple(image.shape[1:])
+        seen = look(self._model(None), image[None])
         count = seen.probabilities.shape[1]
         self.names = fitting_names(names, getattr(dataset, "names", None), count)
-        self.thresholds = one_each("thresholds", thresholds, self.names)
+        self.thresholds = shares_of("thresholds", thresholds, self.names)
         self.layers = [
             {"name": name, "heads": weights.shape[1]} for name, weights in seen.weights.items()
         ]
-        self.tokens = {weights.shape[3] for weights in seen.weights.values()}
-        if len(self.tokens) > 1:
+        tokens = {weights.shape[3] for weights in seen.weights.values()}
+        if len(tokens) > 1:
             raise ValueError(
-                f"the layers attend to {sorted(self.tokens)} tokens, expected one grid for all;"
-                " explore a model whose layers share their tokens"
+                f"the layers attend to {sorted(tokens)} tokens, expected one grid for all; explore"
+                " a model whose layers share their tokens"
             )
-        self.tokens = self.tokens.pop()
+        (self.tokens,) = tokens
 
     # ---------------------------------------------------------------- samples
+
+    def fetch(self, sample: int) -> dict:
+        item = self.dataset[sample]
+        shape = tuple(item["image"].shape)
+        if len(shape) != 3 or shape[0] != 3:
+            raise ValueError(f"its image has the shape {shape}, expected 3 height width")
+        return item
 
     def read(self, sample: int) -> dict:
         """An item of the data set, or one's own image; `ValueError` says why it could not be
         loaded.
         """
-        if sample == OWN:
-            if self.own is None:
-                raise ValueError(
-                    "there is no image of your own yet; drop one in, or call show_image(path)"
-                )
-            return {"image": self.own}
-        try:
-            item = self.dataset[sample]
-            if item["image"].ndim != 3 or item["image"].shape[0] != 3:
-                raise ValueError(
-                    f"its image has the shape {tuple(item['image'].shape)}, expected 3 height width"
-                )
-            return item
-        except Exception as error:  # a data set may fail in any way; the explorer goes on
+        if sample != OWN:
+            return self.load(sample)
+        if self.own is None:
             raise ValueError(
-                f"sample {sample} could not be loaded ({type(error).__name__}: {error}); look at"
-                " another one"
-            ) from error
+                "there is no image of your own yet; drop one in, or call show_image(path)"
+            )
+        return {"image": self.own}
 
-    def item(self, sample: int, checkpoint: int | None = None) -> Item:
-        """One sample's maps and all that is known of it; the last `HELD` of them are kept."""
-        checkpoint = self._checkpoint(checkpoint)
-        key = sample, checkpoint
-        if key not in self.held:
-            self.held[key] = self._packed(self.read(sample), sample, checkpoint)
-            if len(self.held) > HELD:
-                self.held.popitem(last=False)
-        self.held.move_to_end(key)
-        return self.held[key]
+    def packed(self, sample: int, checkpoint: int) -> Item:
+        item = self.read(sample)
+        seen = look(self._model(checkpoint), item["image"][None])
+        return pack_item(
+            item["image"],
+            [weights[0] for weights in seen.weights.values()],
+            seen.probabilities[0],
+            item.get("target"),
+            item.get("regions"),
+            sample=sample,
+            checkpoint=checkpoint,
+        )
 
     def weights(self, sample: int, checkpoint: int | None = None) -> list[np.ndarray]:
         """Each layer's weights, `heads attributes tokens`, as they are shown: within 1/255 of each
         map's largest.
         """
-        return unpack(self.item(sample, checkpoint), self.layers, self.tokens)
+        return unpack(self.item(sample, checkpoint), self.layers)
 
     def show_image(self, image: str | Path | bytes, name: str = "") -> None:
         """Take a PNG or JPEG, a path or its bytes, as sample `OWN`; nothing is known of it but the
@@ -161,15 +156,10 @@ class AttentionExplorer:
         """What becomes of the prediction without the `count` patches that this map attends to most
         (head -1: mean).
         """
-        weights = self.weights(sample, checkpoint)[layer]
+        weights = self.weights(sample, checkpoint)[layer][:, attribute]
         weights = weights.mean(0) if head < 0 else weights[head]
-        return remove_patches(
-            self._model(checkpoint),
-            self.read(sample)["image"],
-            weights[attribute],
-            attribute,
-            count,
-        )
+        image = self.read(sample)["image"]
+        return remove_patches(self._model(checkpoint), image, weights, attribute, count)
 
     def predict(
         self,
@@ -180,7 +170,7 @@ class AttentionExplorer:
         """Predict every sample, once for each checkpoint, with a progress bar; `told` hears how
         many are done.
         """
-        checkpoint = self._checkpoint(checkpoint)
+        checkpoint = self.checkpoint(checkpoint)
         if checkpoint not in self.predictions:
             with tqdm(total=len(self.dataset), desc="predicting", mininterval=2) as bar:
 
@@ -200,17 +190,15 @@ class AttentionExplorer:
         A word with a minus before it must be absent: "bald -eyeglasses". Looks at `most` samples.
         Raises `ValueError` for a word that is part of no name.
         """
-        wanted = [
-            (word.startswith("-"), self._named(word.lstrip("-"))) for word in words.lower().split()
+        terms = [
+            (self._named(word.lstrip("-")), not word.startswith("-"))
+            for word in words.lower().split()
         ]
-        truth_of = getattr(self.dataset, "target", None) or (
-            lambda sample: self.read(sample).get("target")
-        )
         for step in range(min(most, len(self.dataset))):
             sample = (start + step) % len(self.dataset)
-            truth = truth_of(sample)
+            truth = self._truth(sample)
             if truth is not None and all(
-                bool((truth[indices] == 1).any()) != absent for absent, indices in wanted
+                bool((truth[indices] == 1).any()) == present for indices, present in terms
             ):
                 return sample
         return None
@@ -226,16 +214,6 @@ class AttentionExplorer:
         present = header["truth"] if any(header["truth"] or []) else [1] * len(self.names)
         return self.names[int(np.argmax(np.multiply(present, header["probabilities"])))]
 
-    # ---------------------------------------------------------------- what is made of it
-
-    def create_interactive_viewer(self, **state: Any) -> ExplorerWidget:
-        """The explorer as a widget; its whole state is traits, which `state` sets: `sample`,
-        `attribute`, `head`, …
-
-        Raises `TraitError` for a state that cannot be.
-        """
-        return ExplorerWidget(self, **state)
-
     def figure(
         self,
         sample: int = 0,
@@ -249,123 +227,60 @@ class AttentionExplorer:
         """
         return explorer_figure(self, sample, attribute, layer, head, checkpoint)
 
-    def to_html(
-        self, path: str | Path, samples: int | Sequence[int] = 32, title: str = "Attention explorer"
-    ) -> Path:
-        """Write the explorer of these samples (the first so many, or a list), at all checkpoints,
-        as one offline page.
+    # ---------------------------------------------------------------- what the page is told
 
-        Masking patches, images of one's own and other samples need the widget, and the page says
-        so.
-        """
-        page = self.page(samples, title)
-        with files.atomic(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-        return Path(path)
+    def bounds(self) -> dict[str, Any]:
+        """Which states can be."""
+        ranges = {
+            "sample": [OWN, len(self.dataset) - 1],
+            "checkpoint": [0, self.checkpoint(None)],
+            "layer": [0, len(self.layers) - 1],
+            "head": [-1, [layer["heads"] - 1 for layer in self.layers]],
+            "patch": [-1, self.tokens - 1],
+            "mask": [0, self.tokens],
+            "strength": [0, 1],
+        }
+        aware = self.frequencies is not None
+        options = {
+            "attribute": self.names,
+            "rarity": ["all", "rare", "common"] if aware else ["all"],
+            "sort": ["probability", "rarity", "error"] if aware else ["probability", "error"],
+            "outcome": ["any", "found", "missed", "false alarm", "off region"],
+        }
+        return {"ranges": ranges, "options": options}
 
-    def page(
-        self, samples: int | Sequence[int] = 32, title: str = "Attention explorer", **state: Any
-    ) -> str:
-        """What `to_html` writes."""
-        chosen = (
-            list(range(min(samples, len(self.dataset))))
-            if isinstance(samples, int)
-            else list(samples)
-        )
-        if not chosen:
-            raise ValueError("no sample was chosen for the page; give at least one")
-        items, planes, at = [], [], 0
-        for sample in chosen:
-            for checkpoint in range(max(1, len(self.checkpoints))):
-                try:
-                    item = self.item(sample, checkpoint)
-                except ValueError as error:
-                    item = Item(
-                        {"sample": sample, "checkpoint": checkpoint, "failed": str(error)}, b""
-                    )
-                # the first one has them
-                shared = {"image": None, "outlines": None} if checkpoint else {}
-                items.append(item.header | shared | {"at": at, "bytes": len(item.planes)})
-                planes.append(item.planes)
-                at += len(item.planes)
-        state = {"attribute": self.surest(chosen[0]), "checkpoint": self._checkpoint(None)} | state
-        meta = self.meta() | {"kernel": False, "items": items, "state": state}
-        summary = (
-            f"{len(chosen)} of {len(self.dataset):,} samples, {len(self.names)} attributes. Each"
-            f" weight is stored within {100 / FINE:.2g} % of its map's largest, faint ones closer."
-        )
-        return fill_page(
-            title,
-            html.escape(summary),
-            static_part(self, chosen),
-            meta,
-            b"".join(planes),
-            explorer_script(),
-            "openPage(renderExplorer, EXPLORER_STATE)",
-        )
-
-    def meta(self) -> dict[str, Any]:
-        """What the page knows before any sample: names, layers and bounds."""
-        frequencies = (
-            [None] * len(self.names) if self.frequencies is None else self.frequencies.tolist()
-        )
-        rows = zip(self.names, frequencies, self.thresholds.tolist(), strict=True)
+    def described(self) -> dict[str, Any]:
+        frequencies = [None] * len(self.names)
+        if self.frequencies is not None:
+            frequencies = [round(share, 6) for share in self.frequencies.tolist()]
+        rows = zip(self.names, frequencies, rounded(self.thresholds, 6), strict=True)
+        keys = ("name", "frequency", "threshold")
         return {
-            "attributes": [
-                {
-                    "name": name,
-                    "frequency": frequency and round(frequency, 6),
-                    "threshold": float(f"{threshold:.6g}"),
-                }
-                for name, frequency, threshold in rows
-            ],
+            "attributes": [dict(zip(keys, row, strict=True)) for row in rows],
             "layers": self.layers,
             "tokens": self.tokens,
-            "levels": FINE,
-            "count": len(self.dataset),
-            "checkpoints": list(self.checkpoints),
             "rare": RARE,
             "common": COMMON,
-            "kernel": True,
         }
+
+    def summary(self, count: int) -> str:
+        return (
+            f"{count} of {len(self.dataset):,} samples, {len(self.names)} attributes. Each weight is"
+            f" stored within {100 / FINE:.2g} % of its map's largest, faint ones closer."
+        )
+
+    def opening_state(self, sample: int) -> dict[str, Any]:
+        return {"attribute": self.surest(sample), "checkpoint": self.checkpoint(None)}
 
     # ---------------------------------------------------------------- inside
 
-    def _first(self) -> tuple:
-        """The size of the images and what the model makes of the first one that can be loaded."""
-        for sample in range(min(16, len(self.dataset))):
-            try:
-                image = self.read(sample)["image"]
-                break
-            except ValueError as error:
-                failure = error
-        else:
-            raise ValueError(f"none of the first samples could be loaded; the last said: {failure}")
-        return tuple(image.shape[1:]), look(self._model(None), image[None])
-
-    def _packed(self, item: dict, sample: int, checkpoint: int) -> Item:
-        seen = look(self._model(checkpoint), item["image"][None])
-        return pack_item(
-            item["image"],
-            [weights[0] for weights in seen.weights.values()],
-            seen.probabilities[0],
-            item.get("target"),
-            item.get("regions"),
-            sample=sample,
-            checkpoint=checkpoint,
-        )
-
-    def _checkpoint(self, checkpoint: int | None) -> int:
-        last = max(0, len(self.checkpoints) - 1)
-        if checkpoint is not None and not 0 <= checkpoint <= last:
-            raise ValueError(
-                f"checkpoint is {checkpoint}, expected 0 to {last}; give more checkpoints, or"
-                " choose one of these"
-            )
-        return last if checkpoint is None else checkpoint
+    def _truth(self, sample: int) -> Tensor | None:
+        if hasattr(self.dataset, "target"):  # faster than the whole item
+            return self.dataset.target(sample)
+        return self.read(sample).get("target")
 
     def _model(self, checkpoint: int | None) -> nn.Module:
-        checkpoint = self._checkpoint(checkpoint)
+        checkpoint = self.checkpoint(checkpoint)
         if self.checkpoints and self.loaded != checkpoint:
             name = list(self.checkpoints)[checkpoint]
             try:
@@ -379,12 +294,12 @@ class AttentionExplorer:
         return self.model
 
     def _named(self, word: str) -> list[int]:
-        found = [index for index, name in enumerate(self.names) if word in name.lower()]
-        if not found:
+        indices = [index for index, name in enumerate(self.names) if word in name.lower()]
+        if not indices:
             raise ValueError(
                 f"no attribute has {word!r} in its name; the names are {', '.join(self.names)}"
             )
-        return found
+        return indices
 
 
 class ImbalanceAwareAttentionExplorer(AttentionExplorer):
@@ -406,4 +321,4 @@ class ImbalanceAwareAttentionExplorer(AttentionExplorer):
                     " names"
                 )
             frequencies = [frequencies[name] for name in self.names]
-        self.frequencies = one_each("frequencies", frequencies, self.names)
+        self.frequencies = shares_of("frequencies", frequencies, self.names)

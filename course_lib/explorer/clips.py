@@ -6,7 +6,6 @@ import html
 import io
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -15,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .. import files
+from ..models.attention import recording
 from ..models.inference import evaluating, to_model
 from ..models.personality import (
     EndToEndPersonalityModel,
@@ -25,10 +24,11 @@ from ..models.personality import (
 from ..pictures.attention import attention_on_clip
 from ..pictures.base import Picture, data_url
 from ..pictures.images import flow_colours
-from ..recorder.page import fill_page, jpeg_url
+from ..recorder.packing import pack_arrays, rounded
+from ..recorder.page import jpeg_url
 from ..shapes import Float, UInt8
 from ..world.stories import FRAMES_PER_MOMENT, TRAITS
-from .packing import ATTENTION, Item, explorer_script
+from .base import ATTENTION, Explorer, Item, percent
 from .widget import PersonalityWidget
 
 __all__ = ["ClipLook", "PersonalityExplorer", "film", "listen"]
@@ -37,14 +37,14 @@ HELD = 16  # clips that are kept in memory, about 4 MB each
 
 COLUMNS, LARGEST = 8, 128  # frames in a row of a film, and px of their longer side
 
-SHOWN = 2  # clips of the still part
+STILL = 2  # clips of the still part
 
-PARTS = {"face", "flow", "frames", "traits", "moment"}
+PARTS = {"face", "flow", "frames", "traits", "moment"}  # of a data set's item
 
 
 class ClipLook(NamedTuple):
-    """What a model makes of one clip: the traits, what its face tokens listened to, and whose
-    answer counted.
+    """What a model makes of one clip: the traits, what its face tokens attend to, and whose
+    answer counts.
     """
 
     traits: Float[Tensor, " traits"]
@@ -56,7 +56,7 @@ class ClipLook(NamedTuple):
     def shares(
         self, trait: str = ATTENTION, head: int = -1, token: int = -1, names: Sequence[str] = TRAITS
     ) -> Float[Tensor, " steps"]:
-        """How what was listened to is spread over time, summing to 1, for one face token or (-1)
+        """How attention is spread over time, summing to 1, for one face token or (-1)
         the whole face.
 
         Attention: the weights of a head (-1: their mean), for the whole face averaged by
@@ -78,27 +78,18 @@ def listen(
     """Run the model on one clip in evaluation mode, its weights recorded and differentiated for
     each trait.
     """
-    attention = model.model.cross_attention.attention
-    record = attention.record
+    cross_attention = model.model.cross_attention
     face, flow = to_model(model, face[None], flow[None])
-    try:
-        with evaluating(model), torch.no_grad():
-            tokens = model.static.tokens(face), model.dynamic.tokens(flow)
-            relevance = attention_per_trait(model.model, *tokens)
-            attention.record = True
+    with evaluating(model), torch.no_grad():
+        tokens = model.static.tokens(face), model.dynamic.tokens(flow)
+        relevance = attention_per_trait(model.model, *tokens)
+        with recording(cross_attention.attention) as attention:
             traits = model.model(*tokens)
-        found = (
-            traits,
-            model.model.cross_attention.last_importance,
-            attention.last_attn_weights,
-            relevance,
-        )
-    finally:
-        attention.record = record
-    return ClipLook(*(tensor[0].float().cpu() for tensor in found))
+    results = traits, cross_attention.last_importance, attention.last_attn_weights, relevance
+    return ClipLook(*(tensor[0].float().cpu() for tensor in results))
 
 
-class PersonalityExplorer:
+class PersonalityExplorer(Explorer):
     """Look through clips at what a personality model listens to: face tokens against time, beside
     the clip as it plays.
 
@@ -111,6 +102,9 @@ class PersonalityExplorer:
     in lesson 08.
     """
 
+    what, title, shown, most = "clip", "Personality explorer", 8, HELD
+    view, opening, widget = "clips.js", "openPage(renderClips, CLIP_STATE)", PersonalityWidget
+
     def __init__(self, model: nn.Module, dataset: Any):
         inner = model.model if isinstance(model, EndToEndPersonalityModel) else model
         if inner is model or not isinstance(inner, TokenPersonalityModel):
@@ -119,49 +113,56 @@ class PersonalityExplorer:
                 " to motion tokens; give an EndToEndPersonalityModel around a"
                 " TokenPersonalityModel (one on vectors has one key, so there is nothing to see)"
             )
-        if not len(dataset):
-            raise ValueError(
-                "the data set is empty, so there is nothing to look at; give one with clips"
-            )
-        self.model, self.dataset = model, dataset
+        super().__init__(model, dataset)
         self.names = tuple(getattr(dataset, "trait_names", TRAITS))
-        self.heads = model.model.cross_attention.attention.heads
-        self.clip = lru_cache(maxsize=HELD)(self._clip)
-        self.tokens, self.steps = self._first().weights.shape[1:]
-
-    def item(self, sample: int) -> Item:
-        """One clip as it travels: films of its frames and flow, its face, and all weights as
-        float32 bytes.
-        """
-        clip, seen = self.clip(sample)
-        if seen.weights.shape[1:] != (self.tokens, self.steps):
+        self.heads = inner.cross_attention.attention.heads
+        self.clip = lru_cache(maxsize=HELD)(self.load)
+        _, seen = self.first(self.clip, 4)
+        self.tokens, self.steps = seen.weights.shape[1:]
+        if round(self.tokens**0.5) ** 2 != self.tokens:
             raise ValueError(
-                f"clip {sample} has {seen.weights.shape[1]} face tokens and {seen.weights.shape[2]}"
-                f" time steps, expected {self.tokens} and {self.steps} as in the first; give clips"
-                " of one size"
+                f"the model has {self.tokens} face tokens, expected a square grid of them; explore"
+                " one that reads all places of the face"
             )
-        frames = clip.get("frames")
-        flows = clip["flow"].numpy()
+
+    def fetch(self, sample: int) -> tuple[dict, ClipLook]:
+        """A clip with its frames, drawn once, and what the model makes of it."""
+        if hasattr(self.dataset, "item_of"):
+            drawn = self.dataset.clip(sample)
+            clip = self.dataset.item_of(sample, drawn) | {"frames": drawn.frames}
+        else:
+            clip = self.dataset[sample]
+        clip = {name: value for name, value in clip.items() if name in PARTS}
+        return clip, listen(self.model, clip["face"], clip["flow"])
+
+    def packed(self, sample: int, checkpoint: int) -> Item:
+        """One clip as it travels: films of its frames and flow, its face, and all weights."""
+        clip, seen = self.clip(sample)
+        tokens, steps = seen.weights.shape[1:]
+        if (tokens, steps) != (self.tokens, self.steps):
+            raise ValueError(
+                f"clip {sample} has {tokens} face tokens and {steps} time steps, expected"
+                f" {self.tokens} and {self.steps} as in the first; give clips of one size"
+            )
+        frames, flows = clip.get("frames"), clip["flow"].numpy()
+        count, height, width, _ = flows.shape
         fastest = float(np.quantile(np.hypot(flows[..., 0], flows[..., 1]), 0.995))
-        coloured = np.stack([flow_colours(flow, max(fastest, 1e-6)) for flow in flows])
+        coloured = flow_colours(flows.reshape(count * height, width, 2), max(fastest, 1e-6))
+        arrays, planes = pack_arrays({"weights": seen.weights, "relevance": seen.relevance})
         header = {
             "sample": sample,
+            "arrays": arrays,
             "face": jpeg_url(clip["face"]),
-            "count": len(flows),
+            "count": count,
             "fastest": round(fastest, 2),
-            "frames": None if frames is None else film(frames[: len(flows)]),
-            "flow": film(coloured),
+            "frames": None if frames is None else film(frames[:count]),
+            "flow": film(coloured.reshape(count, height, width, 3)),
             "moment": self.moment(sample),
             "truth": clip["traits"].tolist() if "traits" in clip else None,
-            "traits": [float(f"{value:.6g}") for value in seen.traits.tolist()],
-            "importance": [float(f"{value:.6g}") for value in seen.importance.tolist()],
+            "traits": rounded(seen.traits, 6),
+            "importance": rounded(seen.importance, 6),
         }
-        return Item(
-            header,
-            b"".join(
-                part.numpy().astype("<f4").tobytes() for part in (seen.weights, seen.relevance)
-            ),
-        )
+        return Item(header, planes)
 
     def moment(self, sample: int) -> int | None:
         """The time step in which the deciding moment lies, where the data knows it."""
@@ -175,47 +176,29 @@ class PersonalityExplorer:
         clip, seen = self.clip(sample)
         shares, moment = seen.shares(trait, head, token, self.names), self.moment(sample)
         best, side = int(shares.argmax()), round(self.tokens**0.5)
-        if trait == ATTENTION:
-            subject = f"Attention, {'mean of the heads' if head < 0 else f'head {head}'}"
-        else:
-            index = self.names.index(trait)
-            truth = (
-                f"in truth {float(clip['traits'][index]):.2f}"
-                if "traits" in clip
-                else "truth unknown"
-            )
+        subject = f"Attention, {'mean of the heads' if head < 0 else f'head {head}'}"
+        if trait != ATTENTION:
+            index, truth = self.names.index(trait), "truth unknown"
+            if "traits" in clip:
+                truth = f"in truth {float(clip['traits'][index]):.2f}"
             subject = f"{trait}, predicted {seen.traits[index]:.2f}, {truth}: attention × gradient"
-        who = (
-            "the whole face"
-            if token < 0
-            else (
+        who = "the whole face"
+        if token >= 0:
+            who = (
                 f"face patch {token} (row {token // side}, column {token % side}), whose answer"
-                f" counts {_percent(seen.importance[token])}"
+                f" counts {percent(seen.importance[token])}"
             )
-        )
-        known = (
-            "when it should listen is unknown"
-            if moment is None
-            else (
-                f"the moment that decides is step {moment}, with {_percent(shares[moment])} against"
+        decides = "when it should listen is unknown"
+        if moment is not None:
+            decides = (
+                f"the moment that decides is step {moment}, with {percent(shares[moment])} against"
                 f" 1 in {self.steps} by chance"
             )
-        )
         spread = torch.special.entr(shares.double()).sum().exp()
         return (
-            f"Clip {sample}. {subject}, {who}: most at time step {best}, {_percent(shares[best])},"
-            f" as widely as if evenly at {spread:.1f} of {self.steps}; {known}."
+            f"Clip {sample}. {subject}, {who}: most at time step {best}, {percent(shares[best])},"
+            f" as widely as if evenly at {spread:.1f} of {self.steps}; {decides}."
         )
-
-    # ---------------------------------------------------------------- what is made of it
-
-    def create_interactive_viewer(self, **state: Any) -> PersonalityWidget:
-        """The explorer as a widget; its whole state is traits, which `state` sets: `sample`,
-        `trait`, `step`, …
-
-        Raises `TraitError` for a state that cannot be.
-        """
-        return PersonalityWidget(self, **state)
 
     def figure(self, sample: int = 0, head: int = -1, token: int = -1) -> Picture:
         """A clip as a picture: a frame of each time step above the shares of attention and of the
@@ -237,108 +220,38 @@ class PersonalityExplorer:
         shares = torch.stack([seen.shares(row, head, token, self.names) for row in rows])
         return attention_on_clip(frames, shares.numpy(), rows, self.moment(sample))
 
-    def to_html(
-        self,
-        path: str | Path,
-        samples: int | Sequence[int] = 8,
-        title: str = "Personality explorer",
-    ) -> Path:
-        """Write the explorer of these clips (the first so many, or a list) as one offline page."""
-        page = self.page(samples, title)
-        with files.atomic(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-        return Path(path)
-
-    def page(
-        self, samples: int | Sequence[int] = 8, title: str = "Personality explorer", **state: Any
-    ) -> str:
-        """What `to_html` writes."""
-        chosen = (
-            list(range(min(samples, len(self.dataset))))
-            if isinstance(samples, int)
-            else list(samples)
-        )
-        if not chosen:
-            raise ValueError("no clip was chosen for the page; give at least one")
-        items, planes = [], b""
-        for sample in chosen:
-            try:
-                item = self.item(sample)
-            except ValueError as error:
-                item = Item({"sample": sample, "failed": str(error)}, b"")
-            items.append(item.header | {"at": len(planes), "bytes": len(item.planes)})
-            planes += item.planes
-        state = {"sample": chosen[0], "step": self._opening_step(chosen[0])} | state
-        meta = self.meta() | {"kernel": False, "items": items, "state": state}
-        summary = (
-            f"{len(chosen)} of {len(self.dataset):,} clips, {self.tokens} face tokens, {self.steps}"
-            " time steps."
-        )
-        return fill_page(
-            title,
-            html.escape(summary),
-            self._static_part(chosen),
-            meta,
-            planes,
-            explorer_script("clips.js"),
-            "openPage(renderClips, CLIP_STATE)",
-        )
-
-    def meta(self) -> dict[str, Any]:
-        """What the page knows before any clip."""
-        return {
-            "names": list(self.names),
-            "heads": self.heads,
-            "tokens": self.tokens,
-            "steps": self.steps,
-            "count": len(self.dataset),
-            "kernel": True,
+    def bounds(self) -> dict[str, Any]:
+        """Which states can be."""
+        ranges = {
+            "sample": [0, len(self.dataset) - 1],
+            "head": [-1, self.heads - 1],
+            "token": [-1, self.tokens - 1],
+            "step": [0, self.steps - 1],
         }
+        return {"ranges": ranges, "options": {"trait": [ATTENTION, *self.names]}}
 
-    # ---------------------------------------------------------------- inside
+    def described(self) -> dict[str, Any]:
+        sizes = {"heads": self.heads, "tokens": self.tokens, "steps": self.steps}
+        return {"names": list(self.names)} | sizes
 
-    def _clip(self, sample: int) -> tuple[dict, ClipLook]:
-        """An item with its frames, and what the model makes of it; `ValueError` says why it could
-        not be loaded.
-        """
+    def summary(self, count: int) -> str:
+        return (
+            f"{count} of {len(self.dataset):,} clips, {self.tokens} face tokens, {self.steps} time"
+            " steps."
+        )
+
+    def opening_state(self, sample: int) -> dict[str, Any]:
+        """A page opens at the time step that the whole face attends to most."""
         try:
-            clip = {name: value for name, value in self.dataset[sample].items() if name in PARTS}
-            if "frames" not in clip and hasattr(self.dataset, "clip"):
-                clip["frames"] = self.dataset.clip(sample).frames
-            return clip, listen(self.model, clip["face"], clip["flow"])
-        except Exception as error:  # a data set may fail in any way; the explorer goes on
-            raise ValueError(
-                f"clip {sample} could not be loaded ({type(error).__name__}: {error}); look at"
-                " another one"
-            ) from error
-
-    def _first(self) -> ClipLook:
-        for sample in range(min(4, len(self.dataset))):
-            try:
-                seen = self.clip(sample)[1]
-                break
-            except ValueError as error:
-                failure = error
-        else:
-            raise ValueError(f"none of the first clips could be loaded; the last said: {failure}")
-        if round(seen.weights.shape[1] ** 0.5) ** 2 != seen.weights.shape[1]:
-            raise ValueError(
-                f"the model has {seen.weights.shape[1]} face tokens, expected a square grid of"
-                " them; explore one that reads all places of the face"
-            )
-        return seen
-
-    def _opening_step(self, sample: int) -> int:
-        """The time step that the whole face listens to most, so that the view opens at something."""
-        try:
-            return int(self.clip(sample)[1].shares().argmax())
+            step = int(self.clip(sample)[1].shares().argmax())
         except ValueError:
-            return 0
+            step = 0
+        return {"sample": sample, "step": step}
 
-    def _static_part(self, samples: Sequence[int]) -> str:
+    def static_part(self, samples: Sequence[int]) -> str:
         """For readers without JavaScript: the pictures of a few clips."""
         pictures = []
-        for sample in samples[:SHOWN]:
+        for sample in samples[:STILL]:
             try:
                 pictures.append(self.figure(sample)._repr_html_())
             except ValueError as error:
@@ -367,8 +280,3 @@ def film(frames: UInt8[np.ndarray, "frames height width 3"]) -> dict[str, Any]:
         "height": size[1],
         "columns": COLUMNS,
     }
-
-
-def _percent(share: Any) -> str:
-    share = float(share)
-    return f"{100 * share:.{1 if share < 0.1 else 0}f} %"

@@ -6,7 +6,6 @@ attribute came out.
 """
 
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,56 +19,33 @@ from torch import Tensor, nn
 from ..data.drawn import to_image
 from ..looking.localisation import covered, pointing_game
 from ..models.inference import evaluating, to_model
-from ..recorder.page import FINE, jpeg_url, script
+from ..recorder.packing import dequantise, pack_arrays, quantise, read_arrays, rounded
+from ..recorder.page import jpeg_url
 from ..recorder.recorder import AttentionRecorder
 from ..recorder.recording import layer_name
 from ..shapes import Float, UInt8
 from ..world.population import ATTRIBUTES
+from .base import Item
 
 __all__ = [
-    "ATTENTION",
     "COMMON",
-    "OWN",
     "RARE",
-    "Item",
     "Look",
     "Predictions",
     "Removal",
-    "explorer_script",
     "fitting_names",
     "look",
-    "one_each",
     "outline",
     "pack_item",
     "predict_all",
     "read_image",
     "remove_patches",
+    "shares_of",
     "unpack",
 ]
 
 RARE, COMMON = 0.10, 0.30  # rare attributes are below the first, common ones above the second
 
-OWN = -1  # the sample that is an image of one's own
-
-
-def explorer_script(view: str = "attributes.js") -> str:
-    """One module: the viewer's source, what the explorers share, and one explorer's view, without
-    their imports.
-
-    It exports its default only: a widget would take another export called `render`, the viewer's,
-    for its own.
-    """
-    shared, own = (
-        text[text.index("// ---") :]
-        for text in (script("recorder/web/shared.js"), script(f"explorer/web/{view}"))
-    )
-    joined = (
-        script("recorder/web/viewer.js").replace("\nexport default { render };", "") + shared + own
-    )
-    return re.sub(r"^export (\{[^}]*\};|(?!default))", "", joined, flags=re.MULTILINE)
-
-
-ATTENTION = "attention"  # what is shown that is no trait: the weights as they are
 
 OUTCOMES = ("unknown", "found", "missed", "false alarm", "rightly refused")
 
@@ -120,19 +96,6 @@ def look(model: nn.Module, images: Float[Tensor, "batch 3 height width"]) -> Loo
     return Look(logits.sigmoid().float().cpu(), weights)
 
 
-class Item(NamedTuple):
-    """One sample as it travels: what JSON can say, and bytes.
-
-    The bytes are, for each layer, head and attribute, the largest weight (float32); then the maps,
-    a byte a weight, the square root of its share of the largest; then, where regions are known, the
-    share of each token that each attribute's region covers, a byte a token, above 0 wherever it
-    touches.
-    """
-
-    header: dict[str, Any]
-    planes: bytes
-
-
 def pack_item(
     image: Float[Tensor, "3 height width"],
     weights: Sequence[Float[Tensor, "heads attributes tokens"]],
@@ -141,33 +104,32 @@ def pack_item(
     regions: Tensor | None = None,
     **known: Any,
 ) -> Item:
-    """One sample's bytes and header; `known` is said of it as it is. A weight is off by less than
-    1/255 of its map's largest.
+    """One sample's header and bytes; `known` goes into the header as it is.
+
+    The arrays are `tops` and `levels` of each layer's, head's and attribute's map, so that a weight
+    is off by less than 1/255 of its map's largest; and, where regions are known, `cover`: the share
+    of each token that each attribute's region covers, above 0 wherever it touches.
     """
-    tops = [layer.amax(-1).float() for layer in weights]
-    maps = [
-        ((layer / top.clamp(min=1e-30)[..., None]).sqrt() * FINE).round().to(torch.uint8)
-        for layer, top in zip(weights, tops, strict=True)
-    ]
-    planes = [
-        *(top.numpy().astype("<f4").tobytes() for top in tops),
-        *(levels.numpy().tobytes() for levels in maps),
-    ]
+    rows = torch.cat([layer.flatten(0, 1) for layer in weights])
+    levels, tops = quantise(rows)
+    arrays = {"tops": tops, "levels": levels}
     outlines = None
     if regions is not None:
-        side = round(weights[0].shape[-1] ** 0.5)
+        side = round(rows.shape[-1] ** 0.5)
         share = covered(regions, (side, side))
-        levels = torch.where(share > 1e-9, (255 * share).round().clamp(1, 255), 0).to(torch.uint8)
-        planes.append(levels.numpy().tobytes())
+        cover = torch.where(share > 1e-9, (255 * share).round().clamp(1, 255), 0)
+        arrays["cover"] = cover.to(torch.uint8)
         outlines = [outline(mask) for mask in regions.numpy().astype(np.uint8)]
+    described, planes = pack_arrays(arrays)
     header = {
+        "arrays": described,
         "image": jpeg_url(image),
         "size": list(image.shape[1:]),
         "outlines": outlines,
         "truth": None if truth is None else truth.int().tolist(),
-        "probabilities": [float(f"{value:.6g}") for value in probabilities.tolist()],
+        "probabilities": rounded(probabilities, 6),
     }
-    return Item(header | known, b"".join(planes))
+    return Item(header | known, planes)
 
 
 def outline(mask: UInt8[np.ndarray, "height width"]) -> str:
@@ -182,20 +144,14 @@ def outline(mask: UInt8[np.ndarray, "height width"]) -> str:
 
 
 def unpack(
-    item: Item,
-    layers: Sequence[Mapping[str, Any]],
-    tokens: int,
+    item: Item, layers: Sequence[Mapping[str, Any]]
 ) -> list[Float[np.ndarray, "heads attributes tokens"]]:
     """The weights that a page reads from an item: what was packed, within the stated error."""
+    arrays = read_arrays(item.header["arrays"], item.planes)
+    rows = dequantise(arrays["levels"], arrays["tops"])
     attributes = len(item.header["probabilities"])
-    shapes = [(layer["heads"], attributes) for layer in layers]
-    count = sum(heads * attributes for heads, _ in shapes)
-    tops = np.frombuffer(item.planes, "<f4", count)
-    levels = np.frombuffer(item.planes, np.uint8, count * tokens, 4 * count).reshape(count, tokens)
-    maps = np.split(
-        tops[:, None] * (levels / np.float32(FINE)) ** 2, np.cumsum([a * b for a, b in shapes])[:-1]
-    )
-    return [rows.reshape(*shape, tokens) for rows, shape in zip(maps, shapes, strict=True)]
+    maps = rows.reshape(-1, attributes, rows.shape[-1])
+    return np.split(maps, np.cumsum([layer["heads"] for layer in layers])[:-1])
 
 
 def read_image(
@@ -364,7 +320,7 @@ def fitting_names(
     return fitting
 
 
-def one_each(what: str, values: Any, names: Sequence[str]) -> Tensor:
+def shares_of(what: str, values: Any, names: Sequence[str]) -> Tensor:
     """Shares between 0 and 1, one an attribute."""
     tensor = torch.as_tensor(values, dtype=torch.float32).detach().cpu()
     tensor = tensor.expand(len(names)) if tensor.ndim == 0 else tensor

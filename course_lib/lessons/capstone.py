@@ -26,8 +26,9 @@ from ..models.attributes import AttributeDecoder
 from ..models.inference import evaluating, to_model
 from ..pictures.base import Picture
 from ..pictures.charts import lines
-from ..pictures.report import Report, Table
+from ..pictures.report import Report
 from ..shapes import Bool, Float
+from ..tables import Table
 from ..training.attribute_scores import best_thresholds, score_attributes, threshold_scores
 from ..training.callbacks import ClipGradients, WarmupCosine
 from ..training.fit import fit
@@ -118,18 +119,15 @@ def train_runs(
     replaces the training faces; `cosine` is what `LDAMLoss` needs. Derived in lesson 11.
     """
     seeds = tuple(seeds) if baseline is None else baseline.seeds
-    models, found = [], {"valid": [], "test": []}
+    models, scores = [], []
     for seed in tqdm(seeds, name, mininterval=5):
-        model = _train(train or faces.train, seed, loss, penalty, sampler, cosine)
-        scores = _score(model, faces, cosine)
-        models.append(model)
-        for split, kept in found.items():
-            kept.append(scores[split])
-    stacked = {
-        split: {key: torch.stack([one[key] for one in kept]) for key in kept[0]}
-        for split, kept in found.items()
-    }
-    fingerprints = {split: _fingerprint(getattr(faces, split)) for split in found}
+        models.append(_train(train or faces.train, seed, loss, penalty, sampler, cosine))
+        scores.append(_score(models[-1], faces, cosine))
+    stacked, fingerprints = {}, {}
+    for split in SPLITS:
+        keys = scores[0][split]
+        stacked[split] = {key: torch.stack([one[split][key] for one in scores]) for key in keys}
+        fingerprints[split] = _fingerprint(getattr(faces, split))
     return Run(
         name,
         tuple(faces.names),
@@ -187,16 +185,8 @@ class _WithAttention(nn.Module):
         weights, attention = [], self.decoder.layers[-1].attention
 
         def compute(_, inputs: tuple) -> None:
-            weights.append(
-                attention_weights(
-                    *(
-                        split_heads(project(x), HEADS)
-                        for project, x in zip(
-                            (attention.to_query, attention.to_key), inputs, strict=False
-                        )
-                    )
-                )
-            )
+            query, key = attention.to_query(inputs[0]), attention.to_key(inputs[1])
+            weights.append(attention_weights(split_heads(query, HEADS), split_heads(key, HEADS)))
 
         hook = attention.register_forward_pre_hook(compute)
         try:
@@ -228,31 +218,28 @@ def _score(model: nn.Module, faces: FaceSplits, cosine: bool) -> dict[str, Score
     and serve the test.
     """
     scale = LDAM_SCALE if cosine else 1
-    said = {
-        split: (predict(model, getattr(faces, split)) * scale).sigmoid()
-        for split in ("valid", "test")
-    }
-    found = {
-        split: score_attributes(said[split], getattr(faces, split).targets, names=faces.names)
-        for split in said
-    }
-    chosen = best_thresholds(said["valid"], faces.valid.targets)
-    found["test"]["f1_tuned"] = threshold_scores(said["test"], faces.test.targets, chosen)["f1"]
+    probabilities, scores = {}, {}
+    for split in SPLITS:
+        arrays = getattr(faces, split)
+        probabilities[split] = (predict(model, arrays) * scale).sigmoid()
+        scores[split] = score_attributes(probabilities[split], arrays.targets, names=faces.names)
+    thresholds = best_thresholds(probabilities["valid"], faces.valid.targets)
+    tuned = threshold_scores(probabilities["test"], faces.test.targets, thresholds)
+    scores["test"]["f1_tuned"] = tuned["f1"]
     for split, regions in faces.regions.items():
-        maps = attention_maps(model, getattr(faces, split), len(regions))
-        looked = score_localisation(maps, regions).table["pointing"]
-        present = getattr(faces, split).targets[: len(maps)] > 0
-        found[split] |= {
-            "pointing": looked["map"],
-            "pointing of the mean map": looked["mean map"],
-            "pointing by chance": looked["chance"],
-            "tokens": (
-                torch.where(present, effective_support(maps.flatten(2)), torch.nan).nanmean(0)
-            ),
+        arrays = getattr(faces, split)
+        maps = attention_maps(model, arrays, len(regions))
+        pointing = score_localisation(maps, regions).table["pointing"]
+        present = arrays.targets[: len(maps)] > 0
+        tokens = torch.where(present, effective_support(maps.flatten(2)), torch.nan)
+        scores[split] |= {
+            "pointing": pointing["map"],
+            "pointing of the mean map": pointing["mean map"],
+            "pointing by chance": pointing["chance"],
+            "tokens": tokens.nanmean(0),
         }
     return {
-        split: {key: values.float() for key, values in scores.items()}
-        for split, scores in found.items()
+        split: {key: values.float() for key, values in one.items()} for split, one in scores.items()
     }
 
 
@@ -330,13 +317,9 @@ class Gain(NamedTuple):
         """Better or worse only where the interval leaves out 0."""
         if math.isnan(self.half):
             return "unknown: one seed has no interval"
-        return (
-            "cannot be told apart"
-            if abs(self.gain) <= self.half
-            else "better"
-            if self.gain > 0
-            else "worse"
-        )
+        if abs(self.gain) <= self.half:
+            return "cannot be told apart"
+        return "better" if self.gain > 0 else "worse"
 
     def __str__(self) -> str:
         return f"{self.gain:+.3f} ± " + ("?" if math.isnan(self.half) else f"{self.half:.3f}")
@@ -454,11 +437,8 @@ def compare_with_baseline(run: Run, split: str = "valid") -> Comparison:
                 f"{run.name!r} and {run.baseline.name!r} have other {what} ({_short(ours)} and "
                 f"{_short(theirs)}); only what you try may differ, so train both on the same"
             )
-    gains = {
-        title: gain
-        for title, score in SCORES.items()
-        if (gain := _gain(run, split, score)) is not None
-    }
+    gains = {title: _gain(run, split, score) for title, score in SCORES.items()}
+    gains = {title: gain for title, gain in gains.items() if gain is not None}
     if DECIDES not in gains:
         raise ValueError(
             f"{DECIDES} decides, and none of the {len(run.names)} attributes is in under {RARE:.0%}"
@@ -475,14 +455,12 @@ def _short(what: Sequence | str | None) -> str:
 
 def _gain(run: Run, split: str, score: Score) -> Gain | None:
     """One row, or None where the runs have no such score or no such attributes."""
-    ours, theirs = (
-        _per_seed(one, split, score.key, _group(run, score.rare)) for one in (run, run.baseline)
-    )
+    group = _group(run, score.rare)
+    ours, theirs = (_per_seed(one, split, score.key, group) for one in (run, run.baseline))
     if ours is None or theirs is None:
         return None
-    return Gain(
-        theirs.mean().item(), ours.mean().item(), *_mean_and_half(score.sign * (ours - theirs))
-    )
+    gain, half = _mean_and_half(score.sign * (ours - theirs))
+    return Gain(theirs.mean().item(), ours.mean().item(), gain, half)
 
 
 def _per_seed(
@@ -550,16 +528,13 @@ def deliver(
     has them without prose and outputs, so that somebody else can run them. Each file is written
     atomically. Derived in lesson 11.
     """
-    folder = Path(folder)
-    paths = {
-        kind: folder / name
-        for kind, name in {
-            "notebook": "notebook.ipynb",
-            "report": "report.html",
-            "picture": "comparison.png",
-            "metrics": "metrics.csv",
-        }.items()
+    names = {
+        "notebook": "notebook.ipynb",
+        "report": "report.html",
+        "picture": "comparison.png",
+        "metrics": "metrics.csv",
     }
+    paths = {kind: Path(folder) / name for kind, name in names.items()}
     files.write_json(
         paths["notebook"], _notebook(report.title, [cell for cell in cells if cell.strip()])
     )
@@ -575,54 +550,30 @@ def deliver(
 
 
 def _csv(comparisons: Sequence[Comparison]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(
-        (
-            "run",
-            "baseline",
-            "split",
-            "score",
-            "baseline_mean",
-            "run_mean",
-            "gain",
-            "half_width",
-            "seeds",
-            "verdict",
-        )
-    )
+    names = "run,baseline,split,score,baseline_mean,run_mean,gain,half_width,seeds,verdict"
+    rows = [names.split(",")]
     for one in comparisons:
         for title, gain in one.gains.items():
-            numbers = (f"{value:.6f}" for value in gain)
-            table.writerow(
-                (
-                    one.run.name,
-                    one.run.baseline.name,
-                    one.split,
-                    title,
-                    *numbers,
-                    len(one.run.seeds),
-                    gain.verdict,
-                )
-            )
+            numbers = [f"{value:.6f}" for value in gain]
+            seeds = len(one.run.seeds)
+            which = (one.run.name, one.run.baseline.name, one.split, title)
+            rows.append([*which, *numbers, seeds, gain.verdict])
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
     return text.getvalue()
 
 
-def _notebook(title: str, cells: Sequence[str]) -> dict:
-    """The cells as a notebook, format 4.5."""
-    said = f"# {title}\n\nThe cells of one session, in the order in which they were run."
-    kinds = [
-        ("markdown", said, {}),
-        *(("code", cell, {"execution_count": None, "outputs": []}) for cell in cells),
-    ]
+def _notebook(title: str, sources: Sequence[str]) -> dict:
+    """The sources as the cells of a notebook, format 4.5."""
+    intro = f"# {title}\n\nThe cells of one session, in the order in which they were run."
+    cells = [{"cell_type": "markdown", "id": "cell-0", "metadata": {}, "source": intro}]
+    for number, source in enumerate(sources, start=1):
+        code = {"cell_type": "code", "execution_count": None, "outputs": []}
+        cells.append(code | {"id": f"cell-{number}", "metadata": {}, "source": source})
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return {
-        "cells": [
-            {"cell_type": kind, "id": f"cell-{number}", "metadata": {}, "source": source, **more}
-            for number, (kind, source, more) in enumerate(kinds)
-        ],
-        "metadata": {
-            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
-        },
+        "cells": cells,
+        "metadata": {"kernelspec": kernel},
         "nbformat": 4,
         "nbformat_minor": 5,
     }

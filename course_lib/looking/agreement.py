@@ -15,6 +15,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from ..shapes import Float, Int
+from ..training.bootstrap import bootstrap_counts, interval
 
 __all__ = [
     "MapAgreement",
@@ -42,13 +43,10 @@ def resampled_means(
     """The mean and its 95 % bootstrap interval, drawing images: what belongs to one image is drawn
     together.
     """
-    _, who = image.unique(return_inverse=True)
-    sums = torch.stack([torch.bincount(who, values.double()), torch.bincount(who).double()]).cpu()
-    drawn = torch.randint(
-        sums.shape[1], (resamples, sums.shape[1]), generator=torch.Generator().manual_seed(seed)
-    )
-    total, count = sums[:, drawn].sum(-1)
-    low, high = (total / count).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    _, who = image.cpu().unique(return_inverse=True)
+    sums = torch.stack([torch.bincount(who, values.cpu().double()), torch.bincount(who).double()])
+    total, count = sums @ bootstrap_counts(sums.shape[1], resamples, seed).T
+    low, high = interval(total / count).tolist()
     return values.mean().item(), low, high
 
 
@@ -104,11 +102,10 @@ def frequency_trend(
     values, frequencies = values[finite], frequencies[finite]
     if len(values) < 2:
         return math.nan, math.nan, math.nan
-    drawn = torch.randint(
-        len(values), (resamples, len(values)), generator=torch.Generator().manual_seed(seed)
-    )
-    correlations = rank_correlation(values[drawn], frequencies[drawn])
-    low, high = correlations.nanquantile(torch.tensor([0.025, 0.975])).tolist()
+    counts = bootstrap_counts(len(values), resamples, seed).long()
+    drawn = torch.arange(len(values)).repeat(resamples).repeat_interleave(counts.flatten())
+    drawn = drawn.view(resamples, -1)  # indices: ranks are no sums
+    low, high = interval(rank_correlation(values[drawn], frequencies[drawn])).tolist()
     return rank_correlation(values, frequencies).item(), low, high
 
 

@@ -20,6 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .. import runtime
 from ..models.inference import evaluating, to_model
 from ..shapes import Float
+from ..tables import aligned
 
 __all__ = [
     "Comparison",
@@ -332,7 +333,7 @@ def get_model_summary(model: nn.Module) -> str:
     rows.append(
         ("all", type(model).__name__, "", f"{get_param_count(model):,}", f"{_trainable(model):,}")
     )
-    return _table(rows, left=3)
+    return aligned(rows, left=3)
 
 
 @dataclass(frozen=True)
@@ -401,7 +402,7 @@ class Comparison:
             )
         )
         return "\n\n".join(
-            [_table(rows, left=1), *(_layer_table(*pair) for pair in self.profiles.items())]
+            [aligned(rows), *(_layer_table(*pair) for pair in self.profiles.items())]
         )
 
     __repr__ = __str__
@@ -486,20 +487,10 @@ def _profile(
 
 def _layer_table(name: str, profile: ModelProfile) -> str:
     rows = [(name, "puts out", "values", "FLOPs", "ms")]
-    return _table(
-        rows
-        + [
-            (
-                layer.name,
-                _by(layer.shape),
-                f"{layer.values:,}",
-                f"{layer.flops:,}",
-                f"{layer.milliseconds:.3f}",
-            )
-            for layer in profile.layers
-        ],
-        left=1,
-    )
+    for layer in profile.layers:
+        counts = (f"{layer.values:,}", f"{layer.flops:,}", f"{layer.milliseconds:.3f}")
+        rows.append((layer.name, _by(layer.shape), *counts))
+    return aligned(rows)
 
 
 def _by(shape: Sequence[int]) -> str:
@@ -508,17 +499,3 @@ def _by(shape: Sequence[int]) -> str:
 
 def _bytes(count: int) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
-
-
-def _table(rows: Sequence[Sequence[str]], left: int) -> str:
-    """Rows as aligned text: the first `left` columns begin at the left, the others end at the
-    right.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..models.inference import evaluating, to_cpu, to_model
 from ..shapes import Float, Int
+from ..tables import aligned
 from .agreement import mean_maps, resampled_means
 
 __all__ = [
@@ -193,32 +194,18 @@ class FaithfulnessScores:
         )
 
     def __str__(self) -> str:
-        orders = list(self.curves["deletion"])
-        width = max(map(len, orders))
-        lines = [f"{'':<{width}}  deletion  insertion   gains over random order (95 % interval)"]
-        for order in orders:
-            gains = (
-                ""
-                if order == "random order"
-                else "   "
-                + ", ".join(
-                    "{:+.3f} ({:+.3f} to {:+.3f})".format(*self.gain(measure, order))
-                    for measure in self.curves
-                )
-            )
-            lines.append(
-                f"{order:<{width}}  {self.area('deletion', order):>8.3f}  "
-                f"{self.area('insertion', order):>9.3f}{gains}"
-            )
-        return "\n".join(
-            [
-                *lines,
-                (
-                    f"{len(self.image)} attributes of {len(self.image.unique())} images, of"
-                    f" {self.tokens} tokens each; hidden tokens show the image's own"
-                    f" {self.replacement}"
-                ),
-            ]
+        rows = [("", "deletion", "insertion", *(f"{measure} gains" for measure in self.curves))]
+        for order in self.curves["deletion"]:
+            areas = [f"{self.area(measure, order):.3f}" for measure in ("deletion", "insertion")]
+            gains = ["", ""]
+            if order != "random order":
+                numbers = [self.gain(measure, order) for measure in self.curves]
+                gains = ["{:+.3f} ({:+.3f} to {:+.3f})".format(*each) for each in numbers]
+            rows.append((order, *areas, *gains))
+        return (
+            f"{aligned(rows)}\ngains over random order, with 95 % intervals; {len(self.image)}"
+            f" attributes of {len(self.image.unique())} images, of {self.tokens} tokens each; hidden"
+            f" tokens show the image's own {self.replacement}"
         )
 
     __repr__ = __str__

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..shapes import Bool, Float
+from ..training.bootstrap import bootstrap_counts, interval
 
 __all__ = [
     "DimensionDistribution",
@@ -131,12 +132,9 @@ def separation_auc(
         unlike = torch.bincount(rank_unlike, copies[one] * copies[other], ranks)
         return (alike * (unlike.cumsum(0) - unlike / 2)).sum() / (alike.sum() * unlike.sum())
 
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(people), (resamples, len(people)), generator=generator)
-    copies = F.one_hot(drawn, len(people)).sum(dim=1).to(similarity)
-    resampled = torch.stack([auc(row) for row in copies])
-    # NaN: nobody to tell apart
-    low, high = resampled.nanquantile(resampled.new_tensor([0.025, 0.975])).tolist()
+    copies = bootstrap_counts(len(people), resamples, seed).to(similarity)
+    resampled = torch.stack([auc(row) for row in copies])  # NaN: nobody to tell apart
+    low, high = interval(resampled).tolist()
     return auc(torch.ones_like(copies[0])).item(), low, high
 
 

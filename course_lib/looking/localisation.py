@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..shapes import Bool, Float
+from ..tables import aligned
 
 __all__ = [
     "LocalisationScores",
@@ -233,18 +234,12 @@ class LocalisationScores:
 
     def __str__(self) -> str:
         columns = list(self.table["pointing"])
-        lines = ["  ".join([f"{'':<9}", *(f"{column:>9}" for column in columns)])]
+        rows = [("", *columns)]
         for measure in self.table:
-            means = (f"{self.mean(measure, column):>9.3f}" for column in columns)
-            lines.append("  ".join([f"{measure:<9}", *means]))
-        return "\n".join(
-            [
-                *lines,
-                (
-                    f"{self.items} regions; pointing within {self.tolerance:g} token widths; IoU is"
-                    f" the mean over thresholds {THRESHOLDS[0]} to {THRESHOLDS[-1]} of the maximum"
-                ),
-            ]
+            rows.append((measure, *(f"{self.mean(measure, column):.3f}" for column in columns)))
+        return (
+            f"{aligned(rows)}\n{self.items} regions; pointing within {self.tolerance:g} token widths;"
+            f" IoU is the mean over thresholds {THRESHOLDS[0]} to {THRESHOLDS[-1]} of the maximum"
         )
 
     __repr__ = __str__

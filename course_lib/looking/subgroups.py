@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ..shapes import Float, Int
+from ..tables import aligned
 from ..training.attribute_scores import checked_truth
+from ..training.bootstrap import bootstrap_counts, interval
 from ..world.population import ATTRIBUTES
 
 __all__ = [
@@ -127,7 +129,7 @@ class SubgroupScores:
 
     def interval(self, measure: str) -> Float[Tensor, "2 groups columns"]:
         """The lower and upper end of the 95 % intervals."""
-        return self.resampled[measure].nanquantile(torch.tensor([0.025, 0.975]), dim=0)
+        return interval(self.resampled[measure])
 
     def compared(self, measure: str) -> list[str]:
         """The attributes whose mean is the last column."""
@@ -158,7 +160,7 @@ class SubgroupScores:
         )
         between = self.resampled[measure][:, best, index] - self.resampled[measure][:, worst, index]
         between = between * (-1 if measure == "false_positive_rate" else 1)
-        low, high = between.nanquantile(torch.tensor([0.025, 0.975])).tolist()
+        low, high = interval(between).tolist()
         return Gap(
             column,
             self.groups[best],
@@ -196,21 +198,18 @@ class SubgroupScores:
         )
 
     def __str__(self) -> str:
-        width = max(map(len, self.groups))
-        lines = ["  ".join([f"{'':<{width}}  items", *(f"{measure:>22}" for measure in MEASURES)])]
         ends = {measure: self.interval(measure)[:, :, -1] for measure in MEASURES}
+        rows = [("", "items", *MEASURES)]
         for row, (group, size) in enumerate(zip(self.groups, self.sizes, strict=True)):
-            cells = (
+            cells = [
                 f"{self.value[measure][row, -1]:.3f} [{low[row]:.3f}, {high[row]:.3f}]"
                 for measure, (low, high) in ends.items()
-            )
-            lines.append(
-                "  ".join([f"{group:<{width}}  {size:>5}", *(f"{cell:>22}" for cell in cells)])
-            )
+            ]
+            rows.append((group, size, *cells))
         over = ", ".join(f"{measure} of {len(self.compared(measure))}" for measure in MEASURES)
         return "\n".join(
             [
-                *lines,
+                aligned(rows),
                 f"means over the attributes known in every group: {over}",
                 *(self.too_small(measure) for measure in ("recall", "false_positive_rate")),
             ]
@@ -248,9 +247,8 @@ def subgroup_scores(
     random, sums, drawn = np.random.default_rng(seed), [], []
     for group in range(len(labels)):
         mine = terms[torch.from_numpy(who == group)]
-        times = random.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), resamples)
         sums.append(mine.sum(0))
-        drawn.append(torch.from_numpy(times).double() @ mine)
+        drawn.append(bootstrap_counts(len(mine), resamples, random) @ mine)
     sizes = torch.from_numpy(np.bincount(who)).double()
     shape = (3, truth.shape[1])
     present = torch.stack(sums).unflatten(-1, shape)[:, 2]

@@ -17,6 +17,7 @@ __all__ = [
     "FeatureFusionModule",
     "PersonalityPredictionHead",
     "ProjectedPersonalityModel",
+    "SideBySideModel",
     "TokenPersonalityModel",
     "attention_per_trait",
     "attention_times_gradient",
@@ -123,6 +124,34 @@ class CompletePersonalityModel(nn.Module):
         """Blank inputs of the shapes that the model takes, to measure it with."""
         weight = self.head.layers[0].weight
         return weight.new_zeros(batch, self.static_dim), weight.new_zeros(batch, self.dynamic_dim)
+
+
+class SideBySideModel(nn.Module):
+    """Features side by side through a hidden layer to five traits: the arms without attention.
+
+    Where a feature has an axis `steps`, each step meets the other features on its own, and the
+    answers are averaged. Used in lesson 06.
+    """
+
+    def __init__(self, *feature_dims: int, fusion_dim: int = 128, dropout_rate: float = 0.3):
+        super().__init__()
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, fusion_dim)) for dim in feature_dims
+        )
+        self.hidden = nn.Sequential(
+            nn.ReLU(), nn.Linear(len(feature_dims) * fusion_dim, fusion_dim), nn.ReLU()
+        )
+        self.fusion = FeatureFusionModule(fusion_dim, dropout_rate)
+        self.head = PersonalityPredictionHead(fusion_dim)
+
+    def forward(self, *features: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch traits"]:
+        """Traits from features `batch dim` or `batch steps dim`, as many as there are widths."""
+        projected = [
+            project(feature if feature.ndim == 3 else feature[:, None])
+            for project, feature in zip(self.projections, features, strict=True)
+        ]
+        moments = self.hidden(torch.cat(torch.broadcast_tensors(*projected), dim=-1))
+        return self.head(self.fusion(moments.mean(dim=1)))
 
 
 class TokenPersonalityModel(nn.Module):

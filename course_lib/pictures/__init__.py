@@ -51,7 +51,7 @@ from .images import (
     space_time_figure,
     visualize_feature_maps,
 )
-from .report import PARTS, Report, Table, TimeReport, time_report
+from .report import PARTS, Report, TimeReport, time_report
 
 __all__ = [
     "COSTS",
@@ -61,7 +61,6 @@ __all__ = [
     "ExplorableFigure",
     "Picture",
     "Report",
-    "Table",
     "TimeReport",
     "animate_attention",
     "animate_features",

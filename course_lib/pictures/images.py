@@ -76,7 +76,8 @@ def plot_track(clip: Clip, track: FaceTrack, shown: int = 6) -> Picture:
                 cv2.rectangle(frame.copy(), (left, top), (right, bottom), (255, 220, 60), 3)
             )
             captions.append(
-                f"{t / clip.fps:.1f} s, " + ("detected" if track.confidence[t] else "followed")
+                f"{t / clip.fps:.1f} s, "
+                + ("detected" if track.confidence[t] > 0.5 else "followed")
             )
     return contact_sheet(
         pictures,

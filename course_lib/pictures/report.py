@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import files
+from ..tables import Table
 from ..training.callbacks import epochs_since_best, read_log
 from .base import Picture
 from .charts import bars
 
-__all__ = ["PARTS", "Report", "Table", "TimeReport", "time_report"]
+__all__ = ["PARTS", "Report", "TimeReport", "time_report"]
 
 PARTS = {  # what each part answers
     "Root cause": (
@@ -39,45 +40,6 @@ PARTS = {  # what each part answers
 
 
 OWN_PAGE = (1, 2, 3)  # parts that begin a sheet; the last shares one
-
-
-class Table(NamedTuple):
-    """A caption and rows of text, the first of which is the header; shows itself as a table or as
-    text.
-    """
-
-    caption: str
-    rows: Sequence[Sequence[str]]
-
-    def _repr_html_(self) -> str:
-        head, *body = (
-            ["<tr>", *(f"<{cell}>{html.escape(str(text))}</{cell}>" for text in row), "</tr>"]
-            for row, cell in zip(self.rows, ["th", *["td"] * len(self.rows)], strict=False)
-        )
-        return (
-            f"<table><caption>{html.escape(self.caption)}</caption><thead>{''.join(head)}</thead>"
-            f"<tbody>{''.join(''.join(row) for row in body)}</tbody></table>"
-        )
-
-    def __str__(self) -> str:
-        widths = [
-            max(len(str(row[column])) for row in self.rows) for column in range(len(self.rows[0]))
-        ]
-        lines = (
-            "  ".join(
-                [
-                    str(row[0]).ljust(widths[0]),
-                    *(
-                        str(text).rjust(width)
-                        for text, width in zip(row[1:], widths[1:], strict=True)
-                    ),
-                ]
-            )
-            for row in self.rows
-        )
-        return "\n".join([*(line.rstrip() for line in lines), self.caption])
-
-    __repr__ = __str__
 
 
 @dataclass(frozen=True)

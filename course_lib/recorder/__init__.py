@@ -4,7 +4,7 @@ from .monitor import AttentionMonitor
 from .operators import (
     ATTENDING,
     Attention,
-    OperatorMode,
+    Observer,
     Tracer,
     call,
     encoder_layer,
@@ -17,6 +17,7 @@ from .operators import (
     role_of,
     unobserved,
 )
+from .packing import dequantise, pack_arrays, quantise, read_arrays, script
 from .page import attention_page, pack, save_page, show_page
 from .recorder import AttentionRecorder, record
 from .recording import (
@@ -52,7 +53,7 @@ __all__ = [
     "AttentionRecorder",
     "AttentionVisualizer",
     "Gap",
-    "OperatorMode",
+    "Observer",
     "Plan",
     "Record",
     "Recording",
@@ -62,6 +63,7 @@ __all__ = [
     "attention_per_attribute",
     "call",
     "cost",
+    "dequantise",
     "encoder_layer",
     "finish",
     "flex",
@@ -74,11 +76,15 @@ __all__ = [
     "native",
     "of_weights",
     "pack",
+    "pack_arrays",
+    "quantise",
+    "read_arrays",
     "record",
     "record_folder",
     "reduce_rows",
     "role_of",
     "save_page",
+    "script",
     "show_page",
     "unobserved",
     "visualize_during_inference",

@@ -7,10 +7,11 @@ stands in this module.
 
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from ..shapes import Float
 __all__ = [
     "ATTENDING",
     "Attention",
-    "OperatorMode",
+    "Observer",
     "Tracer",
     "call",
     "encoder_layer",
@@ -40,6 +41,10 @@ __all__ = [
 ]
 
 unobserved = _disable_current_modes  # what a recorder computes for itself, no other recorder sees
+
+LEAVES = (nn.Softmax, nn.Dropout, nn.Identity)  # never own attention: the module around them does
+
+RECORD_IT = "call `record(weights)` where the model computes them"
 
 # roles that may turn out to be attention
 ATTENDING = {"fused", "native", "encoder layer", "flex", "product"}
@@ -74,12 +79,6 @@ ROLES = {
     },
     "noise": {"bernoulli"},
 }
-
-
-class OperatorMode(TorchDispatchMode):
-    """Sees every operator; flex attention too, which PyTorch otherwise refuses to run under a mode."""
-
-    supports_higher_order_operators = True
 
 
 def in_backward() -> bool:
@@ -159,8 +158,8 @@ class Attention:
 
     `rows(chosen)` are exact weights, `batch heads queries keys`, at least float32; `check(chosen,
     weights)` says how far they are from what the kernel computed, or None. `result` is the tensor
-    through which gradients reach the weights: what the queries heard if there is a `value`, the
-    weights themselves if not.
+    through which gradients reach the weights: weights @ value if there is a `value`, the weights
+    themselves if not.
     """
 
     operator: str
@@ -174,25 +173,23 @@ class Attention:
     def gradient(
         self, result_gradient: Tensor, chosen: Rows
     ) -> Float[Tensor, "batch heads queries keys"]:
-        """The gradient of the weights, from that of the result: for heard = weights @ value it is
+        """The gradient of the weights, from that of the result: for result = weights @ value it is
         gradient @ valueᵀ.
         """
         gradient = four_axes(result_gradient, self.shape[1])[:, :, chosen]
         return gradient if self.value is None else gradient @ self.value.to(gradient.dtype).mT
 
 
-def hears(
+def reproduces(
     result: Tensor, value: Float[Tensor, "batch heads keys dim"]
 ) -> Callable[[Rows, Tensor], float | None]:
     """A check: the largest difference between weights @ value and what the kernel returned."""
 
     def check(chosen, weights):
-        heard = four_axes(result, value.shape[1])[:, :, chosen].to(weights.dtype)
-        return (
-            float((weights @ value.to(weights.dtype) - heard).abs().max())
-            if heard.numel()
-            else None
-        )
+        output = four_axes(result, value.shape[1])[:, :, chosen].to(weights.dtype)
+        if not output.numel():
+            return None
+        return float((weights @ value.to(weights.dtype) - output).abs().max())
 
     return check
 
@@ -206,10 +203,8 @@ def four_axes(tensor: Tensor, heads: int = 1) -> Float[Tensor, "batch heads quer
 
 def named(operator, args: tuple, kwargs: dict) -> dict:
     """The arguments of a call by the names of the operator's schema."""
-    return dict(
-        zip((argument.name for argument in operator._schema.arguments), args, strict=False),
-        **kwargs,
-    )
+    names = [argument.name for argument in operator._schema.arguments]
+    return dict(zip(names, args, strict=False)) | kwargs
 
 
 def fused(operator, args: tuple, kwargs: dict, output, kind: str, heads: int) -> Attention:
@@ -217,43 +212,34 @@ def fused(operator, args: tuple, kwargs: dict, output, kind: str, heads: int) ->
     given = named(operator, args, kwargs)
     query, key, value = given["query"], given["key"], given["value"]
     mask = given.get("attn_mask") if given.get("attn_mask") is not None else given.get("attn_bias")
-    causal, scale = given.get("is_causal", False), given.get("scale")
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scale = 1 / math.sqrt(query.shape[-1]) if given.get("scale") is None else given["scale"]
     precise = torch.promote_types(query.dtype, torch.float32)
     if query.dim() > 3 and query.shape[-3] != key.shape[-3]:  # grouped heads share keys and values
         key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value))
+    queries, keys = query.shape[-2], key.shape[-2]
 
     def rows(chosen):
         scores = (query[..., chosen, :].to(precise) * scale) @ key.to(precise).mT
-        if causal:
-            row = torch.arange(query.shape[-2], device=query.device)[chosen]
-            column = torch.arange(key.shape[-2], device=query.device)
+        if given.get("is_causal", False):
+            row = torch.arange(queries, device=query.device)[chosen]
+            column = torch.arange(keys, device=query.device)
             scores = scores.masked_fill(column > row[:, None], -math.inf)
         if mask is not None:
             part = mask if mask.shape[-2] == 1 else mask[..., chosen, :]
-            scores = (
-                scores.masked_fill(~part, -math.inf)
-                if part.dtype == torch.bool
-                else scores + part.to(precise)
-            )
+            if part.dtype == torch.bool:
+                scores = scores.masked_fill(~part, -math.inf)
+            else:
+                scores = scores + part.to(precise)
         # a query that may look nowhere: zeros
         return four_axes(scores.softmax(-1).nan_to_num(0), heads)
 
-    heard, value = output if isinstance(output, Tensor) else output[0], four_axes(value, heads)
+    result, value = output if isinstance(output, Tensor) else output[0], four_axes(value, heads)
     batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
-    shape = four_axes(
-        torch.empty((*batch, query.shape[-2], key.shape[-2]), device="meta"), heads
-    ).shape
-    dropped = given.get("dropout_p", 0.0) > 0  # then the output is of other weights than these
-    return Attention(
-        operator.__name__.split(".")[0],
-        kind,
-        tuple(shape),
-        rows,
-        heard,
-        value,
-        *() if dropped else (hears(heard, value),),
-    )
+    shape = tuple(four_axes(torch.empty((*batch, queries, keys), device="meta"), heads).shape)
+    attention = Attention(operator.__name__.split(".")[0], kind, shape, rows, result, value)
+    if not given.get("dropout_p"):  # with dropout the output is of other weights than these
+        attention.check = reproduces(result, value)
+    return attention
 
 
 def native(operator, args: tuple, kwargs: dict, output, kind: str) -> Attention:
@@ -261,7 +247,7 @@ def native(operator, args: tuple, kwargs: dict, output, kind: str) -> Attention:
     again for them.
     """
     given = named(operator, args, kwargs) | {"need_weights": True, "average_attn_weights": False}
-    return asked_again(operator, given, kind, output[0])
+    return of_native(operator, given, kind, output[0])
 
 
 def encoder_layer(operator, args: tuple, kwargs: dict) -> Attention:
@@ -269,36 +255,24 @@ def encoder_layer(operator, args: tuple, kwargs: dict) -> Attention:
     given = named(operator, args, kwargs)
     tokens = given["src"]
     if given["norm_first"]:
-        tokens = F.layer_norm(
-            tokens,
-            (given["embed_dim"],),
-            given["norm_weight_1"],
-            given["norm_bias_1"],
-            given["eps"],
-        )
-    inside = {
-        name: given.get(name)
-        for name in (
-            "embed_dim",
-            "qkv_weight",
-            "qkv_bias",
-            "proj_weight",
-            "proj_bias",
-            "mask",
-            "mask_type",
-        )
-    }
-    inside |= {
-        "query": tokens,
-        "key": tokens,
-        "value": tokens,
-        "num_head": given["num_heads"],
-        "average_attn_weights": False,
-    }
-    return asked_again(torch.ops.aten._native_multi_head_attention.default, inside, "self")
+        weight, bias = given["norm_weight_1"], given["norm_bias_1"]
+        tokens = F.layer_norm(tokens, (given["embed_dim"],), weight, bias, given["eps"])
+    shared = (
+        "embed_dim",
+        "qkv_weight",
+        "qkv_bias",
+        "proj_weight",
+        "proj_bias",
+        "mask",
+        "mask_type",
+    )
+    inside = {name: given.get(name) for name in shared}
+    inside |= {"query": tokens, "key": tokens, "value": tokens}
+    inside |= {"num_head": given["num_heads"], "average_attn_weights": False}
+    return of_native(torch.ops.aten._native_multi_head_attention.default, inside, "self")
 
 
-def asked_again(operator, given: dict, kind: str, output: Tensor | None = None) -> Attention:
+def of_native(operator, given: dict, kind: str, output: Tensor | None = None) -> Attention:
     """Attention of a native operator that keeps its weights to itself unless asked."""
     query, key = given.pop("query"), given["key"]
     again = cache(lambda: call(operator, (query,), given))
@@ -308,7 +282,7 @@ def asked_again(operator, given: dict, kind: str, output: Tensor | None = None) 
             return None
         return float((again()[0] - output).abs().max())
 
-    shape = (query.size(0), given["num_head"], longest(query), longest(key))
+    shape = (query.size(0), given["num_head"], sequence_length(query), sequence_length(key))
     return Attention(
         "native_multi_head_attention",
         kind,
@@ -319,7 +293,7 @@ def asked_again(operator, given: dict, kind: str, output: Tensor | None = None) 
     )
 
 
-def longest(tokens: Tensor) -> int:
+def sequence_length(tokens: Tensor) -> int:
     """How many tokens the longest sequence of a batch has; the encoder's fast path packs them
     without padding.
     """
@@ -333,18 +307,14 @@ def flex(args: tuple, output, kind: str) -> Attention:
     query, key, value, *rest = args
     key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
     shape = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-    weights = cache(
-        lambda: _math_attention_inner(query, key, value, *rest)[1].softmax(-1).nan_to_num(0)
-    )
-    return Attention(
-        "flex_attention",
-        kind,
-        shape,
-        lambda chosen: weights()[:, :, chosen],
-        output[0],
-        value,
-        hears(output[0], value),
-    )
+
+    @cache
+    def weights():
+        _, scores = _math_attention_inner(query, key, value, *rest)
+        return scores.softmax(-1).nan_to_num(0)
+
+    rows, check = lambda chosen: weights()[:, :, chosen], reproduces(output[0], value)
+    return Attention("flex_attention", kind, shape, rows, output[0], value, check)
 
 
 def of_weights(weights: Tensor, operator: str, kind: str, heads: int = 1) -> Attention:
@@ -383,7 +353,7 @@ class Trace(NamedTuple):
     projection of.
     """
 
-    identity: int | None  # None for parameters: two projections with the same weights are no kin
+    identity: int | None  # None for parameters: two projections may share their weights
     sources: frozenset = frozenset()
     kind: str = ""  # for scores and weights: whether queries ask their own tokens
     softmax: Softmax | None = None
@@ -397,16 +367,17 @@ class Tracer:
         self.softmaxes: list[Softmax] = []
 
     def trace(self, tensor: Tensor) -> Trace:
-        if (known := self.traces.get(tensor)) is None:
-            known = Trace(None if isinstance(tensor, nn.Parameter) else next(self.serial))
-            self.traces[tensor] = known
-        return known
+        trace = self.traces.get(tensor)
+        if trace is None:
+            trace = Trace(None if isinstance(tensor, nn.Parameter) else next(self.serial))
+            self.traces[tensor] = trace
+        return trace
 
     def kind(self, query: Tensor, key: Tensor) -> str:
         """ "self" if queries and keys are projections of the same tensor, else "cross"."""
-        asking, asked = self.trace(query), self.trace(key)
-        kin = (asking.sources or {asking.identity}) & (asked.sources or {asked.identity})
-        return "self" if kin or asking.identity == asked.identity else "cross"
+        one, other = self.trace(query), self.trace(key)
+        common = (one.sources or {one.identity}) & (other.sources or {other.identity})
+        return "self" if common or one.identity == other.identity else "cross"
 
     def follow(
         self, operator, args: tuple, kwargs: dict, output
@@ -454,36 +425,32 @@ class Tracer:
                 softmax.consumed, weights, softmax.weights = True, softmax.weights, None
                 heads = heads_of(softmax.owner[1])
                 yield of_weights(weights, "softmax", trace.kind or "unknown", heads), softmax.owner
-        if any(trace.softmax for trace in traces):  # what the queries heard
+        if any(trace.softmax for trace in traces):  # weights @ value
             kind = ""
-        else:  # scores; or a projection, perhaps of scores
-            kind = (
-                self.kind(*active[-2:])
-                if len(active) > 1
-                else "".join(trace.kind for trace in traces)
-            )
-        self._note(
-            output, Trace(next(self.serial), frozenset(trace.identity for trace in traces), kind)
-        )
+        elif len(active) > 1:  # scores
+            kind = self.kind(*active[-2:])
+        else:  # a projection, perhaps of scores
+            kind = "".join(trace.kind for trace in traces)
+        sources = frozenset(trace.identity for trace in traces)
+        self._note(output, Trace(next(self.serial), sources, kind))
 
     def _pass_on(self, role: str, args: tuple, output) -> None:
         """What is computed from one projection stays its projection; what mixes several is a new
         thing.
         """
-        known = [
-            trace
-            for trace in map(self.traces.get, tensors(args))
-            if trace and trace.identity is not None
-        ]
-        sources = {trace.sources for trace in known if trace.sources}
-        kind = next((trace.kind for trace in known if trace.kind), "")
-        # Weights stay weights when they are scaled, masked or dropped, but not when they gate an activation.
-        scaled = role == "scale" and not any(trace.sources and not trace.softmax for trace in known)
-        softmax = next((trace.softmax for trace in known if trace.softmax and scaled), None)
+        traces = [self.traces.get(tensor) for tensor in tensors(args)]
+        traces = [trace for trace in traces if trace and trace.identity is not None]
+        sources = {trace.sources for trace in traces if trace.sources}
+        kind = next((trace.kind for trace in traces if trace.kind), "")
+        # Weights stay weights when they are scaled, masked or dropped, but not when they gate an
+        # activation.
+        gates = any(trace.sources and not trace.softmax for trace in traces)
+        softmax = None
+        if role == "scale" and not gates:
+            softmax = next((trace.softmax for trace in traces if trace.softmax), None)
         if sources or kind or softmax:
-            joined = (
-                frozenset().union(*sources) if role == "join" or len(sources) == 1 else frozenset()
-            )
+            one_source = role == "join" or len(sources) == 1
+            joined = frozenset().union(*sources) if one_source else frozenset()
             self._note(output, Trace(next(self.serial), joined, kind, softmax))
 
     def _note(self, output, trace: Trace) -> None:
@@ -502,12 +469,77 @@ def tensors(values: Sequence) -> Iterator[Tensor]:
 
 def heads_of(module: nn.Module | None) -> int:
     """How many heads a module says it has, under the names in use; 1 if it does not say."""
-    names = ("num_heads", "heads", "n_heads", "num_attention_heads", "n_head", "nhead")
-    return next(
-        (
-            value
-            for name in names
-            if isinstance(value := getattr(module, name, None), int) and value > 0
-        ),
-        1,
-    )
+    for name in ("num_heads", "heads", "n_heads", "num_attention_heads", "n_head", "nhead"):
+        heads = getattr(module, name, None)
+        if isinstance(heads, int) and heads > 0:
+            return heads
+    return 1
+
+
+class Observer(TorchDispatchMode):
+    """Sees every operator of one forward of a model, in one thread.
+
+    `names` are those of the model's modules, by `id`. Each attention goes to `keep`; what could not
+    be recorded goes to `miss`; `add_gradient` gets what a backward pass delivers for what was put
+    into `fresh`.
+    """
+
+    supports_higher_order_operators = True  # flex attention refuses to run under a mode without it
+
+    def __init__(self, root: nn.Module, names: dict[int, str]):
+        super().__init__()
+        self.root, self.names, self.tracer = root, names, Tracer(self.owner)
+        self.fresh: list[tuple] = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if self.fresh:
+            self.attempt(operator, self.await_gradients)
+        output = call(operator, args, kwargs)
+        if not in_backward():
+            self.attempt(operator, self.see, operator, args, kwargs, output)
+        return output
+
+    def attempt(self, operator, action, *args) -> None:
+        """Nothing that goes wrong here may reach the model."""
+        try:
+            action(*args)
+        except Exception as error:
+            reason = f"recording {operator} failed ({type(error).__name__}: {error})"
+            self.miss(self.owner()[0], reason, RECORD_IT)
+
+    def see(self, operator, args: tuple, kwargs: dict, output) -> None:
+        if role_of(operator) == "opaque":
+            self.miss(
+                self.owner()[0],
+                f"{operator} is a kernel of its own, which shows no weights",
+                f"switch to PyTorch's scaled_dot_product_attention, or {RECORD_IT}",
+            )
+        with unobserved() if role_of(operator) in ATTENDING else nullcontext():
+            for attention, owner in self.tracer.follow(operator, args, kwargs, output):
+                self.keep(attention, *owner)
+
+    def await_gradients(self) -> None:
+        """Ask for the gradients of the last attention: its output joins the graph only after its
+        operator returned.
+        """
+        while self.fresh:
+            record, attention = self.fresh.pop()
+            if attention.result.requires_grad:
+                deliver = partial(self.attempt, "backward", self.add_gradient, record, attention)
+                attention.result.register_hook(deliver)
+
+    def owner(self) -> Owner:
+        """The innermost module of the model that is running: the first one among the arguments of
+        Python's frames.
+        """
+        frame = sys._getframe(1)
+        while frame is not None:
+            code = frame.f_code
+            for argument in code.co_varnames[: code.co_argcount]:
+                module = frame.f_locals.get(argument)
+                known = isinstance(module, nn.Module) and id(module) in self.names
+                if known and not isinstance(module, LEAVES):
+                    return self.names[id(module)], module
+            frame = frame.f_back
+        return "", self.root

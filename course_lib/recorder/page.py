@@ -6,10 +6,10 @@ import base64
 import html
 import io
 import json
+import math
 import re
 import zlib
 from collections.abc import Collection, Mapping, Sequence
-from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from torch import Tensor
 from .. import files
 from ..looking.attention import STATISTICS, attention_statistics
 from ..pictures.base import data_url, to_picture
+from .packing import FINE, dequantise, pack_arrays, quantise, rounded, script
 
 __all__ = ["attention_page", "pack", "save_page", "show_page"]
 
-FINE, COARSE = 255, 64  # levels of a map: a weight is off by less than one of them
+COARSE = 64  # levels of the maps of a large page
 
 SMALL = 1 << 18  # weights that travel with fine levels; more become half a megabyte soon
 
@@ -41,7 +42,11 @@ Maps = Mapping[str, Tensor | Sequence[Tensor | None]]
 
 def save_page(path: str | Path, maps: Maps, **options: Any) -> Path:
     """Write `attention_page(maps, **options)` to `path`, atomically."""
-    page = attention_page(maps, **options)
+    return write_page(path, attention_page(maps, **options))
+
+
+def write_page(path: str | Path, page: str) -> Path:
+    """Write a page to `path`, atomically."""
     with files.atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return Path(path)
@@ -81,14 +86,9 @@ def attention_page(maps: Maps, *, title: str = "Attention", **options: Any) -> s
         _static_part(meta, planes),
         meta,
         planes,
-        script("recorder/web/viewer.js"),
-        "openPage()",
+        script("recorder/web/kit.js", "recorder/web/viewer.js"),
+        "openPage(render, STATE)",
     )
-
-
-def script(name: str) -> str:
-    """The source of one of the JavaScript modules, such as `recorder/web/viewer.js`."""
-    return package_files("course_lib").joinpath(name).read_text(encoding="utf-8")
 
 
 def fill_page(
@@ -136,11 +136,11 @@ def pack(
     tokens although they are as many. Raises `ValueError` if there are no maps, shapes disagree, or
     the maps are too large for a browser.
     """
-    runs = {
-        name: [weights] if isinstance(weights, Tensor) else list(weights)
-        for name, weights in maps.items()
-    }
-    runs = {name: run for name, run in runs.items() if any(weights is not None for weights in run)}
+    runs = {}
+    for name, weights in maps.items():
+        run = [weights] if isinstance(weights, Tensor) else list(weights)
+        if any(step is not None for step in run):
+            runs[name] = run
     if not runs:
         raise ValueError(
             "there is no attention to show: the recording is empty; run the model inside the"
@@ -152,15 +152,15 @@ def pack(
             " 14) for 196 patches"
         )
     total = sum(step[0].numel() for run in runs.values() for step in run if step is not None)
-    fineness = FINE if total <= SMALL else COARSE
     if total > LARGEST:
         raise ValueError(
             f"the page would hold {total / 1e6:.0f} MB of maps, expected at most"
             f" {LARGEST / 1e6:.0f}; pass fewer layers or steps, or the mean of the heads"
         )
+    fineness = FINE if total <= SMALL else COARSE
     key_names = query_names if key_names is None else key_names
     names = [[str(name) for name in given or ()] for given in (query_names, key_names)]
-    layers, planes, at, counts, steps = [], [], 0, set(), max(map(len, runs.values()))
+    layers, packed, steps = [], {}, max(map(len, runs.values()))
     for name, run in runs.items():
         heads, queries, keys = _common_shape(name, run)
         layer = {
@@ -177,34 +177,42 @@ def pack(
         for step, weights in enumerate(run):
             if weights is not None:
                 shown = _item(name, weights, sample)
-                levels, layer["tops"][step] = _quantise(shown, fineness)
-                layer["offsets"][step], layer["statistics"][step] = at, _statistics(shown)
-                planes.append(levels)
-                at += len(levels)
+                levels, tops = quantise(shown.flatten(-2), fineness)
+                packed[len(layers), step] = levels
+                layer["tops"][step] = rounded(tops, 7)
+                layer["statistics"][step] = _statistics(shown)
         layers.append(layer)
-        counts |= {queries, keys}
-    for side, given in (("query_names", query_names), ("key_names", key_names)):
-        if given is not None and len(given) not in counts:
-            raise ValueError(
-                f"{side} has {len(given)} names but the layers have {sorted(counts)} tokens; give"
-                " one name for each token"
-            )
-    if grid is not None and all(
-        layer[side]["place"] is None for layer in layers for side in ("queries", "keys")
-    ):
-        raise ValueError(
-            f"a grid of {grid[0]} × {grid[1]} patches fits no layer: they have {sorted(counts)}"
-            " tokens; pass the rows and columns of the patches"
-        )
-    measures = [{"name": name, "says": STATISTICS[name]} for name in SHOWN]
+    described, planes = pack_arrays(packed)
+    for (index, step), entry in described.items():
+        layers[index]["offsets"][step] = entry["at"]
+    _check_tokens(layers, {"query_names": query_names, "key_names": key_names}, grid)
     return {
         "layers": layers,
         "steps": steps,
         "levels": fineness,
         "names": names,
-        "measures": measures,
+        "measures": [{"name": name, "says": STATISTICS[name]} for name in SHOWN],
         "image": None if image is None else jpeg_url(image),
-    }, b"".join(planes)
+    }, planes
+
+
+def _check_tokens(
+    layers: list[dict], given: Mapping[str, Any], grid: tuple[int, int] | None
+) -> None:
+    """Whether names and grid belong to the tokens of some layer."""
+    sides = [layer[side] for layer in layers for side in ("queries", "keys")]
+    counts = sorted({side["count"] for side in sides})
+    for name, names in given.items():
+        if names is not None and len(names) not in counts:
+            raise ValueError(
+                f"{name} has {len(names)} names but the layers have {counts} tokens; give one name"
+                " for each token"
+            )
+    if grid is not None and all(side["place"] is None for side in sides):
+        raise ValueError(
+            f"a grid of {grid[0]} × {grid[1]} patches fits no layer: they have {counts} tokens;"
+            " pass the rows and columns of the patches"
+        )
 
 
 def _common_shape(name: str, run: Sequence[Tensor | None]) -> tuple[int, ...]:
@@ -242,19 +250,9 @@ def _tokens(
     }
 
 
-def _quantise(weights: Tensor, fineness: int) -> tuple[bytes, list[float]]:
-    """Each map on its own scale, 0 to its largest weight; steps of the square root keep faint
-    weights beside a sink.
-    """
-    tops = weights.amax((-2, -1), keepdim=True)
-    levels = ((weights / tops.clamp(min=1e-30)).sqrt_() * fineness).round_().to(torch.uint8)
-    return levels.numpy().tobytes(), [float(f"{top:.7g}") for top in tops.flatten().tolist()]
-
-
 def _statistics(weights: Tensor) -> list[list[float]]:
-    found = attention_statistics(weights)
-    table = torch.stack([found[name] for name in SHOWN], -1).tolist()
-    return [[float(f"{value:.4g}") for value in row] for row in table]
+    statistics = attention_statistics(weights)
+    return rounded(torch.stack([statistics[name] for name in SHOWN], -1), 4)
 
 
 def _deflate(planes: bytes) -> bytes:
@@ -276,55 +274,60 @@ def jpeg_url(image) -> str:
     return data_url(buffer.getvalue(), "jpeg")
 
 
+def picture_and_table(
+    picture: bytes,
+    kind: str,
+    sentence: str,
+    caption: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    width: int | None = None,
+) -> str:
+    """What a page shows to readers without JavaScript."""
+    sentence, size = html.escape(sentence), f' style="width:{width}px"' if width else ""
+    lines = "".join(_row("td", row) for row in rows)
+    return (
+        f'<figure><img alt="{sentence}" src="{data_url(picture, kind)}"{size}>'
+        f"<figcaption>{sentence}</figcaption></figure>"
+        f"<table><caption>{html.escape(caption)}</caption>{_row('th', columns)}{lines}</table>"
+    )
+
+
+def _row(tag: str, cells: Sequence[Any]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in cells)}</tr>"
+
+
 def _static_part(meta: dict[str, Any], planes: bytes) -> str:
-    """For readers without JavaScript: the mean map of each layer as a picture, and a table of
-    statistics.
-    """
+    """The mean map of each layer as a picture, and a table of statistics."""
     maps, rows = [], []
     for index, layer in enumerate(meta["layers"]):
         step = next(step for step, offset in enumerate(layer["offsets"]) if offset >= 0)
-        queries, keys = layer["queries"]["count"], layer["keys"]["count"]
-        levels = np.frombuffer(
-            planes, np.uint8, layer["heads"] * queries * keys, layer["offsets"][step]
-        )
-        shares = np.square(levels.reshape(-1, queries, keys), dtype=np.float32)
-        mean = np.tensordot(np.array(layer["tops"][step], np.float32), shares, 1)
+        shape = layer["heads"], layer["queries"]["count"], layer["keys"]["count"]
+        levels = np.frombuffer(planes, np.uint8, math.prod(shape), layer["offsets"][step])
+        tops = np.array(layer["tops"][step], np.float32)
+        weights = dequantise(levels.reshape(len(tops), -1), tops, meta["levels"])
+        mean = weights.mean(0).reshape(shape[1:])
         small = cv2.resize(mean, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
         small = (small / max(float(small.max()), 1e-30) * 254).round().astype(np.uint8)
         maps.append(np.pad(small, 1, constant_values=255))
-        values = np.mean(layer["statistics"][step], 0)
-        rows.append(
-            (
-                index,
-                layer["name"],
-                layer["heads"],
-                queries,
-                keys,
-                *(f"{value:.3g}" for value in values),
-            )
-        )
+        statistics = [f"{value:.3g}" for value in np.mean(layer["statistics"][step], 0)]
+        rows.append([index, layer["name"], *shape, *statistics])
     columns = min(12, len(maps))
     maps += [np.full_like(maps[0], 255)] * (-len(maps) % columns)
     sheet = np.vstack([np.hstack(maps[i : i + columns]) for i in range(0, len(maps), columns)])
-    buffer = io.BytesIO()
-    picture = Image.fromarray(sheet, "P")
-    picture.putpalette(
-        (colormaps["cividis"](np.arange(256) / 254)[:, :3] * 255).astype(np.uint8).tobytes()
-    )
+    buffer, picture = io.BytesIO(), Image.fromarray(sheet, "P")
+    colours = colormaps["cividis"](np.arange(256) / 254)[:, :3] * 255
+    picture.putpalette(colours.astype(np.uint8).tobytes())
     picture.save(buffer, "PNG", transparency=255, compress_level=1)
-    sentence = (
+    return picture_and_table(
+        buffer.getvalue(),
+        "png",
         f"The mean map of each of the {len(rows)} layers, in order, at the first step it ran: rows"
-        " look at columns, dark is 0, yellow the brightest of that map."
-    )
-    head = "".join(f"<th>{name}</th>" for name in ("", "layer", "heads", "queries", "keys", *SHOWN))
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<figure><img alt="{sentence}" src="{data_url(buffer.getvalue(), "png")}"'
-        f' style="width:{64 * columns}px"><figcaption>{sentence}</figcaption></figure><table><caption>Statistics,'
-        f" averaged over the heads</caption><tr>{head}</tr>{body}</table>"
+        " look at columns, dark is 0, yellow the brightest of that map.",
+        "Statistics, averaged over the heads",
+        ("", "layer", "heads", "queries", "keys", *SHOWN),
+        rows,
+        64 * columns,
     )
 
 

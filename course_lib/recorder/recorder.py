@@ -11,13 +11,10 @@ placed on a module, no kernel is exchanged. What an operator means, and who asks
 """
 
 import re
-import sys
 import threading
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,27 +22,19 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from ..models.inference import evaluating, to_model
 from .operators import (
-    ATTENDING,
+    RECORD_IT,
     Attention,
-    OperatorMode,
-    Owner,
-    Tracer,
-    call,
+    Observer,
     heads_of,
     in_backward,
     of_weights,
-    role_of,
     unobserved,
 )
 from .recording import BUDGET, KEEP, Plan, Record, Recording
 
 __all__ = ["AttentionRecorder", "record"]
 
-LEAVES = (nn.Softmax, nn.Dropout, nn.Identity)  # never own attention: the module around them does
-
 LOOKS_LIKE_ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
-
-RECORD_IT = "call `record(weights)` where the model computes them"
 
 
 class AttentionRecorder:
@@ -84,10 +73,8 @@ class AttentionRecorder:
         self.root = getattr(model, "_orig_mod", model)
 
     def __enter__(self) -> Recording:
-        self.recording, self.forwards = (
-            Recording(self.keep, self.rows, self.budget, self.gradients),
-            0,
-        )
+        self.recording = Recording(self.keep, self.rows, self.budget, self.gradients)
+        self.forwards = 0
         _open(self)
         return self.recording
 
@@ -218,115 +205,42 @@ def _end(module: nn.Module, _inputs, _output) -> None:
             watch.finish()
 
 
-class _Watch(OperatorMode):
-    """Sees the operators of one forward of the model, in one thread."""
+class _Watch(Observer):
+    """Files what one forward of the model attends to."""
 
     def __init__(self, recorder: AttentionRecorder):
-        super().__init__()
+        # Modules may be exchanged between forwards, so their names are read anew.
+        names = {id(module): name for name, module in _names(recorder.root)}
+        super().__init__(recorder.root, names)
         self.recorder, self.recording = recorder, recorder.recording
+        self.miss, self.add_gradient = self.recording.miss, self.recording.add_gradient
         with _lock:
             self.step, recorder.forwards = recorder.forwards, recorder.forwards + 1
-        # Modules may be exchanged between forwards, so their names are read anew.
-        self.names = {id(module): name for name, module in _names(recorder.root)}
-        self.calls, self.tracer = Counter(), Tracer(self.owner)
-        self.fresh: list[tuple[Record, Attention]] = []
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if self.fresh:
-            self.attempt(operator, self.await_gradients)
-        output = call(operator, args, kwargs)
-        if not in_backward():
-            self.attempt(operator, self.see, operator, args, kwargs, output)
-        return output
-
-    def attempt(self, operator, action, *args) -> None:
-        """Nothing that goes wrong here may reach the model."""
-        try:
-            action(*args)
-        except Exception as error:
-            self.recording.miss(
-                self.owner()[0],
-                f"recording {operator} failed ({type(error).__name__}: {error})",
-                RECORD_IT,
-            )
-
-    def see(self, operator, args: tuple, kwargs: dict, output) -> None:
-        if role_of(operator) == "opaque":
-            self.recording.miss(
-                self.owner()[0],
-                f"{operator} is a kernel of its own, which shows no weights",
-                f"switch to PyTorch's scaled_dot_product_attention, or {RECORD_IT}",
-            )
-        with unobserved() if role_of(operator) in ATTENDING else nullcontext():
-            for attention, owner in self.tracer.follow(operator, args, kwargs, output):
-                self.keep(attention, *owner)
+        self.calls = Counter()
 
     def keep_given(self, weights: Tensor) -> None:
         """File weights that the model hands over itself; the softmax they come from is not recorded
         again.
         """
-        trace, owner = self.tracer.trace(weights), self.owner()
+        trace, (name, module) = self.tracer.trace(weights), self.owner()
         if trace.softmax:
             trace.softmax.consumed = True
         with unobserved():
-            self.keep(
-                of_weights(weights, "record", trace.kind or "unknown", heads_of(owner[1])), *owner
-            )
+            attention = of_weights(weights, "record", trace.kind or "unknown", heads_of(module))
+            self.keep(attention, name, module)
 
     def keep(self, attention: Attention, name: str, module: nn.Module | None) -> None:
         """File this attention as a record of that module."""
         sub = self.calls[name]
         self.calls[name] += 1
-        record = Record(
-            name,
-            type(module).__name__,
-            attention.kind,
-            attention.operator,
-            attention.shape,
-            self.step,
-            sub,
-        )
+        class_name, kind, operator = type(module).__name__, attention.kind, attention.operator
+        record = Record(name, class_name, kind, operator, attention.shape, self.step, sub)
         self.recording.add(record, attention)
         if self.recording.gradients:
             self.fresh.append((record, attention))
-        if (
-            hasattr(module, "last_attn_weights")
-            and record.kept == ("full",)
-            and self.recording.rows is None
-        ):
+        whole = record.kept == ("full",) and self.recording.rows is None
+        if whole and hasattr(module, "last_attn_weights"):
             module.last_attn_weights = record.weights.to(attention.result.device)
-
-    def await_gradients(self) -> None:
-        """Ask for the gradients of the last attention: its output joins the graph only after its
-        operator returned.
-        """
-        while self.fresh:
-            record, attention = self.fresh.pop()
-            if attention.result.requires_grad:
-                attention.result.register_hook(
-                    partial(
-                        self.attempt, "backward", self.recording.add_gradient, record, attention
-                    )
-                )
-
-    def owner(self) -> Owner:
-        """The innermost module of the model that is running: the first one among the arguments of
-        Python's frames.
-        """
-        frame = sys._getframe(1)
-        while frame is not None:
-            code = frame.f_code
-            for argument in code.co_varnames[: code.co_argcount]:
-                module = frame.f_locals.get(argument)
-                if (
-                    isinstance(module, nn.Module)
-                    and id(module) in self.names
-                    and not isinstance(module, LEAVES)
-                ):
-                    return self.names[id(module)], module
-            frame = frame.f_back
-        return "", self.recorder.root
 
     def finish(self) -> None:
         """Register what is left, list each softmax that was not understood, and let go of the
@@ -335,13 +249,11 @@ class _Watch(OperatorMode):
         self.attempt("the forward", self.await_gradients)
         for softmax in self.tracer.softmaxes:
             if not softmax.consumed and len(softmax.shape) > 2:
-                self.recording.miss(
-                    softmax.owner[0],
-                    f"a softmax over axis {softmax.axis} of {softmax.shape} may be "
-                    "attention, but no matrix product used it",
-                    f"if it is, {RECORD_IT}",
-                    grave=False,
+                reason = (
+                    f"a softmax over axis {softmax.axis} of {softmax.shape} may be attention, but no"
+                    " matrix product used it"
                 )
+                self.miss(softmax.owner[0], reason, f"if it is, {RECORD_IT}", grave=False)
         del self.tracer
 
 

@@ -227,8 +227,13 @@ class Record:
 
     @property
     def bytes(self) -> int:
-        held = [self.weights, self.gradient, *self.reduced_statistics.values()]
-        return sum(tensor.nbytes for tensor in held if tensor is not None)
+        return sum(tensor.nbytes for tensor in self.tensors().values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is kept of the map, by name."""
+        tensors = {"weights": self.weights, "gradient": self.gradient}
+        tensors |= {f"statistics.{name}": value for name, value in self.reduced_statistics.items()}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def reduce(self, policy: str) -> None:
         """Keep less of the map: one step further down the ladder."""
@@ -263,7 +268,7 @@ class Recording:
         batch, heads, queries, keys = record.shape
         chosen = self._chosen(queries)
         step = max(1, CHUNK // max(1, batch * heads * keys))
-        kept, residuals, statistics = [], [], Statistics()
+        parts, residuals, statistics = [], [], Statistics()
         for start in range(0, len(chosen), step) if policies[-1] != "shapes" else ():
             rows = slice(start, start + step) if self.rows is None else chosen[start : start + step]
             weights = attention.rows(rows)
@@ -272,20 +277,15 @@ class Recording:
                 statistics.add(weights)
             for policy in policies:
                 weights = None if weights is None else reduce_rows(weights, policy)
-            kept.append(weights)
+            parts.append(weights)
         record.kept = policies
-        record.residual = max(
-            (residual for residual in residuals if residual is not None), default=None
-        )
+        record.residual = max((value for value in residuals if value is not None), default=None)
         if statistics.rows:
             record.reduced_statistics = statistics.of_heads()
-        if kept and kept[0] is not None:
+        if parts and parts[0] is not None:
             with torch.inference_mode(False):  # what is kept may be used anywhere
-                whole = (
-                    kept[0]
-                    if len(kept) == 1 and not kept[0].is_inference()
-                    else torch.cat(kept, dim=-2)
-                )
+                single = len(parts) == 1 and not parts[0].is_inference()
+                whole = parts[0] if single else torch.cat(parts, dim=-2)
                 record.weights = whole.detach().cpu()
             for policy in policies:
                 record.weights = finish(record.weights, policy)
@@ -324,15 +324,14 @@ class Recording:
         down the ladder.
         """
         with self.lock:
-            while (
-                self.reserved + cost(record.shape, self.policies, self.rows) > self.budget
-                and self.policies[-1] != "shapes"
-            ):
+            while self.policies[-1] != "shapes":
+                if self.reserved + cost(record.shape, self.policies, self.rows) <= self.budget:
+                    break
                 policy = LADDER[LADDER.index(self.policies[-1]) + 1]
                 self.policies = (*self.policies, policy)
-                for kept in self.records:
-                    kept.reduce(policy)
-                self.reserved = sum(kept.bytes for kept in self.records)
+                for earlier in self.records:
+                    earlier.reduce(policy)
+                self.reserved = sum(earlier.bytes for earlier in self.records)
                 self.notes.append(
                     f"the budget of {megabytes(self.budget)} was full at"
                     f" {record.name or 'the model'}, step {record.step}: of every map this is kept:"
@@ -343,20 +342,17 @@ class Recording:
 
     def coverage(self) -> list[Gap]:
         """What could not be recorded, each with its remedy; gradients that never came among it."""
+        gaps = list(self.gaps)
         missing = [
             record.name for record in self.records if self.gradients and record.gradient is None
         ]
-        if not missing:
-            return list(self.gaps)
-        return [
-            *self.gaps,
-            Gap(
-                ", ".join(dict.fromkeys(missing)),
-                "no gradient came",
-                "call backward on something "
-                "that depends on it, outside torch.no_grad, checkpointing with use_reentrant=False",
-            ),
-        ]
+        if missing:
+            remedy = (
+                "call backward on something that depends on it, outside torch.no_grad, checkpointing"
+                " with use_reentrant=False"
+            )
+            gaps.append(Gap(", ".join(dict.fromkeys(missing)), "no gradient came", remedy))
+        return gaps
 
     def warn(self) -> None:
         """Say what went missing or was reduced: silence would pass for success."""
@@ -366,10 +362,8 @@ class Recording:
             warnings.warn(sentence, stacklevel=3)
 
     def __str__(self) -> str:
-        modules, steps = (
-            {record.name for record in self.records},
-            {record.step for record in self.records},
-        )
+        modules = {record.name for record in self.records}
+        steps = {record.step for record in self.records}
         residuals = [record.residual for record in self.records if record.residual is not None]
         lines = [
             f"attention maps: {len(self.records)} (modules: {len(modules)}, forwards:"
@@ -386,29 +380,24 @@ class Recording:
 
     def save(self, path: str | Path) -> Path:
         """Write all records as one file, atomically: `.safetensors`, or `.npz` for NumPy."""
-        tensors, described = {}, []
-        for index, record in enumerate(self.records):
-            held = {"weights": record.weights, "gradient": record.gradient} | {
-                f"statistics.{name}": value for name, value in record.reduced_statistics.items()
-            }
-            tensors |= {
-                f"{index}.{name}": tensor for name, tensor in held.items() if tensor is not None
-            }
-            described.append({name: getattr(record, name) for name in _DESCRIBED})
+        tensors = {
+            f"{index}.{name}": tensor
+            for index, record in enumerate(self.records)
+            for name, tensor in record.tensors().items()
+        }
         metadata = {
-            "records": described,
+            "records": [
+                {name: getattr(record, name) for name in _DESCRIBED} for record in self.records
+            ],
             "policies": self.policies,
             "rows": self.rows,
             "notes": self.notes,
             "gaps": [asdict(gap) for gap in self.gaps],
         }
         if _is_npz(path):
+            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
             with files.atomic(path) as temporary:
-                np.savez_compressed(
-                    temporary,
-                    metadata=json.dumps(metadata),
-                    **{name: tensor.numpy() for name, tensor in tensors.items()},
-                )
+                np.savez_compressed(temporary, metadata=json.dumps(metadata), **arrays)
         else:
             files.save_tensors(path, tensors, metadata)
         return Path(path)
@@ -424,47 +413,38 @@ class Recording:
         """Read a file that `save` wrote; raises `FileNotFoundError`, or `ValueError` if it is no
         recording.
         """
-        if _is_npz(path):
-            try:
-                with np.load(path, allow_pickle=False) as stored:
-                    tensors = {
-                        name: torch.from_numpy(stored[name])
-                        for name in stored.files
-                        if name != "metadata"
-                    }
-                    metadata = json.loads(str(stored["metadata"]))
-            except (BadZipFile, EOFError, KeyError, ValueError) as error:
-                raise ValueError(
-                    f"{path} is truncated or holds no recording ({error}); record again, or give"
-                    " another file"
-                ) from error
-        else:
-            tensors, metadata = files.load_tensors(path)
+        tensors, metadata = _read_npz(path) if _is_npz(path) else files.load_tensors(path)
         if "records" not in metadata:
             raise ValueError(f"{path} holds no recording; give a file written by `recording.save`")
         recording = cls(rows=metadata["rows"])
         recording.policies, recording.notes = tuple(metadata["policies"]), metadata["notes"]
         recording.gaps = {Gap(**gap): None for gap in metadata["gaps"]}
-        for index, described in enumerate(metadata["records"]):
-            held = {
-                name.split(".", 1)[1]: tensor
-                for name, tensor in tensors.items()
-                if name.startswith(f"{index}.")
-            }
+        of_records = [{} for _ in metadata["records"]]
+        for name, tensor in tensors.items():
+            index, name = name.split(".", 1)
+            of_records[int(index)][name] = tensor
+        for described, held in zip(metadata["records"], of_records, strict=True):
             described |= {"shape": tuple(described["shape"]), "kept": tuple(described["kept"])}
-            recording.records.append(
-                Record(
-                    **described,
-                    weights=held.get("weights"),
-                    gradient=held.get("gradient"),
-                    reduced_statistics={
-                        name.removeprefix("statistics."): tensor
-                        for name, tensor in held.items()
-                        if name.startswith("statistics.")
-                    },
-                )
-            )
+            record = Record(**described, weights=held.pop("weights", None))
+            record.gradient = held.pop("gradient", None)
+            record.reduced_statistics = {
+                name.removeprefix("statistics."): tensor for name, tensor in held.items()
+            }
+            recording.records.append(record)
         return recording
+
+
+def _read_npz(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        metadata = json.loads(str(arrays.pop("metadata")))
+    except (BadZipFile, EOFError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} is truncated or holds no recording ({error}); record again, or give another"
+            " file"
+        ) from error
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}, metadata
 
 
 _DESCRIBED = [
@@ -495,20 +475,21 @@ def from_records(records: Iterable[Record]) -> dict[str, Any]:
     A module that attends several times in one forward, or to differently many tokens (a cache that
     grows), gives one layer for each.
     """
-    kept = [record for record in records if record.weights is not None]
+    records = [record for record in records if record.weights is not None]
     shapes: dict[tuple[str, int], set] = {}
-    for record in kept:
+    for record in records:
         shapes.setdefault((record.name, record.sub), set()).add(record.weights.shape[1:])
     runs: dict[str, dict[int, Tensor]] = {}
     notes, cross = {}, set()
-    for record in kept:
+    for record in records:
         name = layer_name(record)
         if len(shapes[record.name, record.sub]) > 1:
             name += " {} × {}".format(*record.weights.shape[-2:])
         runs.setdefault(name, {})[record.step] = record.weights
         notes[name] = f"{record.class_name}, {record.kind}-attention"
-        cross |= {name} if record.kind == "cross" else set()
-    steps = sorted({record.step for record in kept})
+        if record.kind == "cross":
+            cross.add(name)
+    steps = sorted({record.step for record in records})
     return {
         "maps": {name: [run.get(step) for step in steps] for name, run in runs.items()},
         "notes": notes,

@@ -1,6 +1,7 @@
 """The loop, its callbacks and checkpoints, losses, remedies, and what scores predictions."""
 
 from .attribute_scores import (
+    DECODERS,
     AttributePredictor,
     Calibration,
     best_thresholds,
@@ -9,8 +10,10 @@ from .attribute_scores import (
     calibration_error,
     course_attribute_predictor,
     score_attributes,
+    shipped_decoders,
     threshold_scores,
 )
+from .bootstrap import bootstrap_counts, interval
 from .callbacks import (
     ClipGradients,
     EarlyStopping,
@@ -25,7 +28,7 @@ from .callbacks import (
     read_log,
 )
 from .checkpoints import Checkpoints, ModelSerializer
-from .fit import Run, fit, fit_steps, validate
+from .fit import Run, fit, validate
 from .losses import (
     AsymmetricLoss,
     ClassBalancedLoss,
@@ -73,6 +76,7 @@ from .trait_scores import (
 )
 
 __all__ = [
+    "DECODERS",
     "RARE",
     "SCORES",
     "SEEDS",
@@ -105,6 +109,7 @@ __all__ = [
     "WeightedBCELoss",
     "best_thresholds",
     "blind_accuracies",
+    "bootstrap_counts",
     "cache_tokens",
     "calculate_aggressive_pos_weights",
     "calibrate",
@@ -119,10 +124,10 @@ __all__ = [
     "evaluate",
     "evolution_table",
     "fit",
-    "fit_steps",
     "floor_prediction",
     "focal_terms",
     "head_diversity_penalty",
+    "interval",
     "inverse_frequencies",
     "leak_report",
     "leaked_share",
@@ -138,6 +143,7 @@ __all__ = [
     "resample_speakers",
     "score_attributes",
     "score_traits",
+    "shipped_decoders",
     "speaker_lookup",
     "stored_tokens",
     "threshold_scores",

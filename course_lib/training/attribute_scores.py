@@ -2,20 +2,27 @@
 that is ready to decide.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import files, runtime
-from ..models.attributes import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor
+from ..models.attributes import (
+    AttributeDecoder,
+    AttributeModel,
+    MixedTokenExtractor,
+    PointingDecoder,
+    TokenExtractor,
+)
 from ..models.backbones import fill
 from ..shapes import Bool, Float
+from ..tables import Table
 from ..world.population import ATTRIBUTES
 
 __all__ = [
+    "DECODERS",
     "AttributePredictor",
     "Calibration",
     "best_thresholds",
@@ -25,6 +32,7 @@ __all__ = [
     "course_attribute_predictor",
     "score_attributes",
     "score_table",
+    "shipped_decoders",
     "threshold_scores",
 ]
 
@@ -133,8 +141,8 @@ def score_table(
     frequencies: Tensor,
     rare: float = 0.10,
     columns: Sequence[str] = ("positive_rate", "f1", "average_precision"),
-) -> str:
-    """The scores as text, one row an attribute, the rarest first; then the means of the rare and of
+) -> Table:
+    """The scores, one row an attribute, the rarest first; then the means of the rare and of
     all attributes.
 
     Raises ValueError for a column that is not among the scores. Derived in lesson 07.
@@ -148,23 +156,9 @@ def score_table(
         *((names[index], values[index]) for index in order.tolist()),
         *((title, group.mean(0)) for title, group in groups.items() if len(group)),
     ]
-    widths = [
-        max(len(title) for title, _ in rows),
-        *(max(len(name), 5) for name in ("frequency", *columns)),
-    ]
-    lines = [
-        ("", "frequency", *columns),
-        *((title, *(f"{value:.3f}" for value in row)) for title, row in rows),
-    ]
-    return "\n".join(
-        "  ".join(
-            [
-                line[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
-            ]
-        )
-        for line in lines
-    )
+    header = ("", "frequency", *columns)
+    lines = [(title, *(f"{value:.3f}" for value in row)) for title, row in rows]
+    return Table("", [header, *lines])
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Float[Tensor, " attributes"]:
@@ -241,31 +235,27 @@ def calibrate(logits: Tensor, targets: Tensor) -> Calibration:
             f"logits have shape {tuple(logits.shape)} and targets {tuple(targets.shape)}; expected"
             " the same (batch, attributes), at least one row, and finite logits"
         )
-    logits, targets = logits.detach().double(), targets.double()
+    from sklearn.linear_model import LogisticRegression
+
+    device = logits.device
+    logits, targets = logits.detach().double().cpu(), targets.double().cpu()
     present = targets.sum(0)
     smoothed = torch.where(
         targets > 0, (present + 1) / (present + 2), 1 / (len(targets) - present + 2)
     )
     mean, spread = logits.mean(0), logits.std(0, correction=0).clamp(min=1e-6)
-    ordered = (logits - mean) / spread
-    slope, shift = (
-        torch.ones_like(mean, requires_grad=True),
-        torch.logit(smoothed.mean(0)).requires_grad_(),
-    )
-    optimizer = torch.optim.LBFGS(
-        [slope, shift], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
-    )
-
-    def unlikelihood() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(slope * ordered + shift, smoothed)
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        optimizer.step(unlikelihood)
-    slope, shift = slope.detach() / spread, (shift - slope * mean / spread).detach()
-    return Calibration(slope.float(), shift.float())
+    slope, shift = torch.empty_like(mean), torch.empty_like(mean)
+    both = torch.cat([torch.ones(len(logits)), torch.zeros(len(logits))])
+    for k, column in enumerate(((logits - mean) / spread).T):
+        # a target of 0.9 is a yes that weighs 0.9 and a no that weighs 0.1
+        regression = LogisticRegression(C=1e10, tol=1e-8, solver="newton-cholesky").fit(
+            torch.cat([column, column])[:, None],
+            both,
+            sample_weight=torch.cat([smoothed[:, k], 1 - smoothed[:, k]]),
+        )
+        slope[k] = regression.coef_.item() / spread[k]
+        shift[k] = regression.intercept_.item() - slope[k] * mean[k]
+    return Calibration(slope.float().to(device), shift.float().to(device))
 
 
 class AttributePredictor(nn.Module):
@@ -344,3 +334,23 @@ def course_attribute_predictor() -> AttributePredictor:
     predictor = AttributePredictor(facts["names"])
     fill(predictor, tensors, "weights/attributes.safetensors")
     return predictor.eval()
+
+
+# Two attribute models: tokens that see little, and tokens that attention has mixed before.
+DECODERS: dict[str, Callable[[], AttributeModel]] = {
+    "pointing": lambda: AttributeModel(TokenExtractor(), PointingDecoder()),
+    "tokens that hear each other": lambda: AttributeModel(
+        MixedTokenExtractor(), AttributeDecoder(96)
+    ),
+}
+
+
+def shipped_decoders() -> dict[str, AttributeModel]:
+    """Both models by the names of `DECODERS`, with the shipped weights. Used in lessons 07 and 09."""
+    mixed = DECODERS["tokens that hear each other"]()
+    tensors, _ = files.load_tensors(runtime.assets("weights/attributes_mixed.safetensors"))
+    fill(mixed, tensors, "weights/attributes_mixed.safetensors")
+    return {
+        "pointing": course_attribute_predictor().model,
+        "tokens that hear each other": mixed.eval(),
+    }

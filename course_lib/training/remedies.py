@@ -18,6 +18,7 @@ from ..data.samplers import BalancedSampler, CurriculumSampler, EnrichedFaces, r
 from ..models.attributes import AttributeModel, PointingDecoder, TokenExtractor
 from ..models.inference import evaluating, to_model
 from ..shapes import Float
+from ..tables import Table
 from ..world.population import ATTRIBUTES, CELEBA_RATES
 from .callbacks import ClipGradients, WarmupCosine
 from .fit import fit
@@ -225,21 +226,17 @@ def _scores(rows: Sequence[dict], remedy: str, score: str) -> Float[np.ndarray, 
     )
 
 
-def evolution_table(rows: Sequence[dict], columns: dict[str, str] = COLUMNS) -> str:
-    """All remedies in Markdown, in the order of `REMEDIES`: means over the seeds and 95 %
-    intervals.
+def evolution_table(rows: Sequence[dict], columns: dict[str, str] = COLUMNS) -> Table:
+    """All remedies, in the order of `REMEDIES`: means over the seeds and 95 % intervals.
 
     Columns with a star use what was chosen on validation faces: thresholds, or the calibration.
     Shown in lesson 07.
     """
-    lines = [f"| remedy | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines = [("remedy", *columns)]
     for remedy in REMEDIES:
-        cells = (
-            "{:.3f} ± {:.3f}".format(*over_seeds(_scores(rows, remedy, score)))
-            for score in columns.values()
-        )
-        lines.append(f"| {remedy} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        means = [over_seeds(_scores(rows, remedy, score)) for score in columns.values()]
+        lines.append((remedy, *(f"{mean:.3f} ± {half:.3f}" for mean, half in means)))
+    return Table("", lines)
 
 
 def paired_gain(

@@ -15,6 +15,8 @@ from torch.utils.data import RandomSampler
 from ..models.attention import recording
 from ..models.inference import evaluating, to_cpu, to_model
 from ..shapes import Float, Int
+from ..tables import Table
+from .bootstrap import bootstrap_counts, interval
 
 __all__ = [
     "SCORES",
@@ -146,13 +148,12 @@ class Scores(NamedTuple):
     @property
     def interval(self) -> Float[Tensor, "2 scores columns"]:
         """The lower and upper end of the 95 % interval."""
-        return self.resampled.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+        return interval(self.resampled)
 
-    def table(self, names: Sequence[str]) -> str:
+    def table(self, names: Sequence[str]) -> Table:
         """A row for every trait (`names`) and one for their mean, a column for every score."""
-        return _table(
-            {name: self.row(column) for column, name in enumerate([*names, "mean"])}, self.note
-        )
+        rows = [(name, *self.row(column)) for column, name in enumerate([*names, "mean"])]
+        return Table(self.note, [("", *SCORES), *rows])
 
     def row(self, column: int) -> list[str]:
         """The scores of one trait, or with -1 of their mean, as text."""
@@ -194,11 +195,8 @@ def score_traits(
         .double()
         .index_add(0, torch.from_numpy(who), terms)
     )
-    times = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), RESAMPLES
-    )
     resampled = einsum(
-        torch.from_numpy(times).double(),
+        bootstrap_counts(len(names), RESAMPLES, seed),
         sums,
         "resamples speakers, speakers sums traits -> resamples sums traits",
     )
@@ -257,24 +255,16 @@ def compare_answers(
     return Scores(ours.value - theirs.value, ours.resampled - theirs.resampled, ours.note)
 
 
-def score_table(answers: Mapping[str, Tensor], target: Tensor, speakers: Speakers = None) -> str:
+def score_table(answers: Mapping[str, Tensor], target: Tensor, speakers: Speakers = None) -> Table:
     """Several answers to the same items (floor, model, ceiling) side by side: means over traits.
     Used in lesson 06.
     """
-    scored = {
-        name: score_traits(prediction, target, speakers) for name, prediction in answers.items()
-    }
-    return _table(
-        {name: scores.row(-1) for name, scores in scored.items()}, next(iter(scored.values())).note
-    )
-
-
-def _table(rows: Mapping[str, list[str]], note: str) -> str:
-    cells = [["", *SCORES], *([name, *row] for name, row in rows.items())]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    cells.insert(1, ["-" * width for width in widths])
-    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]
-    return "\n".join([*lines, note]).rstrip()
+    rows, note = [("", *SCORES)], ""
+    for name, prediction in answers.items():
+        scores = score_traits(prediction, target, speakers)
+        rows.append((name, *scores.row(-1)))
+        note = scores.note
+    return Table(note, rows)
 
 
 def leaked_share(train_speakers: Sequence | Tensor, test_speakers: Sequence | Tensor) -> float:

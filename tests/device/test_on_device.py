@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from assets.recipes import dynamic, parts, static
 from course_lib import runtime
 from course_lib.__main__ import main
 from course_lib.data import ClipDataset, FaceDataset, TokenArrays
@@ -443,6 +444,17 @@ def test_callbacks_see_the_device():
     )
     assert run.log["gpu"] == 1
     assert len(monitor.rows) == 3
+
+
+def test_recipes_train_and_score_on_the_device(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    for write, sizes in (
+        (static.write_static, {"faces": 4, "stills": 2, "steps": 1, "polish": 1, "tested": 4}),
+        (dynamic.write_dynamic, {"clips": 2, "steps": 1, "tested": 2}),
+        (parts.write_parts, {"faces": 4, "encoder_steps": 1, "steps": 1, "tested": 2}),
+    ):
+        scores = write(tmp_path / "weights.safetensors", batch=2, **sizes)
+        assert scores.keys()
 
 
 def test_what_builds_its_own_model_builds_it_on_the_device():

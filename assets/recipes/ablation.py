@@ -1,12 +1,14 @@
-"""The ablation of lesson 06: what does each part of the personality model add?
+"""`ablation`, `personality` and `lesson_tokens`: what does each part of the personality model add?
 
-Six arms learn from the same tokens of the frozen extractors, with the same loop and the same number
+For lesson 06, six arms learn from the same tokens of the frozen extractors, with the same loop and the same number
 of epochs, and are tested on speakers whom none of them met. Beside them stand the floor, a speaker
 look-up and the ceiling.
 """
 
+import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,71 +18,54 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from . import files, runtime
-from .data.drawn import ClipDataset
-from .looking.localisation import score_localisation
-from .models.dynamic import DynamicFeatureExtractor
-from .models.inference import evaluating, to_model
-from .models.personality import (
+from course_lib import files, runtime
+from course_lib.data import ClipDataset
+from course_lib.looking import score_localisation
+from course_lib.models import (
     CompletePersonalityModel,
-    FeatureFusionModule,
-    PersonalityPredictionHead,
+    DynamicFeatureExtractor,
+    SideBySideModel,
+    StaticFeatureExtractor,
     TokenPersonalityModel,
 )
-from .models.static import StaticFeatureExtractor
-from .shapes import Float
-from .training.callbacks import WarmupCosine
-from .training.fit import Run, fit
-from .training.tokens import TokenDataset, stored_tokens
-from .training.trait_scores import Scores, floor_prediction, score_traits, speaker_lookup
-from .world.stories import TRAITS
+from course_lib.models.attention import recording
+from course_lib.models.backbones import save_weights
+from course_lib.models.inference import evaluating, to_model
+from course_lib.shapes import Float
+from course_lib.tables import Table
+from course_lib.training import (
+    Checkpoints,
+    Run,
+    Scores,
+    TokenDataset,
+    WarmupCosine,
+    bootstrap_counts,
+    concordance,
+    fit,
+    floor_prediction,
+    interval,
+    mean_accuracy,
+    score_traits,
+    speaker_lookup,
+    stored_tokens,
+)
+from course_lib.world import TRAITS
+
+from .common import workplace
 
 __all__ = [
     "ARMS",
     "BASELINES",
-    "SEEDS",
-    "Arm",
-    "SideBySideModel",
-    "ablation_table",
-    "clip_tokens",
-    "predict",
-    "principal_axes",
+    "personality_table",
     "run_arm",
-    "train_arm",
     "write_lesson_tokens",
+    "write_personality",
 ]
 
 FACE, MOTION = 2048, 1024  # widths of the extractors' tokens
 SEEDS = (0, 1, 2, 3, 4)
 EPOCHS, BATCH = 16, 32  # these, chosen on the validation clips, serve all arms
 LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 3e-3, 0.5, 0.1
-
-
-class SideBySideModel(nn.Module):
-    """Features side by side through a hidden layer to five traits: the arms without attention.
-
-    Where a feature has an axis `steps`, each step meets the other features on its own, and the
-    answers are averaged.
-    """
-
-    def __init__(self, *feature_dims: int, fusion_dim: int = 128, dropout_rate: float = 0.3):
-        super().__init__()
-        self.projections = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, fusion_dim)) for dim in feature_dims
-        )
-        self.hidden = nn.Sequential(
-            nn.ReLU(), nn.Linear(len(feature_dims) * fusion_dim, fusion_dim), nn.ReLU()
-        )
-        self.fusion = FeatureFusionModule(fusion_dim, dropout_rate)
-        self.head = PersonalityPredictionHead(fusion_dim)
-
-    def forward(self, *features: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch traits"]:
-        projected = [
-            project(feature if feature.ndim == 3 else feature[:, None])
-            for project, feature in zip(self.projections, features, strict=True)
-        ]
-        moments = self.hidden(torch.cat(torch.broadcast_tensors(*projected), dim=-1))
-        return self.head(self.fusion(moments.mean(dim=1)))
 
 
 class Arm(NamedTuple):
@@ -133,9 +118,9 @@ def clip_tokens(part: str) -> dict[str, Tensor]:
     """Tokens and truth of the training, validation or test clips; drawn once, kept in the cache
     folder.
     """
-    # half the time in bf16
-    static = StaticFeatureExtractor().eval().to(memory_format=torch.channels_last)
-    dynamic = DynamicFeatureExtractor().eval()
+    device = runtime.default_device()
+    static = StaticFeatureExtractor().eval().to(device, memory_format=torch.channels_last)
+    dynamic = DynamicFeatureExtractor().eval().to(device)
     also = ("region",) if part == "test" else ()
     return stored_tokens(CLIPS[part], static, dynamic, also) | CLIPS[part].labels()
 
@@ -242,25 +227,18 @@ def predict(name: str, model: nn.Module, data: dict[str, Tensor]) -> dict[str, T
     token's answer counts, times how much it listens to the deciding moment.
     """
     tokens = name == "token attention"
-    attend = model.cross_attention.attention if tokens else None
-    recorded = attend.record if tokens else None
+    attention = model.cross_attention.attention if tokens else None
     parts: dict[str, list[Tensor]] = {}
     for chosen in torch.arange(len(data["traits"])).split(100):
         inputs = ARMS[name].inputs(data["face_tokens"][chosen], data["motion_tokens"][chosen])
-        if tokens:
-            attend.record = True
-        try:
-            with evaluating(model):
-                answer = {"prediction": model(*to_model(model, *inputs))}
-        finally:
-            if tokens:
-                attend.record = recorded
+        with recording(attention) if tokens else nullcontext(), evaluating(model):
+            answer = {"prediction": model(*to_model(model, *inputs))}
         if tokens:
             cross, deciding = model.cross_attention, data["moment"][chosen]
-            listening = attend.last_attn_weights.mean(dim=1)[torch.arange(len(chosen)), :, deciding]
+            weights = attention.last_attn_weights.mean(dim=1)
             answer |= {
                 "moments": cross.last_pooled_weights.mean(dim=1),
-                "places": cross.last_importance * listening,
+                "places": cross.last_importance * weights[torch.arange(len(chosen)), :, deciding],
             }
         for key, value in answer.items():
             parts.setdefault(key, []).append(value.cpu())
@@ -332,8 +310,8 @@ def _answer(arm: str, seed: int) -> tuple[dict[str, Tensor], dict]:
     train, test = clip_tokens("train"), clip_tokens("test")
     if arm in BASELINES:
         return {"prediction": BASELINES[arm](train, test)}, {}
-    kept = runtime.cache_dir("studies/ablation") / f"{arm}, seed {seed}.safetensors"
-    if not kept.exists():
+    path = workplace("ablation") / f"{arm}, seed {seed}.safetensors"
+    if not path.exists():
         started = time.time()
         model, curve = train_arm(arm, seed, train, clip_tokens("valid"))
         facts = {
@@ -347,8 +325,8 @@ def _answer(arm: str, seed: int) -> tuple[dict[str, Tensor], dict]:
             torch.manual_seed(seed)
             untrained = predict(arm, ARMS[arm].build().to(runtime.default_device()), test)
             answer |= {f"untrained_{key}": value for key, value in untrained.items()}
-        files.save_tensors(kept, answer, facts)
-    return files.load_tensors(kept)
+        files.save_tensors(path, answer, facts)
+    return files.load_tensors(path)
 
 
 def _by_trait(scores: Scores) -> dict[str, dict[str, float]]:
@@ -365,11 +343,9 @@ def _over_seeds(scores: list[Scores], seed: int = 0) -> dict[str, float]:
     """The mean CCC over seeds, with a 95 % interval in which speakers and seeds are both drawn
     again.
     """
-    resampled = torch.stack([score.resampled[:, 1, -1] for score in scores])
-    drawn = np.random.default_rng(seed).integers(len(scores), size=resampled.shape)
-    low, high = np.quantile(
-        np.take_along_axis(resampled.numpy(), drawn, axis=0).mean(axis=0), (0.025, 0.975)
-    )
+    resampled = torch.stack([score.resampled[:, 1, -1] for score in scores], 1)
+    shares = bootstrap_counts(len(scores), len(resampled), seed) / len(scores)
+    low, high = interval((shares * resampled).sum(1))
     value = np.mean([float(score.value[1, -1]) for score in scores])
     return {
         "mean": round(float(value), 4),
@@ -412,35 +388,53 @@ def _looks(tensors: dict[str, Tensor], test: dict[str, Tensor]) -> dict[str, dic
     }
 
 
-def ablation_table(rows: list[dict]) -> str:
-    """All arms and baselines as a table in Markdown: mean CCC with its interval, share of the
-    ceiling, lead, cost.
+# ---- the model that ships ------------------------------------------------------------------------
 
-    Other work on the machine only adds to seconds, so the fastest run tells them best.
+
+def write_personality(path: Path) -> dict:
+    """A `TokenPersonalityModel` on the tokens of both shipped extractors: the first run of the arm
+    with attention.
     """
-    overall = {row["arm"]: row for row in rows if "seeds" in row}
-    ceiling = overall["ceiling"]["ccc"]["mean"]
-    columns = (
-        "arm",
-        "CCC [95 %]",
-        "of the ceiling",
-        "token attention leads by",
-        "parameters",
-        "seconds (fastest)",
+    train, valid, test = (clip_tokens(part) for part in ("train", "valid", "test"))
+    checkpoints = workplace("personality")
+    model, _ = train_arm(
+        "token attention", SEEDS[0], train, valid, callbacks=(Checkpoints(checkpoints),)
     )
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for arm in (*BASELINES, *ARMS):
-        row, runs = overall[arm], [run for run in rows if run["arm"] == arm and "parameters" in run]
-        cost = (
-            [f"{runs[0]['parameters']:,}", f"{min(run['seconds'] for run in runs):.0f}"]
-            if runs
-            else ["", ""]
-        )
-        lead = "" if arm in ("token attention", "ceiling") else _interval(row["token_minus_this"])
-        cells = [arm, _interval(row["ccc"]), f"{row['ccc']['mean'] / ceiling:.0%}", lead, *cost]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    answer = predict("token attention", model, test)
+    floor = floor_prediction(train["traits"], len(test["traits"]))
+    save_weights(
+        model,
+        path,
+        backbone="personality",
+        static=StaticFeatureExtractor().hash,
+        dynamic=DynamicFeatureExtractor().hash,
+    )
+    shutil.rmtree(checkpoints)
+    scores = {
+        "top_moment_decides": (answer["moments"].argmax(1) == test["moment"]).float().mean(),
+        "top_moment_chance": 1 / answer["moments"].shape[1],
+    }
+    answers = {"floor": floor, "model": answer["prediction"], "ceiling": test["expected"]}
+    for name, traits in answers.items():
+        for score, measure in (("accuracy", mean_accuracy), ("ccc", concordance)):
+            values = measure(traits, test["traits"])
+            scores[f"{score}_{name}"] = values.mean()
+            for trait, value in zip(TRAITS, values, strict=True):
+                scores[f"{score}_{name}_{trait}"] = value
+    return scores
 
 
-def _interval(score: dict[str, float]) -> str:
-    return "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**score)
+def personality_table(scores: dict[str, float]) -> Table:
+    """The shipped personality model on the ablation's test clips, of unseen speakers, as the README
+    shows it.
+    """
+    rows = [("mean accuracy / CCC", "mean", *TRAITS)]
+    for name in ("floor", "model", "ceiling"):
+        ends = ("", *(f"_{trait}" for trait in TRAITS))
+        pairs = [(scores[f"accuracy_{name}{end}"], scores[f"ccc_{name}{end}"]) for end in ends]
+        rows.append((name, *(f"{accuracy:.3f} / {ccc:.2f}" for accuracy, ccc in pairs)))
+    return Table(
+        f"Attention is strongest on the deciding moment in {scores['top_moment_decides']:.0%} of"
+        f" the clips (chance {scores['top_moment_chance']:.1%}).",
+        rows,
+    )

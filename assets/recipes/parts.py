@@ -1,7 +1,6 @@
-"""How the shipped part transformer is made: from drawn faces taken apart, resumable, within an hour
-on two cores.
-"""
+"""`parts`: the part transformer, from drawn faces taken apart."""
 
+import shutil
 import warnings
 from itertools import product
 from pathlib import Path
@@ -10,19 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from . import runtime
-from .data.arrays import gather
-from .data.drawn import PartDataset
-from .looking.localisation import score_localisation
-from .looking.parts import layer_iou, part_looks
-from .models.backbones import save_weights
-from .models.parts import PartLayers, PartPipeline, PartTransformer
-from .recorder.recorder import AttentionRecorder
-from .training.fit import fit_steps
-from .training.losses import part_loss
-from .world.layers import PARTS, SEEN, part_index
+from course_lib import runtime
+from course_lib.data import PartDataset, gather
+from course_lib.looking import layer_iou, part_looks, score_localisation
+from course_lib.models import PartLayers, PartPipeline, PartTransformer
+from course_lib.models.backbones import save_weights
+from course_lib.models.inference import evaluating, to_model
+from course_lib.recorder import AttentionRecorder
+from course_lib.shapes import Float
+from course_lib.tables import Table
+from course_lib.training import part_loss
+from course_lib.world.layers import PARTS, SEEN, part_index
 
-__all__ = ["draw_layers", "parts_table", "score_attention", "score_layers", "write_parts"]
+from .common import train_steps, workplace
+
+__all__ = ["parts_table", "write_parts"]
 
 SEED = 40_000  # of everything drawn here, in the split "assets"
 
@@ -38,6 +39,40 @@ def draw_layers(n: int, seed: int, faceless: float = 0.0) -> dict[str, Tensor]:
     )
 
 
+class EncoderAlone(nn.Module):
+    """What the tokens of the image know by themselves: `batch parts height width`, as logits."""
+
+    def __init__(self, model: PartTransformer):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Float[Tensor, "batch parts height width"]:
+        return self.model.segmentation(self.model.encoder(image))
+
+
+class WholeModel(EncoderAlone):
+    """The clean layers, predicted from noisy ones and from the image's tokens alone."""
+
+    def forward(self, image: Tensor, noisy: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        with sdpa_kernel(SDPBackend.MATH):  # the fused backward is slow in bf16
+            tokens = self.model.encoder(image)
+            return self.model(noisy, time, tokens), self.model.segmentation(tokens)
+
+
+class LayerLoss(nn.Module):
+    """`part_loss`; of two predictions the second counts half."""
+
+    def __init__(self, weight: Float[Tensor, " parts"]):
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+    def forward(self, logits: Tensor | tuple[Tensor, Tensor], layers: Tensor) -> Float[Tensor, ""]:
+        if isinstance(logits, Tensor):
+            return part_loss(logits, layers, self.weight)
+        whole, by_itself = logits
+        return self(whole, layers) + 0.5 * self(by_itself, layers)
+
+
 def write_parts(
     path: Path,
     faces: int = 8_000,
@@ -50,57 +85,41 @@ def write_parts(
     from noise.
     """
     torch.manual_seed(SEED)
-    model = PartTransformer().to(memory_format=torch.channels_last)
+    model = PartTransformer()
     data = draw_layers(faces, SEED, faceless=0.05)
     mean = data["layers"].float().mean(0) / 255
     model.base.copy_(mean.clamp(0.002, 0.998).logit())
     weight = mean.mean((1, 2)).clamp(min=1e-3).rsqrt()
     weight /= weight.mean()
+    model.to(runtime.default_device(), memory_format=torch.channels_last)
 
-    def pick() -> tuple[Tensor, Tensor]:
-        items, flip = torch.randint(0, faces, (batch,)), torch.rand(batch) < 0.5
+    def draw(generator: torch.Generator, step: int) -> tuple[Tensor, Tensor]:
+        items = torch.randint(0, faces, (batch,), generator=generator)
+        flip = torch.rand(batch, generator=generator) < 0.5
         image, layers = data["image"][items].float() / 255, data["layers"][items].float() / 255
         for values in (image, layers):
             values[flip] = values[flip].flip(-1)
         return image, layers
 
-    def encoder_loss(step: int) -> Tensor:
-        image, layers = pick()
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model.segmentation(model.encoder(image))
-        return part_loss(logits.float(), layers, weight)
-
-    def flow_loss(step: int) -> Tensor:
-        image, layers = pick()
+    def draw_noisy(generator: torch.Generator, step: int) -> tuple[Tensor, ...]:
+        image, layers = draw(generator, step)
         # Early times are the hard ones, and every sample begins with pure noise.
-        time = (1.2 * torch.rand(batch) - 0.2).clamp(min=0).square()
-        clean, noise = 2 * layers - 1, torch.randn_like(layers)
+        time = (1.2 * torch.rand(batch, generator=generator) - 0.2).clamp(min=0).square()
+        clean, noise = 2 * layers - 1, torch.randn(layers.shape, generator=generator)
         noisy = noise + time[:, None, None, None] * (clean - noise)
-        # the fused backward is slow in bf16
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            tokens = model.encoder(image)
-            logits, by_itself = model(noisy, time, tokens), model.segmentation(tokens)
-        return part_loss(logits.float(), layers, weight) + 0.5 * part_loss(
-            by_itself.float(), layers, weight
-        )
+        return image, noisy, time, layers
 
-    checkpoints = [
-        runtime.cache_dir("recipes") / f"parts_{name}.pt" for name in ("encoder", "flow")
-    ]
-    fit_steps(
-        nn.ModuleList([model.encoder, model.segment]),
-        encoder_loss,
-        encoder_steps,
-        2e-3,
-        checkpoints[0],
-        SEED,
+    folders = [workplace("parts_encoder"), workplace("parts_flow")]
+    loss = LayerLoss(weight)
+    train_steps(EncoderAlone(model), draw, loss, encoder_steps, 2e-3, folders[0], SEED)
+    train_steps(
+        WholeModel(model), draw_noisy, loss, steps, 1.5e-3, folders[1], SEED + encoder_steps
     )
-    fit_steps(model, flow_loss, steps, 1.5e-3, checkpoints[1], SEED + encoder_steps)
     save_weights(model.eval(), path, backbone="parts", parts=PARTS)
     unseen = draw_layers(tested, SEED + 1)
     scores = score_layers(model, unseen) | score_attention(model, PartTransformer().eval(), unseen)
-    for checkpoint in checkpoints:
-        checkpoint.unlink()
+    for folder in folders:
+        shutil.rmtree(folder)
     return scores
 
 
@@ -121,21 +140,20 @@ def score_layers(
     Means over the sampling seeds; beside them one step instead of twenty, the segmentation that the
     encoder's tokens give without the generator, and the mean layer.
     """
-    image, truth, present = (
-        data["image"].float() / 255,
-        data["layers"].float() / 255,
-        data["present"],
-    )
+    image, truth = data["image"].float() / 255, data["layers"].float() / 255
+    present = data["present"]
     sampled = [_sample(model, image, seed=seed) for seed in seeds]
-    with torch.no_grad():
-        by_itself = model.segmentation(model.encoder(image)).sigmoid()
+    with evaluating(model), torch.no_grad():
+        (images,) = to_model(model, image)
+        by_itself = model.segmentation(model.encoder(images)).sigmoid().cpu()
+        mean_layer = model.base.sigmoid().expand_as(truth).cpu()
     part = torch.arange(len(PARTS)).expand_as(present)[present]
     scores = {}
     for name, answers in (
         ("generator", [result.layers for result in sampled]),
         ("one_step", [_sample(model, image, 1).layers]),
         ("segmentation", [by_itself]),
-        ("mean_layer", [model.base.sigmoid().expand_as(truth)]),
+        ("mean_layer", [mean_layer]),
     ):
         iou = torch.stack([layer_iou(answer, truth) for answer in answers])[:, present]
         shown = torch.stack([(answer > 0.5).flatten(2).sum(2) >= SEEN for answer in answers])
@@ -156,20 +174,17 @@ def score_layers(
     }
 
 
-def parts_table(scores: dict[str, float]) -> str:
+def parts_table(scores: dict[str, float]) -> Table:
     """IoU of the shipped model on unseen faces, by part, beside its baselines, as the README shows
     it.
     """
-    columns = ("all", *PARTS, "glasses invented", "hats invented")
-    lines = ["| IoU | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    rows = [("IoU", "all", *PARTS, "glasses invented", "hats invented")]
     for name in ("generator", "one_step", "segmentation", "mean_layer"):
-        cells = (
-            f"{scores['_'.join(('iou', name, *part))]:.2f}"
-            for part in ((), *((part,) for part in PARTS))
-        )
-        invented = (f"{scores[f'invented_{name}_{part}']:.1%}" for part in ("glasses", "hat"))
-        lines.append(f"| {name.replace('_', ' ')} | " + " | ".join((*cells, *invented)) + " |")
-    return "\n".join(lines)
+        overlaps = [scores[f"iou_{name}"], *(scores[f"iou_{name}_{part}"] for part in PARTS)]
+        invented = [scores[f"invented_{name}_{part}"] for part in ("glasses", "hat")]
+        cells = [*(f"{value:.2f}" for value in overlaps), *(f"{share:.1%}" for share in invented)]
+        rows.append((name.replace("_", " "), *cells))
+    return Table("", rows)
 
 
 def score_attention(

@@ -1,4 +1,4 @@
-"""The training-evolution study of lesson 07: what helps the rare attributes, at one training
+"""`evolution`, for lesson 07: what helps the rare attributes, at one training
 budget?
 
 Every remedy trains the same model on the same faces for the same number of steps, from the same
@@ -14,74 +14,59 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import files, runtime
-from .data.arrays import ImageArrays, gather, load_images
-from .data.drawn import FaceDataset
-from .looking.localisation import score_localisation
-from .training.attribute_scores import (
+from course_lib.data import FaceDataset, ImageArrays
+from course_lib.looking import score_localisation
+from course_lib.training import (
+    RARE,
+    Checkpoints,
     best_thresholds,
     calibrate,
     calibration_error,
+    enriched_faces,
+    predict,
+    red_flags,
     score_attributes,
     threshold_scores,
-)
-from .training.checkpoints import Checkpoints
-from .training.remedies import (
-    PIXELS,
-    RARE,
-    REMEDIES,
-    TEST,
-    VALID,
-    enriched_faces,
-    natural_faces,
-    predict,
     train_remedy,
 )
-from .training.stuck import red_flags
-from .world.population import ATTRIBUTES
+from course_lib.training.remedies import PIXELS, REMEDIES, TEST, VALID, natural_faces
+from course_lib.world import ATTRIBUTES
+
+from .common import cached_images, known_regions, workplace
 
 __all__ = ["run_remedy"]
 
 WITH_REGIONS = 1_000  # test faces on which attention is scored
 
 
+FACES = {
+    "train": natural_faces,
+    "enriched": lambda: enriched_faces(natural_faces()),
+    "valid": lambda: FaceDataset(VALID, "valid", size=PIXELS, regions=False),
+    "test": lambda: FaceDataset(TEST, "test", size=PIXELS, regions=False),
+}
+
+
 @cache
 def _faces(part: str) -> ImageArrays:
-    """One of "train", "enriched", "valid" and "test" in memory; drawn once, kept until the study is
-    done.
-    """
-    kept = runtime.cache_dir("studies/evolution") / f"{part}.safetensors"
-    if not kept.exists():
-        faces = {
-            "train": natural_faces,
-            "enriched": lambda: enriched_faces(natural_faces()),
-            "valid": lambda: FaceDataset(VALID, "valid", size=PIXELS, regions=False),
-            "test": lambda: FaceDataset(TEST, "test", size=PIXELS, regions=False),
-        }[part]()
-        arrays = load_images(faces)
-        files.save_tensors(kept, {"images": arrays.images, "targets": arrays.targets})
-    tensors, _ = files.load_tensors(kept)
-    return ImageArrays(tensors["images"], tensors["targets"], flip=part in ("train", "enriched"))
+    """One part of `FACES` in memory, kept until the study is done."""
+    path = workplace("evolution") / f"{part}.safetensors"
+    return cached_images(path, FACES[part], flip=part in ("train", "enriched"))
 
 
 @cache
 def _regions() -> Tensor:
-    """Of the first test faces, where each attribute that is present is decided: `n attributes
-    height width`.
-    """
-    known = gather(FaceDataset(WITH_REGIONS, "test", size=PIXELS), "regions", "target")
-    return known["regions"] & known["target"].bool()[:, :, None, None]
+    """Of the first test faces: `n attributes height width`."""
+    return known_regions(FaceDataset(WITH_REGIONS, "test", size=PIXELS))
 
 
 def run_remedy(remedy: str, seed: int) -> list[dict]:
     """One row: the scores of one remedy and seed on the test faces, at 0.5, at validation
     thresholds, calibrated.
     """
-    started, folder = time.time(), runtime.cache_dir("studies/evolution") / f"{remedy} {seed}"
-    train, valid, test = (
-        _faces(part)
-        for part in ("enriched" if REMEDIES[remedy].enriched else "train", "valid", "test")
-    )
+    started, folder = time.time(), workplace("evolution") / f"{remedy} {seed}"
+    train = _faces("enriched" if REMEDIES[remedy].enriched else "train")
+    valid, test = _faces("valid"), _faces("test")
     model, detector = train_remedy(
         remedy, train, valid, seed, callbacks=[Checkpoints(folder, minutes=2)]
     )

@@ -1,0 +1,164 @@
+"""`pointing` and `attributes`, for lessons 07 and 09: what makes the attention of a decoder point?
+
+Two decoders learn from the same hard faces (moved, turned, occluded) for the same number of epochs,
+and their maps are held against the regions that decide each attribute on test faces that none of
+them met.
+"""
+
+import shutil
+import time
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from course_lib import files, runtime
+from course_lib.data import ImageArrays, hard_faces
+from course_lib.looking import (
+    follows,
+    pointing_at_one_place,
+    pointing_game,
+    score_localisation,
+)
+from course_lib.models import AttributeModel
+from course_lib.models.backbones import save_weights
+from course_lib.shapes import Bool
+from course_lib.training import (
+    DECODERS,
+    RARE,
+    AttributePredictor,
+    Checkpoints,
+    ClipGradients,
+    TokenLoss,
+    WarmupCosine,
+    WeightedBCELoss,
+    best_thresholds,
+    fit,
+    predict,
+    score_attributes,
+    threshold_scores,
+)
+from course_lib.world import ATTRIBUTES
+
+from .common import cached_images, known_regions, workplace
+
+__all__ = ["SEEDS", "run_decoder", "write_attributes"]
+
+SEEDS = {"pointing": 5, "tokens that hear each other": 2}  # how many; the first of each is shipped
+FACES, VALID, TEST, WITH_REGIONS = 8_000, 2_000, 4_000, 1_500
+BATCH, EPOCHS, LEARNING_RATE, WEIGHT_DECAY = 64, 12, 2e-3, 0.02
+
+
+@cache
+def _faces(part: str) -> ImageArrays:
+    """The faces of "train", "valid" or "test" in memory, kept until the study is done."""
+    count = {"train": FACES, "valid": VALID, "test": TEST}[part]
+    path = workplace("pointing") / f"{part}.safetensors"
+    return cached_images(path, lambda: hard_faces(part, count), flip=part == "train")
+
+
+@cache
+def _regions() -> Bool[Tensor, "n attributes height width"]:
+    """Of the first test faces."""
+    return known_regions(hard_faces("test", WITH_REGIONS, regions=True))
+
+
+def _train(decoder: str, seed: int) -> AttributeModel:
+    train, valid = _faces("train"), _faces("valid")
+    torch.manual_seed(seed)
+    model = DECODERS[decoder]()
+    model.decoder.head.bias.data = torch.logit(train.targets.mean(0))
+    model.to(runtime.default_device())
+    folder = workplace("pointing") / f"{decoder} {seed}"
+    fit(
+        model,
+        DataLoader(train, BATCH, shuffle=True, drop_last=True),
+        DataLoader(valid, 250),
+        epochs=EPOCHS,
+        seed=seed,
+        loss_function=TokenLoss(WeightedBCELoss()),
+        metrics={},
+        optimizer=torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY),
+        callbacks=[WarmupCosine(0.15), ClipGradients(1.0), Checkpoints(folder, minutes=2)],
+    )
+    shutil.rmtree(folder)
+    return model.eval()
+
+
+def run_decoder(decoder: str, seed: int) -> list[dict]:
+    """One row: how well one decoder and seed points, and what it scores, on the test faces."""
+    started = time.time()
+    model, test, regions = _train(decoder, seed), _faces("test"), _regions()
+    seconds, images = round(time.time() - started), test.images[:WITH_REGIONS].float() / 255
+    torch.manual_seed(100 + seed)
+    maps, untrained = (
+        model.attention_maps(images),
+        DECODERS[decoder]().eval().attention_maps(images),
+    )
+    looks = score_localisation(maps, regions, untrained)
+    lucky, hits = pointing_at_one_place(regions, maps.shape[-2:]), pointing_game(maps, regions)
+    known = regions.flatten(-2).any(-1)
+    scores = {
+        f"{measure} {column}": values
+        for measure, table in looks.table.items()
+        for column, values in table.items()
+    }
+    scores |= {
+        "pointing best place": torch.where(known, lucky.float(), torch.nan).nanmean(0),
+        "pointing where it misses": torch.where(known & ~lucky, hits, torch.nan).nanmean(0),
+        "follows map": follows(maps, regions),
+        "follows untrained": follows(untrained, regions),
+    }
+    logits, unseen = predict(model, _faces("valid")).sigmoid(), predict(model, test).sigmoid()
+    right = score_attributes(unseen, test.targets, names=ATTRIBUTES)
+    right["f1_tuned"] = threshold_scores(
+        unseen, test.targets, best_thresholds(logits, _faces("valid").targets)
+    )["f1"]
+    scores |= {name: right[name] for name in ("average_precision", "f1", "f1_tuned")}
+    if seed == 0:  # what the recipe "attributes" ships
+        files.save_tensors(_first(decoder), model.state_dict())
+    return [
+        {
+            "seconds": seconds,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            **{name: round(float(values.nanmean()), 4) for name, values in scores.items()},
+            "average_precision rare": round(float(right["average_precision"][RARE].mean()), 4),
+            "pointing each": " ".join(f"{value:.2f}" for value in scores["pointing map"].tolist()),
+        }
+    ]
+
+
+# ---- what ships ----------------------------------------------------------------------------------
+
+
+def _first(decoder: str) -> Path:
+    """Where the study leaves the weights of its first seed."""
+    return workplace("attributes") / f"{decoder}.safetensors"
+
+
+def write_attributes(path: Path) -> dict:
+    """The first pointing decoder with its calibration and thresholds, and beside it the one whose
+    tokens are mixed.
+    """
+    models = {}
+    for decoder, build in DECODERS.items():
+        if not _first(decoder).exists():
+            run_decoder(decoder, 0)
+        models[decoder] = build().eval()
+        models[decoder].load_state_dict(files.load_tensors(_first(decoder))[0])
+    valid, test = _faces("valid"), _faces("test")
+    ready = AttributePredictor.ready(
+        models["pointing"], ATTRIBUTES, predict(models["pointing"], valid), valid.targets
+    )
+    probabilities = ready.calibration(predict(models["pointing"], test)).sigmoid()
+    f1 = threshold_scores(probabilities, test.targets, ready.thresholds)["f1"]
+    ranked = score_attributes(probabilities, test.targets)["average_precision"]
+    scores = {"f1": f1.mean(), "f1_rare": f1[RARE].mean(), "average_precision": ranked.mean()}
+    save_weights(ready, path, names=ATTRIBUTES)
+    save_weights(
+        models["tokens that hear each other"], path.with_name("attributes_mixed.safetensors")
+    )
+    shutil.rmtree(workplace("attributes"))
+    return scores

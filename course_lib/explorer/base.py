@@ -1,0 +1,152 @@
+"""What both explorers share: samples that are packed when they are looked at, a widget, a page, and
+one table of bounds that Python and the page obey.
+"""
+
+import html
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from ..recorder.packing import script
+from ..recorder.page import fill_page, write_page
+
+__all__ = ["ATTENTION", "OWN", "Explorer", "Item", "explorer_script", "percent"]
+
+OWN = -1  # the sample that is an image of one's own
+
+ATTENTION = "attention"  # what is shown that is no trait: the weights as they are
+
+
+class Item(NamedTuple):
+    """One sample as it travels: what JSON can say, and the bytes of the arrays that
+    `header["arrays"]` describes.
+    """
+
+    header: dict[str, Any]
+    planes: bytes
+
+
+def explorer_script(view: str = "attributes.js") -> str:
+    """One module: the kit, what the explorers share, and one explorer's view."""
+    return script("recorder/web/kit.js", "explorer/web/samples.js", f"explorer/web/{view}")
+
+
+def percent(share: Any) -> str:
+    return f"{100 * float(share):.{1 if share < 0.1 else 0}f} %"
+
+
+class Explorer:
+    """A model and a data set, looked at one sample at a time."""
+
+    what: ClassVar[str]  # what a sample is called
+    view: ClassVar[str]  # its script,
+    opening: ClassVar[str]  # and the call that opens it
+    widget: ClassVar[type]
+    most: ClassVar[int]  # items that stay in memory
+
+    def __init__(self, model: Any, dataset: Any):
+        if not len(dataset):
+            raise ValueError(
+                f"the data set is empty, so there is nothing to look at; give one with {self.what}s"
+            )
+        self.model, self.dataset = model, dataset
+        self.checkpoints: dict[str, Any] = {}
+        self.held: OrderedDict[tuple[int, int], Item] = OrderedDict()
+
+    def load(self, sample: int) -> Any:
+        """What the data set has; `ValueError` says why it could not be loaded."""
+        try:
+            return self.fetch(sample)
+        except Exception as error:  # a data set may fail in any way; the explorer goes on
+            raise ValueError(
+                f"{self.what} {sample} could not be loaded ({type(error).__name__}: {error}); look"
+                " at another one"
+            ) from error
+
+    def item(self, sample: int, checkpoint: int | None = None) -> Item:
+        """One sample's maps and all that is known of it; the last ones are held."""
+        key = sample, self.checkpoint(checkpoint)
+        if key not in self.held:
+            self.held[key] = self.packed(*key)
+            if len(self.held) > self.most:
+                self.held.popitem(last=False)
+        self.held.move_to_end(key)
+        return self.held[key]
+
+    def first(self, look: Any, tries: int) -> Any:
+        """What `look` makes of the first sample that can be loaded."""
+        for sample in range(min(tries, len(self.dataset))):
+            try:
+                return look(sample)
+            except ValueError as error:
+                failure = error
+        raise ValueError(
+            f"none of the first {self.what}s could be loaded; the last said: {failure}"
+        )
+
+    def checkpoint(self, number: int | None) -> int:
+        """A checkpoint's number; None is the last."""
+        last = max(0, len(self.checkpoints) - 1)
+        if number is not None and not 0 <= number <= last:
+            raise ValueError(
+                f"checkpoint is {number}, expected 0 to {last}; give more checkpoints, or choose one"
+                " of these"
+            )
+        return last if number is None else number
+
+    def create_interactive_viewer(self, **state: Any) -> Any:
+        """The explorer as a widget; its whole state is traits, which `state` sets.
+
+        Raises `TraitError` for a state that cannot be.
+        """
+        return self.widget(self, **state)
+
+    def to_html(
+        self, path: str | Path, samples: int | Sequence[int] | None = None, title: str = ""
+    ) -> Path:
+        """Write the explorer of these samples (the first so many, or a list), at all checkpoints,
+        as one offline page. What needs the model needs the widget, and the page says so.
+        """
+        return write_page(path, self.page(samples, title))
+
+    def page(
+        self, samples: int | Sequence[int] | None = None, title: str = "", **state: Any
+    ) -> str:
+        """What `to_html` writes; `state` is what it opens with."""
+        samples = self.shown if samples is None else samples
+        if isinstance(samples, int):
+            samples = range(min(samples, len(self.dataset)))
+        if not samples:
+            raise ValueError(f"no {self.what} was chosen for the page; give at least one")
+        items, planes, at = [], [], 0
+        for sample in samples:
+            for checkpoint in range(max(1, len(self.checkpoints))):
+                try:
+                    item = self.item(sample, checkpoint)
+                except ValueError as error:
+                    item = self.failed(sample, checkpoint, error)
+                # what does not depend on the checkpoint stands with the first
+                shared = {"image": None, "outlines": None} if checkpoint else {}
+                items.append(item.header | shared | {"at": at, "bytes": len(item.planes)})
+                planes.append(item.planes)
+                at += len(item.planes)
+        opening = self.opening_state(samples[0]) | state
+        return fill_page(
+            title or self.title,
+            html.escape(self.summary(len(samples))),
+            self.static_part(samples),
+            self.meta() | {"kernel": False, "items": items, "state": opening},
+            b"".join(planes),
+            explorer_script(self.view),
+            self.opening,
+        )
+
+    def failed(self, sample: int, checkpoint: int, error: ValueError) -> Item:
+        """What travels in a sample's place."""
+        return Item({"sample": sample, "checkpoint": checkpoint, "failed": str(error)}, b"")
+
+    def meta(self) -> dict[str, Any]:
+        """What the page knows before any sample."""
+        bounds = {"bounds": self.bounds(), "checkpoints": list(self.checkpoints)}
+        return bounds | {"count": len(self.dataset), "kernel": True} | self.described()

@@ -20,8 +20,13 @@ GLOSSARY = {  # by the lesson that introduces a word
         "CCC": "concordance, 1 for predictions on the diagonal and 0 for a constant",
     },
     "01": {
+        "Residual connection": "a way around layers, whose output is added to what came in",
+        "Bottleneck": "a block that narrows the channels, convolves, and widens them again",
+        "Dilation": "gaps between the places that a kernel reads",
+        "Trunk": "a network without its last linear layer",
         "Feature map": "activations that have places",
         "Frozen": "neither weights nor statistics change",
+        "Forward hook": "a function that a layer calls with its output",
         "Effective receptive field": "the pixels that really move an activation",
         "Linear head": "the linear layer that turns a feature into answers",
         "Logit": "a score before softmax or sigmoid",

@@ -1,7 +1,5 @@
 """Measures against independent references, known worlds and input that cannot be measured."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,6 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score
 
 from course_lib.looking import (
-    activation_statistics,
     between_person_discriminability,
     dead_dimensions,
     dimension_distribution,
@@ -164,18 +161,6 @@ def test_pca_finds_the_directions_of_variance():
     assert share.numpy() == pytest.approx((values / values.sum())[:2].numpy(), abs=1e-4)
     assert abs(np.corrcoef(scores[:, 0], amounts[:, 0])[0, 1]) > 0.98
     assert pca(features, 10)[1].sum() == pytest.approx(1)
-
-
-def test_activation_statistics_of_known_layers():
-    values = torch.randn(6, 5, 4, 4)
-    values[:, 2], values[:, 4] = 0, 1.5
-    statistics = activation_statistics({"map": values, "vector": torch.tensor([[0.0, 1], [0, 3]])})
-    assert list(statistics) == ["map", "vector"]
-    assert statistics["map"].mean == pytest.approx(values.mean().item())
-    assert statistics["map"].spread == pytest.approx(values.std(correction=0).item())
-    assert statistics["map"].dead.tolist() == [False, False, True, False, True]
-    assert statistics["vector"][:3] == (1, pytest.approx(math.sqrt(1.5)), 0.5)
-    assert statistics["vector"].dead.tolist() == [True, False]
 
 
 def test_dead_and_redundant_dimensions():

@@ -53,9 +53,7 @@ from .faithfulness import (
 )
 from .features import (
     DimensionDistribution,
-    LayerStatistics,
     Probe,
-    activation_statistics,
     between_person_discriminability,
     dead_dimensions,
     dimension_distribution,
@@ -67,11 +65,8 @@ from .features import (
     within_person_consistency,
 )
 from .layers import (
-    activation_correlations,
     effective_receptive_field,
-    maximise_channels,
     record_activations,
-    strongest_inputs,
     watch,
 )
 from .localisation import (
@@ -107,15 +102,12 @@ __all__ = [
     "Finding",
     "Gap",
     "LayerProfile",
-    "LayerStatistics",
     "LocalisationScores",
     "MapAgreement",
     "ModelProfile",
     "Probe",
     "RandomisationCheck",
     "SubgroupScores",
-    "activation_correlations",
-    "activation_statistics",
     "agreement",
     "area_share",
     "area_under",
@@ -152,7 +144,6 @@ __all__ = [
     "layer_milliseconds",
     "linear_probe",
     "map_agreement",
-    "maximise_channels",
     "mean_colour",
     "mean_maps",
     "milliseconds",
@@ -178,7 +169,6 @@ __all__ = [
     "separation_auc",
     "silent_parameters",
     "step_stability",
-    "strongest_inputs",
     "subgroup_scores",
     "watch",
     "within_person_consistency",

@@ -2,7 +2,6 @@
 them.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,9 +13,7 @@ from ..training.bootstrap import bootstrap_counts, interval
 
 __all__ = [
     "DimensionDistribution",
-    "LayerStatistics",
     "Probe",
-    "activation_statistics",
     "between_person_discriminability",
     "dead_dimensions",
     "dimension_distribution",
@@ -83,7 +80,7 @@ def between_person_discriminability(features: Tensor, person: Tensor) -> float:
     """How unlike images of two people are: the mean cosine distance (1 − similarity) over all such
     pairs.
 
-    Arguments and errors as in `within_person_consistency`. Derived in lesson 01.
+    Arguments and errors as in `within_person_consistency`.
     """
     _check_people(features, person)
     unit = F.normalize(features.double(), dim=1)
@@ -163,42 +160,6 @@ def pca(
     )
 
 
-class LayerStatistics(NamedTuple):
-    """What one layer does on a batch. A dead channel has the same value for every input at every
-    place.
-    """
-
-    mean: float
-    spread: float  # the standard deviation
-    zeros: float  # the share of activations that are exactly 0
-    dead: Bool[Tensor, " channels"]
-
-
-def activation_statistics(activations: Mapping[str, Tensor]) -> dict[str, LayerStatistics]:
-    """Mean, spread, share of zeros and dead channels of each layer's activations `batch channels
-    …`, by name.
-
-    Raises `ValueError` for activations without a channel axis, empty, or not finite. Derived in
-    lesson 01.
-    """
-    statistics = {}
-    for name, values in activations.items():
-        if values.ndim < 2 or not values.numel() or not values.isfinite().all():
-            raise ValueError(
-                f"the activations of {name!r}, of shape {tuple(values.shape)}, are empty, not"
-                " finite or without channels; expected finite numbers (batch, channels, …)"
-            )
-        values = values.detach().float()
-        channels = values.transpose(0, 1).flatten(1)
-        statistics[name] = LayerStatistics(
-            values.mean().item(),
-            values.std(correction=0).item(),
-            (values == 0).float().mean().item(),
-            channels.amax(1) == channels.amin(1),
-        )
-    return statistics
-
-
 class DimensionDistribution(NamedTuple):
     """What the dimensions of a feature are good for. A redundant one copies a dimension before it."""
 
@@ -210,9 +171,7 @@ class DimensionDistribution(NamedTuple):
 
 
 def dead_dimensions(features: Float[Tensor, "items dim"]) -> Bool[Tensor, " dim"]:
-    """Which dimensions say the same about every item, to a millionth of the largest value. Derived
-    in lesson 03.
-    """
+    """Which dimensions say the same about every item, to a millionth of the largest value."""
     return features.amax(dim=0) - features.amin(dim=0) <= 1e-6 * features.abs().max()
 
 

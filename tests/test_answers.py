@@ -4,6 +4,7 @@ else changes.
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 
@@ -51,7 +52,7 @@ def test_an_answer_reads_as_the_librarys_source_in_place_of_the_stub(name):
     ]
     assert defined.count(name) == 1
     assert answered.endswith(f'\n\n{name} = check("{name}", {name})')
-    before = stub.split(f"def {name}(")[0]  # the cell's own imports stay
+    before = re.split(rf"(?:def|class) {name}\(", stub)[0]  # the cell's own imports stay
     assert before.strip() in answered
     imports = [line for line in answered.splitlines() if line.startswith(("import ", "from "))]
     assert len(imports) == len(set(imports))

@@ -21,7 +21,7 @@ from course_lib.training import (
     score_attributes,
     threshold_scores,
 )
-from course_lib.training.attribute_scores import score_table
+from course_lib.training.attribute_scores import attribute_table
 
 
 def drawn(seed: int, size: int = 40, levels: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,7 +150,7 @@ def test_a_single_attribute_and_gradients_are_welcome():
 
 def test_the_table_sorts_by_rarity_and_averages_the_rare():
     scores = {"f1": torch.tensor([0.5, 0.1, 0.3]), "recall": torch.tensor([0.2, 0.4, 0.9])}
-    table = score_table(
+    table = attribute_table(
         scores,
         ["Young", "Bald", "Mustache"],
         torch.tensor([0.77, 0.02, 0.04]),
@@ -165,7 +165,9 @@ def test_the_table_sorts_by_rarity_and_averages_the_rare():
         ("mean, all", "0.277", "0.300", "0.500"),
     ]
     nobody_rare = torch.tensor([0.5, 0.4, 0.3])
-    assert "under" not in str(score_table(scores, ["a", "b", "c"], nobody_rare, columns=("f1",)))
+    assert "under" not in str(
+        attribute_table(scores, ["a", "b", "c"], nobody_rare, columns=("f1",))
+    )
 
 
 def test_blind_models_score_what_frequencies_say():

@@ -26,7 +26,7 @@ from course_lib.lessons.capstone import (
     image_losses,
     train_runs,
 )
-from course_lib.pictures import PARTS, Picture, Report, blank_axes
+from course_lib.pictures import SECTIONS, Picture, Report, blank_axes
 from course_lib.training import LDAMLoss, best_thresholds, head_diversity_penalty, threshold_scores
 
 NAMES = ("Bald", "Goatee", "Smiling")
@@ -194,7 +194,7 @@ def test_faces_that_differ_on_test_still_compare_on_validation():
 
 def test_all_four_are_written_and_where_is_said(tmp_path, capsys):
     comparison = compare_with_baseline(run_of("mine, =1+1", [0.25, 0.36, 0.47], baseline=BASELINE))
-    report = Report("What helps?", "Me", {name: ["words"] for name in list(PARTS)[:4]})
+    report = Report("What helps?", "Me", {name: ["words"] for name in list(SECTIONS)[:4]})
     picture = Picture(blank_axes(1, 1, 2, 1)[0], "blank")
     cells = ["", "x = 1", "  \n", "print(x + 1)"]
     paths = deliver(tmp_path / "capstone", report, picture, [comparison], cells)

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from course_lib.pictures import PARTS, Picture, Report, blank_axes
+from course_lib.pictures import SECTIONS, Picture, Report, blank_axes
 from course_lib.tables import Table
 
 EVIL = '<script>alert("x")</script> & "quoted" \'single\' [[title]]'
@@ -16,7 +16,7 @@ def picture(says="A blank picture."):
 
 
 def whole(**changes):
-    parts = {name: [f"Words about {name}."] for name in PARTS}
+    parts = {name: [f"Words about {name}."] for name in SECTIONS}
     return Report("A title", "A writer", parts | changes)
 
 
@@ -42,7 +42,7 @@ class Reader(HTMLParser):
 
 def test_a_page_holds_its_parts_in_order_and_is_no_draft():
     page = Reader(whole().page())
-    heads = [page.text.index(f"{number} · {name}") for number, name in enumerate(PARTS, start=1)]
+    heads = [page.text.index(f"{number} · {name}") for number, name in enumerate(SECTIONS, start=1)]
     assert heads == sorted(heads)
     assert "Draft" not in page.text
     assert page.open == []
@@ -53,9 +53,11 @@ def test_a_page_holds_its_parts_in_order_and_is_no_draft():
     "report",
     [
         Report(
-            EVIL, EVIL, {name: [EVIL, Table(EVIL, [(EVIL, "b"), (EVIL, EVIL)])] for name in PARTS}
+            EVIL,
+            EVIL,
+            {name: [EVIL, Table(EVIL, [(EVIL, "b"), (EVIL, EVIL)])] for name in SECTIONS},
         ),
-        Report("t", "a", {name: ["words", picture(EVIL)] for name in PARTS}),
+        Report("t", "a", {name: ["words", picture(EVIL)] for name in SECTIONS}),
     ],
 )
 def test_what_people_write_stays_text(report):
@@ -110,10 +112,10 @@ def test_parts_without_words_are_named_and_asked_for():
     assert report.missing == ["Root cause", "Limits and ethics"]
     text = Reader(report.page()).text
     assert "Draft. Not written yet: Root cause, Limits and ethics." in text
-    assert PARTS["Root cause"] in text
-    assert PARTS["Losses compared"] not in text
+    assert SECTIONS["Root cause"] in text
+    assert SECTIONS["Losses compared"] not in text
     assert "numbers" in text
-    assert Report("t", "", {}).missing == list(PARTS)
+    assert Report("t", "", {}).missing == list(SECTIONS)
     assert "without a name" in Reader(Report("t", "", {}).page()).text
 
 

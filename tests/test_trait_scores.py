@@ -23,7 +23,7 @@ from course_lib.training import (
     score_traits,
     speaker_lookup,
 )
-from course_lib.training.trait_scores import score_table
+from course_lib.training.trait_scores import trait_table
 
 TRAITS = ["O", "C", "E", "A", "N"]
 
@@ -154,7 +154,7 @@ def test_the_tables_hold_the_numbers():
     assert [row[0] for row in rows] == [*TRAITS, "mean"]
     value, (low, high) = scores.value[1, 2], scores.interval[:, 1, 2]
     assert rows[2][2] == f"{value:.3f} [{low:.3f}, {high:.3f}]"
-    table = score_table(
+    table = trait_table(
         {"floor": floor_prediction(target, 60), "model": prediction, "ceiling": target}, target, who
     )
     assert [row[0] for row in table.rows] == ["", "floor", "model", "ceiling"]
@@ -162,7 +162,7 @@ def test_the_tables_hold_the_numbers():
     assert table.caption == ""
     for unknown in (None, ["a", None] * 30, ["a", ""] * 30):
         assert score_traits(prediction, target, unknown).table(TRAITS).caption.endswith("narrow")
-        table = score_table({"model": prediction}, target, unknown)
+        table = trait_table({"model": prediction}, target, unknown)
         assert str(table).endswith("too narrow")
 
 

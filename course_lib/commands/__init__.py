@@ -1,5 +1,5 @@
-"""What the command line runs: each command is a function of its settings, which `settings.py`
-explains.
+"""What the command line runs: each command is a function whose arguments are its options and whose
+docstring is its help.
 """
 
 __all__: list[str] = []

@@ -20,8 +20,8 @@ from ..training.trait_scores import (
     compare_answers,
     floor_prediction,
     leak_report,
-    score_table,
     speaker_lookup,
+    trait_table,
 )
 from ..training.trait_scores import evaluate as score_model
 from ..world.stories import TRAITS
@@ -81,7 +81,7 @@ def evaluate(
             train_traits, own.train_speakers, own.test_speakers
         )
     leak = leak_report(own.train_speakers, own.test_speakers)
-    print(f"{score_table(predictions, result.target, own.test_speakers)}\n\n{leak}")
+    print(f"{trait_table(predictions, result.target, own.test_speakers)}\n\n{leak}")
     report = {
         "run": str(own.folder),
         "clips": len(own.test_rows),

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .. import files, runtime
-from ..data.first_impressions import read_annotations, speaker_of
+from ..data.first_impressions import read_annotations, speakers_of
 from ..data.flow import OpticalFlowSequenceLoader
 from ..models.dynamic import DynamicFeatureExtractor
 from ..models.static import StaticFeatureExtractor
@@ -362,7 +362,7 @@ def _speakers(videos: list[Path], speaker_table: str, label_table: str) -> list[
             )
         return speakers
     if all(FIRST_IMPRESSIONS.fullmatch(video.name) for video in videos):
-        return [speaker_of(video.name) for video in videos]
+        return speakers_of([video.name for video in videos])
     print(
         "nobody says who speaks in which clip, so the split will be by clip, which leaks; give"
         " --speakers FILE.csv"

@@ -175,7 +175,12 @@ def expect_gradient(inputs: Tensor, result: Tensor) -> None:
 
 
 def _is_stub(function: Callable) -> bool:
-    """Whether the body is only a docstring and `...`: its bytecode does nothing but return None."""
+    """Whether the body is only a docstring and `...`: its bytecode does nothing but return None.
+
+    Of a module, the body of its `forward`.
+    """
+    if inspect.isclass(function):
+        function = vars(function).get("forward")
 
     def steps(code: Callable) -> list[tuple]:
         return [(step.opname, step.argval) for step in dis.get_instructions(code)]

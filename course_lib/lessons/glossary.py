@@ -40,9 +40,10 @@ GLOSSARY = {  # by the lesson that introduces a word
         "Window": "the frames that make one item of a longer clip",
     },
     "03": {
+        "Inception block": "four branches of convolutions side by side, concatenated",
         "Inflation": "making a 2-D kernel 3-D by repeating it in time",
         "Boring video": "one frame, repeated",
-        "Motion token": "what the network says about one stretch of time",
+        "Motion token": "the network's feature vector of one stretch of time",
         "Dead dimension": "one that never changes",
         "Redundant dimension": "one that copies another",
     },

@@ -210,9 +210,7 @@ class DimensionDistribution(NamedTuple):
 
 
 def dead_dimensions(features: Float[Tensor, "items dim"]) -> Bool[Tensor, " dim"]:
-    """Which dimensions say the same about every item, to a millionth of the largest value. Derived
-    in lesson 03.
-    """
+    """Which dimensions say the same about every item, to a millionth of the largest value."""
     return features.amax(dim=0) - features.amin(dim=0) <= 1e-6 * features.abs().max()
 
 

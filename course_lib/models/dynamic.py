@@ -68,7 +68,10 @@ def inflate(
 
 
 class TimePaddedConv3d(nn.Conv3d):
-    """A 3-D convolution that pads space with zeros and time with its first and last frame."""
+    """A 3-D convolution that pads space with zeros and time with its first and last frame.
+
+    Built in lesson 03.
+    """
 
     def __init__(self, *arguments: Any, padding: tuple[int, int, int], **options: Any):
         self.time_padding = padding[0]
@@ -183,13 +186,12 @@ def boring_video_errors(
 
 
 class I3D(nn.Sequential):
-    """GoogLeNet without its head, inflated: 12,265,312 parameters for two-channel flow. Derived in
-    lesson 03.
+    """GoogLeNet without its head, inflated: 12,265,312 parameters for two-channel flow.
 
     Input `batch channels frames height width` in [-1, 1], output `batch 1024 steps height width`.
     Time is halved at the stem and at pool 4a (torchvision's `maxpool3`) only, so 32 frames give 8
     steps. `pretrained`: a torchvision GoogLeNet whose weights to inflate; random weights if None.
-    With three channels its stem stays as it is.
+    With three channels its stem stays as it is. Lesson 03 builds it block by block.
     """
 
     def __init__(
@@ -235,7 +237,7 @@ class I3D(nn.Sequential):
 def time_tokens(
     volume: Float[Tensor, "batch channels steps height width"],
 ) -> Float[Tensor, "batch steps channels"]:
-    """One token per time step: the mean over places, channels last. Derived in lesson 03."""
+    """One token per time step: the mean over places, channels last."""
     return reduce(volume, "batch channels steps height width -> batch steps channels", "mean")
 
 

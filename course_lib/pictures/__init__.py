@@ -43,7 +43,6 @@ from .images import (
     flow_colours,
     frame_of_step,
     overlay,
-    plot_all_features,
     plot_depth,
     plot_flow,
     plot_flow_wheel,
@@ -52,11 +51,11 @@ from .images import (
     space_time_figure,
     visualize_feature_maps,
 )
-from .report import PARTS, Report, TimeReport, time_report
+from .report import SECTIONS, Report, TimeReport, time_report
 
 __all__ = [
     "COSTS",
-    "PARTS",
+    "SECTIONS",
     "Animation",
     "AttributeResults",
     "ExplorableFigure",
@@ -84,7 +83,6 @@ __all__ = [
     "open_axis",
     "overlay",
     "performance_dashboard",
-    "plot_all_features",
     "plot_architectures",
     "plot_attention_map",
     "plot_attribute_maps",

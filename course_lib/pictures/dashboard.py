@@ -14,7 +14,7 @@ from torch import Tensor
 from ..training.attribute_scores import score_attributes, threshold_scores
 from . import dashboard_panels as panels
 from .base import BLUE, HIGHLIGHT, INK, PAPER, ExplorableFigure
-from .dashboard_panels import RARE, Panel, Run
+from .dashboard_panels import RARE, Panel, ScoredRun
 
 __all__ = ["AttributeResults", "performance_dashboard"]
 
@@ -98,7 +98,7 @@ def performance_dashboard(
     return ExplorableFigure(_figure(drawn, len(runs)), "\n".join(clauses))
 
 
-def _runs(results: dict[str, AttributeResults]) -> tuple[list[Run], list[str]]:
+def _runs(results: dict[str, AttributeResults]) -> tuple[list[ScoredRun], list[str]]:
     if not 1 <= len(results) <= 2:
         raise ValueError(
             f"there are {len(results)} runs; give one, or two by name, the baseline first"
@@ -131,7 +131,7 @@ def _runs(results: dict[str, AttributeResults]) -> tuple[list[Run], list[str]]:
         probabilities = probabilities.double()
         scores = score_attributes(probabilities, truth[:, usable].float(), thresholds)
         runs.append(
-            Run(
+            ScoredRun(
                 name,
                 names,
                 probabilities,

@@ -15,7 +15,7 @@ from .base import GREY
 
 __all__ = [
     "Panel",
-    "Run",
+    "ScoredRun",
     "calibration",
     "f1",
     "over_all_negative",
@@ -39,7 +39,7 @@ BINS = 10
 LIGHTEST = 0.85  # of Viridis, whose yellow end is hard to see on white
 
 
-class Run(NamedTuple):
+class ScoredRun(NamedTuple):
     """One run's attributes, those that can be scored, and how it is drawn; `images attributes`, on
     the CPU.
     """
@@ -89,11 +89,11 @@ class Panel(NamedTuple):
     says: str
 
 
-def _for_each(runs: Sequence[Run], says: Callable[[Run], str]) -> str:
+def _for_each(runs: Sequence[ScoredRun], says: Callable[[ScoredRun], str]) -> str:
     return "; ".join(f"{run.name}: {says(run)}" if run.name else says(run) for run in runs)
 
 
-def _titled(title: str, run: Run) -> str:
+def _titled(title: str, run: ScoredRun) -> str:
     return f"{title}, {run.name}" if run.name else title
 
 
@@ -112,7 +112,7 @@ def _shares(lowest: float) -> dict:
     )
 
 
-def _frequencies(runs: Sequence[Run]) -> dict:
+def _frequencies(runs: Sequence[ScoredRun]) -> dict:
     return _shares(min(float(run.shown_frequencies.min()) for run in runs))
 
 
@@ -139,7 +139,7 @@ def _guide(x: Sequence[float], y: Sequence[float]):
     return _line(x, y, color=GREY, dash="dot", width=1.2)
 
 
-def _all_and_rare(run: Run, x: Tensor, y: Tensor) -> list:
+def _all_and_rare(run: ScoredRun, x: Tensor, y: Tensor) -> list:
     """Two lines, `2 points` each: all attributes, solid, and the rare ones, dashed."""
     hover = "{} attributes: %{{x:.3f}}, %{{y:.3f}}<extra>" + run.name + "</extra>"
     return [
@@ -157,7 +157,7 @@ def _all_and_rare(run: Run, x: Tensor, y: Tensor) -> list:
     ]
 
 
-def _points(run: Run, x: Tensor, y: Tensor, hover: str, legend: bool = False):
+def _points(run: ScoredRun, x: Tensor, y: Tensor, hover: str, legend: bool = False):
     """A point an attribute; `hover` is said after its name."""
     import plotly.graph_objects as go
 
@@ -181,7 +181,7 @@ def shades(places: Tensor) -> list[str]:
 
 
 def _curves(
-    run: Run, curves: Sequence[tuple[np.ndarray, np.ndarray]], area: Tensor, measure: str
+    run: ScoredRun, curves: Sequence[tuple[np.ndarray, np.ndarray]], area: Tensor, measure: str
 ) -> list:
     """A line an attribute, the rare ones dark and on top."""
     colours = shades(1 + run.frequencies.clamp(min=0.01).log10() / 2)
@@ -197,7 +197,7 @@ def _curves(
     return traces
 
 
-def _columns(run: Run):
+def _columns(run: ScoredRun):
     return zip(run.truth.T.numpy(), run.probabilities.T.numpy(), strict=True)
 
 
@@ -211,7 +211,7 @@ def _trend(values: Tensor, against: Tensor) -> str:
     )
 
 
-def roc(run: Run) -> Panel:
+def roc(run: ScoredRun) -> Panel:
     from sklearn.metrics import roc_curve
 
     area = run.scores["roc_auc"]
@@ -226,7 +226,7 @@ def roc(run: Run) -> Panel:
     )
 
 
-def precision_recall(run: Run) -> Panel:
+def precision_recall(run: ScoredRun) -> Panel:
     from sklearn.metrics import precision_recall_curve
 
     area = run.scores["average_precision"]
@@ -242,8 +242,8 @@ def precision_recall(run: Run) -> Panel:
     )
 
 
-def f1(runs: Sequence[Run]) -> Panel:
-    def says(run: Run) -> str:
+def f1(runs: Sequence[ScoredRun]) -> Panel:
+    def says(run: ScoredRun) -> str:
         return (
             f"{run.mean(run.scores['f1'])}; under 0.05 for {run.count(run.scores['f1'] < 0.05)};"
             f" rank correlation with frequency {_trend(run.scores['f1'], run.frequencies)}"
@@ -269,10 +269,10 @@ def f1(runs: Sequence[Run]) -> Panel:
     )
 
 
-def over_all_negative(runs: Sequence[Run]) -> Panel:
+def over_all_negative(runs: Sequence[ScoredRun]) -> Panel:
     gains = {run.name: run.scores["accuracy"] - 1 + run.truth.float().mean(0) for run in runs}
 
-    def says(run: Run) -> str:
+    def says(run: ScoredRun) -> str:
         gain = gains[run.name]
         return (
             f"{run.mean(gain)}; worse than saying no for {run.count(gain < 0)}; balanced accuracy "
@@ -294,8 +294,8 @@ def over_all_negative(runs: Sequence[Run]) -> Panel:
     )
 
 
-def positive_rate(runs: Sequence[Run]) -> Panel:
-    def says(run: Run) -> str:
+def positive_rate(runs: Sequence[ScoredRun]) -> Panel:
+    def says(run: ScoredRun) -> str:
         rate, truth = run.scores["positive_rate"], run.truth.float().mean(0)
         return (
             f"{rate.mean():.1%} are predicted, {truth.mean():.1%} are there; less than half as"
@@ -324,8 +324,8 @@ def positive_rate(runs: Sequence[Run]) -> Panel:
     )
 
 
-def calibration(runs: Sequence[Run]) -> Panel:
-    def says(run: Run) -> str:
+def calibration(runs: Sequence[ScoredRun]) -> Panel:
+    def says(run: ScoredRun) -> str:
         return (
             "calibration error"
             f" {run.mean(calibration_error(run.probabilities, run.truth.float()))}; mean"
@@ -344,7 +344,7 @@ def calibration(runs: Sequence[Run]) -> Panel:
     )
 
 
-def _reliability(run: Run) -> list:
+def _reliability(run: ScoredRun) -> list:
     """Mean probability and share of positives in each bin, NaN where a bin is empty, of all and of
     rare attributes.
     """
@@ -362,7 +362,7 @@ def _reliability(run: Run) -> list:
     return _all_and_rare(run, sums[1] / sums[0], sums[2] / sums[0])
 
 
-def thresholds(runs: Sequence[Run]) -> Panel:
+def thresholds(runs: Sequence[ScoredRun]) -> Panel:
     traces, clauses = [], {}
     for run in runs:
         swept = torch.stack(
@@ -394,7 +394,7 @@ def thresholds(runs: Sequence[Run]) -> Panel:
     )
 
 
-def weights(baseline: Run, run: Run) -> Panel:
+def weights(baseline: ScoredRun, run: ScoredRun) -> Panel:
     """What the weights of `run` went with, attribute by attribute: not what they caused, if more
     than they changed.
     """

@@ -32,7 +32,6 @@ __all__ = [
     "flow_colours",
     "frame_of_step",
     "overlay",
-    "plot_all_features",
     "plot_depth",
     "plot_flow",
     "plot_flow_wheel",
@@ -77,7 +76,8 @@ def plot_track(clip: Clip, track: FaceTrack, shown: int = 6) -> Picture:
                 cv2.rectangle(frame.copy(), (left, top), (right, bottom), (255, 220, 60), 3)
             )
             captions.append(
-                f"{t / clip.fps:.1f} s, " + ("detected" if track.confidence[t] else "followed")
+                f"{t / clip.fps:.1f} s, "
+                + ("detected" if track.confidence[t] > 0.5 else "followed")
             )
     return contact_sheet(
         pictures,
@@ -353,37 +353,6 @@ def frame_of_step(steps: int, frames: int) -> Int[np.ndarray, " steps"]:
     return ((np.arange(steps) + 0.5) * frames / steps).astype(int)
 
 
-def plot_all_features(tokens: Float[np.ndarray, "steps dim"]) -> Picture:
-    """Every feature as a row over time, each scaled to its own range and sorted by when it peaks.
-
-    Features that never change are left out and counted. Derived in lesson 03.
-    """
-    low, high = tokens.min(axis=0), tokens.max(axis=0)
-    moving = high > low
-    rows = ((tokens - low) / np.maximum(high - low, 1e-12)).T[moving]
-    peaks = rows.argmax(axis=1)
-    figure, axes = blank_axes(1, 1, 7.2, 3.4)
-    axis = axes[0, 0]
-    axis.set_axis_on()
-    image = axis.imshow(
-        rows[np.argsort(peaks, kind="stable")],
-        aspect="auto",
-        cmap="cividis",
-        interpolation="nearest",
-    )
-    axis.set(
-        xlabel="time step", ylabel="features, by the step of their peak", xticks=range(len(tokens))
-    )
-    axis.tick_params(labelsize=8)
-    figure.colorbar(image, ax=axis, label="share of own range")
-    counts = np.bincount(peaks, minlength=len(tokens))
-    return Picture(
-        figure,
-        f"{len(rows)} of {len(low)} features change in this clip; each of the {len(tokens)} steps "
-        f"is the peak of {counts.min()} to {counts.max()} of them.",
-    )
-
-
 def features_beside_flow(
     frames: np.ndarray,
     flow: np.ndarray,
@@ -414,7 +383,7 @@ def features_beside_flow(
         for name, heat in zip(names, maps, strict=True)
     ]
     figure = Figure(
-        figsize=(1.15 * len(steps) + 1.1, 1.22 * len(rows)), layout="constrained", facecolor=PAPER
+        figsize=(1.32 * len(steps) + 1.2, 1.36 * len(rows)), layout="constrained", facecolor=PAPER
     )
     axes = figure.subplots(len(rows), len(steps), squeeze=False)
     for line, (name, pictures) in zip(axes, rows, strict=True):
@@ -434,6 +403,7 @@ def features_beside_flow(
         figure,
         f"Frames, flow (white is still, {fastest:.1f} px saturated) and features of a clip, on a "
         f"grid of {maps.shape[2]} × {maps.shape[3]} places; strongest: {clauses}.",
+        caption="Frames, flow, and where each feature is active, on one scale for all steps.",
     )
 
 
@@ -486,15 +456,14 @@ def _over(
     heat: Float[np.ndarray, "rows columns"],
     largest: float,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A map laid over the frame in grey. `largest` is brightest in *every* frame, so that they can
-    be compared.
+    """A map laid over the frame, clear where it is small. `largest` is strongest in *every* frame,
+    so that they can be compared.
     """
-    grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     share = np.clip(heat / max(largest, 1e-12), 0, 1).astype(np.float32)
     # no finer than the network sees
-    share = cv2.resize(share, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    colours = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_CIVIDIS)[..., ::-1]
-    return cv2.addWeighted(grey, 0.4, np.ascontiguousarray(colours), 0.6, 0)
+    share = cv2.resize(share, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST)[..., None]
+    # no skin, hair or background has this colour
+    return (frame + (np.array((255, 0, 170)) - frame) * 0.85 * share).astype(np.uint8)
 
 
 def _titled(
@@ -567,6 +536,8 @@ def space_time_figure(volumes: Mapping[str, np.ndarray], strongest: int = 400) -
     figure.update_scenes(
         xaxis={"title": {"text": "time step"}, "range": [-0.5, steps - 0.5]},
         xaxis_dtick=max(1, steps // 8),
+        yaxis_dtick=max(1, columns // 8),
+        zaxis_dtick=max(1, rows // 8),
         yaxis={"title": {"text": "column"}, "range": [-0.5, columns - 0.5]},
         zaxis={"title": {"text": "row"}, "range": [rows - 0.5, -0.5]},
         aspectmode="manual",

@@ -18,9 +18,9 @@ from ..training.callbacks import epochs_since_best, read_log
 from .base import Picture
 from .charts import bars
 
-__all__ = ["PARTS", "Report", "TimeReport", "time_report"]
+__all__ = ["SECTIONS", "Report", "TimeReport", "time_report"]
 
-PARTS = {  # what each part answers
+SECTIONS = {  # what each part answers
     "Root cause": (
         "Which attributes does the baseline fail on, how rare are they, and what makes the loss"
         " content?"
@@ -44,7 +44,7 @@ OWN_PAGE = (1, 2, 3)  # parts that begin a sheet; the last shares one
 
 @dataclass(frozen=True)
 class Report:
-    """A title, who wrote it, and for each of `PARTS` its paragraphs, tables and pictures, in the
+    """A title, who wrote it, and for each of `SECTIONS` its paragraphs, tables and pictures, in the
     order they are read.
 
     A part without words of its own is `missing`: its question stands in the page instead, and the
@@ -59,9 +59,9 @@ class Report:
     def __post_init__(self):
         if not self.title.strip():
             raise ValueError("the report has no title; give it one that says what you found")
-        if unknown := [name for name in self.parts if name not in PARTS]:
+        if unknown := [name for name in self.parts if name not in SECTIONS]:
             raise ValueError(
-                f"no part of the report is called {unknown[0]!r}; they are {', '.join(PARTS)}"
+                f"no part of the report is called {unknown[0]!r}; they are {', '.join(SECTIONS)}"
             )
 
     @property
@@ -69,7 +69,7 @@ class Report:
         """The parts in which nothing is written yet; numbers alone are no text."""
         return [
             name
-            for name in PARTS
+            for name in SECTIONS
             if not any(isinstance(item, str) and item.strip() for item in self.parts.get(name, ()))
         ]
 
@@ -82,7 +82,7 @@ class Report:
             "title": html.escape(self.title),
             "author": html.escape(self.author or "without a name"),
             "draft": draft if self.missing else "",
-            "parts": "".join(self._part(number, name) for number, name in enumerate(PARTS)),
+            "parts": "".join(self._part(number, name) for number, name in enumerate(SECTIONS)),
         }
         return re.sub(r"\[\[(\w+)\]\]", lambda place: fields[place[1]], _PAGE)
 
@@ -96,7 +96,9 @@ class Report:
     def _part(self, number: int, name: str) -> str:
         content = "".join(_as_html(item) for item in self.parts.get(name, ()))
         if name in self.missing:
-            content = f'<p class="draft">Not written yet: {html.escape(PARTS[name])}</p>' + content
+            content = (
+                f'<p class="draft">Not written yet: {html.escape(SECTIONS[name])}</p>' + content
+            )
         own_page = ' class="own"' if number in OWN_PAGE else ""
         return f"<section{own_page}><h2>{number + 1} · {html.escape(name)}</h2>{content}</section>"
 

@@ -4,6 +4,7 @@ from .attribute_scores import (
     DECODERS,
     AttributePredictor,
     Calibration,
+    attribute_table,
     best_thresholds,
     blind_accuracies,
     calibrate,
@@ -73,6 +74,7 @@ from .trait_scores import (
     resample_speakers,
     score_traits,
     speaker_lookup,
+    trait_table,
 )
 
 __all__ = [
@@ -107,6 +109,7 @@ __all__ = [
     "WarmupCosine",
     "Watch",
     "WeightedBCELoss",
+    "attribute_table",
     "best_thresholds",
     "blind_accuracies",
     "bootstrap_counts",
@@ -148,5 +151,6 @@ __all__ = [
     "stored_tokens",
     "threshold_scores",
     "train_remedy",
+    "trait_table",
     "validate",
 ]

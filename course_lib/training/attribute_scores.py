@@ -25,13 +25,13 @@ __all__ = [
     "DECODERS",
     "AttributePredictor",
     "Calibration",
+    "attribute_table",
     "best_thresholds",
     "blind_accuracies",
     "calibrate",
     "calibration_error",
     "course_attribute_predictor",
     "score_attributes",
-    "score_table",
     "shipped_decoders",
     "threshold_scores",
 ]
@@ -135,7 +135,7 @@ def score_attributes(
     }
 
 
-def score_table(
+def attribute_table(
     scores: Mapping[str, Tensor],
     names: Sequence[str],
     frequencies: Tensor,

@@ -30,9 +30,9 @@ __all__ = [
     "leaked_share",
     "mean_accuracy",
     "resample_speakers",
-    "score_table",
     "score_traits",
     "speaker_lookup",
+    "trait_table",
 ]
 
 
@@ -255,7 +255,7 @@ def compare_answers(
     return Scores(ours.value - theirs.value, ours.resampled - theirs.resampled, ours.note)
 
 
-def score_table(answers: Mapping[str, Tensor], target: Tensor, speakers: Speakers = None) -> Table:
+def trait_table(answers: Mapping[str, Tensor], target: Tensor, speakers: Speakers = None) -> Table:
     """Several answers to the same items (floor, model, ceiling) side by side: means over traits.
     Used in lesson 06.
     """

@@ -307,9 +307,10 @@ def attention_on_clip(
     """
     keys = weights.shape[1]
     figure = Figure(
-        figsize=(1.15 * keys + 1.2, 1.35 + 0.36 * len(rows)), layout="constrained", facecolor=PAPER
+        figsize=(1.3 * keys + 1.2, 1.7 + 0.36 * len(rows)), layout="constrained", facecolor=PAPER
     )
-    grid = figure.add_gridspec(2, keys, height_ratios=(1.15, 0.36 * len(rows)))
+    grid = figure.add_gridspec(2, keys, height_ratios=(1.5, 0.36 * len(rows)))
+    figure.get_layout_engine().set(w_pad=0.01, wspace=0.0)
     shown = ((np.arange(keys) + 0.5) * (len(frames) - 1) / keys).round().astype(int)
     for key, frame in enumerate(shown):
         axis = figure.add_subplot(grid[0, key])
@@ -325,7 +326,7 @@ def attention_on_clip(
     draw_map(
         axis,
         weights,
-        1.15 * keys,
+        1.3 * keys,
         max(0.5, float(weights.max())),
         rows,
         [str(key) for key in range(keys)],
@@ -339,9 +340,8 @@ def attention_on_clip(
         for name, row in zip(rows, weights, strict=True)
     )
     deciding = "" if moment is None else f" The deciding moment is {moment}."
-    return Picture(
-        figure, f"Attention over the {keys} moments of the clip; strongest for {top}.{deciding}"
-    )
+    caption = f"Attention over the {keys} moments of the clip"
+    return Picture(figure, f"{caption}; strongest for {top}.{deciding}", f"{caption}.")
 
 
 def animate_sampling(

@@ -39,6 +39,9 @@ GLOSSARY = {  # by the lesson that introduces a word
     "02": {
         "Optical flow": "for each pixel, its step to the next frame",
         "Forward flow": "flow defined on the pixels of the first frame",
+        "Brightness constancy": "the assumption that a point keeps its brightness while it moves",
+        "Aperture problem": "one edge tells only the motion across it",
+        "Image pyramid": "one picture in several sizes, each half as large as the last",
         "End-point error": "the distance between the tips of the estimated and the true vector",
         "Occluded": "hidden or out of view in the next frame",
         "Linear probe": "a linear model that shows what can be read from frozen features",

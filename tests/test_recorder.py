@@ -3,9 +3,14 @@ output changed.
 """
 
 import copy
+import gc
 import itertools
+import random
+import sys
 import threading
 import warnings
+import weakref
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,7 +26,14 @@ from course_lib.models import (
     VisualizableCrossAttention,
     attend,
 )
-from course_lib.recorder import AttentionRecorder, Recording, cost, record
+from course_lib.recorder import (
+    AttentionRecorder,
+    AttentionVisualizer,
+    Recording,
+    cost,
+    operators,
+    record,
+)
 from course_lib.recorder.recording import SIDE
 
 CONTEXTS = {"grad": torch.enable_grad, "no_grad": torch.no_grad, "inference": torch.inference_mode}
@@ -897,6 +909,7 @@ def global_state():
         len(module._global_forward_hooks),
         len(module._global_forward_pre_hooks),
         _stance.stance,
+        nn.Module.__call__,
         torch._C._len_torch_dispatch_stack(),
         modes._is_in_torch_dispatch_mode,
     )
@@ -931,8 +944,117 @@ def test_an_exception_in_the_model_passes_and_leaves_nothing():
         with pytest.raises(ArithmeticError):
             model(x)
         Attention()(x)  # nobody watches any more
-        assert global_state()[3:] == state[3:]
+        assert global_state()[4:] == state[4:]
     assert len(recording.records) == 1
+
+
+STOPS = [KeyboardInterrupt, SystemExit, GeneratorExit]
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("where", ["hook", "hook before", "forward", "backward"])
+def test_whatever_stops_the_model_leaves_nothing(stop, where):
+    model, x, state = Stack(Attention(), ByHand().eval()), torch.randn(2, 5, 16), global_state()
+    unseen = model(x)
+
+    def stops(*_):
+        raise stop
+
+    if where == "hook":
+        handle = model.blocks[0].register_forward_hook(stops)
+    elif where == "hook before":  # after the model has begun, before its forward
+        handle = model.register_forward_pre_hook(stops)
+    elif where == "backward":
+        handle = model.blocks[0].register_full_backward_hook(stops)
+    else:
+        handle = model.blocks[1].to_query.register_forward_pre_hook(stops)
+    visualizer = AttentionVisualizer().register_hooks(model)
+    with pytest.raises(stop), AttentionRecorder(model, gradients=True) as recording:
+        model(x).sum().backward()
+    assert torch._C._len_torch_dispatch_stack() == 0
+    handle.remove()
+    count = len(recording.records)
+    Attention()(x)  # a stranger
+    assert torch.equal(model(x), unseen)  # watched by the visualizer, as its next call
+    assert len(recording.records) == count
+    assert len(visualizer.sequence[-1]) == 2
+    visualizer.clear_hooks()
+    assert global_state() == state
+
+
+def calls_of_the_recorder(action, stop_at=None):
+    """How often functions that watch a model are entered; the one numbered `stop_at` is interrupted."""
+    count = 0
+
+    def trace(frame, event, _):
+        nonlocal count
+        code = frame.f_code
+        watching = "recorder/" in code.co_filename or "_python_dispatch" in code.co_filename
+        # Python itself has no answer to an interrupt at the entry of the outermost `__exit__`
+        if watching and code is not AttentionRecorder.__exit__.__code__:
+            count += 1
+            if count == stop_at:
+                raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        action()
+    except KeyboardInterrupt:
+        assert stop_at is not None
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_at_any_moment_leaves_nothing():
+    model, x, recordings = Stack(Attention(), ByHand().eval()), torch.randn(1, 3, 16), []
+    unseen, state = model(x), global_state()
+
+    def action():
+        with AttentionRecorder(model, gradients=True) as recording:
+            recordings.append(recording)
+            with AttentionRecorder(model.blocks[0], "heads"):
+                model(x).sum().backward()
+
+    moments = range(1, calls_of_the_recorder(action) + 1)
+    assert len(moments) > 300
+    edges = {*moments[:60], *moments[-40:]}
+    for moment in sorted(edges | set(random.Random(0).sample(moments, 60))):
+        calls_of_the_recorder(action, moment)
+        assert global_state() == state, moment
+        count = sum(len(recording.records) for recording in recordings)
+        assert torch.equal(model(x), unseen)
+        assert count == sum(len(recording.records) for recording in recordings)
+
+
+def test_a_recorder_that_cannot_open_leaves_nothing(monkeypatch):
+    model, x, state = Attention(), torch.randn(2, 5, 16), global_state()
+    for stop in STOPS:
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.compiler, "set_stance", Mock(side_effect=stop))
+            with pytest.raises(stop), AttentionRecorder(model):
+                pass
+        assert global_state() == state
+    assert len(recorded(model, x).records) == 1
+
+
+def test_gradients_are_let_go_of():
+    """A hook that held its own result would be a cycle through C++ that no collector sees."""
+    model, alive = Stack(Attention(), ByHand().eval()), []
+    for _ in range(20):
+        with AttentionRecorder(model, gradients=True) as recording:
+            model(torch.randn(1, 3, 16)).sum().backward()
+        assert not recording.coverage()
+        alive += [weakref.ref(record) for record in recording.records]
+        alive += [weakref.ref(record.weights) for record in recording.records]
+    del recording
+    gc.collect()
+    assert not any(reference() is not None for reference in alive)
+    kinds = operators.Attention, operators.Tracer, operators.Softmax
+    assert not any(type(one) in kinds for one in gc.get_objects())
 
 
 def test_what_fails_in_the_recorder_never_reaches_the_model(monkeypatch):

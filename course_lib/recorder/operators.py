@@ -18,7 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._higher_order_ops.flex_attention import _math_attention_inner, flex_attention
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+    _get_current_dispatch_mode_stack,
+)
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..shapes import Float
@@ -34,9 +38,11 @@ __all__ = [
     "fused",
     "heads_of",
     "in_backward",
+    "is_entered",
     "native",
     "of_weights",
     "role_of",
+    "uncompiled",
     "unobserved",
 ]
 
@@ -86,6 +92,16 @@ def in_backward() -> bool:
     (checkpointing).
     """
     return torch._C._current_graph_task_id() != -1
+
+
+def is_entered(mode: TorchDispatchMode) -> bool:
+    """Whether a mode is on this thread's stack."""
+    return any(entered is mode for entered in _get_current_dispatch_mode_stack())
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module itself: torch.compile wraps it in another."""
+    return module._orig_mod if type(module).__name__ == "OptimizedModule" else module
 
 
 @cache
@@ -170,14 +186,17 @@ class Attention:
     value: Tensor | None = None
     check: Callable[[Rows, Tensor], float | None] = lambda chosen, weights: None
 
-    def gradient(
-        self, result_gradient: Tensor, chosen: Rows
-    ) -> Float[Tensor, "batch heads queries keys"]:
-        """The gradient of the weights, from that of the result: for result = weights @ value it is
-        gradient @ valueᵀ.
+    def gradient(self) -> Callable[[Tensor, Rows], Tensor]:
+        """What turns the gradient of the result into that of the weights: for result = weights @
+        value it is gradient @ valueᵀ. It holds the value, and not the result.
         """
-        gradient = four_axes(result_gradient, self.shape[1])[:, :, chosen]
-        return gradient if self.value is None else gradient @ self.value.to(gradient.dtype).mT
+        heads, value = self.shape[1], None if self.value is None else self.value.detach()
+
+        def of_weights(result_gradient: Tensor, chosen: Rows) -> Tensor:
+            gradient = four_axes(result_gradient, heads)[:, :, chosen]
+            return gradient if value is None else gradient @ value.to(gradient.dtype).mT
+
+        return of_weights
 
 
 def reproduces(
@@ -522,11 +541,14 @@ class Observer(TorchDispatchMode):
     def await_gradients(self) -> None:
         """Ask for the gradients of the last attention: its output joins the graph only after its
         operator returned.
+
+        The hook must not hold the result it is placed on: nothing would ever free the two.
         """
         while self.fresh:
             record, attention = self.fresh.pop()
             if attention.result.requires_grad:
-                deliver = partial(self.attempt, "backward", self.add_gradient, record, attention)
+                gradient = attention.gradient()
+                deliver = partial(self.attempt, "backward", self.add_gradient, record, gradient)
                 attention.result.register_hook(deliver)
 
     def owner(self) -> Owner:

@@ -6,7 +6,7 @@ import json
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -296,12 +296,17 @@ class Recording:
             self.records.append(record)
         return record
 
-    def add_gradient(self, record: Record, attention: Attention, result_gradient: Tensor) -> None:
-        """File the gradient of a map when the backward pass delivers it; the last backward counts."""
+    def add_gradient(
+        self, record: Record, of_weights: Callable[..., Tensor], result_gradient: Tensor
+    ) -> None:
+        """File the gradient of a map when the backward pass delivers it; the last backward counts.
+
+        `of_weights` is what `Attention.gradient` returned.
+        """
         if record.kept != ("full",):
             return
         rows = slice(None) if self.rows is None else self._chosen(record.shape[2])
-        gradient = attention.gradient(result_gradient, rows)
+        gradient = of_weights(result_gradient, rows)
         gradient = gradient.detach().to(record.weights.dtype).cpu().clone()
         with self.lock:
             if record.gradient is None and self.reserved + gradient.nbytes > self.budget:

@@ -76,8 +76,9 @@ class AttentionVisualizer:
     def register_hooks(self, model: nn.Module) -> Self:
         """Record every call of `model` from now on; a model registered before is let go."""
         self.clear_hooks()
-        self._recorder = AttentionRecorder(model)
-        self._recording = self._recorder.__enter__()
+        recorder = AttentionRecorder(model)
+        self._recording = recorder.__enter__()
+        self._recorder = recorder
         return self
 
     def clear_hooks(self) -> None:
@@ -88,9 +89,9 @@ class AttentionVisualizer:
         return self
 
     def __exit__(self, *error) -> None:
-        if self._recorder is not None:
-            self._recorder.__exit__(*error)
-            self._recorder = None
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.__exit__(*error)
 
     @property
     def sequence(self) -> list[Weights]:

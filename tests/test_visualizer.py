@@ -4,6 +4,7 @@ folder of images.
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -202,3 +203,75 @@ def test_a_folder_of_images_gives_a_file_each_and_resumes(tmp_path, capsys):
     assert written[0].stat().st_mtime_ns == before
     with pytest.raises(FileNotFoundError, match="no image in"):
         record_folder(model, out, out)
+
+
+def test_images_of_one_stem_keep_apart(tmp_path):
+    names = ["a.png", "a.jpg", "A.bmp", "b.png", "b.png.webp"]
+    for index, name in enumerate(names):
+        Image.new("RGB", (16, 16), (50 * index, 90, 10)).save(tmp_path / name)
+    written = record_folder(Patches(), tmp_path, tmp_path / "out", size=16)
+    assert sorted(path.name for path in written) == sorted(
+        f"attention_{name}.safetensors" for name in ("a.png", "a.jpg", "A.bmp", "b", "b.png.webp")
+    )
+
+
+class Trained(nn.Module):
+    """What differs between training and evaluation, and between devices and precisions."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.drop, self.attend = nn.BatchNorm2d(3), nn.Dropout(0.5), Patches()
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+
+    def forward(self, image):
+        self.images = image
+        return self.attend(self.drop(self.norm(image)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_model_is_asked_in_its_own_place_and_given_back_in_its_own_mode(tmp_path, dtype):
+    torch.manual_seed(0)
+    model, image = Trained().to(dtype).train(), torch.rand(2, 3, 16, 16)
+    model.norm.eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    one, two = (AttentionVisualizer().extract_attention_weights(model, image) for _ in range(2))
+    assert torch.equal(one["attend.attention"], two["attend.attention"])
+    assert one["attend.attention"].dtype == (
+        torch.float64 if dtype == torch.float64 else torch.float32
+    )
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (16, 16), (90, 20, 10)).save(tmp_path / "in" / "a.png")
+    maps = [
+        Recording.load(record_folder(model, tmp_path / "in", tmp_path / out, size=16)[0]).records[0]
+        for out in ("one", "two")
+    ]
+    assert torch.equal(maps[0].weights, maps[1].weights)
+    assert model.images.dtype == dtype
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name])
+
+
+def test_a_folder_holds_pictures_as_a_person_sees_them(tmp_path):
+    """Turned by the camera, of 16 bits, of a palette, transparent: as a plain file would look."""
+    left = np.zeros((16, 16, 3), np.uint8)
+    left[:, :8] = 255
+    plain, folder = Image.fromarray(left), tmp_path / "in"
+    folder.mkdir()
+    turned = plain.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    turned.save(folder / "turned.png", exif=exif)
+    plain.convert("P").save(folder / "palette.png")
+    Image.fromarray(left[..., 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    see_through = np.dstack([np.zeros_like(left), 255 - left[..., 0]])
+    Image.fromarray(see_through).save(folder / "see_through.png")
+    plain.save(folder / "plain.png")
+    model = Trained().eval()
+    for path in sorted(folder.iterdir()):
+        (tmp_path / "one" / path.stem).mkdir(parents=True)
+        path.rename(tmp_path / "one" / path.stem / path.name)
+        record_folder(model, tmp_path / "one" / path.stem, tmp_path / "out", size=16)
+        expected = torch.from_numpy(left).permute(2, 0, 1)[None] / 255
+        torch.testing.assert_close(model.images, expected, atol=0, rtol=0)

@@ -302,11 +302,12 @@ def of_native(operator, given: dict, kind: str, output: Tensor | None = None) ->
         return float((again()[0] - output).abs().max())
 
     shape = (query.size(0), given["num_head"], sequence_length(query), sequence_length(key))
+    precise = torch.promote_types(query.dtype, torch.float32)
     return Attention(
         "native_multi_head_attention",
         kind,
         shape,
-        lambda chosen: again()[1][:, :, chosen].float(),
+        lambda chosen: again()[1][:, :, chosen].to(precise),
         query,
         check=check,
     )

@@ -4,15 +4,18 @@ of images.
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 
+from ..data.drawn import to_image
+from ..data.photographs import read_picture
 from ..looking.agreement import Maps
 from ..looking.attention import attention_relevance
 from ..models.attributes import AttributeModel
@@ -257,11 +260,12 @@ def visualize_during_inference(
 def record_folder(
     model: nn.Module, folder: str | Path, output_dir: str | Path, size: int = 112
 ) -> list[Path]:
-    """Record the model on each image of `folder` (`1 3 size size`, [0, 1]) as
-    `attention_<stem>.safetensors`.
+    """Record the model, in evaluation mode, on each image of `folder` as
+    `attention_<stem>.safetensors`; images of one stem (`a.png`, `a.jpg`) keep their suffix there.
 
-    Files that are there already are not made again, and a file that is no image is named and passed
-    over. Raises `FileNotFoundError` if the folder holds no image.
+    The model gets the whole picture as a person sees it (`read_picture`), resized to `1 3 size
+    size` in [0, 1]. Files that are there already are not made again, and a file that is no image is
+    named and passed over. Raises `FileNotFoundError` if the folder holds no image.
     """
     images = sorted(
         path for path in Path(folder).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES
@@ -271,18 +275,27 @@ def record_folder(
             f"no image in {folder}; give a folder of {', '.join(IMAGE_SUFFIXES)} files"
         )
     written = []
-    for path in images:
-        target = Path(output_dir) / f"attention_{path.stem}.safetensors"
+    for path, name in zip(images, _names_of_their_own(images), strict=True):
+        target = Path(output_dir) / f"attention_{name}.safetensors"
         if not target.exists():
             try:
-                with Image.open(path) as image:
-                    pixels = np.asarray(image.convert("RGB").resize((size, size)), np.float32) / 255
-            except (UnidentifiedImageError, OSError) as error:
+                picture = read_picture(path)
+            except (OSError, ValueError) as error:
                 print(f"{path.name} is passed over: it is no readable image ({error})")
                 continue
-            batch = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+            image = to_image(np.asarray(Image.fromarray(picture).resize((size, size))))
             with evaluating(model), torch.no_grad(), AttentionRecorder(model) as recording:
-                model(*to_model(model, batch))
+                model(*to_model(model, image[None]))
             recording.save(target)
         written.append(target)
     return written
+
+
+def _names_of_their_own(paths: Sequence[Path]) -> list[str]:
+    """Each file's stem; its whole name where another file's could be taken for it."""
+    stems = Counter(path.stem.lower() for path in paths)
+    whole = {path.name.lower() for path in paths}
+    return [
+        path.name if stems[path.stem.lower()] > 1 or path.stem.lower() in whole else path.stem
+        for path in paths
+    ]

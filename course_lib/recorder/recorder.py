@@ -27,7 +27,7 @@ from .operators import (
     Observer,
     heads_of,
     in_backward,
-    is_entered,
+    leave,
     of_weights,
     uncompiled,
     unobserved,
@@ -230,8 +230,7 @@ def _leave(count: int) -> None:
     """End the innermost watches until `count` are left."""
     while len(_watches()) > count:
         watch = _watches()[-1]
-        if is_entered(watch):
-            watch.__exit__(None, None, None)
+        leave(watch)
         watch.finish()
         _watches().pop()
 
@@ -257,7 +256,8 @@ class _Watch(Observer):
         if trace.softmax:
             trace.softmax.consumed = True
         with unobserved():
-            attention = of_weights(weights, "record", trace.kind or "unknown", heads_of(module))
+            heads = heads_of(module) or 1
+            attention = of_weights(weights, "record", trace.kind or "unknown", heads)
             self.keep(attention, name, module)
 
     def keep(self, attention: Attention, name: str, module: nn.Module | None) -> None:

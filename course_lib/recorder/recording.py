@@ -191,8 +191,8 @@ class Record:
     `shape` is that of the whole map. `kind` is "self" if queries and keys are projections of the
     same tensor, "cross" if not, "unknown" if that could not be followed. `residual` is the largest
     difference between the kernel's own output and weights @ values, or what the kernel puts out
-    when it is asked again for its weights (0 if the model computed these very weights; None where
-    dropout or the kernel hides it). `gradient` has the shape of `weights` and comes with the
+    when it is asked again for its weights (0 if these very weights met the values; None where that
+    is not known: dropout, a kernel that hides it, weights that the model handed over). `gradient` has the shape of `weights` and comes with the
     backward pass.
     """
 

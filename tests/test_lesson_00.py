@@ -1,6 +1,7 @@
 """Lesson 00: answers to its exercises, right and wrong; and the lesson on a video of the reader's own."""
 
 import os
+import re
 from pathlib import Path
 
 import nbformat
@@ -8,6 +9,8 @@ import pytest
 import torch
 from einops import rearrange
 from nbclient import NotebookClient
+
+from course_lib import setup
 
 LESSON = Path(__file__).parent.parent / "notebooks" / "00_start_here.ipynb"
 
@@ -31,7 +34,10 @@ RIGHT = {
     "to_tokens": [transposed, lambda feature_map: feature_map.flatten(2).mT],
     "mean_accuracy": [averaged],
     "floor_prediction": [expanded],
-    "area_share": [lambda regions: regions.sum((1, 2)) / regions[0].numel()],
+    "area_share": [
+        lambda regions: regions.sum((1, 2)) / regions[0].numel(),
+        lambda regions: regions.double().mean((1, 2)),
+    ],
 }
 
 
@@ -65,7 +71,9 @@ WRONG = {
         "your axes are swapped": lambda t, n: t.mean(0)[:, None].expand(-1, n),
         "once for each training item": lambda t, n: t.mean(0).expand_as(t),
         "one number for all traits": lambda t, n: t.mean().expand(n, t.shape[1]),
-        "this is the median": lambda t, n: t.median(0).values.expand(n, -1),
+        "best constant for the absolute error; the floor of this course is the mean": lambda t, n: (
+            t.median(0).values.expand(n, -1)
+        ),
         "training items, not their mean": lambda t, n: t[:n],
         "for 1 × 5 targets and count=3, expected the shape": lambda t, n: t.mean(0).expand(4, 5),
     },
@@ -98,10 +106,36 @@ def test_the_finished_model_runs_on_a_real_video():
     notebook.cells = notebook.cells[: last + 1]
     form = next(cell for cell in notebook.cells if cell.id == "source")
     video = Path(os.environ["COURSE_REAL_CLIPS"]) / "swiz3n.mpg"
-    form.source = f'SOURCE, VIDEO, CLIP = "my video", {str(video)!r}, 7'
+    form.source = f'SOURCE, VIDEO, CLIP = "my video", {str(video)!r}, 33'
     NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
     assert "The tracked face in 6 frames of swiz3n.mpg" in shown(notebook, "track")
     assert "Optical flow between two frames" in shown(notebook, "flow")
-    assert "Predicted impressions: Openness" in shown(notebook, "traits")
+    assert "predicted: Openness" in shown(notebook, "traits")
     assert "Attention over the 8 moments" in shown(notebook, "attention")
     assert "deciding moment" not in shown(notebook, "attention")  # nobody knows it
+
+
+def test_attention_finds_the_moment_and_an_average_does_not():
+    cells = {cell.id: cell.source for cell in nbformat.read(LESSON, as_version=4).cells}
+    names = {"rt": setup(quiet=True)}
+    for cell_id in ("tokens", "average", "train", "effects", "attend"):
+        exec(cells[cell_id], names)
+    shares = {
+        name: names["right"](names[name]).float().mean() for name in ("averaging", "attending")
+    }
+    assert shares["averaging"] < 0.35
+    assert shares["attending"] > 0.8
+
+
+def test_the_paths_are_those_of_the_readme():
+    readme = (LESSON.parent.parent / "README.md").read_text(encoding="utf-8")
+    path = re.compile(
+        r"(personality|imbalance|interpretability)[*]* ?[:(] ?([0-9to, ]+[0-9])", re.I
+    )
+    cell = next(
+        cell for cell in nbformat.read(LESSON, as_version=4).cells if cell.id == "clip-after"
+    )
+    here = {name.lower(): lessons for name, lessons in path.findall(cell.source)}
+    there = dict(path.findall(readme.split("paths**: ")[1].split("\n\n")[0]))
+    assert here == there
+    assert len(here) == 3

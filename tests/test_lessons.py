@@ -23,6 +23,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     monkeypatch.setattr(exercises, "SECONDS", 600)  # a busy machine is no endless loop
     exercises._rung.clear()
+    exercises._asked.clear()
     return tmp_path
 
 
@@ -312,9 +313,27 @@ def test_progress_outlives_the_kernel_and_is_exported(cache, tmp_path, capsys):
         "revealed": True,
     }
     assert saved["floor_prediction"]["solved"] is False
-    assert f"1 of {len(all_exercises())} solved; saved in {tmp_path / 'mine.json'}" in said
+    assert "1 of 4 solved, progress(all=True) shows all lessons; saved in " in said
+    assert str(tmp_path / "mine.json") in said
+    assert len(said.splitlines()) == 6
     progress()
     assert json.loads((cache / "progress" / "progress.json").read_text())["mean_accuracy"]["solved"]
+
+
+def test_progress_shows_the_lesson_or_all(capsys):
+    def names(**options):
+        progress(**options)
+        rows = capsys.readouterr().out.splitlines()[1:-1]
+        return {row.split()[0] for row in rows}, len(rows)
+
+    lessons = {lesson for lesson, _ in all_exercises().values()}
+    everything = (lessons, len(all_exercises()))
+    assert names() == everything  # no exercise was asked for yet
+    hint("mean_accuracy")
+    reveal("attend")
+    capsys.readouterr()
+    assert names()[0] == {all_exercises()["attend"][0]}
+    assert names(all=True) == everything
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{"])

@@ -49,6 +49,7 @@ __all__ = [
 
 SECONDS = 10  # a check needs well under two; this is for loops that never end
 _rung = Counter()  # hints given in this kernel: a restart begins at the nudge again
+_asked = []  # lessons of the exercises asked for in this kernel; the last is the present one
 
 
 class Mistake(AssertionError):
@@ -93,13 +94,14 @@ def all_exercises() -> dict[str, tuple[str, Exercise]]:
 
 
 def _find(name: str) -> Exercise:
-    for _, exercises in _lessons():
+    for lesson, exercises in _lessons():
         if name in exercises:
+            _asked[:] = [lesson]
             return exercises[name]
     nearest = difflib.get_close_matches(str(name), all_exercises(), n=1)
     raise ValueError(
         f"no exercise is called {name!r}; "
-        + (f"did you mean {nearest[0]!r}?" if nearest else "`progress()` lists their names")
+        + (f"did you mean {nearest[0]!r}?" if nearest else "`progress(all=True)` lists their names")
     )
 
 
@@ -315,22 +317,29 @@ def reveal(name: str) -> None:
     print(inspect.getsource(solution))
 
 
-def progress(path: str | Path | None = None) -> None:
-    """Print what is solved, and write it as JSON to `path` (by default into the cache folder)."""
+def progress(path: str | Path | None = None, *, all: bool = False) -> None:
+    """Print what is solved in this lesson, or in `all`; write all as JSON to `path`.
+
+    The lesson is that of the exercise last checked, hinted at or revealed in this kernel; before
+    there is one, all are printed. The default path is in the cache folder.
+    """
     path = Path(path or _progress_file())
     records = {
         name: {"lesson": lesson, **_record(name)} for name, (lesson, _) in all_exercises().items()
     }
+    shown = records
+    if _asked and not all:
+        shown = {name: row for name, row in records.items() if row["lesson"] in _asked}
     print("lesson  exercise                 solved  tries  hints  revealed")
-    for name, record in records.items():
+    for name, record in shown.items():
         print(
             f"{record['lesson']:<7} {name:<24} {'✓' if record['solved'] else '○':^6}"
             f" {record['tries']:>6} {record['hints']:>6}  {'yes' if record['revealed'] else ''}".rstrip()
         )
     write_json(path, records)
     print(
-        f"{sum(record['solved'] for record in records.values())} of {len(records)} solved; saved in"
-        f" {path}"
+        f"{sum(record['solved'] for record in shown.values())} of {len(shown)} solved"
+        f"{'' if shown is records else ', progress(all=True) shows all lessons'}; saved in {path}"
     )
 
 

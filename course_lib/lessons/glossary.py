@@ -9,8 +9,9 @@ __all__ = ["GLOSSARY", "glossary"]
 GLOSSARY = {  # by the lesson that introduces a word
     "00": {
         "Token": "one item of the list that attention reads",
-        "Attention": "for each asker, weights over what it listens to, which sum to 1",
+        "Attention": "weights over a list of tokens, which sum to 1 for each query",
         "Cue": "the direction in which the still looks",
+        "Moment": "four frames of a clip, with one dart of the eyes",
         "Region": "the pixels that decide an attribute",
         "Floor": "what a constant scores",
         "Ceiling": (

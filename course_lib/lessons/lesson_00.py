@@ -1,15 +1,15 @@
-"""The warm-up of lesson 00: tensor arithmetic and baselines that every later lesson takes for
-granted.
-"""
+"""The exercises of lesson 00: tokens, and the scores and baselines that every later lesson uses."""
 
 from collections.abc import Callable
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
+from torch import Tensor
 
+from ..shapes import Float
 from .exercises import Exercise, expect, expect_gradient
 
-__all__ = ["EXERCISES"]
+__all__ = ["EXERCISES", "floor_prediction", "mean_accuracy"]
 
 
 # to_tokens
@@ -51,6 +51,14 @@ def tokens_pass_gradients(student: Callable, library: Callable) -> None:
 
 
 # mean_accuracy
+
+
+def mean_accuracy(
+    prediction: Float[Tensor, "batch traits"], target: Float[Tensor, "batch traits"]
+) -> Float[Tensor, " traits"]:
+    """1 − mean absolute error of each trait."""
+    error = (prediction - target).abs()
+    return 1 - error.mean(dim=0)
 
 
 def accuracy_per_trait(student: Callable, library: Callable) -> None:
@@ -108,6 +116,14 @@ def accuracy_passes_gradients(student: Callable, library: Callable) -> None:
 # floor_prediction
 
 
+def floor_prediction(
+    train_targets: Float[Tensor, "batch traits"], count: int
+) -> Float[Tensor, "count traits"]:
+    """The mean training target of each trait, `count` times."""
+    mean = train_targets.mean(dim=0)
+    return repeat(mean, "traits -> count traits", count=count)
+
+
 def floor_is_the_training_mean(student: Callable, library: Callable) -> None:
     targets = torch.rand(9, 5).square()
     mean = targets.mean(dim=0)
@@ -121,7 +137,7 @@ def floor_is_the_training_mean(student: Callable, library: Callable) -> None:
             "you predict one number for all traits; each trait has its own mean (dim=0)": (
                 targets.mean().expand(4, 5)
             ),
-            "this is the median; the floor here is the mean": (
+            "this is the median, the best constant for the absolute error; the floor of this course is the mean, the best one for the squared error": (
                 targets.median(dim=0).values.expand(4, 5)
             ),
             "these are training items, not their mean": targets[:4],
@@ -142,11 +158,17 @@ def floor_of_any_size(student: Callable, library: Callable) -> None:
 # area_share
 
 
+def in_single_precision(answer: object) -> object:
+    """Any precision will do: the input is boolean."""
+    floating = isinstance(answer, Tensor) and answer.is_floating_point()
+    return answer.float() if floating else answer
+
+
 def share_of_each_region(student: Callable, library: Callable) -> None:
     regions = torch.rand(4, 6, 8) < torch.tensor([0.1, 0.4, 0.6, 0.9])[:, None, None]
     share = library(regions)
     expect(
-        student(regions),
+        in_single_precision(student(regions)),
         share,
         {
             "this counts pixels; divide by the number of pixels of the image, so that its size does not matter": (
@@ -171,7 +193,8 @@ def share_of_each_region(student: Callable, library: Callable) -> None:
 
 def share_of_nothing_and_of_everything(student: Callable, library: Callable) -> None:
     regions = torch.stack([torch.zeros(5, 3, dtype=torch.bool), torch.ones(5, 3, dtype=torch.bool)])
-    expect(student(regions), torch.tensor([0.0, 1.0]), given="for an empty region and a full one")
+    share = in_single_precision(student(regions))
+    expect(share, torch.tensor([0.0, 1.0]), given="for an empty region and a full one")
 
 
 EXERCISES = {
@@ -194,7 +217,7 @@ EXERCISES = {
         properties=(tokens_come_row_by_row, tokens_of_any_size, tokens_pass_gradients),
     ),
     "mean_accuracy": Exercise(
-        solution="course_lib.training.trait_scores:mean_accuracy",
+        solution="course_lib.lessons.lesson_00:mean_accuracy",
         hints=(
             (
                 "How far off is each prediction, whichever side it errs on? 1 minus the average of"
@@ -214,11 +237,11 @@ EXERCISES = {
         ),
     ),
     "floor_prediction": Exercise(
-        solution="course_lib.training.trait_scores:floor_prediction",
+        solution="course_lib.lessons.lesson_00:floor_prediction",
         hints=(
             (
-                "It may look at the training targets, never at the item. What single answer is"
-                " least wrong on average?"
+                "It may look at the training targets, never at the item. Which row has the smallest"
+                " mean squared distance to all of them?"
             ),
             "(batch, traits) and a number → (count, traits), all rows the same.",
             (
@@ -233,8 +256,8 @@ EXERCISES = {
         hints=(
             "Throw a dart at the image without looking. What must you count, and divide by what?",
             (
-                "Booleans (attributes, height, width) → one number an attribute, (attributes,),"
-                " between 0 and 1."
+                "Booleans (attributes, height, width) → one number for each attribute,"
+                " (attributes,), between 0 and 1."
             ),
             "regions as floats; mean over the last two axes",
         ),

@@ -14,12 +14,10 @@ from ..training.bootstrap import bootstrap_counts, interval
 __all__ = [
     "DimensionDistribution",
     "Probe",
-    "between_person_discriminability",
     "dead_dimensions",
     "dimension_distribution",
     "linear_probe",
     "pair_similarities",
-    "pca",
     "separation_auc",
     "silent_parameters",
     "within_person_consistency",
@@ -76,19 +74,6 @@ def within_person_consistency(features: Tensor, person: Tensor) -> float:
     return similarity[pairs].mean().item()
 
 
-def between_person_discriminability(features: Tensor, person: Tensor) -> float:
-    """How unlike images of two people are: the mean cosine distance (1 − similarity) over all such
-    pairs.
-
-    Arguments and errors as in `within_person_consistency`.
-    """
-    _check_people(features, person)
-    unit = F.normalize(features.double(), dim=1)
-    distance = 1 - unit @ unit.T
-    pairs = (person[:, None] != person).triu(diagonal=1)
-    return distance[pairs].mean().item()
-
-
 def pair_similarities(
     features: Tensor, person: Tensor
 ) -> tuple[Float[Tensor, " pairs"], Bool[Tensor, " pairs"]]:
@@ -133,31 +118,6 @@ def separation_auc(
     resampled = torch.stack([auc(row) for row in copies])  # NaN: nobody to tell apart
     low, high = interval(resampled).tolist()
     return auc(torch.ones_like(copies[0])).item(), low, high
-
-
-def pca(
-    features: Tensor, components: int = 2
-) -> tuple[Float[Tensor, "items components"], Float[Tensor, " components"]]:
-    """Coordinates along the directions of largest variance, and the share of the variance each
-    explains.
-
-    `features` are `items dim`. Raises `ValueError` for wrong shapes, NaN, or more components than
-    there are.
-    """
-    from sklearn.decomposition import PCA
-
-    _check_features(features)
-    if not 1 <= components <= min(features.shape):
-        raise ValueError(
-            f"components={components} cannot be had from {len(features)} items of"
-            f" {features.shape[1]} dimensions; choose 1 to {min(features.shape)}"
-        )
-    model = PCA(components, svd_solver="full")
-    scores = model.fit_transform(features.detach().double().cpu().numpy())
-    return (
-        torch.from_numpy(scores).float(),
-        torch.from_numpy(model.explained_variance_ratio_).float(),
-    )
 
 
 class DimensionDistribution(NamedTuple):

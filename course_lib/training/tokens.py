@@ -34,7 +34,7 @@ def cache_tokens(
 
     Tokens are kept in half precision; `also` names tensors of the items to keep beside them. Clips
     are read by `workers` processes while the extractors, in evaluation mode, compute in `dtype`.
-    Used in lessons 00 and 05.
+    Used in lesson 05.
     """
     keys = ("face", "flow", "traits", *also)
     parts: dict[str, list[Tensor]] = {

@@ -9,7 +9,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from course_lib.models import (
+    AttributeDecoder,
     CrossAttention,
+    PartTransformer,
     TokenCrossAttention,
     VisualizableCrossAttention,
     attend,
@@ -117,7 +119,7 @@ def test_equals_multihead_attention(bias, masked):
 
 
 def test_looking_changes_nothing_and_leaves_no_graph():
-    attention = VisualizableCrossAttention(16, 16, 16)
+    attention = VisualizableCrossAttention(16, 16, 16, record=False)
     assert not any("bias" in name for name, _ in attention.named_parameters())
     query, key = torch.randn(2, 3, 16), torch.randn(2, 5, 16)
     unseen = attention(query, key, key)
@@ -130,8 +132,24 @@ def test_looking_changes_nothing_and_leaves_no_graph():
     assert attention.last_attn_weights is None
 
 
+def test_only_layers_that_are_called_plainly_show_their_weights():
+    """A model that trains pays for no weights that nobody asked for."""
+    models = (
+        CrossAttention(),
+        TokenCrossAttention(8, 8, 16),
+        AttributeDecoder(16, 3),
+        PartTransformer(32, 2, 16),
+    )
+    for model in models:
+        for module in model.modules():
+            assert not getattr(module, "record", False)
+    layer = VisualizableCrossAttention(16, 12, 10, heads=2)
+    layer(torch.randn(2, 3, 16), torch.randn(2, 1, 12), torch.randn(2, 1, 10))  # one key
+    assert torch.equal(layer.last_attn_weights, torch.ones(2, 2, 3, 1))
+
+
 def test_mixed_precision_keeps_exact_weights():
-    attention = VisualizableCrossAttention(16, 16, 16, heads=2, record=True)
+    attention = VisualizableCrossAttention(16, 16, 16, heads=2)
     query, key = torch.randn(2, 3, 16), torch.randn(2, 5, 16)
     with torch.autocast("cpu", torch.bfloat16):
         heard = attention(query, key, key)

@@ -325,6 +325,17 @@ def encoded(picture, kind):
     return buffer.getvalue()
 
 
+def test_an_image_of_ones_own_stands_upright():
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[:32] = 255
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 3  # the camera was upside down
+    Image.fromarray(picture[::-1]).save(buffer, "PNG", exif=exif)
+    assert torch.equal(
+        read_image(buffer.getvalue(), (56, 56)), read_image(encoded(picture, "PNG"), (56, 56))
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -26,18 +26,13 @@ REAL = os.environ.get("COURSE_REAL_CLIPS")
 
 
 def resized(flow, height, width, factor=None, **how):
-    planes = F.interpolate(flow.permute(0, 3, 1, 2), (height, width), **{"mode": "bilinear", **how})
+    field = F.interpolate(flow.permute(0, 3, 1, 2), (height, width), **{"mode": "bilinear", **how})
     factor = (width / flow.shape[2], height / flow.shape[1]) if factor is None else factor
-    return planes.permute(0, 2, 3, 1) * torch.tensor(factor)
+    return field.permute(0, 2, 3, 1) * torch.tensor(factor)
 
 
 def ratio(flow, height, width):
     return height / flow.shape[1], width / flow.shape[2]
-
-
-def padded(flow, frames):
-    cut = max(0, len(flow) - frames) // 2
-    return F.pad(flow[cut : cut + frames], (0, 0, 0, 0, 0, 0, 0, max(0, frames - len(flow))))
 
 
 def min_max(flow, limit):
@@ -45,7 +40,64 @@ def min_max(flow, limit):
     return (flow - low) / (high - low)
 
 
+def flattened(ix, iy, it):
+    """The equations of one window, as a matrix of pixels by 2 and a right-hand side."""
+    return torch.stack([ix.flatten(), iy.flatten()], 1), -it.flatten()
+
+
+def solved(matrix, target):
+    return torch.linalg.solve(matrix, target)
+
+
+def normal(ix, iy, it):
+    equations, target = flattened(ix, iy, it)
+    return equations.T @ equations, equations.T @ target
+
+
+def averages(ix, iy, it, window):
+    """a, b, c, p and q of the lesson, by a convolution that counts only pixels inside."""
+    products = torch.stack([ix * ix, ix * iy, iy * iy, -ix * it, -iy * it], 1)
+    pooled = F.avg_pool2d(products, window, 1, window // 2, count_include_pad=False)
+    return pooled.unbind(1)
+
+
+def cramer(a, b, c, p, q, minus=1):
+    return torch.stack([c * p - b * q, a * q - b * p], -1) / (a * c - minus * b * b)[..., None]
+
+
+def by_solve(ix, iy, it, window=13, damping=10.0):
+    a, b, c, p, q = averages(ix, iy, it, window)
+    matrix = torch.stack([a + damping, b, b, c + damping], -1).unflatten(-1, (2, 2))
+    return torch.linalg.solve(matrix, torch.stack([p, q], -1))
+
+
+def undamped(ix, iy, it, window=13, damping=10.0):
+    return cramer(*averages(ix, iy, it, window))
+
+
+def damped_everywhere(ix, iy, it, window=13, damping=10.0):
+    a, b, c, p, q = averages(ix, iy, it, window)
+    return cramer(a + damping, b + damping, c + damping, p, q)
+
+
+def plus_in_the_determinant(ix, iy, it, window=13, damping=10.0):
+    a, b, c, p, q = averages(ix, iy, it, window)
+    return cramer(a + damping, b, c + damping, p, q, minus=-1)
+
+
+def apart(ix, iy, it, window=13, damping=10.0):
+    a, _, c, p, q = averages(ix, iy, it, window)
+    return torch.stack([p / (a + damping), q / (c + damping)], -1)
+
+
 RIGHT = {
+    "lucas_kanade": [
+        lambda ix, iy, it: torch.linalg.lstsq(
+            *(x[..., None] if x.ndim == 1 else x for x in flattened(ix, iy, it))
+        ).solution[:, 0],
+        lambda *window: torch.linalg.inv(normal(*window)[0]) @ normal(*window)[1],
+    ],
+    "dense_flow": [by_solve],
     "end_point_error": [
         lambda e, t, valid: torch.hypot(*(e - t)[valid].T).mean(),
         lambda e, t, valid: ((e - t).norm(dim=-1) * valid).sum().item() / valid.sum().item(),
@@ -55,7 +107,6 @@ RIGHT = {
         lambda flow, h, w: resized(flow, h, w, mode="bicubic", antialias=True),
     ],
     "clip_and_scale": [lambda flow, limit: torch.clamp(flow / limit, -1, 1)],
-    "adjust_length": [padded],
 }
 
 
@@ -78,6 +129,36 @@ WRONG = {
         "expected one number, came a list": lambda e, t, v: [0.0],
         "the number is not right": lambda e, t, v: 5.0,
     },
+    "lucas_kanade": {
+        "your step points the wrong way": lambda ix, iy, it: solved(*normal(ix, iy, -it)),
+        "you return (v, u)": lambda ix, iy, it: solved(*normal(iy, ix, it)),
+        "you solve for u and for v apart": lambda *window: (
+            normal(*window)[1] / normal(*window)[0].diagonal()
+        ),
+        "this is the right-hand side": lambda *window: normal(*window)[1],
+        "you multiply by the matrix": lambda *window: torch.mv(*normal(*window)),
+        "you solve each pixel alone": lambda ix, iy, it: torch.stack(
+            [(-it * ix / (ix**2 + iy**2)).mean(), (-it * iy / (ix**2 + iy**2)).mean()]
+        ),
+        "expected the shape (2,), came (2, 1)": lambda *window: solved(*normal(*window))[:, None],
+    },
+    "dense_flow": {
+        "your steps point the wrong way": lambda ix, iy, it, *o: by_solve(ix, iy, -it, *o),
+        "you return (v, u)": lambda ix, iy, it, *o: by_solve(iy, ix, it, *o),
+        "you leave `damping` out": undamped,
+        "on the diagonal, to a and c": damped_everywhere,
+        "you solve for u and for v apart": apart,
+        "with a minus": plus_in_the_determinant,
+        "take means": lambda ix, iy, it, w=13, d=10.0: by_solve(ix, iy, it, w, d / w**2),
+        "every pixel is solved alone": lambda ix, iy, it, w=13, d=10.0: by_solve(ix, iy, it, 1, d),
+        "use the `window` that is passed": lambda ix, iy, it, w=13, d=10.0: by_solve(
+            ix, iy, it, 13, d
+        ),
+        "use the `damping` that is passed": lambda ix, iy, it, w=13, d=10.0: by_solve(
+            ix, iy, it, w
+        ),
+        "expected the shape (2, 24, 20, 2)": lambda *window: by_solve(*window).movedim(-1, 1),
+    },
     "resize_flow": {
         "leave the vectors": lambda f, h, w: resized(f, h, w, (1, 1)),
         "factors are upside down": lambda f, h, w: resized(
@@ -87,6 +168,10 @@ WRONG = {
         "both components by the width's": lambda f, h, w: resized(f, h, w, ratio(f, h, w)[1]),
         "both components by the height's": lambda f, h, w: resized(f, h, w, ratio(f, h, w)[0]),
         "you pick the nearest vector": lambda f, h, w: resized(f, h, w, mode="nearest"),
+        "mode='area' does that": lambda f, h, w: (
+            F.interpolate(f.permute(0, 3, 1, 2), (h, w), mode="area").permute(0, 2, 3, 1)
+            * torch.tensor([w / f.shape[2], h / f.shape[1]])
+        ),
         "your corners are aligned": lambda f, h, w: resized(f, h, w, align_corners=True),
         "the numbers are not": lambda f, h, w: resized(
             f.permute(0, 3, 1, 2).reshape(f.shape), h, w
@@ -111,28 +196,6 @@ WRONG = {
             flow.clip(-limit, limit) / flow.clip(-limit, limit).abs().max()
         ),
         "changes its input in place": lambda flow, limit: flow.clip_(-limit, limit) / limit,
-    },
-    "adjust_length": {
-        "you keep the beginning": lambda flow, frames: padded(flow[:frames], frames),
-        "you keep the end": lambda flow, frames: padded(flow[-frames:], frames),
-        "you squeeze the whole sequence": lambda flow, frames: flow[
-            torch.linspace(0, len(flow) - 1, frames).round().long()
-        ],
-        "cut the smaller half from the beginning": lambda flow, frames: padded(
-            flow[max(0, len(flow) - frames + 1) // 2 :][:frames], frames
-        ),
-        "sequences of one length": lambda flow, frames: flow[max(0, (len(flow) - frames) // 2) :][
-            :frames
-        ],
-        "you repeat the last field": lambda flow, frames: torch.cat(
-            [padded(flow, min(frames, len(flow)))] + [flow[-1:]] * (frames - len(flow))
-        ),
-        "you play the sequence again": lambda flow, frames: padded(
-            torch.cat([flow] * 8)[: max(frames, len(flow))], frames
-        ),
-        "add them at the end": lambda flow, frames: (
-            padded(flow.flip(0), frames).flip(0) if len(flow) < frames else padded(flow, frames)
-        ),
     },
 }
 
@@ -182,9 +245,7 @@ def run(video, *cells):
 @pytest.mark.skipif(not REAL, reason="COURSE_REAL_CLIPS names no folder of real clips")
 @pytest.mark.parametrize("name", ["bbaf2n.mpg", "swiz3n.mpg"])
 def test_it_runs_on_a_real_video(name):
-    notebook = run(
-        Path(REAL) / name, "track", "crops", "loader", "cached", "windows", "batches", "movie"
-    )
+    notebook = run(Path(REAL) / name, "track", "crops", "loader", "batches", "movie")
     assert "75 frames of 360 × 288 px, 25 per second" in shown(notebook, "read")
     assert f"The tracked face in 6 frames of {name}" in shown(notebook, "track")
     assert "8 windows: face (3, 112, 112), flow (16, 112, 112, 2)" in shown(notebook, "loader")

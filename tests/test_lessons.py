@@ -61,6 +61,21 @@ def test_an_untouched_stub_is_greeted_kindly(name, capsys):
     assert answer is solution(name)
 
 
+def test_an_untouched_class_is_greeted_kindly(capsys):
+    class Bottleneck(torch.nn.Module):
+        def __init__(self, inputs, width, outputs, stride=1, dilation=1):
+            super().__init__()
+            ...
+
+        def forward(self, x):
+            """What to write."""
+            ...
+
+    answer, line = checked("Bottleneck", Bottleneck, capsys)
+    assert "not written yet" in line
+    assert answer is solution("Bottleneck")
+
+
 @pytest.mark.parametrize("name", all_exercises())
 def test_an_exercise_is_well_declared(name):
     _, exercise = all_exercises()[name]

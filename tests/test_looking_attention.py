@@ -240,10 +240,25 @@ def test_part_attention_sums_over_keys_and_averages_queries():
     shown = picture.figure.axes[1].images[0].get_array()
     assert np.allclose(shown, np.eye(4))
     cross = random_attention(1, 1, 4, 6, sharp=2)
-    shown = attention_pictures.plot_part_attention(cross, 2).figure.axes[1].images[0].get_array()
+    in_parts = attention_pictures.plot_part_attention(cross, 2, keys_in_parts=True)
+    shown = in_parts.figure.axes[1].images[0].get_array()
     assert shown[0, 1] == pytest.approx(float(cross[0, 0, :2, 3:].sum() / 2), abs=1e-6)
     with pytest.raises(ValueError, match="do not divide into 5"):
         attention_pictures.plot_part_attention(blocks, 5)
+
+
+@pytest.mark.parametrize("keys", [6, 7])  # six could be taken for two parts, seven not
+def test_parts_that_look_at_an_image_are_shown_beside_its_tokens(keys):
+    cross = random_attention(2, 3, 4, keys, sharp=2)
+    picture = attention_pictures.plot_part_attention(cross, 2, names=["eye", "nose"])
+    shown = picture.figure.axes[1].images[0].get_array()
+    expected = torch.stack([cross[0].mean(0)[:2].mean(0), cross[0].mean(0)[2:].mean(0)])
+    np.testing.assert_allclose(shown, expected, atol=1e-6)
+    part, key = divmod(int(expected.argmax()), keys)
+    assert f"where 2 parts look among {keys} keys" in picture.description
+    assert f"from part {part} to key {key}" in picture.description
+    with pytest.raises(ValueError, match="4 queries do not divide into 3 equal parts"):
+        attention_pictures.plot_part_attention(cross, 3)
 
 
 def test_an_animation_has_a_frame_a_step_on_one_scale():

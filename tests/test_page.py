@@ -167,6 +167,34 @@ def test_a_recording_writes_its_page(tmp_path):
 open_saved = explorer_driver.open_page  # a fixture
 
 
+def test_a_page_in_a_frame_works_and_reaches_nothing_outside(browser, tmp_path):
+    """The file may be a stranger's, and the notebook's origin holds the token of its server."""
+    path = save_page(tmp_path / "page.html", random_maps(1, 2, 5, 5))
+    theirs = """<script>
+      for (const [name, reach] of Object.entries({
+        parent: () => parent.document.title, top: () => top.location.href,
+        cookie: () => document.cookie, storage: () => localStorage.length })) {
+        let result; try { result = reach(); } catch (error) { result = error.name; }
+        document.body.dataset[name] = result;
+      }</script></body>"""
+    path.write_text(path.read_text().replace("</body>", theirs))
+    notebook = tmp_path / "notebook.html"
+    notebook.write_text(f"<title>mine</title><body>{show_page(path).data}")
+    page, errors = browser.new_page(), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"file://{notebook}")
+    frame = page.frames[1]
+    frame.wait_for_function("window.attention !== undefined")
+    reached = frame.evaluate("({...document.body.dataset})")
+    assert reached == dict.fromkeys(("parent", "top", "cookie", "storage"), "SecurityError")
+    frame.evaluate("attention.set('head', 1); attention.save_changes()")
+    page.wait_for_timeout(400)  # the address is written after a while
+    with page.expect_download():
+        frame.get_by_role("button", name=re.compile("png", re.IGNORECASE)).first.click()
+    assert errors == []
+    page.close()
+
+
 @pytest.fixture
 def open_page(open_saved, tmp_path):
     """Open a page of these maps from disk, with the network cut; any word on the console fails the

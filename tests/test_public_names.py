@@ -69,7 +69,7 @@ def test_token_personality_model():
 def test_visualizable_cross_attention():
     attention = VisualizableCrossAttention(16, 12, 10, heads=2)
     query, key, value = torch.randn(2, 3, 16), torch.randn(2, 5, 12), torch.randn(2, 5, 10)
-    assert attention(query, key, value, record=True).shape == (2, 3, 16)
+    assert attention(query, key, value).shape == (2, 3, 16)
     assert attention.last_attn_weights.shape == (2, 2, 3, 5)
     assert VisualizableCrossAttention(query_dim=16, key_dim=16, value_dim=16).heads == 8
 

@@ -10,22 +10,17 @@ from refusals import each, refused
 from torch import nn
 
 from course_lib.looking import (
-    activation_correlations,
-    activation_statistics,
     attention_relevance,
     attention_rollout,
     attention_statistics,
-    between_person_discriminability,
     deletion_curve,
     diagnose,
     drawn_groups,
     grad_cam,
     linear_probe,
     map_agreement,
-    maximise_channels,
     pair_similarities,
     part_matrix,
-    pca,
     pointing_game,
     randomise_layers,
     rank_correlation,
@@ -34,7 +29,6 @@ from course_lib.looking import (
     score_localisation,
     separation_auc,
     step_stability,
-    strongest_inputs,
     subgroup_scores,
     within_person_consistency,
 )
@@ -131,23 +125,7 @@ REFUSED = {
     ),
     "without a tensor": lambda: record_activations(Odd(), "words", IMAGES),
     "did not run": lambda: record_activations(Odd(), "idle", IMAGES),
-    "(5,) do not fit … items by columns": lambda: activation_correlations(
-        torch.zeros(5), torch.randn(5, 2)
-    ),
-    "(5, 2) do not fit … items by columns": lambda: activation_correlations(
-        torch.zeros(4, 3), torch.randn(5, 2)
-    ),
-    "(5, 3) do not fit … finite": lambda: activation_correlations(
-        torch.full((5, 3), math.nan), torch.randn(5, 2)
-    ),
-    "[2] … from 0 to 1": lambda: maximise_channels(LAYERS, "0", [2], size=8, steps=1),
-    "[0, -1] … from 0 to 1": lambda: maximise_channels(LAYERS, "0", [0, -1], size=8, steps=1),
-    "no channels": lambda: maximise_channels(LAYERS, "0", [], size=8, steps=1),
-    "nearest names": [
-        lambda: maximise_channels(LAYERS, "7", [0], size=8, steps=1),
-        lambda: grad_cam(LAYERS, "9", 0, IMAGES),
-    ],
-    "[5] … choose some from 0 to 1": lambda: strongest_inputs(LAYERS, "0", [5], IMAGES),
+    "nearest names": lambda: grad_cam(LAYERS, "9", 0, IMAGES),
     "has no places": lambda: grad_cam(LAYERS, "1", 0, IMAGES),
     "output 9999": lambda: grad_cam(LAYERS, "0", 9999, IMAGES),
     "output -1": lambda: grad_cam(LAYERS, "0", -1, IMAGES),
@@ -159,13 +137,6 @@ REFUSED = {
     "not finite": lambda: probed(targets=torch.tensor([1, 2, 3, 4, 5, math.nan])),
     "item 0 are not finite": lambda: probed(features=FEATURES * math.nan),
     "3 groups do not make 5 folds": lambda: probed(groups=ITEMS // 2),
-    "components=0 … choose 1 to 2": lambda: pca(FEATURES, 0),
-    "components=3 … choose 1 to 2": lambda: pca(FEATURES, 3),
-    "activations of 'conv'": [
-        lambda: activation_statistics({"conv": torch.rand(3)}),
-        lambda: activation_statistics({"conv": torch.zeros(0, 3)}),
-        lambda: activation_statistics({"conv": torch.full((2, 2), math.nan)}),
-    ],
     "grid of 3 × 3": lambda: attention_statistics(torch.eye(7)[None, None], grid=(3, 3)),
     "at least one layer": lambda: attention_rollout([]),
     "equal shapes": lambda: attention_rollout([ATTENTION, ATTENTION[..., :4]]),
@@ -218,7 +189,6 @@ PEOPLE = {
     "measure",
     [
         within_person_consistency,
-        between_person_discriminability,
         pair_similarities,
         separation_auc,
     ],

@@ -4,6 +4,7 @@ folder of images.
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -155,15 +156,153 @@ def test_a_pipeline_is_watched_step_by_step(tmp_path, kind):
     )
 
 
-def test_pictures_of_two_runs_never_mix(tmp_path):
-    model = encoder()
-    visualize_during_inference(Pipeline(model), model, torch.randn(1, 5, 16), tmp_path, 2)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(
-        ValueError, match=r"holds the pictures of another run.*give an empty folder"
-    ):
-        visualize_during_inference(Pipeline(model), model, torch.randn(1, 5, 16), tmp_path, 2)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+def test_pictures_of_two_runs_never_mix(tmp_path, capsys):
+    model = encoder(1)
+    for _ in range(3):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+        visualize_during_inference(Pipeline(model), model, torch.randn(1, 5, 16), tmp_path, 1)
+        assert {path: path.read_bytes() for path in before} == before
+    name = "step_000_layers.0.self_attn.png"
+    assert sorted(tmp_path.rglob("*.png")) == [
+        tmp_path / "run_2" / name,
+        tmp_path / "run_3" / name,
+        tmp_path / name,
+    ]
+    assert "holds the pictures of another run; those of this one are in" in capsys.readouterr().out
+
+
+def guided(model, scale=None, doubled=True):
+    """A pipeline with classifier-free guidance: the first half of the batch is unconditional."""
+
+    @torch.no_grad()
+    def pipeline(image, num_inference_steps, callback, callback_steps=1):
+        both = torch.cat([torch.zeros_like(image), image]) if doubled else image
+        for step in range(num_inference_steps):
+            callback(step, step, model(both))
+
+    def with_scale(image, num_inference_steps, callback, callback_steps=1, guidance_scale=scale):
+        return pipeline(image, num_inference_steps, callback)
+
+    return pipeline if scale is None else with_scale
+
+
+@pytest.mark.parametrize(
+    ("make", "items", "item", "drawn", "remark"),
+    [
+        (guided, 1, None, 1, "item 1 of 2 (conditional)"),
+        (guided, 5, None, 5, "item 5 of 10 (conditional)"),
+        (guided, 5, 4, 4, "item 4 of 10"),
+        (guided, 5, -10, 0, "item 0 of 10"),
+        (lambda model: guided(model, 7.5), 2, None, 2, "item 2 of 4 (conditional)"),
+        (lambda model: guided(model, 1.0), 2, None, 0, "item 0 of 4"),
+        (lambda model: guided(model, None, False), 2, None, 0, "item 0 of 2"),
+        (lambda model: guided(model, 7.5, False), 2, None, 0, "item 0 of 2"),
+        (lambda model: guided(model, None, False), 1, None, 0, None),
+    ],
+)
+def test_under_guidance_the_conditional_half_is_drawn(
+    make, items, item, drawn, remark, tmp_path, monkeypatch
+):
+    drawings = []
+    monkeypatch.setattr(
+        "course_lib.recorder.visualizer.plot_attention_map",
+        lambda weights, path, title: drawings.append((weights, title)),
+    )
+    model = encoder(1)
+    (step,) = visualize_during_inference(
+        make(model), model, torch.randn(items, 5, 16), tmp_path, 1, item=item
+    )
+    ((weights, title),) = drawings
+    (whole,) = step.values()
+    assert torch.equal(weights, whole[drawn : drawn + 1])
+    assert title == "layers.0.self_attn, step 0" + (f", {remark}" if remark else "")
+
+
+def test_an_item_that_does_not_exist_is_one_sentence(tmp_path):
+    model = encoder(1)
+    with pytest.raises(ValueError, match="item=2 does not exist: the batch has 2; choose one"):
+        visualize_during_inference(guided(model), model, torch.randn(1, 5, 16), tmp_path, 1, item=2)
+
+
+class FillsItself(nn.Module):
+    """Attention in a way that no recorder recognises, and maps that the model keeps itself."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.form, self.attention_maps = form, {}
+
+    def forward(self, x):
+        powers = (x @ x.mT).exp()
+        self.weights = powers / powers.sum(-1, keepdim=True)
+        self.attention_maps = self.form(self.weights[:, None])
+        return self.weights @ x
+
+
+@pytest.mark.filterwarnings("ignore:not recorded")
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [
+        (lambda maps: {"blocks.0": maps, "blocks.1": maps / 2}, ["blocks.0", "blocks.1"]),
+        (lambda maps: [maps, maps], ["layer 0", "layer 1"]),
+        (lambda maps: maps, ["attention"]),
+    ],
+    ids=["dict", "list", "tensor"],
+)
+def test_maps_that_the_model_fills_itself_are_taken(form, names, tmp_path):
+    model = FillsItself(form)
+
+    def pipeline(image, num_inference_steps, callback, callback_steps=1):
+        for step in range(num_inference_steps):
+            image = model(image)
+            callback(step, step, image)
+
+    sequence = visualize_during_inference(pipeline, model, torch.randn(1, 5, 4), tmp_path, 3)
+    assert [list(step) for step in sequence] == 3 * [names]
+    assert torch.equal(sequence[-1][names[0]][:, 0], model.weights)
+    assert not torch.equal(sequence[0][names[0]], sequence[-1][names[0]])
+    assert len(list(tmp_path.iterdir())) == 3 * len(names)
+
+
+def test_a_layer_is_a_block_with_all_its_attention():
+    decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(16, 2, 32, batch_first=True), 3)
+    x, visualizer = torch.randn(1, 5, 16), AttentionVisualizer()
+    for index in (1, -2):
+        assert list(visualizer.extract_attention_weights(decoder, x, x, layer_idx=index)) == [
+            "layers.1.self_attn",
+            "layers.1.multihead_attn",
+        ]
+    with pytest.raises(ValueError, match="layer_idx=3 does not exist: 3 layers attended"):
+        visualizer.extract_attention_weights(decoder, x, x, layer_idx=3)
+
+
+def test_maps_by_name_are_drawn_or_asked_for(tmp_path):
+    weights, visualizer = torch.randn(1, 4, 8, 8).softmax(-1), AttentionVisualizer()
+    draws = {
+        "heatmap": visualizer.visualize_attention_heatmap,
+        "heads": visualizer.visualize_multi_head_attention,
+        "parts": lambda maps, path: visualizer.visualize_part_attention(maps, 4, path),
+    }
+    for name, draw in draws.items():
+        alone = draw(weights, tmp_path / f"{name}.png")
+        assert draw({"a": weights}, tmp_path / f"{name}_named.png").description == alone.description
+        with pytest.raises(ValueError, match=r"there are 2 maps \('a', 'b'\).*give it by its name"):
+            draw({"a": weights, "b": weights}, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+    cross = visualizer.visualize_part_attention(
+        torch.rand(1, 4, 8, 6).softmax(-1), 4, tmp_path / "cross.png"
+    )
+    assert "where 4 parts look among 6 keys" in cross.description
+
+
+def test_the_maps_of_the_last_call():
+    model, visualizer = encoder(), AttentionVisualizer()
+    with visualizer.register_hooks(model):
+        assert visualizer.attention_maps == {}
+        model(torch.randn(1, 5, 16))
+        model(torch.randn(1, 7, 16))
+    assert [tuple(weights.shape) for weights in visualizer.attention_maps.values()] == 2 * [
+        (1, 2, 7, 7)
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:not recorded")
@@ -202,3 +341,75 @@ def test_a_folder_of_images_gives_a_file_each_and_resumes(tmp_path, capsys):
     assert written[0].stat().st_mtime_ns == before
     with pytest.raises(FileNotFoundError, match="no image in"):
         record_folder(model, out, out)
+
+
+def test_images_of_one_stem_keep_apart(tmp_path):
+    names = ["a.png", "a.jpg", "A.bmp", "b.png", "b.png.webp"]
+    for index, name in enumerate(names):
+        Image.new("RGB", (16, 16), (50 * index, 90, 10)).save(tmp_path / name)
+    written = record_folder(Patches(), tmp_path, tmp_path / "out", size=16)
+    assert sorted(path.name for path in written) == sorted(
+        f"attention_{name}.safetensors" for name in ("a.png", "a.jpg", "A.bmp", "b", "b.png.webp")
+    )
+
+
+class Trained(nn.Module):
+    """What differs between training and evaluation, and between devices and precisions."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.drop, self.attend = nn.BatchNorm2d(3), nn.Dropout(0.5), Patches()
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+
+    def forward(self, image):
+        self.images = image
+        return self.attend(self.drop(self.norm(image)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_model_is_asked_in_its_own_place_and_given_back_in_its_own_mode(tmp_path, dtype):
+    torch.manual_seed(0)
+    model, image = Trained().to(dtype).train(), torch.rand(2, 3, 16, 16)
+    model.norm.eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    one, two = (AttentionVisualizer().extract_attention_weights(model, image) for _ in range(2))
+    assert torch.equal(one["attend.attention"], two["attend.attention"])
+    assert one["attend.attention"].dtype == (
+        torch.float64 if dtype == torch.float64 else torch.float32
+    )
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (16, 16), (90, 20, 10)).save(tmp_path / "in" / "a.png")
+    maps = [
+        Recording.load(record_folder(model, tmp_path / "in", tmp_path / out, size=16)[0]).records[0]
+        for out in ("one", "two")
+    ]
+    assert torch.equal(maps[0].weights, maps[1].weights)
+    assert model.images.dtype == dtype
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name])
+
+
+def test_a_folder_holds_pictures_as_a_person_sees_them(tmp_path):
+    """Turned by the camera, of 16 bits, of a palette, transparent: as a plain file would look."""
+    left = np.zeros((16, 16, 3), np.uint8)
+    left[:, :8] = 255
+    plain, folder = Image.fromarray(left), tmp_path / "in"
+    folder.mkdir()
+    turned = plain.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    turned.save(folder / "turned.png", exif=exif)
+    plain.convert("P").save(folder / "palette.png")
+    Image.fromarray(left[..., 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    see_through = np.dstack([np.zeros_like(left), 255 - left[..., 0]])
+    Image.fromarray(see_through).save(folder / "see_through.png")
+    plain.save(folder / "plain.png")
+    model = Trained().eval()
+    for path in sorted(folder.iterdir()):
+        (tmp_path / "one" / path.stem).mkdir(parents=True)
+        path.rename(tmp_path / "one" / path.stem / path.name)
+        record_folder(model, tmp_path / "one" / path.stem, tmp_path / "out", size=16)
+        expected = torch.from_numpy(left).permute(2, 0, 1)[None] / 255
+        torch.testing.assert_close(model.images, expected, atol=0, rtol=0)

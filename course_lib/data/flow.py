@@ -51,7 +51,7 @@ class OpticalFlowComputer:
     `"farneback"` (Farnebäck, SCIA 2003) or `"raft"` (Teed and Deng, ECCV 2020; torchvision's small
     model, whose weights are downloaded once). DIS works inside at a half (medium) or a quarter of
     the resolution, so give it frames larger than the flow you need and `resize_flow` the result.
-    Derived in lesson 02.
+    Used in lesson 02.
     """
 
     method: str = "dis"
@@ -187,7 +187,7 @@ def adjust_length(flow: Array, frames: int) -> Array:
     in zero flow.
 
     Zero says "nothing moves", as in a video that stops; repeating fields would invent motion.
-    Derived in lesson 02.
+    Used in lesson 02.
     """
     start = max(0, (len(flow) - frames) // 2)
     window = torch.as_tensor(flow)[start : start + frames]
@@ -325,7 +325,7 @@ class OpticalFlowSequenceLoader(Dataset):
     camera do not compare; without it each keeps its own.
     `cache` is a folder, `True` for the course's own, or `False`; what is damaged or from another
     version is said and made again. Works under a `DataLoader` with workers. Raises `OSError` for a
-    folder that cannot be written, and what `read_clip` and `track_face` raise. Derived in lesson
+    folder that cannot be written, and what `read_clip` and `track_face` raise. Used in lesson
     02.
     """
 

@@ -9,6 +9,7 @@ own copy.
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from ..world.population import ATTRIBUTES
 from .drawn import to_image
 from .video import to_rgb
 
-__all__ = ["CelebA", "fetch_celeba", "read_picture"]
+__all__ = ["CelebA", "decode_picture", "fetch_celeba", "read_picture"]
 
 SPLITS = ("train", "valid", "test")  # 0, 1 and 2 in the partition table
 
@@ -45,8 +46,17 @@ def read_picture(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no picture {path}; check the path")
+    return decode_picture(path, str(path))
+
+
+def decode_picture(
+    source: Path | BytesIO, name: str, formats: Sequence[str] | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """What `read_picture` does, of a file or of one in memory, called `name` in errors; of these
+    `formats` only, if given.
+    """
     try:
-        with Image.open(path) as file:
+        with Image.open(source, formats=formats) as file:
             picture = ImageOps.exif_transpose(file)
             if picture.mode[0] not in "IF" and picture.has_transparency_data:
                 picture = picture.convert("RGBA")
@@ -55,11 +65,11 @@ def read_picture(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
             values = np.array(picture if picture.mode[0] in "IF" else picture.convert("RGB"))
     except Image.DecompressionBombError as error:
         raise ValueError(
-            f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first"
+            f"{name} has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first"
         ) from error
     except Exception as error:  # a damaged file can fail in any way
         raise ValueError(
-            f"{path} is cut off, or no picture that can be read; copy it again, or save it as JPEG"
+            f"{name} is cut off, or no picture that can be read; copy it again, or save it as JPEG"
             " or PNG"
         ) from error
     return to_rgb(values / 65_535 if values.dtype.kind in "iu" and values.ndim == 2 else values)

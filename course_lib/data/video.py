@@ -99,7 +99,7 @@ def read_clip(
     1000) is resampled to 25. `fps` chooses the rate: frames are dropped or repeated.
 
     Raises `FileNotFoundError` for a missing file, `ValueError` for one without a picture that can
-    be decoded. Derived in lesson 02.
+    be decoded. Used in lesson 02.
     """
     path = Path(path).resolve()
     if not path.is_file():
@@ -230,7 +230,7 @@ def track_face(
     across. `fps` is read from a `Clip`, and 25 otherwise.
 
     No face anywhere: `ValueError`, or with `on_missing="centre"` a centre box marked `fallback`.
-    Derived in lesson 02.
+    Used in lesson 02.
     """
     if on_missing not in ("raise", "centre") or every < 1:
         raise ValueError(

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 from ..data.drawn import to_image
+from ..data.photographs import decode_picture
 from ..looking.localisation import covered, pointing_game
 from ..models.inference import evaluating, to_model
 from ..recorder.packing import dequantise, pack_arrays, quantise, read_arrays, rounded
@@ -157,8 +157,8 @@ def unpack(
 def read_image(
     content: bytes, size: tuple[int, int], name: str = "the image"
 ) -> Float[Tensor, "3 height width"]:
-    """Decode a PNG or JPEG and cut the largest piece of the shape `size` from its middle, scaled to
-    it.
+    """Decode a PNG or JPEG as a person sees it (`read_picture`) and cut the largest piece of the
+    shape `size` from its middle, scaled to it.
 
     Raises `ValueError` for another kind of file, a damaged or too large one, and sides under 32 px.
     """
@@ -168,9 +168,8 @@ def read_image(
             " smaller"
         )
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as file:
-            picture = np.asarray(file.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        picture = decode_picture(io.BytesIO(content), name, formats=("PNG", "JPEG"))
+    except ValueError as error:
         raise ValueError(
             f"{name} is no PNG or JPEG that can be read; choose an image file of one of these two"
             " kinds"

@@ -21,8 +21,13 @@ GLOSSARY = {  # by the lesson that introduces a word
         "CCC": "concordance, 1 for predictions on the diagonal and 0 for a constant",
     },
     "01": {
+        "Residual connection": "a way around layers, whose output is added to what came in",
+        "Bottleneck": "a block that narrows the channels, convolves, and widens them again",
+        "Dilation": "gaps between the places that a kernel reads",
+        "Trunk": "a network without its last linear layer",
         "Feature map": "activations that have places",
         "Frozen": "neither weights nor statistics change",
+        "Forward hook": "a function that a layer calls with its output",
         "Effective receptive field": "the pixels that really move an activation",
         "Linear head": "the linear layer that turns a feature into answers",
         "Logit": "a score before softmax or sigmoid",
@@ -34,6 +39,9 @@ GLOSSARY = {  # by the lesson that introduces a word
     "02": {
         "Optical flow": "for each pixel, its step to the next frame",
         "Forward flow": "flow defined on the pixels of the first frame",
+        "Brightness constancy": "the assumption that a point keeps its brightness while it moves",
+        "Aperture problem": "one edge tells only the motion across it",
+        "Image pyramid": "one picture in several sizes, each half as large as the last",
         "End-point error": "the distance between the tips of the estimated and the true vector",
         "Occluded": "hidden or out of view in the next frame",
         "Linear probe": "a linear model that shows what can be read from frozen features",

@@ -1,5 +1,5 @@
-"""The exercises of lesson 02: measuring, resizing and scaling optical flow, and sequences of one
-length.
+"""The exercises of lesson 02: measuring optical flow, estimating it after Lucas and Kanade, resizing
+and scaling it.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .exercises import Exercise, expect, expect_number
 
-__all__ = ["EXERCISES"]
+__all__ = ["EXERCISES", "dense_flow", "lucas_kanade"]
 
 
 # end_point_error
@@ -71,6 +71,148 @@ def error_of_simple_cases(student: Callable, library: Callable) -> None:
         )
 
 
+# lucas_kanade
+
+
+def lucas_kanade(ix, iy, it):
+    """The step (u, v) of one window: least squares over its pixels `height width`."""
+    gradients = torch.stack([ix.flatten(), iy.flatten()], dim=-1)  # pixels 2
+    matrix = gradients.T @ gradients
+    return torch.linalg.solve(matrix, -gradients.T @ it.flatten())
+
+
+def _window(height: int, width: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Derivatives of a window with texture in both directions, more of it along x."""
+    ix, iy, noise = torch.randn(3, height, width, dtype=dtype)
+    iy = 0.7 * iy + 0.4 * ix
+    return [2 * ix, iy, -(0.8 * 2 * ix - 0.5 * iy) + 0.3 * noise + 0.2]
+
+
+def one_window_is_least_squares(student: Callable, library: Callable) -> None:
+    for height, width in ((7, 7), (5, 9)):
+        ix, iy, it = _window(height, width)
+        right = library(ix, iy, it)
+        gradients = torch.stack([ix.flatten(), iy.flatten()])
+        matrix, target = gradients @ gradients.T, -gradients @ it.flatten()
+        squared = ix**2 + iy**2
+        expect(
+            student(ix, iy, it),
+            right,
+            {
+                "your step points the wrong way; I_t goes to the right-hand side, so it gets a minus": (
+                    -right
+                ),
+                "you return (v, u); u, the step to the right, comes first": right.flip(0),
+                "you solve for u and for v apart; the matrix also has Σ I_x I_y, off its diagonal": (
+                    target / matrix.diagonal()
+                ),
+                "this is the right-hand side; the matrix is still to be divided out": target,
+                "you multiply by the matrix; the step times the matrix is the right-hand side, so solve": (
+                    matrix @ target
+                ),
+                "you solve each pixel alone and average; sum the products over the window first": (
+                    torch.stack([(-it * ix / squared).mean(), (-it * iy / squared).mean()])
+                ),
+                "the signs off your inverse's diagonal are wrong: both are minus": torch.linalg.solve(
+                    matrix * torch.tensor([[1.0, -1.0], [-1.0, 1.0]]), target
+                ),
+                "you square I_x and I_y without their product I_x I_y in one corner; the matrix is symmetric": (
+                    torch.linalg.solve(matrix.triu(), target)
+                ),
+            },
+            1e-4,
+            f"for a window of {height} × {width}",
+        )
+
+
+def a_step_without_noise_is_recovered(student: Callable, library: Callable) -> None:
+    for u, v in ((0.5, -0.25), (-1.0, 0.0)):
+        ix, iy, _ = _window(9, 7, torch.float64)
+        expect(
+            student(ix, iy, -(u * ix + v * iy)),
+            torch.tensor([u, v], dtype=torch.float64),
+            tolerance=1e-6,
+            given=f"for a window that moves by ({u:g}, {v:g})",
+        )
+
+
+# dense_flow
+
+
+def dense_flow(ix, iy, it, window=13, damping=10.0):
+    """Lucas-Kanade in a window around every pixel: `batch height width` each to `… 2`."""
+
+    def mean(field):
+        return F.avg_pool2d(field, window, 1, window // 2)
+
+    a, b, c = mean(ix * ix) + damping, mean(ix * iy), mean(iy * iy) + damping
+    p, q = -mean(ix * it), -mean(iy * it)
+    return torch.stack([c * p - b * q, a * q - b * p], dim=-1) / (a * c - b * b)[..., None]
+
+
+def every_window_is_solved(student: Callable, library: Callable) -> None:
+    """Away from the edges, where padding may be counted or not."""
+    derivatives = torch.stack([torch.stack(_window(24, 20)) for _ in range(2)], dim=1)
+    window, damping = 7, 0.5
+    inside = (slice(None), slice(6, -6), slice(6, -6))
+    right = library(*derivatives, window, damping)
+    result = student(*derivatives, window, damping)
+    fits = isinstance(result, Tensor) and result.shape == right.shape
+
+    ix, iy, it = derivatives
+    products = torch.stack([ix * ix, ix * iy, iy * iy, -ix * it, -iy * it], dim=1)
+    a, b, c, p, q = F.avg_pool2d(products, window, 1, window // 2).unbind(1)
+
+    def solved(a: Tensor, b: Tensor, c: Tensor, determinant: Tensor | None = None) -> Tensor:
+        determinant = a * c - b * b if determinant is None else determinant
+        return torch.stack([c * p - b * q, a * q - b * p], -1) / determinant[..., None]
+
+    damped, counted = (a + damping, b, c + damping), window**2
+    mistakes = {
+        "your steps point the wrong way; I_t goes to the right-hand side, so it gets a minus": -right,
+        "you return (v, u); u, the step to the right, comes first": right.flip(-1),
+        "you leave `damping` out; add it to a and to c, or a wall divides by zero": solved(a, b, c),
+        "you add `damping` to b too; it belongs on the diagonal, to a and c": solved(
+            a + damping, b + damping, c + damping
+        ),
+        "you add `damping` to the determinant; add it to a and to c": solved(
+            a, b, c, a * c - b * b + damping
+        ),
+        "you solve for u and for v apart; b, the mean of I_x I_y, couples them": torch.stack(
+            [p / damped[0], q / damped[2]], -1
+        ),
+        "a and c are swapped: u needs c, v needs a": torch.stack(
+            [damped[0] * p - b * q, damped[2] * q - b * p], -1
+        )
+        / (damped[0] * damped[2] - b * b)[..., None],
+        "the determinant is a c − b², with a minus": solved(
+            *damped, determinant=damped[0] * damped[2] + b * b
+        ),
+        "you sum over the window; take means, so that `damping` means the same for every window": (
+            solved(a + damping / counted, b, c + damping / counted)
+        ),
+        "every pixel is solved alone; average the five products over the window": library(
+            *derivatives, 1, damping
+        ),
+        "your window has 13 pixels a side; use the `window` that is passed": library(
+            *derivatives, 13, damping
+        ),
+        "your damping is 10; use the `damping` that is passed": library(*derivatives, window, 10.0),
+    }
+    expect(
+        result[inside] if fits else result,
+        right[inside] if fits else right,
+        {sentence: wrong[inside] for sentence, wrong in mistakes.items()} if fits else None,
+        1e-4,
+        f"for derivatives of 2 × 24 × 20 and {window=}, away from the edges",
+    )
+
+
+def a_wall_does_not_move(student: Callable, library: Callable) -> None:
+    wall = torch.zeros(3, 1, 15, 18)
+    expect(student(*wall), library(*wall), given="for derivatives that are all zero")
+
+
 # resize_flow
 
 
@@ -110,24 +252,30 @@ def places_are_interpolated(student: Callable, library: Callable) -> None:
     y, x = torch.meshgrid(torch.arange(24.0), torch.arange(16.0), indexing="ij")
     flow = torch.stack([torch.stack([x, y], -1), torch.stack([2 * y, -x], -1)])
     inside = (slice(None), slice(4, -4), slice(3, -3))
-    for height, width in ((12, 8), (48, 32)):
+    for height, width, nearest in (
+        (12, 8, "you pick the nearest vector; interpolate between them (mode='bilinear')"),
+        (
+            48,
+            32,
+            "where the field grows, your vectors are repeated (mode='area' does that, and"
+            " 'nearest-exact'); interpolate between them (mode='bilinear')",
+        ),
+    ):
 
-        def interpolated(planes: Tensor, size=(height, width), **how) -> Tensor:
-            planes = F.interpolate(planes, size, **how)
-            return planes.permute(0, 2, 3, 1) * planes.new_tensor([size[1] / 16, size[0] / 24])
+        def interpolated(channels_first: Tensor, size=(height, width), **how) -> Tensor:
+            resized = F.interpolate(channels_first, size, **how).permute(0, 2, 3, 1)
+            return resized * resized.new_tensor([size[1] / 16, size[0] / 24])
 
-        planes = flow.permute(0, 3, 1, 2)
-        came, right = student(flow, height, width), library(flow, height, width)
-        fits = isinstance(came, Tensor) and came.shape == right.shape
+        channels_first = flow.permute(0, 3, 1, 2)
+        result, right = student(flow, height, width), library(flow, height, width)
+        fits = isinstance(result, Tensor) and result.shape == right.shape
         expect(
-            came[inside] if fits else came,
+            result[inside] if fits else result,
             right[inside] if fits else right,
             {
-                "you pick the nearest vector; interpolate between them (mode='bilinear')": (
-                    interpolated(planes, mode="nearest")[inside]
-                ),
+                nearest: interpolated(channels_first, mode="nearest")[inside],
                 "your corners are aligned; a pixel is an area, so use align_corners=False": (
-                    interpolated(planes, mode="bilinear", align_corners=True)[inside]
+                    interpolated(channels_first, mode="bilinear", align_corners=True)[inside]
                 ),
                 "you regroup numbers and move no axis; bring u and v to the second place with `permute`, not `reshape`": interpolated(
                     flow.reshape(2, 2, 24, 16), mode="bilinear"
@@ -182,73 +330,16 @@ def flow_is_clipped_then_scaled(student: Callable, library: Callable) -> None:
 def small_motion_and_other_limits(student: Callable, library: Callable) -> None:
     for largest, limit in ((0.5, 20.0), (0.0, 8.0)):
         flow = torch.randn(2, 3, 3, 2, dtype=torch.float64) * largest
-        kept = flow.clip(-limit, limit)
+        clipped = flow.clip(-limit, limit)
         expect(
             student(flow, limit),
             library(flow, limit),
             {
                 "you divide by the largest value left after clipping; divide by the limit, or a still clip looks violent": (
-                    kept / kept.abs().max()
+                    clipped / clipped.abs().max()
                 )
             },
             given=f"for flow of about {largest:g} px and limit={limit:g}",
-        )
-
-
-# adjust_length
-
-
-def long_sequences_keep_their_middle(student: Callable, library: Callable) -> None:
-    for steps, frames in ((10, 4), (7, 4), (5, 5), (3, 2)):
-        flow = torch.randn(steps, 3, 2, 2)
-        start = (steps - frames) // 2
-        mistakes = {
-            "you keep the beginning; keep the middle, where the clip is at its task": flow[:frames],
-            "you keep the end; keep the middle": flow[-frames:],
-            "you squeeze the whole sequence; leaving fields out makes motion too slow for its frames": flow[
-                torch.linspace(0, steps - 1, frames).round().long()
-            ],
-        }
-        if (steps - frames) % 2:
-            mistakes["an odd number is to be cut off; cut the smaller half from the beginning"] = (
-                flow[start + 1 : start + 1 + frames]
-            )
-        right = library(flow, frames)
-        expect(
-            student(flow, frames),
-            right,
-            {
-                sentence: wrong
-                for sentence, wrong in mistakes.items()
-                if not torch.equal(wrong, right)
-            },
-            given=f"for {steps} fields, {frames=}",
-        )
-
-
-def short_sequences_end_in_rest(student: Callable, library: Callable) -> None:
-    for steps, frames in ((3, 8), (1, 4), (6, 7)):
-        flow = torch.randn(steps, 2, 3, 2, dtype=torch.float64)
-        missing = frames - steps
-        rest = flow.new_zeros(missing, 2, 3, 2)
-        expect(
-            student(flow, frames),
-            library(flow, frames),
-            {
-                "you return the short sequence as it is; a batch needs sequences of one length": (
-                    flow
-                ),
-                "you repeat the last field, so the face keeps moving; add zeros, which say that it stops": torch.cat(
-                    [flow, flow[-1:].expand(missing, -1, -1, -1)]
-                ),
-                "you play the sequence again, and motion that never happened with it; add zeros": (
-                    flow[torch.arange(frames) % steps]
-                ),
-                "your zeros come first; the clip starts moving and then ends, so add them at the end": torch.cat(
-                    [rest, flow]
-                ),
-            },
-            given=f"for {steps} fields, {frames=}",
         )
 
 
@@ -268,6 +359,36 @@ EXERCISES = {
         ),
         properties=(error_is_a_mean_length, error_of_simple_cases),
     ),
+    "lucas_kanade": Exercise(
+        solution="course_lib.lessons.lesson_02:lucas_kanade",
+        hints=(
+            "Every pixel gives one equation, a row of a long system. What are its normal equations?",
+            (
+                "Flatten the window: gradients are (pixels, 2), it is (pixels); the matrix is"
+                " (2, 2), the right-hand side (2), the step (2)."
+            ),
+            (
+                "gradients = ix and iy side by side; matrix = gradientsᵀ gradients; solve(matrix,"
+                " -gradientsᵀ it)"
+            ),
+        ),
+        properties=(one_window_is_least_squares, a_step_without_noise_is_recovered),
+    ),
+    "dense_flow": Exercise(
+        solution="course_lib.lessons.lesson_02:dense_flow",
+        hints=(
+            "The sums of one window become five pictures: one local mean for each product.",
+            (
+                "a, b, c, p, q are (batch, height, width) each; stack u and v at the end:"
+                " (batch, height, width, 2)."
+            ),
+            (
+                "mean = F.avg_pool2d(field, window, 1, window // 2); a = mean(ix * ix) + damping …;"
+                " u = (c p − b q) / (a c − b b); stack([u, v], dim=-1)"
+            ),
+        ),
+        properties=(every_window_is_solved, a_wall_does_not_move),
+    ),
     "resize_flow": Exercise(
         solution="course_lib.data.flow:resize_flow",
         hints=(
@@ -280,7 +401,7 @@ EXERCISES = {
                 " back; then two factors."
             ),
             (
-                "planes = F.interpolate(flow with u and v as channels, (height, width),"
+                "resized = F.interpolate(flow with u and v as channels, (height, width),"
                 " mode='bilinear'); put u and v last again; return them times (width / old width,"
                 " height / old height)"
             ),
@@ -301,23 +422,5 @@ EXERCISES = {
             "return (flow cut off at -limit and limit) / limit",
         ),
         properties=(flow_is_clipped_then_scaled, small_motion_and_other_limits),
-    ),
-    "adjust_length": Exercise(
-        solution="course_lib.data.flow:adjust_length",
-        hints=(
-            (
-                "There are two cases. Too long: which part matters most? Too short: what does a"
-                " clip that has ended do?"
-            ),
-            (
-                "(steps, height, width, 2) and a number → (frames, height, width, 2), whichever of"
-                " the two is larger."
-            ),
-            (
-                "start = (steps - frames) // 2, but at least 0; cut out flow[start:start + frames];"
-                " append zeros until there are `frames` fields"
-            ),
-        ),
-        properties=(long_sequences_keep_their_middle, short_sequences_end_in_rest),
     ),
 }

@@ -2,7 +2,6 @@
 them.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,15 +13,11 @@ from ..training.bootstrap import bootstrap_counts, interval
 
 __all__ = [
     "DimensionDistribution",
-    "LayerStatistics",
     "Probe",
-    "activation_statistics",
-    "between_person_discriminability",
     "dead_dimensions",
     "dimension_distribution",
     "linear_probe",
     "pair_similarities",
-    "pca",
     "separation_auc",
     "silent_parameters",
     "within_person_consistency",
@@ -79,19 +74,6 @@ def within_person_consistency(features: Tensor, person: Tensor) -> float:
     return similarity[pairs].mean().item()
 
 
-def between_person_discriminability(features: Tensor, person: Tensor) -> float:
-    """How unlike images of two people are: the mean cosine distance (1 − similarity) over all such
-    pairs.
-
-    Arguments and errors as in `within_person_consistency`. Derived in lesson 01.
-    """
-    _check_people(features, person)
-    unit = F.normalize(features.double(), dim=1)
-    distance = 1 - unit @ unit.T
-    pairs = (person[:, None] != person).triu(diagonal=1)
-    return distance[pairs].mean().item()
-
-
 def pair_similarities(
     features: Tensor, person: Tensor
 ) -> tuple[Float[Tensor, " pairs"], Bool[Tensor, " pairs"]]:
@@ -136,67 +118,6 @@ def separation_auc(
     resampled = torch.stack([auc(row) for row in copies])  # NaN: nobody to tell apart
     low, high = interval(resampled).tolist()
     return auc(torch.ones_like(copies[0])).item(), low, high
-
-
-def pca(
-    features: Tensor, components: int = 2
-) -> tuple[Float[Tensor, "items components"], Float[Tensor, " components"]]:
-    """Coordinates along the directions of largest variance, and the share of the variance each
-    explains.
-
-    `features` are `items dim`. Raises `ValueError` for wrong shapes, NaN, or more components than
-    there are.
-    """
-    from sklearn.decomposition import PCA
-
-    _check_features(features)
-    if not 1 <= components <= min(features.shape):
-        raise ValueError(
-            f"components={components} cannot be had from {len(features)} items of"
-            f" {features.shape[1]} dimensions; choose 1 to {min(features.shape)}"
-        )
-    model = PCA(components, svd_solver="full")
-    scores = model.fit_transform(features.detach().double().cpu().numpy())
-    return (
-        torch.from_numpy(scores).float(),
-        torch.from_numpy(model.explained_variance_ratio_).float(),
-    )
-
-
-class LayerStatistics(NamedTuple):
-    """What one layer does on a batch. A dead channel has the same value for every input at every
-    place.
-    """
-
-    mean: float
-    spread: float  # the standard deviation
-    zeros: float  # the share of activations that are exactly 0
-    dead: Bool[Tensor, " channels"]
-
-
-def activation_statistics(activations: Mapping[str, Tensor]) -> dict[str, LayerStatistics]:
-    """Mean, spread, share of zeros and dead channels of each layer's activations `batch channels
-    …`, by name.
-
-    Raises `ValueError` for activations without a channel axis, empty, or not finite. Derived in
-    lesson 01.
-    """
-    statistics = {}
-    for name, values in activations.items():
-        if values.ndim < 2 or not values.numel() or not values.isfinite().all():
-            raise ValueError(
-                f"the activations of {name!r}, of shape {tuple(values.shape)}, are empty, not"
-                " finite or without channels; expected finite numbers (batch, channels, …)"
-            )
-        values = values.detach().float()
-        channels = values.transpose(0, 1).flatten(1)
-        statistics[name] = LayerStatistics(
-            values.mean().item(),
-            values.std(correction=0).item(),
-            (values == 0).float().mean().item(),
-            channels.amax(1) == channels.amin(1),
-        )
-    return statistics
 
 
 class DimensionDistribution(NamedTuple):

@@ -11,7 +11,14 @@ from ..models.parts import part_attention
 from ..shapes import Float
 from .attention import agreement
 
-__all__ = ["layer_iou", "part_looks", "part_matrix", "part_separation", "step_stability"]
+__all__ = [
+    "layer_iou",
+    "part_looks",
+    "part_matrix",
+    "part_rows",
+    "part_separation",
+    "step_stability",
+]
 
 
 def layer_iou(layers: Layers, truth: Layers) -> Float[Tensor, "batch parts"]:
@@ -37,6 +44,21 @@ def part_matrix(weights: Tensor, parts: int) -> Float[Tensor, "*batch parts part
             " number of parts that the model was built with"
         )
     return weights.unflatten(-1, (parts, -1)).sum(-1).unflatten(-2, (parts, -1)).mean(-2)
+
+
+def part_rows(weights: Tensor, parts: int) -> Float[Tensor, "*batch parts keys"]:
+    """How much each part attends to each key: the mean over its tokens, which are `parts` equal
+    runs of the queries.
+
+    Raises ValueError for queries that do not divide into `parts`.
+    """
+    queries = weights.shape[-2]
+    if parts < 1 or queries % parts:
+        raise ValueError(
+            f"{queries} queries do not divide into {parts} equal parts; give the number of parts"
+            " that the model was built with"
+        )
+    return weights.unflatten(-2, (parts, -1)).mean(-2)
 
 
 def step_stability(maps: Tensor) -> Float[Tensor, "steps ..."]:

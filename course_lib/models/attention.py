@@ -75,11 +75,11 @@ def merge_heads(x: Float[Tensor, "batch heads tokens dim"]) -> Float[Tensor, "ba
 
 
 class VisualizableCrossAttention(nn.Module):
-    """Multi-head cross-attention on PyTorch's fused kernel that can show its weights.
+    """Multi-head cross-attention on PyTorch's fused kernel that shows its weights.
 
-    With `record` on, or inside a recorder, `last_attn_weights` holds the exact weights, `batch
-    heads queries keys`, detached; otherwise it is None. The output comes from the fused kernel
-    either way, so looking does not change it. Each head is `head_dim` wide (`query_dim / heads`
+    After a call `last_attn_weights` holds the exact weights, `batch heads queries keys`, detached.
+    With `record=False`, as in models that train, it is None outside a recorder. The output comes
+    from the fused kernel either way, so looking does not change it. Each head is `head_dim` wide (`query_dim / heads`
     unless given). Derived in lesson 04.
     """
 
@@ -92,7 +92,7 @@ class VisualizableCrossAttention(nn.Module):
         *,
         head_dim: int | None = None,
         bias: bool = False,
-        record: bool = False,
+        record: bool = True,
     ):
         super().__init__()
         if head_dim is None and query_dim % heads:
@@ -177,7 +177,13 @@ class CrossAttention(nn.Module):
         self.project_static = nn.Linear(static_dim, fusion_dim)
         self.project_dynamic = nn.Linear(dynamic_dim, fusion_dim)
         self.attention = VisualizableCrossAttention(
-            fusion_dim, fusion_dim, fusion_dim, num_heads, head_dim=fusion_dim, bias=True
+            fusion_dim,
+            fusion_dim,
+            fusion_dim,
+            num_heads,
+            head_dim=fusion_dim,
+            bias=True,
+            record=False,
         )
         self.norm = nn.LayerNorm(fusion_dim)
 
@@ -210,7 +216,7 @@ class TokenCrossAttention(nn.Module):
             nn.LayerNorm(dim),
             nn.LayerNorm(dim),
         )
-        self.attention = VisualizableCrossAttention(dim, dim, dim, heads)
+        self.attention = VisualizableCrossAttention(dim, dim, dim, heads, record=False)
         self.importance = nn.Sequential(
             nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1), nn.Softmax(dim=1)
         )

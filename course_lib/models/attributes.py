@@ -157,7 +157,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, dim: int, heads: int):
         super().__init__()
         self.query_norm = nn.LayerNorm(dim)
-        self.attention = VisualizableCrossAttention(dim, dim, dim, heads)
+        self.attention = VisualizableCrossAttention(dim, dim, dim, heads, record=False)
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
         )

@@ -146,10 +146,10 @@ class PartBlock(nn.Module):
         super().__init__()
         self.local, self.tokens = local, tokens
         self.norms = nn.ModuleList(AdaptiveNorm(dim, time_dim) for _ in range(3))
-        self.self_attention = VisualizableCrossAttention(dim, dim, dim, heads)
+        self.self_attention = VisualizableCrossAttention(dim, dim, dim, heads, record=False)
         # Heads are twice as wide as usual: all information about the image passes through them.
         self.cross_attention = VisualizableCrossAttention(
-            dim, dim, dim, heads, head_dim=2 * dim // heads
+            dim, dim, dim, heads, head_dim=2 * dim // heads, record=False
         )
         # Queries and keys begin as the same projection: each token first looks at its own place.
         nn.init.orthogonal_(self.cross_attention.to_query.weight, gain=1.6)

@@ -35,9 +35,7 @@ def to_tokens(
 def global_average(
     feature_map: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, "batch channels"]:
-    """One vector per image: the mean over places. Source: Lin et al., arXiv 1312.4400. Derived in
-    lesson 01.
-    """
+    """One vector per image: the mean over places. Source: Lin et al., arXiv 1312.4400."""
     return feature_map.mean(dim=(2, 3))
 
 
@@ -74,7 +72,7 @@ def resize(
 
 
 class StaticFeatureExtractor(nn.Module):
-    """Turn face images in [0, 1] into 7×7 tokens or one feature vector each. Derived in lesson 01.
+    """Turn face images in [0, 1] into 7×7 tokens or one feature vector each. Built in lesson 01.
 
     `backbone`: any torchvision ResNet by name. `weights`: "course" (shipped), "imagenet"
     (torchvision's), None (random), or the path of a file written by `save`; `hash` is the SHA-256

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data.drawn import compose
 from ..looking.attention import Evidence
 from ..looking.localisation import pointing_game
-from ..looking.parts import part_matrix
+from ..looking.parts import part_matrix, part_rows
 from ..shapes import Bool, Float, UInt8
 from ..world.layers import part_index
 from .base import BLUE, HIGHLIGHT, INK, PAPER, Animation, Picture, blank_axes, open_axis, to_picture
@@ -173,25 +173,40 @@ def plot_part_attention(
     num_parts: int,
     title: str = "Attention between parts",
     names: Sequence[str] | None = None,
+    keys_in_parts: bool | None = None,
 ) -> Picture:
     """The map of tokens that come in `num_parts` equal parts, and beside it how much each part asks
     each other part.
 
     A cell of the right map is the attention a token of one part spends on all tokens of another:
-    rows sum to 1. Derived in lesson 10.
+    rows sum to 1. Where keys are not `keys_in_parts` (cross-attention, as to the tokens of an
+    image; assumed unless they are as many as the queries), it is the mean attention of a part's
+    tokens to each key. Derived in lesson 10.
     """
     values = first_item(weights).mean(0)
-    parts, (queries, keys) = part_matrix(values, num_parts), values.shape
+    queries, keys = values.shape
+    if keys_in_parts is None:
+        keys_in_parts = queries == keys
+    parts = part_matrix(values, num_parts) if keys_in_parts else part_rows(values, num_parts)
     figure, axes = blank_axes(1, 2, 8.6, 3.9)
     draw_map(axes[0, 0], values.numpy(), 3)
     for part in range(1, num_parts):
         axes[0, 0].axhline(part * queries / num_parts - 0.5, color="white", linewidth=0.7)
-        axes[0, 0].axvline(part * keys / num_parts - 0.5, color="white", linewidth=0.7)
+        if keys_in_parts:
+            axes[0, 0].axvline(part * keys / num_parts - 0.5, color="white", linewidth=0.7)
     axes[0, 0].set(xlabel="key token", ylabel="query token")
-    image = draw_map(axes[0, 1], parts.numpy(), 3, None, names, names)
+    image = draw_map(axes[0, 1], parts.numpy(), 3, None, names, names if keys_in_parts else None)
     figure.colorbar(image, ax=axes[0, 1], label="share of attention", fraction=0.05)
-    axes[0, 1].set(xlabel="part that is looked at", ylabel="part that looks")
+    looked_at = "part that is looked at" if keys_in_parts else "key token"
+    axes[0, 1].set(xlabel=looked_at, ylabel="part that looks")
     figure.suptitle(title, fontsize=10, color=INK)
+    if not keys_in_parts:
+        part, key = np.unravel_index(parts.numpy().argmax(), parts.shape)
+        return Picture(
+            figure,
+            f"{title}: where {num_parts} parts look among {keys} keys; the largest mean weight is "
+            f"{parts.max():.2f}, from part {part} to key {key} (uniform: {1 / keys:.2f}).",
+        )
     return Picture(
         figure,
         f"{title}: the tokens of {num_parts} parts spend {parts.diagonal().mean():.0%} of their "

@@ -191,7 +191,7 @@ def plot_flow_wheel() -> Picture:
     """The key to flow colours: the colour at a place of the disc is that of a pixel moving there
     from the centre.
 
-    Derived in lesson 02.
+    Used in lesson 02.
     """
     figure, axes = blank_axes(1, 1, 2.6, 2.6)
     axis = axes[0, 0]
@@ -222,7 +222,7 @@ def plot_scalings(
     """Frames by name, and the horizontal flow that begins there as each scaling hands it to a
     network.
 
-    Each column has one range of colours, in which the middle is 0. Derived in lesson 02.
+    Each column has one range of colours, in which the middle is 0. Used in lesson 02.
     """
     figure, axes = blank_axes(
         len(pairs), 1 + len(scalings), 2.6 * (1 + len(scalings)), 2.2 * len(pairs) + 0.3

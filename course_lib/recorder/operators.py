@@ -7,18 +7,26 @@ stands in this module.
 
 import itertools
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
+from types import CodeType
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._higher_order_ops.flex_attention import _math_attention_inner, flex_attention
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+    _get_current_dispatch_mode_stack,
+    _pop_mode,
+    _push_mode,
+)
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..shapes import Float
@@ -34,13 +42,17 @@ __all__ = [
     "fused",
     "heads_of",
     "in_backward",
+    "leave",
     "native",
     "of_weights",
     "role_of",
+    "uncompiled",
     "unobserved",
 ]
 
 unobserved = _disable_current_modes  # what a recorder computes for itself, no other recorder sees
+
+TORCH = os.path.dirname(torch.__file__) + os.sep
 
 LEAVES = (nn.Softmax, nn.Dropout, nn.Identity)  # never own attention: the module around them does
 
@@ -86,6 +98,23 @@ def in_backward() -> bool:
     (checkpointing).
     """
     return torch._C._current_graph_task_id() != -1
+
+
+def leave(mode: TorchDispatchMode) -> None:
+    """End a mode, also one whose entry or exit was interrupted half way."""
+    entered = any(other is mode for other in _get_current_dispatch_mode_stack())
+    begun = bool(getattr(mode, "old_dispatch_mode_flags", entered))
+    if begun and not entered:
+        _push_mode(mode)
+    if begun:
+        mode.__exit__(None, None, None)
+    elif entered:
+        _pop_mode()
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module itself: torch.compile wraps it in another."""
+    return module._orig_mod if type(module).__name__ == "OptimizedModule" else module
 
 
 @cache
@@ -170,14 +199,17 @@ class Attention:
     value: Tensor | None = None
     check: Callable[[Rows, Tensor], float | None] = lambda chosen, weights: None
 
-    def gradient(
-        self, result_gradient: Tensor, chosen: Rows
-    ) -> Float[Tensor, "batch heads queries keys"]:
-        """The gradient of the weights, from that of the result: for result = weights @ value it is
-        gradient @ valueᵀ.
+    def gradient(self) -> Callable[[Tensor, Rows], Tensor]:
+        """What turns the gradient of the result into that of the weights: for result = weights @
+        value it is gradient @ valueᵀ. It holds the value, and not the result.
         """
-        gradient = four_axes(result_gradient, self.shape[1])[:, :, chosen]
-        return gradient if self.value is None else gradient @ self.value.to(gradient.dtype).mT
+        shape, value = self.shape, None if self.value is None else self.value.detach()
+
+        def of_weights(result_gradient: Tensor, chosen: Rows) -> Tensor:
+            gradient = result_gradient.reshape(*shape[:3], -1)[:, :, chosen]
+            return gradient if value is None else gradient @ value.to(gradient.dtype).mT
+
+        return of_weights
 
 
 def reproduces(
@@ -207,11 +239,21 @@ def named(operator, args: tuple, kwargs: dict) -> dict:
     return dict(zip(names, args, strict=False)) | kwargs
 
 
-def fused(operator, args: tuple, kwargs: dict, output, kind: str, heads: int) -> Attention:
-    """Scaled dot-product attention: softmax(q kᵀ · scale + mask), as PyTorch documents it."""
+def fused(
+    operator, args: tuple, kwargs: dict, output, kind: str, heads: int, lifted: bool = False
+) -> Attention:
+    """Scaled dot-product attention: softmax(q kᵀ · scale + mask), as PyTorch documents it.
+
+    Of three axes the first holds `heads` folded into the batch; so do the last three of four if
+    PyTorch itself `lifted` three to them.
+    """
     given = named(operator, args, kwargs)
     query, key, value = given["query"], given["key"], given["value"]
     mask = given.get("attn_mask") if given.get("attn_mask") is not None else given.get("attn_bias")
+    whole = result = output if isinstance(output, Tensor) else output[0]
+    if lifted:
+        result, query, key, value = (x.flatten(0, 1) for x in (result, query, key, value))
+        mask = mask.flatten(0, 1) if mask is not None and mask.dim() == 4 else mask
     scale = 1 / math.sqrt(query.shape[-1]) if given.get("scale") is None else given["scale"]
     precise = torch.promote_types(query.dtype, torch.float32)
     if query.dim() > 3 and query.shape[-3] != key.shape[-3]:  # grouped heads share keys and values
@@ -233,10 +275,10 @@ def fused(operator, args: tuple, kwargs: dict, output, kind: str, heads: int) ->
         # a query that may look nowhere: zeros
         return four_axes(scores.softmax(-1).nan_to_num(0), heads)
 
-    result, value = output if isinstance(output, Tensor) else output[0], four_axes(value, heads)
+    value = four_axes(value, heads)
     batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
     shape = tuple(four_axes(torch.empty((*batch, queries, keys), device="meta"), heads).shape)
-    attention = Attention(operator.__name__.split(".")[0], kind, shape, rows, result, value)
+    attention = Attention(operator.__name__.split(".")[0], kind, shape, rows, whole, value)
     if not given.get("dropout_p"):  # with dropout the output is of other weights than these
         attention.check = reproduces(result, value)
     return attention
@@ -283,11 +325,12 @@ def of_native(operator, given: dict, kind: str, output: Tensor | None = None) ->
         return float((again()[0] - output).abs().max())
 
     shape = (query.size(0), given["num_head"], sequence_length(query), sequence_length(key))
+    precise = torch.promote_types(query.dtype, torch.float32)
     return Attention(
         "native_multi_head_attention",
         kind,
         shape,
-        lambda chosen: again()[1][:, :, chosen].float(),
+        lambda chosen: again()[1][:, :, chosen].to(precise),
         query,
         check=check,
     )
@@ -317,18 +360,30 @@ def flex(args: tuple, output, kind: str) -> Attention:
     return Attention("flex_attention", kind, shape, rows, output[0], value, check)
 
 
-def of_weights(weights: Tensor, operator: str, kind: str, heads: int = 1) -> Attention:
-    """Attention whose weights exist as a tensor: the model's own, nothing to check."""
-    map_ = four_axes(weights.detach(), heads)
+def of_weights(
+    weights: Tensor,
+    operator: str,
+    kind: str,
+    heads: int = 1,
+    residual: float | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> Attention:
+    """Attention whose weights exist as a tensor, laid out as `shape` if that is given; the
+    `residual` is 0 if these are the very weights that meet the values, and None if that is not
+    known.
+    """
+    map_ = four_axes(weights.detach().reshape(shape or weights.shape), heads)
     precise = torch.promote_types(weights.dtype, torch.float32)
 
     def rows(chosen):
         return map_[:, :, chosen].to(precise, copy=True)  # the model may write over its own
 
     return Attention(
-        operator, kind, tuple(map_.shape), rows, weights, check=lambda chosen, weights: 0.0
+        operator, kind, tuple(map_.shape), rows, weights, check=lambda chosen, weights: residual
     )
 
+
+Call = tuple[tuple[CodeType, int], ...]  # the places in Python from which PyTorch was called
 
 Owner = tuple[str, nn.Module | None]  # the qualified name of a module, and the module
 
@@ -350,20 +405,30 @@ class Softmax:
 
 class Trace(NamedTuple):
     """What is known of a tensor; views and copies share it. `sources` are the tensors it is a
-    projection of.
+    projection of, `change` is what became of a softmax: "dropout", or "edited" (masked, scaled,
+    normalised again, …). `lifted` is the call in which PyTorch gave it its fourth axis.
     """
 
     identity: int | None  # None for parameters: two projections may share their weights
     sources: frozenset = frozenset()
     kind: str = ""  # for scores and weights: whether queries ask their own tokens
     softmax: Softmax | None = None
+    change: str = ""
+    noise: bool = False
+    lifted: Call | None = None
 
 
 class Tracer:
     """Follows tensors through one forward, and says of each operator which attention it is."""
 
-    def __init__(self, owner: Callable[[], Owner]):
-        self.owner, self.traces, self.serial = owner, WeakTensorKeyDictionary(), itertools.count()
+    def __init__(
+        self,
+        owner: Callable[[], Owner],
+        call: Callable[[], Call],
+        unclear: Callable[[Owner, tuple[int, ...]], None],
+    ):
+        self.owner, self.call, self.unclear = owner, call, unclear
+        self.traces, self.serial = WeakTensorKeyDictionary(), itertools.count()
         self.softmaxes: list[Softmax] = []
 
     def trace(self, tensor: Tensor) -> Trace:
@@ -387,11 +452,15 @@ class Tracer:
         """
         role = role_of(operator)
         if role == "fused":
-            owner = self.owner()
-            yield (
-                fused(operator, args, kwargs, output, self.kind(*args[:2]), heads_of(owner[1])),
-                owner,
+            owner, query = self.owner(), args[0]
+            lifted = query.dim() == 4 and self.trace(query).lifted == self.call()
+            heads = heads_of(owner[1])
+            if (lifted or query.dim() == 3) and heads is None:
+                self.unclear(owner, tuple(query.shape[-3:]))
+            attention = fused(
+                operator, args, kwargs, output, self.kind(*args[:2]), heads or 1, lifted
             )
+            yield attention, owner
         elif role == "native":
             yield native(operator, args, kwargs, output, self.kind(*args[:2])), self.owner()
         elif role == "encoder layer":
@@ -403,11 +472,14 @@ class Tracer:
         elif role == "product":
             yield from self._consume(args, output)
         elif role == "same":
-            self._note(output, self.trace(args[0]))
+            trace = self.trace(args[0])
+            if operator is torch.ops.aten.unsqueeze.default and output.dim() == 4:
+                trace = trace._replace(lifted=self.call())
+            self._note(output, trace)
         elif role == "noise":
-            self._note(output, Trace(next(self.serial)))
+            self._note(output, Trace(next(self.serial), noise=True))
         else:
-            self._pass_on(role, args, output)
+            self._pass_on(operator, role, args, output)
         if role == "softmax":
             softmax = Softmax(output, self.owner(), tuple(output.shape), args[1])
             self.softmaxes.append(softmax)
@@ -419,12 +491,30 @@ class Tracer:
         """
         active = [operand for operand in tensors(args) if self.trace(operand).identity is not None]
         traces = [self.trace(operand) for operand in active]
-        for trace in traces:
+        for operand, trace in zip(active, traces, strict=True):
             softmax = trace.softmax
             if softmax and not softmax.consumed and softmax.is_map:
                 softmax.consumed, weights, softmax.weights = True, softmax.weights, None
-                heads = heads_of(softmax.owner[1])
-                yield of_weights(weights, "softmax", trace.kind or "unknown", heads), softmax.owner
+                cut = operand.numel() != math.prod(softmax.shape)  # as a sink's column is
+                shape = (*softmax.shape[:-2], *operand.shape[-2:])
+                # with a parameter in the place of the values, heads may be mixed and values come later
+                has_values = len(active) > 1
+                met = (
+                    has_values
+                    and (cut or trace.change == "edited")
+                    and operand is not active[-1]
+                    and operand.numel() == math.prod(shape)
+                )
+                exact = has_values and (met or not (cut or trace.change))
+                attention = of_weights(
+                    operand if met else weights,
+                    "softmax",
+                    trace.kind or "unknown",
+                    heads_of(softmax.owner[1]) or 1,
+                    0.0 if exact else None,
+                    shape if met else softmax.shape,
+                )
+                yield attention, softmax.owner
         if any(trace.softmax for trace in traces):  # weights @ value
             kind = ""
         elif len(active) > 1:  # scores
@@ -434,7 +524,7 @@ class Tracer:
         sources = frozenset(trace.identity for trace in traces)
         self._note(output, Trace(next(self.serial), sources, kind))
 
-    def _pass_on(self, role: str, args: tuple, output) -> None:
+    def _pass_on(self, operator, role: str, args: tuple, output) -> None:
         """What is computed from one projection stays its projection; what mixes several is a new
         thing.
         """
@@ -444,14 +534,18 @@ class Tracer:
         kind = next((trace.kind for trace in traces if trace.kind), "")
         # Weights stay weights when they are scaled, masked or dropped, but not when they gate an
         # activation.
-        gates = any(trace.sources and not trace.softmax for trace in traces)
-        softmax = None
+        gates = any(trace.sources and not (trace.softmax or trace.kind) for trace in traces)
+        softmax, change = None, ""
         if role == "scale" and not gates:
             softmax = next((trace.softmax for trace in traces if trace.softmax), None)
-        if sources or kind or softmax:
+            drops = "dropout" in str(operator) or any(trace.noise for trace in traces)
+            edited = any(trace.change == "edited" for trace in traces) or not drops
+            change = "edited" if edited else "dropout"
+        noise = bool(traces) and all(trace.noise for trace in traces)
+        if sources or kind or softmax or noise:
             one_source = role == "join" or len(sources) == 1
             joined = frozenset().union(*sources) if one_source else frozenset()
-            self._note(output, Trace(next(self.serial), joined, kind, softmax))
+            self._note(output, Trace(next(self.serial), joined, kind, softmax, change, noise))
 
     def _note(self, output, trace: Trace) -> None:
         for tensor in tensors((output,)):
@@ -467,13 +561,23 @@ def tensors(values: Sequence) -> Iterator[Tensor]:
             yield from tensors(value)
 
 
-def heads_of(module: nn.Module | None) -> int:
-    """How many heads a module says it has, under the names in use; 1 if it does not say."""
+def heads_of(module: nn.Module | None) -> int | None:
+    """How many heads a module says it has, under the names in use; None if it does not say."""
     for name in ("num_heads", "heads", "n_heads", "num_attention_heads", "n_head", "nhead"):
         heads = getattr(module, name, None)
         if isinstance(heads, int) and heads > 0:
             return heads
-    return 1
+    return None
+
+
+@cache
+def _is_inside(file: str) -> bool:
+    """Whether a file's frames stand between the operators of a call and the call: this module, and
+    PyTorch without its layers.
+    """
+    return file == __file__ or (
+        file.startswith(TORCH) and not file.startswith(f"{TORCH}nn{os.sep}")
+    )
 
 
 class Observer(TorchDispatchMode):
@@ -488,12 +592,14 @@ class Observer(TorchDispatchMode):
 
     def __init__(self, root: nn.Module, names: dict[int, str]):
         super().__init__()
-        self.root, self.names, self.tracer = root, names, Tracer(self.owner)
+        self.root, self.names = root, names
+        self.tracer = Tracer(self.owner, self.call, self.unclear)
         self.fresh: list[tuple] = []
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if self.fresh:
+        # autograd may detach an output, to keep it, before it joins the graph
+        if self.fresh and operator is not torch.ops.aten.detach.default:
             self.attempt(operator, self.await_gradients)
         output = call(operator, args, kwargs)
         if not in_backward():
@@ -522,12 +628,34 @@ class Observer(TorchDispatchMode):
     def await_gradients(self) -> None:
         """Ask for the gradients of the last attention: its output joins the graph only after its
         operator returned.
+
+        The hook must not hold the result it is placed on: nothing would ever free the two.
         """
         while self.fresh:
             record, attention = self.fresh.pop()
             if attention.result.requires_grad:
-                deliver = partial(self.attempt, "backward", self.add_gradient, record, attention)
+                gradient = attention.gradient()
+                deliver = partial(self.attempt, "backward", self.add_gradient, record, gradient)
                 attention.result.register_hook(deliver)
+
+    def call(self) -> Call:
+        """Where in the running module PyTorch was called: the operators of one call share it."""
+        frame, places = sys._getframe(1), []
+        while frame is not None and frame.f_code.co_name != "_call_impl":
+            if not _is_inside(frame.f_code.co_filename):
+                places.append((frame.f_code, frame.f_lasti))
+            frame = frame.f_back
+        return tuple(places)
+
+    def unclear(self, owner: Owner, shape: tuple[int, ...]) -> None:
+        """Note that three axes may be heads folded into the batch, or a batch without heads."""
+        self.miss(
+            owner[0],
+            f"attention over three axes, {shape}, taken as a batch without heads:"
+            f" {type(owner[1]).__name__} does not say how many heads it has",
+            "if heads are folded into the batch, give the module `num_heads`",
+            grave=False,
+        )
 
     def owner(self) -> Owner:
         """The innermost module of the model that is running: the first one among the arguments of

@@ -53,8 +53,10 @@ def write_page(path: str | Path, page: str) -> Path:
 
 
 def show_page(path: str | Path, height: int = 860):
-    """Show a saved page below a notebook's cell: the same file, in a frame of its own. Used in
-    lesson 04.
+    """Show a saved page below a notebook's cell: the same file, in a frame of its own.
+
+    The file may be a stranger's: its scripts run without the notebook's origin, and so reach
+    neither the notebook nor its kernel; they can offer downloads. Used in lesson 04.
     """
     from IPython.display import HTML
 
@@ -62,6 +64,7 @@ def show_page(path: str | Path, height: int = 860):
     title = f"The page {html.escape(Path(path).name)}, shown in a frame"
     return HTML(
         f'<div><iframe srcdoc="{page}" title="{title}" width="100%" height="{height}" '
+        'sandbox="allow-scripts allow-downloads" '
         'style="border: 1px solid #8888; border-radius: 6px"></iframe></div>'
     )
 

@@ -6,19 +6,19 @@
     recording.records[0].weights
 
 Every model ends up at PyTorch's operators, so that is where attention is observed: no hook is
-placed on a module, no kernel is exchanged. What an operator means, and who asks whom, stands in
+placed on a model, no kernel is exchanged. What an operator means, and who asks whom, stands in
 `operators.py`; what is kept of a map, and the maps and their files, in `recording.py`.
 """
 
 import re
 import threading
-import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import wraps
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from ..models.inference import evaluating, to_model
 from .operators import (
@@ -27,7 +27,9 @@ from .operators import (
     Observer,
     heads_of,
     in_backward,
+    leave,
     of_weights,
+    uncompiled,
     unobserved,
 )
 from .recording import BUDGET, KEEP, Plan, Record, Recording
@@ -69,17 +71,23 @@ class AttentionRecorder:
                 " indices"
             )
         self.model, self.budget, self.gradients = model, int(budget), gradients
-        # torch.compile wraps the model in another module
-        self.root = getattr(model, "_orig_mod", model)
+        self.root = uncompiled(model)
 
     def __enter__(self) -> Recording:
         self.recording = Recording(self.keep, self.rows, self.budget, self.gradients)
         self.forwards = 0
-        _open(self)
-        return self.recording
+        try:
+            _open(self)
+            return self.recording
+        except BaseException:
+            _close(self)
+            raise
 
     def __exit__(self, error_type, error, traceback) -> None:
-        _close(self)
+        try:
+            _close(self)
+        finally:
+            _close(self)  # an interrupt may have come during the first
         if error_type is None:
             self._report()
             self.recording.warn()
@@ -143,14 +151,14 @@ def _related(name: str, owner: str) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------
-# From a recorder to the forwards of its model. Global hooks that ask for one module leave the model itself untouched
-# (a hook *on* an encoder layer ends its fast path), and one pair of hooks serves all recorders, so that whatever order
-# they are closed in, modes are left in the reverse of the order they were entered in.
+# From a recorder to the forwards of its model. While a recorder is open, every call of a module goes through `_call`,
+# which leaves the model itself untouched (a hook *on* an encoder layer ends its fast path). A call is a frame, so that
+# whatever is raised in it, also what no hook of PyTorch hears of (KeyboardInterrupt, SystemExit), is undone in `finally`.
 _recorders: list[AttentionRecorder] = []
 
-_switches: list = []  # what to undo when the last recorder closes
+_switches = ExitStack()  # what to undo when the last recorder closes
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 _running = threading.local()  # the forwards of watched models that run in this thread
 
@@ -158,51 +166,73 @@ _running = threading.local()  # the forwards of watched models that run in this 
 def _open(recorder: AttentionRecorder) -> None:
     with _lock:
         _recorders.append(recorder)
-        if not _switches:
-            _switches.append(register_module_forward_pre_hook(_begin).remove)
-            _switches.append(register_module_forward_hook(_end, always_call=True).remove)
-            warnings.filterwarnings(
-                "ignore", "Using `torch.compile.module.` when there are global hooks"
-            )
+        if len(_recorders) == 1:
+            _watch_calls()
             # a compiled model has no operators to see
-            stance = torch.compiler.set_stance("force_eager")
-            _switches.append(lambda: stance.__exit__(None, None, None))
+            _switches.enter_context(torch.compiler.set_stance("force_eager"))
 
 
 def _close(recorder: AttentionRecorder) -> None:
     with _lock:
-        _recorders.remove(recorder)
-        while _switches and not _recorders:
-            _switches.pop()()
+        try:
+            if recorder in _recorders:
+                _recorders.remove(recorder)
+        finally:
+            if not _recorders:
+                _switches.close()
 
 
-def _stack() -> list[tuple[nn.Module, list["_Watch"]]]:
-    _running.__dict__.setdefault("stack", [])
-    return _running.stack
+def _watch_calls() -> None:
+    """Put `_call` before the call of every module, until `_switches` are closed."""
+    plain = nn.Module.__call__
+
+    @wraps(plain)
+    def call(module, *args, **kwargs):
+        return _call(plain, module, args, kwargs)
+
+    def restore() -> None:
+        if nn.Module.__call__ is call:
+            nn.Module.__call__ = plain
+
+    _switches.callback(restore)
+    nn.Module.__call__ = call
+
+
+def _call(plain: Callable, module: nn.Module, args: tuple, kwargs: dict):
+    """Call a module; if a recorder waits for it, under the eyes of a watch."""
+    root = uncompiled(module)
+    mine = [recorder for recorder in list(_recorders) if recorder.root is root]
+    if not mine or in_backward():  # a forward inside backward repeats one that was watched
+        return plain(module, *args, **kwargs)
+    # A model that calls itself is watched once.
+    busy = [watch.recorder for watch in _watches()]
+    watches = [_Watch(recorder) for recorder in mine if recorder not in busy]
+    before = len(_watches())
+    try:
+        for watch in watches:
+            _watches().append(watch)
+            watch.__enter__()
+        return plain(module, *args, **kwargs)
+    finally:
+        try:
+            _leave(before)
+        finally:
+            _leave(before)  # an interrupt may have come during the first
 
 
 def _watches() -> list["_Watch"]:
-    return [watch for _, watches in _stack() for watch in watches]
+    """The watches of this thread, the innermost last."""
+    _running.__dict__.setdefault("watches", [])
+    return _running.watches
 
 
-def _begin(module: nn.Module, _inputs) -> None:
-    mine = [recorder for recorder in list(_recorders) if recorder.root is module]
-    if mine:
-        # A model that calls itself is watched once; a forward inside backward repeats one that was watched.
-        busy = [watch.recorder for watch in _watches()]
-        watches = [
-            _Watch(recorder) for recorder in mine if recorder not in busy and not in_backward()
-        ]
-        _stack().append((module, watches))
-        for watch in watches:
-            watch.__enter__()
-
-
-def _end(module: nn.Module, _inputs, _output) -> None:
-    if _stack() and _stack()[-1][0] is module:
-        for watch in reversed(_stack().pop()[1]):
-            watch.__exit__(None, None, None)
-            watch.finish()
+def _leave(count: int) -> None:
+    """End the innermost watches until `count` are left."""
+    while len(_watches()) > count:
+        watch = _watches()[-1]
+        leave(watch)
+        watch.finish()
+        _watches().pop()
 
 
 class _Watch(Observer):
@@ -226,7 +256,8 @@ class _Watch(Observer):
         if trace.softmax:
             trace.softmax.consumed = True
         with unobserved():
-            attention = of_weights(weights, "record", trace.kind or "unknown", heads_of(module))
+            heads = heads_of(module) or 1
+            attention = of_weights(weights, "record", trace.kind or "unknown", heads)
             self.keep(attention, name, module)
 
     def keep(self, attention: Attention, name: str, module: nn.Module | None) -> None:
@@ -247,14 +278,14 @@ class _Watch(Observer):
         tensors.
         """
         self.attempt("the forward", self.await_gradients)
-        for softmax in self.tracer.softmaxes:
+        for softmax in self.tracer.softmaxes if self.tracer else ():
             if not softmax.consumed and len(softmax.shape) > 2:
                 reason = (
                     f"a softmax over axis {softmax.axis} of {softmax.shape} may be attention, but no"
                     " matrix product used it"
                 )
                 self.miss(softmax.owner[0], reason, f"if it is, {RECORD_IT}", grave=False)
-        del self.tracer
+        self.tracer = None
 
 
 def record(weights: Tensor) -> Tensor:

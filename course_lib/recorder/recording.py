@@ -6,7 +6,7 @@ import json
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -191,8 +191,8 @@ class Record:
     `shape` is that of the whole map. `kind` is "self" if queries and keys are projections of the
     same tensor, "cross" if not, "unknown" if that could not be followed. `residual` is the largest
     difference between the kernel's own output and weights @ values, or what the kernel puts out
-    when it is asked again for its weights (0 if the model computed these very weights; None where
-    dropout or the kernel hides it). `gradient` has the shape of `weights` and comes with the
+    when it is asked again for its weights (0 if these very weights met the values; None where that
+    is not known: dropout, a kernel that hides it, weights that the model handed over). `gradient` has the shape of `weights` and comes with the
     backward pass.
     """
 
@@ -296,12 +296,17 @@ class Recording:
             self.records.append(record)
         return record
 
-    def add_gradient(self, record: Record, attention: Attention, result_gradient: Tensor) -> None:
-        """File the gradient of a map when the backward pass delivers it; the last backward counts."""
+    def add_gradient(
+        self, record: Record, of_weights: Callable[..., Tensor], result_gradient: Tensor
+    ) -> None:
+        """File the gradient of a map when the backward pass delivers it; the last backward counts.
+
+        `of_weights` is what `Attention.gradient` returned.
+        """
         if record.kept != ("full",):
             return
         rows = slice(None) if self.rows is None else self._chosen(record.shape[2])
-        gradient = attention.gradient(result_gradient, rows)
+        gradient = of_weights(result_gradient, rows)
         gradient = gradient.detach().to(record.weights.dtype).cpu().clone()
         with self.lock:
             if record.gradient is None and self.reserved + gradient.nbytes > self.budget:

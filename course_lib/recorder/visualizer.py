@@ -4,19 +4,22 @@ of images.
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 
+from ..data.drawn import to_image
+from ..data.photographs import read_picture
 from ..looking.agreement import Maps
 from ..looking.attention import attention_relevance
 from ..models.attributes import AttributeModel
-from ..models.inference import evaluating, in_chunks, to_model
+from ..models.inference import evaluating, in_chunks, to_cpu, to_model
 from ..pictures.attention import (
     animate_attention,
     plot_attention_map,
@@ -76,8 +79,9 @@ class AttentionVisualizer:
     def register_hooks(self, model: nn.Module) -> Self:
         """Record every call of `model` from now on; a model registered before is let go."""
         self.clear_hooks()
-        self._recorder = AttentionRecorder(model)
-        self._recording = self._recorder.__enter__()
+        recorder = AttentionRecorder(model)
+        self._recording = recorder.__enter__()
+        self._recorder = recorder
         return self
 
     def clear_hooks(self) -> None:
@@ -88,9 +92,14 @@ class AttentionVisualizer:
         return self
 
     def __exit__(self, *error) -> None:
-        if self._recorder is not None:
-            self._recorder.__exit__(*error)
-            self._recorder = None
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.__exit__(*error)
+
+    @property
+    def attention_maps(self) -> Weights:
+        """The maps of the last call since `register_hooks`, by name; empty before the first."""
+        return (self.sequence or [{}])[-1]
 
     @property
     def sequence(self) -> list[Weights]:
@@ -103,8 +112,9 @@ class AttentionVisualizer:
         """Run the model once, in evaluation mode, and return name → weights, `batch heads queries
         keys`, on the CPU.
 
-        `layer_idx` picks one layer in the order they ran; -1 is the last. Raises `ValueError` if
-        the model has no attention, or no such layer.
+        `layer_idx` picks one layer in the order they ran, with all attention in it
+        (`blocks.5.attn1` and `blocks.5.attn2` are both of layer 5); -1 is the last. Raises
+        `ValueError` if the model has no attention, or no such layer.
         """
         inputs, kwargs = to_model(model, inputs, kwargs)
         with evaluating(model), torch.no_grad(), AttentionRecorder(model) as recording:
@@ -118,37 +128,44 @@ class AttentionVisualizer:
         weights = steps[-1]
         if layer_idx is None:
             return weights
-        if not -len(weights) <= layer_idx < len(weights):
+        layers: dict[str, Weights] = {}
+        for name, of_name in weights.items():
+            layers.setdefault(_layer_of(name), {})[name] = of_name
+        if not -len(layers) <= layer_idx < len(layers):
             raise ValueError(
-                f"layer_idx={layer_idx} does not exist: {len(weights)} layers attended "
-                f"({', '.join(weights)}); choose one of them"
+                f"layer_idx={layer_idx} does not exist: {len(layers)} layers attended "
+                f"({', '.join(layers)}); choose one of them"
             )
-        name = list(weights)[layer_idx]
-        return {name: weights[name]}
+        return list(layers.values())[layer_idx]
 
     def visualize_attention_heatmap(
-        self, weights: Tensor, path: str | Path, title: str = "Attention"
+        self, weights: Tensor | Weights, path: str | Path, title: str = "Attention"
     ) -> Picture:
         """One map, the mean over the heads of the first item, saved at `path`."""
-        return plot_attention_map(weights, path, title=title)
+        return plot_attention_map(_one_map(weights), path, title=title)
 
     def visualize_multi_head_attention(
-        self, weights: Tensor, path: str | Path, title: str = "Attention"
+        self, weights: Tensor | Weights, path: str | Path, title: str = "Attention"
     ) -> Picture:
         """All heads of the first item on one scale, saved at `path`."""
-        return _saved(plot_heads(weights, title), path)
+        return _saved(plot_heads(_one_map(weights), title), path)
 
     def visualize_part_attention(
         self,
-        weights: Tensor,
+        weights: Tensor | Weights,
         num_parts: int,
         path: str | Path,
         title: str = "Attention between parts",
+        keys_in_parts: bool | None = None,
     ) -> Picture:
         """How much each part asks each other part, for tokens in `num_parts` equal parts, saved at
-        `path`.
+        `path`; in cross-attention how much it asks each key. `keys_in_parts` says which, if not
+        whether there are as many keys as queries.
         """
-        return _saved(plot_part_attention(weights, num_parts, title), path)
+        picture = plot_part_attention(
+            _one_map(weights), num_parts, title, keys_in_parts=keys_in_parts
+        )
+        return _saved(picture, path)
 
     def create_attention_animation(
         self, sequence: Iterable, path: str | Path, fps: float = 2
@@ -158,6 +175,25 @@ class AttentionVisualizer:
         """
         maps = [next(iter(step.values())) if isinstance(step, dict) else step for step in sequence]
         return _saved(animate_attention(maps, fps), path)
+
+
+def _one_map(weights: Tensor | Weights) -> Tensor:
+    """The weights themselves, or the only ones of a dict."""
+    if not isinstance(weights, Mapping):
+        return weights
+    if len(weights) != 1:
+        some = ", ".join(repr(name) for name in list(weights)[:3])
+        raise ValueError(
+            f"there are {len(weights)} maps ({some}{', …' * (len(weights) > 3)}), and one picture"
+            " shows one; give it by its name, as weights[name]"
+        )
+    return next(iter(weights.values()))
+
+
+def _layer_of(name: str) -> str:
+    """A module's layer: its name up to the last number; its own name if it has none."""
+    numbered = re.match(r"(?:.*\.)?\d+(?=\.|$)", name.split(" ")[0])
+    return numbered[0] if numbered else name.split(" ")[0]
 
 
 def _saved(picture, path: str | Path):
@@ -197,32 +233,34 @@ def visualize_during_inference(
     image: Any,
     output_dir: str | Path,
     num_inference_steps: int = 20,
+    item: int | None = None,
 ) -> list[Weights]:
     """Run a step-wise `pipeline` on `image`, save each layer of `model` at each step, and return
     the sequence.
 
     The pipeline calls `callback(step, timestep, latents)` every `callback_steps`, or diffusers'
     `callback_on_step_end`. Where it calls the model several times a step, the last call is shown.
-    Derived in lesson 10. Raises `ValueError` if the pipeline takes neither callback or never ran
-    the model, and if the folder holds pictures of another run.
+    `item` of the batch is drawn; unless given it is the first, and under guidance the first of the
+    conditional half, which is the second. A model whose attention cannot be recorded may fill an
+    attribute `attention_maps` (name → weights) itself. If the folder holds the pictures of another
+    run, these go into `run_2` in it, and so on. Derived in lesson 10. Raises `ValueError` if the
+    pipeline takes neither callback or never ran the model.
     """
     accepted = inspect.signature(pipeline).parameters
     any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
-    sequence, folder, seen = [], Path(output_dir), 0
-    if any(folder.glob("step_*.png")):
-        raise ValueError(
-            f"{folder} holds the pictures of another run, and the two would mix; give an empty"
-            " folder, or delete its step_*.png"
-        )
+    sequence, folder, seen = [], _folder_of_its_own(Path(output_dir)), 0
 
     def keep(step: int) -> None:
         nonlocal seen
         calls, seen = by_step(recording.records[seen:]), len(recording.records)
-        if calls:
-            sequence.append(calls[-1])
-            for name, weights in calls[-1].items():
-                file = re.sub(r"[^\w.-]+", "_", f"step_{step:03d}_{name}")
-                plot_attention_map(weights, folder / f"{file}.png", title=f"{name}, step {step}")
+        maps = calls[-1] if calls else _own_maps(model)
+        if maps:
+            sequence.append(maps)
+        for name, weights in maps.items():
+            file = re.sub(r"[^\w.-]+", "_", f"step_{step:03d}_{name}")
+            chosen, remark = _shown_item(weights, item, pipeline, image)
+            title = f"{name}, step {step}{remark}"
+            plot_attention_map(chosen, folder / f"{file}.png", title=title)
 
     def callback(step, timestep, latents):
         keep(int(step))
@@ -253,14 +291,80 @@ def visualize_during_inference(
     return sequence
 
 
+def _folder_of_its_own(folder: Path) -> Path:
+    """The folder, or the first of `run_2`, `run_3`, … in it that holds no pictures of another run."""
+    run, own = 1, folder
+    while any(own.glob("step_*.png")):
+        run += 1
+        own = folder / f"run_{run}"
+    if run > 1:
+        print(f"{folder} holds the pictures of another run; those of this one are in {own}")
+    return own
+
+
+def _own_maps(model: nn.Module) -> Weights:
+    """What the model filled `attention_maps` with: named maps, a list of them, or one."""
+    maps = getattr(model, "attention_maps", None)
+    if isinstance(maps, Tensor):
+        maps = {"attention": maps}
+    elif isinstance(maps, list | tuple):
+        maps = {f"layer {index}": weights for index, weights in enumerate(maps)}
+    if not isinstance(maps, Mapping):
+        return {}
+    return {
+        str(name): to_cpu(weights.detach().clone())
+        for name, weights in maps.items()
+        if isinstance(weights, Tensor)
+    }
+
+
+def _shown_item(
+    weights: Tensor, item: int | None, pipeline: Callable, image: Any
+) -> tuple[Tensor, str]:
+    """The item of a batch that is drawn, and what its title says of it."""
+    batch = len(weights) if weights.ndim > 3 else 1
+    conditional = item is None and batch % 2 == 0 and _is_guided(pipeline, image, batch)
+    if item is None:
+        item = batch // 2 if conditional else 0
+    if not -batch <= item < batch:
+        raise ValueError(f"item={item} does not exist: the batch has {batch}; choose one of them")
+    if batch == 1:
+        return weights, ""
+    item %= batch
+    remark = f", item {item} of {batch}" + " (conditional)" * conditional
+    return weights[item : item + 1], remark
+
+
+def _is_guided(pipeline: Callable, image: Any, batch: int) -> bool:
+    """Whether half of the batch is unconditional: the pipeline says so, or there are two items for
+    each image.
+    """
+    if isinstance(image, list | tuple) or (
+        isinstance(image, Tensor) and not (image.ndim == 3 and len(image) in (1, 3, 4))
+    ):
+        images = len(image)
+    else:  # one image, `channels height width`, or whatever else a pipeline takes
+        images = 1
+    if batch % (2 * images):
+        return False
+    says = getattr(getattr(pipeline, "func", pipeline), "do_classifier_free_guidance", None)
+    if says is not None:
+        return bool(says)
+    scale = inspect.signature(pipeline).parameters.get("guidance_scale")
+    if scale is not None and isinstance(scale.default, int | float):
+        return scale.default > 1
+    return batch == 2 * images
+
+
 def record_folder(
     model: nn.Module, folder: str | Path, output_dir: str | Path, size: int = 112
 ) -> list[Path]:
-    """Record the model on each image of `folder` (`1 3 size size`, [0, 1]) as
-    `attention_<stem>.safetensors`.
+    """Record the model, in evaluation mode, on each image of `folder` as
+    `attention_<stem>.safetensors`; images of one stem (`a.png`, `a.jpg`) keep their suffix there.
 
-    Files that are there already are not made again, and a file that is no image is named and passed
-    over. Raises `FileNotFoundError` if the folder holds no image.
+    The model gets the whole picture as a person sees it (`read_picture`), resized to `1 3 size
+    size` in [0, 1]. Files that are there already are not made again, and a file that is no image is
+    named and passed over. Raises `FileNotFoundError` if the folder holds no image.
     """
     images = sorted(
         path for path in Path(folder).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES
@@ -270,18 +374,27 @@ def record_folder(
             f"no image in {folder}; give a folder of {', '.join(IMAGE_SUFFIXES)} files"
         )
     written = []
-    for path in images:
-        target = Path(output_dir) / f"attention_{path.stem}.safetensors"
+    for path, name in zip(images, _names_of_their_own(images), strict=True):
+        target = Path(output_dir) / f"attention_{name}.safetensors"
         if not target.exists():
             try:
-                with Image.open(path) as image:
-                    pixels = np.asarray(image.convert("RGB").resize((size, size)), np.float32) / 255
-            except (UnidentifiedImageError, OSError) as error:
+                picture = read_picture(path)
+            except (OSError, ValueError) as error:
                 print(f"{path.name} is passed over: it is no readable image ({error})")
                 continue
-            batch = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+            image = to_image(np.asarray(Image.fromarray(picture).resize((size, size))))
             with evaluating(model), torch.no_grad(), AttentionRecorder(model) as recording:
-                model(*to_model(model, batch))
+                model(*to_model(model, image[None]))
             recording.save(target)
         written.append(target)
     return written
+
+
+def _names_of_their_own(paths: Sequence[Path]) -> list[str]:
+    """Each file's stem; its whole name where another file's could be taken for it."""
+    stems = Counter(path.stem.lower() for path in paths)
+    whole = {path.name.lower() for path in paths}
+    return [
+        path.name if stems[path.stem.lower()] > 1 or path.stem.lower() in whole else path.stem
+        for path in paths
+    ]

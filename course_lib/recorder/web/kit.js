@@ -404,7 +404,9 @@ export async function openPage(show, initial) {
     writing = setTimeout(() => {
       const names = Object.keys(initial).filter((name) => model.get(name) !== initial[name] && name !== "pinned");
       const state = Object.fromEntries(names.map((name) => [name, model.get(name)]));
-      history.replaceState(null, "", `#${encodeURIComponent(JSON.stringify(state))}`);
+      try {
+        history.replaceState(null, "", `#${encodeURIComponent(JSON.stringify(state))}`);
+      } catch { /* a page in a frame has no address to write to */ }
     }, 300);
   });
   show({ model, el: document.getElementById("viewer") });

@@ -1,4 +1,4 @@
-"""`difficulty`, for lesson 00: how hard are the drawn faces, for a network that learns from them
+"""`difficulty`, for the README: how hard are the drawn faces, for a network that learns from them
 alone?
 """
 

@@ -5,6 +5,7 @@ output changed.
 import copy
 import gc
 import itertools
+import json
 import random
 import sys
 import threading
@@ -16,9 +17,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from course_lib import files
 from course_lib.models import (
     CompletePersonalityModel,
     TokenCrossAttention,
@@ -31,10 +34,11 @@ from course_lib.recorder import (
     AttentionVisualizer,
     Recording,
     cost,
+    from_records,
     operators,
     record,
 )
-from course_lib.recorder.recording import SIDE
+from course_lib.recorder.recording import SIDE, Gap
 
 CONTEXTS = {"grad": torch.enable_grad, "no_grad": torch.no_grad, "inference": torch.inference_mode}
 
@@ -1374,3 +1378,88 @@ def test_bad_files(tmp_path):
             (tmp_path / f"broken{suffix}").write_bytes(content)
             with pytest.raises(ValueError, match=rf"broken\{suffix}"):
                 Recording.load(tmp_path / f"broken{suffix}")
+
+
+ODD = [None, -1, 1e400, "odd", [], {}, [[]], True, 2**70, {"a": {"b": [None]}}]
+
+
+def mutated(value, generator):
+    """The same JSON with one thing in it gone or exchanged for something odd."""
+    if isinstance(value, dict | list) and value and generator.random() < 0.85:
+        value = copy.copy(value)
+        place = generator.choice(list(value) if isinstance(value, dict) else range(len(value)))
+        if generator.random() < 0.2:
+            del value[place]
+        else:
+            value[place] = mutated(value[place], generator)
+        return value
+    return generator.choice(ODD)
+
+
+def use(recording):
+    """What is done with a recording from a file."""
+    str(recording), repr(recording.records)
+    for found in recording.records:
+        assert all(isinstance(value, torch.Tensor) for value in found.statistics.values())
+    from_records(recording.records)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("keep", ["full", "statistics"])
+def test_a_recording_from_elsewhere_is_one_or_refused_in_a_sentence(suffix, keep, tmp_path):
+    model, generator, refusals = Stack(Attention(), Attention()), random.Random(0), []
+    with AttentionRecorder(model, keep) as recording:
+        model(torch.randn(1, 3, 16)).sum().backward()
+    path = recording.save(tmp_path / f"good{suffix}")
+    good, odd = path.read_bytes(), tmp_path / f"odd{suffix}"
+    whole = Recording.load(path)
+    use(whole)
+    stored = {
+        f"{index}.{name}": tensor.numpy()
+        for index, found in enumerate(whole.records)
+        for name, tensor in found.tensors().items()
+    }
+    if suffix == ".npz":
+        metadata = json.loads(str(np.load(path)["metadata"]))
+    else:
+        metadata = files.load_tensors(path)[1]
+    metadata["gaps"].append(vars(Gap("here", "nothing", "look")))
+    metadata["notes"].append("a note")
+    for round_ in range(120):
+        kind = round_ % 3
+        if kind == 0:  # bytes
+            content = bytearray(good)
+            for _ in range(generator.randint(1, 4)):
+                content[generator.randrange(len(content))] = generator.randrange(256)
+            odd.write_bytes(content[: generator.choice([len(content), generator.randrange(999)])])
+        else:  # what is said, or the arrays
+            said, arrays = metadata, dict(stored)
+            if kind == 1:
+                said = mutated(metadata, generator)
+            else:
+                name = generator.choice(list(arrays))
+                arrays[generator.choice([name, "9.weights", "x.y", "weights", "0.odd"])] = (
+                    generator.choice(
+                        [
+                            np.ones(3),
+                            np.ones((2, 2), np.int8),
+                            np.float32(1),
+                            np.zeros((1, 4, 3, 0)),
+                        ]
+                    )
+                )
+            if suffix == ".npz":
+                np.savez(odd, metadata=json.dumps(said), **arrays)
+            else:
+                tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+                save_file(tensors, odd, {"course_lib": json.dumps(said)})
+        try:
+            loaded = Recording.load(odd)
+        except ValueError as error:
+            refusals.append(str(error))
+        else:
+            use(loaded)
+    assert len(refusals) > 60
+    for sentence in refusals:
+        assert "record again, or give another file" in sentence
+        assert len(sentence.splitlines()) == 1

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -418,12 +417,29 @@ class Recording:
         """Read a file that `save` wrote; raises `FileNotFoundError`, or `ValueError` if it is no
         recording.
         """
-        tensors, metadata = _read_npz(path) if _is_npz(path) else files.load_tensors(path)
-        if "records" not in metadata:
-            raise ValueError(f"{path} holds no recording; give a file written by `recording.save`")
+        path, read = Path(path), _read_npz if _is_npz(path) else files.load_tensors
+        if not path.is_file():
+            raise FileNotFoundError(f"no recording {path}; check the path")
+        try:
+            return cls._assembled(*read(path))
+        except Exception as error:  # a file from elsewhere can fail in any way
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise ValueError(
+                f"{path} is truncated or holds no recording ({reason}); record again, or give"
+                " another file"
+            ) from error
+
+    @classmethod
+    def _assembled(cls, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Self:
+        """A recording from what a file holds; an exception says what is wrong with it."""
         recording = cls(rows=metadata["rows"])
         recording.policies, recording.notes = tuple(metadata["policies"]), metadata["notes"]
         recording.gaps = {Gap(**gap): None for gap in metadata["gaps"]}
+        _require("policies", set(recording.policies) <= set(KEEP) and recording.policies)
+        _require("rows", recording.rows is None or _all_of(int, recording.rows))
+        _require("notes", _all_of(str, recording.notes))
+        for gap in recording.gaps:
+            _require("gaps", _all_of(str, [gap.where, gap.what, gap.remedy]))
         of_records = [{} for _ in metadata["records"]]
         for name, tensor in tensors.items():
             index, name = name.split(".", 1)
@@ -435,21 +451,46 @@ class Recording:
             record.reduced_statistics = {
                 name.removeprefix("statistics."): tensor for name, tensor in held.items()
             }
+            _check(record)
             recording.records.append(record)
         return recording
 
 
-def _read_npz(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = dict(stored)
-        metadata = json.loads(str(arrays.pop("metadata")))
-    except (BadZipFile, EOFError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{path} is truncated or holds no recording ({error}); record again, or give another"
-            " file"
-        ) from error
+def _read_npz(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = dict(stored)
+    metadata = json.loads(str(arrays.pop("metadata")))
     return {name: torch.from_numpy(array) for name, array in arrays.items()}, metadata
+
+
+def _require(what: str, fits: Any) -> None:
+    if not fits:
+        raise ValueError(f"its {what} cannot be")
+
+
+def _all_of(kind: type, values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(type(value) is kind for value in values)
+
+
+def _check(record: Record) -> None:
+    """Whether a record from a file can be one."""
+    names = [record.name, record.class_name, record.kind, record.operator]
+    _require("names", _all_of(str, names))
+    numbers = [*record.shape, record.step, record.sub]
+    _require("numbers", _all_of(int, numbers) and min(numbers) >= 0 and len(record.shape) == 4)
+    _require(
+        "policies", record.kept and _all_of(str, record.kept) and set(record.kept) <= set(KEEP)
+    )
+    _require("residual", record.residual is None or isinstance(record.residual, int | float))
+    for tensor in record.tensors().values():
+        _require("arrays", tensor.is_floating_point() and len(tensor) == record.shape[0])
+    if record.weights is not None:
+        _require("weights", record.weights.ndim == 4 and 0 not in record.weights.shape[1:])
+    if record.gradient is not None:
+        _require("gradient", record.weights is not None)
+        _require("gradient", record.gradient.shape == record.weights.shape)
+    for statistic in record.reduced_statistics.values():
+        _require("statistics", statistic.shape == record.shape[:2])
 
 
 _DESCRIBED = [

@@ -333,7 +333,7 @@ WRONG = {
         "for two images of each person": lambda f, p: torch.cat(
             [similarities(f)[same(p).triu(1) & p.eq(k)] for k in range(3)]
         ).mean(),
-        "expected one number, came a Tensor": lambda f, p: similarities(f),
+        "expected one number, got a Tensor": lambda f, p: similarities(f),
         "for images in another order": lambda f, p: (
             similarities(f)[same(p).triu(1)].mean()
             if (p.diff() >= 0).all()

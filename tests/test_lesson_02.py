@@ -123,10 +123,10 @@ WRONG = {
         "you average |u| and |v|": lambda e, t, v: (e - t)[v].abs().mean(),
         "errors to the left and to the right cancel": lambda e, t, v: (e - t)[v].mean(0).norm(),
         "subtract the vectors": lambda e, t, v: (e.norm(dim=-1) - t.norm(dim=-1))[v].abs().mean(),
-        "expected one number, came a Tensor of shape (3, 6, 5)": lambda e, t, v: (e - t).norm(
+        "expected one number, got a Tensor of shape (3, 6, 5)": lambda e, t, v: (e - t).norm(
             dim=-1
         ),
-        "expected one number, came a list": lambda e, t, v: [0.0],
+        "expected one number, got a list": lambda e, t, v: [0.0],
         "the number is not right": lambda e, t, v: 5.0,
     },
     "lucas_kanade": {
@@ -140,7 +140,7 @@ WRONG = {
         "you solve each pixel alone": lambda ix, iy, it: torch.stack(
             [(-it * ix / (ix**2 + iy**2)).mean(), (-it * iy / (ix**2 + iy**2)).mean()]
         ),
-        "expected the shape (2,), came (2, 1)": lambda *window: solved(*normal(*window))[:, None],
+        "expected the shape (2,), got (2, 1)": lambda *window: solved(*normal(*window))[:, None],
     },
     "dense_flow": {
         "your steps point the wrong way": lambda ix, iy, it, *o: by_solve(ix, iy, -it, *o),
@@ -177,7 +177,7 @@ WRONG = {
             f.permute(0, 3, 1, 2).reshape(f.shape), h, w
         ),
         "expected the shape (2, 6, 24, 2)": lambda f, h, w: resized(f, w, h),
-        "came (2, 2, 6, 24)": lambda f, h, w: resized(f, h, w).permute(0, 3, 1, 2),
+        "got (2, 2, 6, 24)": lambda f, h, w: resized(f, h, w).permute(0, 3, 1, 2),
     },
     "clip_and_scale": {
         "you divide and do not clip": lambda flow, limit: flow / limit,

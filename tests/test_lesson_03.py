@@ -366,7 +366,7 @@ WRONG = {
         ),
         "numbers are not": scaled_frames,
         "for 12 frames, expected the shape (6,)": lambda f, i, x, n: looped(f, i, x, 16),
-        "came a list": lambda f, i, x, n: looped(f, i, x, n).tolist(),
+        "got a list": lambda f, i, x, n: looped(f, i, x, n).tolist(),
     },
     "motion_tokens": {
         "you do not clip": lambda n, f: tokens(n, f.movedim(-1, 1) / 20),

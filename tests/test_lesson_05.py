@@ -189,7 +189,7 @@ WRONG = {
         "leave out the head": miscounted(head=0),
         "static_dim=2048, dynamic_dim=1024, fusion_dim=128, num_heads=4, ": lambda *sizes: 371_717,
         "return a whole number": lambda *sizes: float(total(*sizes)),
-        "came a str": lambda *sizes: f"{total(*sizes)}",
+        "got a str": lambda *sizes: f"{total(*sizes)}",
     },
     "attention_flops": {
         "multiplications only": lambda q, k, v: looped_flops(q, k, v) // 2,

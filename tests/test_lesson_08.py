@@ -170,7 +170,7 @@ WRONG = {
         "28% have does not belong there": lambda f, r: listed(f, r, common=lambda f: f >= 0.10),
         "8% have belongs there": lambda f, r: listed(f, r, rare=lambda f: f < 0.05),
         "the first of them twice": looked_up,
-        "came a int": lambda f, r: len(listed(f, r)),
+        "got a int": lambda f, r: len(listed(f, r)),
     },
     "blind_spots": {
         "its own threshold": lambda p, t, y, h: spots(p, torch.full_like(t, 0.5), y, h),

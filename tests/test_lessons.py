@@ -172,14 +172,14 @@ def chatty(prediction, target):
         ),
         (half_written, "✗", "returns None; end it with `return`"),
         (lambda: 1, "✗", "takes 0 positional arguments but 2 were given"),
-        (lambda p, t: True, "✗", "expected a tensor, came a bool"),
+        (lambda p, t: True, "✗", "expected a tensor, got a bool"),
         (
             lambda p, t: (_ for _ in ()).throw(ValueError("a\nb\n" * 1000)),
             "✗",
             "ValueError: a b a b",
         ),
-        (torch.rand(3), "✗", "check needs the function itself, without calling it; came tensor"),
-        (None, "✗", "came None"),
+        (torch.rand(3), "✗", "check needs the function itself, without calling it; got tensor"),
+        (None, "✗", "got None"),
         (chatty, "✓", "right"),
     ],
 )
@@ -351,10 +351,10 @@ def test_a_spoilt_progress_file_begins_anew(content, cache, capsys):
 @pytest.mark.parametrize(
     ("came", "words"),
     [
-        (torch.ones(2), r"expected the shape \(3,\), came \(2,\)"),
+        (torch.ones(2), r"expected the shape \(3,\), got \(2,\)"),
         (torch.ones(3).double(), "dtype"),
-        (torch.tensor([1, 1, float("nan")]), r"at \[2\] expected 1.0000, came nan"),
-        (1.0, "came a float"),
+        (torch.tensor([1, 1, float("nan")]), r"at \[2\] expected 1.0000, got nan"),
+        (1.0, "got a float"),
         (torch.full((3,), 7.0), "^seven$"),
     ],
 )

@@ -119,17 +119,15 @@ def expect(
     """
     given = f"{given}, " if given else ""
     if not isinstance(came, Tensor):
-        raise Mistake(f"{given}expected a tensor, came a {type(came).__name__}")
+        raise Mistake(f"{given}expected a tensor, got a {type(came).__name__}")
     for sentence, wrong in (mistakes or {}).items():
         if came.shape == wrong.shape and torch.allclose(came.to(wrong), wrong, atol=tolerance):
             raise Mistake(sentence)
     if came.shape != expected.shape:
-        raise Mistake(
-            f"{given}expected the shape {tuple(expected.shape)}, came {tuple(came.shape)}"
-        )
+        raise Mistake(f"{given}expected the shape {tuple(expected.shape)}, got {tuple(came.shape)}")
     if came.dtype != expected.dtype:
         raise Mistake(
-            f"{given}expected the dtype {expected.dtype}, came {came.dtype}; keep the dtype of the"
+            f"{given}expected the dtype {expected.dtype}, got {came.dtype}; keep the dtype of the"
             " input"
         )
     wrong = ~torch.isclose(came, expected, rtol=tolerance, atol=tolerance)
@@ -137,7 +135,7 @@ def expect(
         where = tuple(wrong.nonzero()[0].tolist())
         raise Mistake(
             f"{given}the shape is right, the numbers are not: at {list(where)} expected "
-            f"{expected[where].item():.4f}, came {came[where].item():.4f}"
+            f"{expected[where].item():.4f}, got {came[where].item():.4f}"
         )
 
 
@@ -153,14 +151,14 @@ def expect_number(
     """
     if not isinstance(came, float | Tensor) or (isinstance(came, Tensor) and came.numel() != 1):
         shape = f" of shape {tuple(came.shape)}" if isinstance(came, Tensor) else ""
-        raise Mistake(f"expected one number, came a {type(came).__name__}{shape}")
+        raise Mistake(f"expected one number, got a {type(came).__name__}{shape}")
     came = float(came)
     for sentence, wrong in (mistakes or {}).items():
         if math.isclose(came, wrong, rel_tol=tolerance, abs_tol=tolerance):
             raise Mistake(sentence)
     if not math.isclose(came, expected, rel_tol=tolerance, abs_tol=tolerance):
         given = f"{given}, " if given else ""
-        raise Mistake(f"{given}the number is not right: expected {expected:.4f}, came {came:.4f}")
+        raise Mistake(f"{given}the number is not right: expected {expected:.4f}, got {came:.4f}")
 
 
 def expect_gradient(inputs: Tensor, result: Tensor) -> None:
@@ -272,7 +270,7 @@ def check(name: str, function: Any) -> Callable:
     solution = exercise.load_solution()
     if not callable(function):
         print(
-            f"✗ {name}: check needs the function itself, without calling it; came"
+            f"✗ {name}: check needs the function itself, without calling it; got"
             f" {shorten(repr(function), 60)}"
         )
         return solution

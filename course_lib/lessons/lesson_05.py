@@ -23,12 +23,12 @@ def expect_count(
             f"{came} counts things, so return a whole number; // divides without making a float"
         )
     if not isinstance(came, int):
-        raise Mistake(f"expected a whole number, came a {type(came).__name__}")
+        raise Mistake(f"expected a whole number, got a {type(came).__name__}")
     for sentence, wrong in (mistakes or {}).items():
         if came == wrong:
             raise Mistake(sentence)
     if came != expected:
-        raise Mistake(f"{f'{given}, ' if given else ''}expected {expected:,}, came {came:,}")
+        raise Mistake(f"{f'{given}, ' if given else ''}expected {expected:,}, got {came:,}")
 
 
 # projections

@@ -142,7 +142,7 @@ def waiting_is_counted_from_the_best(student: Callable, library: Callable) -> No
                 " improve on their neighbour"
             )
         if came != expected:
-            raise Mistake(f"for {losses} the best is followed by {expected}, came {came!r}")
+            raise Mistake(f"for {losses} the best is followed by {expected}, got {came!r}")
 
 
 def an_equal_is_no_better(student: Callable, library: Callable) -> None:
@@ -176,7 +176,7 @@ def whole_speakers_are_drawn(student: Callable, library: Callable) -> None:
         indices = np.asarray(student(speakers, np.random.default_rng(seed)))
         if indices.ndim != 1 or indices.dtype.kind not in "iu":
             raise Mistake(
-                f"return the indices of the items, whole numbers in one row; came {indices.dtype}"
+                f"return the indices of the items, whole numbers in one row; got {indices.dtype}"
                 f" of shape {indices.shape}"
             )
         if len(indices) and (indices.min() < 0 or indices.max() >= len(speakers)):

@@ -120,7 +120,7 @@ def expect_shape(came: object, expected: Tensor) -> None:
     if not isinstance(came, Tensor) or came.shape != expected.shape:
         shape = f" of shape {tuple(came.shape)}" if isinstance(came, Tensor) else ""
         raise Mistake(
-            f"expected a tensor with one threshold an attribute, {tuple(expected.shape)}; came a "
+            f"expected a tensor with one threshold an attribute, {tuple(expected.shape)}; got a "
             f"{type(came).__name__}{shape}"
         )
 

@@ -116,7 +116,7 @@ def rare_and_common_ones(student: Callable, library: Callable) -> None:
                     f"for {rarity!r}: an attribute that {share:.0%} have {extra}; rare is under 10"
                     " %, common over 30 %, and between them lies a third kind"
                 )
-        raise Mistake(f"for {rarity!r} expected the indices {expected}, came {came}")
+        raise Mistake(f"for {rarity!r} expected the indices {expected}, got {came}")
 
 
 def any_frequencies(student: Callable, library: Callable) -> None:
@@ -142,7 +142,7 @@ def _list(came: object) -> list:
     if isinstance(came, Tensor):
         came = came.flatten().tolist()
     if not isinstance(came, list | tuple):
-        raise Mistake(f"expected a list of indices, came a {type(came).__name__}")
+        raise Mistake(f"expected a list of indices, got a {type(came).__name__}")
     return [k.item() if isinstance(k, Tensor) else k for k in came]
 
 
@@ -234,7 +234,7 @@ def _masks(came: object) -> dict[str, Tensor]:
             if isinstance(came, dict)
             else f"a {type(came).__name__}"
         )
-        raise Mistake(f"expected a dict with the keys {', '.join(map(repr, NAMES))}; came {said}")
+        raise Mistake(f"expected a dict with the keys {', '.join(map(repr, NAMES))}; got {said}")
     for name, mask in came.items():
         if isinstance(mask, Tensor) and mask.dtype != torch.bool:
             raise Mistake(

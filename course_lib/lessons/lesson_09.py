@@ -154,7 +154,7 @@ def _is_a_luckiest_place(
         )
         raise Mistake(
             f"{given}, expected yes or no (torch.bool) for each image and attribute, "
-            f"{tuple(regions.shape[:2])}; came {what}"
+            f"{tuple(regions.shape[:2])}; got {what}"
         )
     if came.all():
         raise Mistake(
@@ -269,9 +269,7 @@ def deletion_begins_and_ends_where_it_must(student: Callable, library: Callable)
             (2, "with all 49 tokens hidden, nothing of the image may be left"),
         ):
             if not torch.allclose(came[:, step], expected[:, step], atol=1e-4):
-                raise Mistake(
-                    f"{which}: expected {expected[0, step]:.4f}, came {came[0, step]:.4f}"
-                )
+                raise Mistake(f"{which}: expected {expected[0, step]:.4f}, got {came[0, step]:.4f}")
     expect(came, expected, tolerance=1e-4, given="for 7 × 7 tokens of 28 × 28 pixels")
 
 
@@ -353,7 +351,7 @@ def groups_too_small_do_not_count(student: Callable, library: Callable) -> None:
         if not torch.isclose(came[0], expected[0], atol=1e-5):
             raise Mistake(
                 "a group with fewer than 25 positives does not count: its recall is a guess;"
-                f" expected {expected[0]:.4f}, came {came[0]:.4f}"
+                f" expected {expected[0]:.4f}, got {came[0]:.4f}"
             )
     expect(came, expected, given="where a group has fewer than 25 positives")
 
@@ -365,7 +363,7 @@ def gaps_need_two_groups(student: Callable, library: Callable) -> None:
     if isinstance(came, Tensor) and came.shape == expected.shape and not came[1].isnan():
         raise Mistake(
             "where only one group has 25 positives there is nothing to compare, and the gap is"
-            f" NaN; came {came[1]:g}, which reads as fair"
+            f" NaN; got {came[1]:g}, which reads as fair"
         )
     expect(came.nan_to_num(-1), expected.nan_to_num(-1), given="where one group is left")
 

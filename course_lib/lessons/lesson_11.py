@@ -231,7 +231,7 @@ def _counts(came: object, attributes: int) -> Tensor:
     if not isinstance(came, Tensor) or came.shape != (attributes,):
         what = f" of shape {tuple(came.shape)}" if isinstance(came, Tensor) else ""
         raise Mistake(
-            f"expected a tensor with one count an attribute, ({attributes},); came a "
+            f"expected a tensor with one count an attribute, ({attributes},); got a "
             f"{type(came).__name__}{what}"
         )
     if not torch.equal(came.double(), came.double().round()):

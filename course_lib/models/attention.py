@@ -79,8 +79,8 @@ class VisualizableCrossAttention(nn.Module):
 
     After a call `last_attn_weights` holds the exact weights, `batch heads queries keys`, detached.
     With `record=False`, as in models that train, it is None outside a recorder. The output comes
-    from the fused kernel either way, so looking does not change it. Each head is `head_dim` wide (`query_dim / heads`
-    unless given). Derived in lesson 04.
+    from the fused kernel either way, so looking does not change it. Each head is `head_dim` wide
+    (`query_dim / heads` unless given). Derived in lesson 04.
     """
 
     def __init__(

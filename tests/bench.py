@@ -494,7 +494,10 @@ class BareAttention(nn.Module):
 def measure_attention(
     batch: int, queries: int, keys: int, dim: int, heads: int, repeats: int
 ) -> None:
-    bare, layer = BareAttention(dim, heads), VisualizableCrossAttention(dim, dim, dim, heads, record=False)
+    bare, layer = (
+        BareAttention(dim, heads),
+        VisualizableCrossAttention(dim, dim, dim, heads, record=False),
+    )
     query, tokens = torch.randn(batch, queries, dim), torch.randn(batch, keys, dim)
 
     def repeated(model: nn.Module, **keywords) -> Callable[[], object]:

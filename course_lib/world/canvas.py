@@ -7,6 +7,7 @@ hundred small shapes, so what each costs counts: colours are tuples, and a curve
 small matrix product.
 """
 
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import accumulate
 from typing import NamedTuple
@@ -20,6 +21,7 @@ __all__ = [
     "Colour",
     "Shape",
     "Sketch",
+    "Stroke",
     "band",
     "both_sides",
     "darker",
@@ -29,6 +31,7 @@ __all__ = [
     "mix",
     "other_half",
     "paint",
+    "paint_all",
     "shade",
     "smooth",
     "split",
@@ -54,6 +57,9 @@ class Shape(NamedTuple):
     decides: tuple[str, ...] = ()
     kind: str = "fill"  # fill, line, loop, tint (30 % opaque) or shade (soft, multiplies)
     width: int = 1  # of lines, in px of a 224 px canvas
+
+
+Stroke = tuple[Shape, Int[np.ndarray, "points 2"]]  # with its corners on a canvas
 
 
 class Sketch(list):
@@ -166,6 +172,12 @@ def split(points: np.ndarray, counts: list[int]) -> list[np.ndarray]:
     return [points[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
+def paint_all(canvas: UInt8[np.ndarray, "height width channels"], strokes: Iterable[Stroke]):
+    """Paint shapes with their corners, from back to front."""
+    for shape, corners in strokes:
+        paint(canvas, shape, corners)
+
+
 def paint(
     canvas: UInt8[np.ndarray, "height width channels"],
     shape: Shape,
@@ -192,7 +204,7 @@ def paint(
 
 def shade(
     canvas: UInt8[np.ndarray, "height width channels"],
-    shades: list[tuple[Shape, Int[np.ndarray, "points 2"]]],
+    shades: Sequence[Stroke],
 ):
     """Multiply the canvas by soft light and shadow: polygons on a quarter of the size, blurred and
     enlarged.

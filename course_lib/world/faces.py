@@ -16,7 +16,7 @@ from ..shapes import Bool, Float, UInt8
 from . import anatomy, wardrobe
 from .anatomy import Expression
 from .camera import Difficulty, background, named_difficulty, photograph
-from .canvas import Shape, paint, shade, split, to_fixed
+from .canvas import Shape, paint_all, shade, split, to_fixed
 from .population import ATTRIBUTES, check_attributes, sample_tone
 
 __all__ = [
@@ -115,11 +115,9 @@ def draw_face(
 
     canvas = background(rng, 2 * size)
     strokes = list(zip(shapes, split(to_fixed(points * (2 * size)), counts), strict=True))
-    for stroke in strokes[: len(under)]:
-        paint(canvas, *stroke)
+    paint_all(canvas, strokes[: len(under)])
     shade(canvas, [stroke for stroke in strokes[: len(under)] if stroke[0].kind == "shade"])
-    for stroke in strokes[len(under) : len(under) + len(over)]:
-        paint(canvas, *stroke)
+    paint_all(canvas, strokes[len(under) : len(under) + len(over)])
     image = photograph(
         cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA), difficulty, rng
     )

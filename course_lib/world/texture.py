@@ -2,13 +2,15 @@
 frame.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
 from ..shapes import Float, UInt8
 from . import anatomy
 from .anatomy import Expression, Person
-from .canvas import Shape, paint, shade, to_fixed
+from .canvas import Shape, Stroke, paint_all, shade, split, to_fixed
 
 __all__ = [
     "GRID",
@@ -34,8 +36,13 @@ GRID = ((GRID - ORIGIN) / UNIT).astype(np.float32)  # face coordinates of each t
 MATERIALS = {"iris": 1, "lid": 2, "lip": 3, "eyes": 4, "mouth": 5}
 
 
-def _corners(shape: Shape, supersampling: int = 1) -> np.ndarray:
-    return to_fixed((shape.points * UNIT + ORIGIN) * supersampling)
+def _strokes(shapes: Sequence[Shape], supersampling: int = 1) -> list[Stroke]:
+    """Each shape with its corners on the texture."""
+    if not shapes:
+        return []
+    points = np.concatenate([shape.points for shape in shapes])
+    corners = to_fixed((points * UNIT + ORIGIN) * supersampling)
+    return list(zip(shapes, split(corners, [len(shape.points) for shape in shapes]), strict=True))
 
 
 def paint_layer(shapes: list[Shape], grain: np.ndarray) -> UInt8[np.ndarray, "texture texture 4"]:
@@ -43,14 +50,12 @@ def paint_layer(shapes: list[Shape], grain: np.ndarray) -> UInt8[np.ndarray, "te
     flow holds on to.
     """
     canvas = np.zeros((2 * TEXTURE, 2 * TEXTURE, 4), np.uint8)
-    strokes = [(shape, _corners(shape, 2)) for shape in shapes]
+    strokes = _strokes(shapes, 2)
     last_shade = max((k for k, shape in enumerate(shapes) if shape.kind == "shade"), default=-1)
-    for stroke in strokes[: last_shade + 1]:
-        paint(canvas, *stroke)
+    paint_all(canvas, strokes[: last_shade + 1])
     if last_shade >= 0:
         shade(canvas, [stroke for stroke in strokes if stroke[0].kind == "shade"])
-    for stroke in strokes[last_shade + 1 :]:
-        paint(canvas, *stroke)
+    paint_all(canvas, strokes[last_shade + 1 :])
     texture = cv2.resize(canvas, (TEXTURE, TEXTURE), interpolation=cv2.INTER_AREA)
     alpha = cv2.extractChannel(texture, 3)
     shown_grain = (grain * (alpha / 255)).astype(np.int16)
@@ -74,9 +79,9 @@ def paint_face(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The head with the eyes and mouth of this frame, and what material each texture pixel shows."""
     texture, material = head.copy(), np.zeros((TEXTURE, TEXTURE), np.uint8)
-    for shape in (*anatomy.eyes(person, expression), *anatomy.mouth(person, expression)):
-        corners = _corners(shape)
-        paint(texture, shape, corners)
+    strokes = _strokes([*anatomy.eyes(person, expression), *anatomy.mouth(person, expression)])
+    paint_all(texture, strokes)
+    for shape, corners in strokes:
         if shape.kind == "fill":
             cv2.fillPoly(material, [corners], MATERIALS[shape.part], cv2.LINE_8, 4)
     return texture, material

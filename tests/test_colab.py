@@ -56,8 +56,8 @@ def misfits(pins, needed):
 
 
 def test_the_library_can_live_with_what_colab_has():
-    # with scikit-learn, accelerate, matplotlib and the hub
-    come_along = {"scipy", "psutil", "pillow", "tqdm"}
+    # with torch, scikit-learn, accelerate, matplotlib and the hub
+    come_along = {"filelock", "scipy", "psutil", "pillow", "tqdm"}
     assert misfits(PINS, [need for need in NEEDED if need.name not in come_along]) == []
     assert all(next(iter(pin.specifier)).operator == "==" for pin in PINS)
     assert re.search(r"\bin [A-Z][a-z]+ 20\d\d\.", LISTED)  # the date of the list

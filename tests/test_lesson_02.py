@@ -235,7 +235,9 @@ def test_scalings_state_what_they_show(tmp_path):
 def run(video, *cells):
     """The named cells of the lesson, run on a video of the reader's own."""
     notebook = nbformat.read(LESSON, as_version=4)
-    next(cell for cell in notebook.cells if cell.id == "form").source = f"VIDEO = {str(video)!r}"
+    imported_before = "import cv2, numpy as np; from course_lib.pictures import Animation"
+    form = next(cell for cell in notebook.cells if cell.id == "form")
+    form.source = f"{imported_before}\nVIDEO = {str(video)!r}"
     notebook.cells = [
         cell for cell in notebook.cells if cell.id in ("setup", "form", "read", *cells)
     ]

@@ -254,7 +254,7 @@ EXERCISES = {
     "area_share": Exercise(
         solution="course_lib.looking.localisation:area_share",
         hints=(
-            "Throw a dart at the image without looking. What must you count, and divide by what?",
+            "Point at the image without looking. What must you count, and divide by what?",
             (
                 "Booleans (attributes, height, width) → one number for each attribute,"
                 " (attributes,), between 0 and 1."

@@ -281,6 +281,7 @@ WRONG = {
         "the two are swapped": recorded(swap=True),
         "got a Tensor": lambda *given: recorded()(*given)[1],
         "a list of recordings": recorded(keep=lambda x: [x]),
+        "a name that the hook sets is its own": recorded(keep=lambda x: None),
         "keep the tensor itself": recorded(keep=torch.detach),
         "without detach(), clone()": recorded(keep=torch.clone),
         "or torch.no_grad()": without_gradient,
@@ -297,6 +298,7 @@ WRONG = {
         "you keep the positive part": lambda x, w: F.conv2d(x, w[:, :, None, None]).relu(),
         "number of channels": lambda x, w: F.conv2d(x, w[:, :, None, None]) / x.shape[1],
         "number of places": lambda x, w: F.conv2d(x, w[:, :, None, None]) / 12,
+        "you divide by 49": lambda x, w: F.conv2d(x, w[:, :, None, None]) / 49,
         "leave the places standing": lambda x, w: x.mean((2, 3)) @ w.T,
         "scale each map to its maximum": lambda x, w: (
             F.conv2d(x, w[:, :, None, None])

@@ -288,6 +288,11 @@ def records_the_layer(student: Callable, library: Callable) -> None:
                 "return two things, the output of the model and that of the layer; got a"
                 f" {type(got).__name__}"
             )
+        if got[1] is None:
+            raise Mistake(
+                "the layer's output is None: a name that the hook sets is its own and is lost when it"
+                " ends; let the hook append to a list that you made outside it"
+            )
         if isinstance(got[1], tuple | list) and got[1]:
             raise Mistake("the second is a list of recordings; return the tensor in it")
         if isinstance(got[0], Tensor) and got[0].shape == activation.shape != output.shape:
@@ -363,6 +368,9 @@ def maps_weigh_channels(student: Callable, library: Callable) -> None:
                 maps / 5
             ),
             "you divide by the number of places; that comes with the mean over places": maps / 12,
+            "you divide by 49, the places of the lesson's maps; that comes with the mean over places": (
+                maps / 49
+            ),
             "these are the predictions, averaged over places; leave the places standing": maps.mean(
                 (2, 3)
             ),
@@ -547,8 +555,8 @@ EXERCISES = {
                 " height, width)."
             ),
             (
-                "einsum over channels: 'batch channels height width, attributes channels -> batch"
-                " attributes height width'"
+                "einops.einsum(feature_map, weights, 'batch channels height width, attributes channels"
+                " -> batch attributes height width')"
             ),
         ),
         properties=(maps_weigh_channels, mean_of_the_map_is_the_logit, maps_of_any_size),

@@ -191,6 +191,9 @@ def every_window_is_solved(student: Callable, library: Callable) -> None:
         "you sum over the window; take means, so that `damping` means the same for every window": (
             solved(a + damping / counted, b, c + damping / counted)
         ),
+        "you average the derivatives and multiply afterwards; multiply first, then average the products": (
+            library(*F.avg_pool2d(torch.stack([ix, iy, it]), window, 1, window // 2), 1, damping)
+        ),
         "every pixel is solved alone; average the five products over the window": library(
             *derivatives, 1, damping
         ),
@@ -362,7 +365,7 @@ EXERCISES = {
     "lucas_kanade": Exercise(
         solution="course_lib.lessons.lesson_02:lucas_kanade",
         hints=(
-            "Every pixel gives one equation, a row of a long system. What are its normal equations?",
+            "Each entry of the matrix is one sum over the window. Which two pictures are multiplied in it?",
             (
                 "Flatten the window: gradients are (pixels, 2), it is (pixels); the matrix is"
                 " (2, 2), the right-hand side (2), the step (2)."

@@ -364,6 +364,9 @@ WRONG = {
         "you reduce over time": lambda f, i, x, n: (
             difference(f, i, x, n).abs().amax((0, 1, 2, 3)) / largest(f, x)
         ),
+        "fewer steps than the video has frames": lambda f, i, x, n: torch.stack(
+            [difference(f, i, x, n)[:, :, step].abs().max() / largest(f, x) for step in range(n)]
+        ),
         "numbers are not": scaled_frames,
         "for 12 frames, expected the shape (6,)": lambda f, i, x, n: looped(f, i, x, 16),
         "got a list": lambda f, i, x, n: looped(f, i, x, n).tolist(),
@@ -377,6 +380,9 @@ WRONG = {
         "moves left or up": lambda n, f: tokens(n, f.clamp(0, 20).movedim(-1, 1) / 20),
         "move u and v to axis 1": lambda n, f: tokens(
             n, (f.clamp(-20, 20) / 20).reshape(len(f), 2, *f.shape[1:4])
+        ),
+        "you swap time with u and v": lambda n, f: tokens(
+            n, (f.clamp(-20, 20) / 20).transpose(1, -1)
         ),
         "channels come before your steps": lambda n, f: n(scaled(f)).mean((3, 4)),
         "swap channels and steps": lambda n, f: (

@@ -183,7 +183,7 @@ def resize_flow(flow: Array, height: int, width: int) -> Array:
 
 
 def adjust_length(flow: Array, frames: int) -> Array:
-    """Cut the middle `frames` fields out of a longer sequence `steps height width 2`; end a shorter
+    """Keep the middle `frames` fields of a longer sequence `steps height width 2`; end a shorter
     in zero flow.
 
     Zero says "nothing moves", as in a video that stops; repeating fields would invent motion.

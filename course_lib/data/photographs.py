@@ -56,13 +56,14 @@ def decode_picture(
     `formats` only, if given.
     """
     try:
-        with Image.open(source, formats=formats) as file:
-            picture = ImageOps.exif_transpose(file)
+        with Image.open(source, formats=formats) as picture:
+            ImageOps.exif_transpose(picture, in_place=True)
             if picture.mode[0] not in "IF" and picture.has_transparency_data:
                 picture = picture.convert("RGBA")
                 paper = Image.new("RGBA", picture.size, "white")
                 picture = Image.alpha_composite(paper, picture)
-            values = np.array(picture if picture.mode[0] in "IF" else picture.convert("RGB"))
+            as_it_is = picture.mode == "RGB" or picture.mode[0] in "IF"
+            values = np.array(picture if as_it_is else picture.convert("RGB"))
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{name} has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first"
@@ -364,15 +365,15 @@ def _whole_picture(path: Path) -> UInt8[np.ndarray, "height width 3"]:
             f"the image {path} is missing; restore it, or leave such images out with "
             "skip_broken=True"
         )
-    try:
-        if _is_whole(path.read_bytes()):
-            return read_picture(path)
-    except ValueError:  # said below, with the remedy for a data set
-        pass
-    raise ValueError(
-        f"the image {path} is truncated or no JPEG ({path.stat().st_size} bytes); restore it, or"
-        " leave such images out with skip_broken=True"
-    )
+    content, picture = path.read_bytes(), None
+    if _is_whole(content):  # cv2 is twice as quick as Pillow, and equal for ordinary JPEGs
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise ValueError(
+            f"the image {path} is truncated or no JPEG ({len(content)} bytes); restore it, or"
+            " leave such images out with skip_broken=True"
+        )
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 def _square(

@@ -1,4 +1,4 @@
-"""The rows of lesson 07: decoders on cached tokens and end to end, photographs in workers, what a
+"""The rows of lesson 08: decoders on cached tokens and end to end, photographs in workers, what a
 loss costs.
 """
 

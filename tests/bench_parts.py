@@ -1,4 +1,4 @@
-"""The rows of lesson 10: a face taken apart in twenty steps, and what recording all of its
+"""The rows of lesson 13: a face taken apart in twenty steps, and what recording all of its
 attention costs.
 """
 

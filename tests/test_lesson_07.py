@@ -3,204 +3,153 @@ mistake.
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 
-def literal_blind(frequencies):
-    shares = frequencies.tolist()
-    return sum(1 - f for f in shares) / len(shares), sum(max(f, 1 - f) for f in shares) / len(
-        shares
+def literal_concordance(prediction, target):
+    rows = []
+    for p, t in zip(prediction.T.detach().numpy(), target.T.detach().numpy(), strict=True):
+        spread = p.var() + t.var() + (p.mean() - t.mean()) ** 2
+        rows.append(2 * np.cov(p, t, bias=True)[0, 1] / spread)
+    return torch.tensor(np.array(rows), dtype=prediction.dtype)
+
+
+def error_concordance(prediction, target):
+    """1 minus the mean squared error over what it would be if the two were independent."""
+    error = (prediction - target).square().mean(0)
+    apart = (
+        prediction.var(0, correction=0)
+        + target.var(0, correction=0)
+        + (prediction.mean(0) - target.mean(0)) ** 2
+    )
+    return 1 - error / apart
+
+
+def ccc(two=2, offset=lambda d: d.square(), correction=0):
+    def concordance(p, t):
+        covariance = ((p - p.mean(0)) * (t - t.mean(0))).mean(0)
+        return (
+            two
+            * covariance
+            / (
+                p.var(0, correction=correction)
+                + t.var(0, correction=correction)
+                + offset(p.mean(0) - t.mean(0))
+            )
+        )
+
+    return concordance
+
+
+def pearson(p, t):
+    return torch.stack(
+        [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(p.T, t.T, strict=True)]
     )
 
 
-def literal_f1(probability, target, threshold):
-    hits = sum(p >= threshold and t == 1 for p, t in zip(probability, target, strict=True))
-    found, present = sum(p >= threshold for p in probability), sum(target)
-    return 2 * hits / (found + present)
+def cosine(fall, first=1):
+    def factor(step, total, warmup):
+        rising = max(1, round(warmup * total))
+        return (step + first) / rising if step < rising else fall(step, rising, total)
+
+    return factor
 
 
-def literal_thresholds(probabilities, targets, score=literal_f1):
-    columns = zip(probabilities.T.tolist(), targets.T.tolist(), strict=True)
-    return torch.tensor(
-        [max(sorted(p), key=lambda threshold, p=p, t=t: score(p, t, threshold)) for p, t in columns]
+def half(step, rising, total):
+    return math.cos(math.pi / 2 * (step - rising) / max(1, total - rising)) ** 2
+
+
+def waited(losses, better=lambda loss, best: loss < best):
+    best, count = math.inf, 0
+    for loss in losses:
+        best, count = (loss, 0) if better(loss, best) else (best, count + 1)
+    return count
+
+
+def by_speaker(speakers, rng, size=None, replace=True):
+    names = np.unique(speakers)
+    drawn = rng.choice(names, len(names) if size is None else size(speakers), replace=replace)
+    return np.concatenate([np.flatnonzero(speakers == name) for name in drawn])
+
+
+def by_clip(speakers, rng):
+    return rng.integers(len(speakers), size=len(speakers))
+
+
+def by_weighted_speaker(speakers, rng):
+    drawn = rng.choice(speakers, len(np.unique(speakers)))
+    return np.concatenate([np.flatnonzero(speakers == name) for name in drawn])
+
+
+def by_number(speakers, rng):
+    names, who = np.unique(speakers, return_inverse=True)
+    return np.concatenate(
+        [np.arange(len(who))[who == number] for number in rng.integers(len(names), size=len(names))]
     )
 
 
-def accuracy(probability, target, threshold):
-    return np.mean([(p >= threshold) == (t == 1) for p, t in zip(probability, target, strict=True)])
-
-
-def first_of_the_sorted(probabilities, targets):
-    """Forgets that equal probabilities stand on the same side of every threshold."""
-    ordered, order = torch.sort(probabilities, dim=0, descending=True, stable=True)
-    hits = targets.gather(0, order).cumsum(0)
-    f1 = 2 * hits / (torch.arange(1, len(targets) + 1)[:, None] + targets.sum(0))
-    return ordered.gather(0, f1.argmax(0, keepdim=True))[0]
-
-
-def one_for_all(probabilities, targets):
-    best = literal_thresholds(probabilities.reshape(-1, 1), targets.reshape(-1, 1))
-    return best.expand(targets.shape[1]).clone()
-
-
-def capped(frequencies, cap, low=1.0, high=None, offset=0.001):
-    return torch.tensor(
-        [min(high or cap, max(low, 1 / (f + offset))) for f in frequencies.tolist()]
-    )
-
-
-def focal(
-    logits,
-    targets,
-    gamma,
-    pos_weight=None,
-    weigh_first=False,
-    factor=lambda right, gamma: (1 - right) ** gamma,
-):
-    plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    weighted = F.binary_cross_entropy_with_logits(
-        logits, targets, reduction="none", pos_weight=pos_weight
-    )
-    return factor(torch.exp(-(weighted if weigh_first else plain)), gamma) * weighted
-
-
-def literal_focal(logits, targets, gamma, pos_weight=None):
-    out = torch.zeros_like(logits)
-    for i, row in enumerate(logits):
-        for a, z in enumerate(row):
-            sign = 1 if targets[i, a] else -1
-            weight = pos_weight[a] if pos_weight is not None and targets[i, a] else 1
-            out[i, a] = weight * torch.sigmoid(-sign * z) ** gamma * F.softplus(-sign * z)
-    return out
-
-
-def unstable_focal(logits, targets, gamma, pos_weight=None):
-    p = torch.sigmoid(logits)
-    right = targets * p + (1 - targets) * (1 - p)
-    weight = 1 if pos_weight is None else targets * pos_weight + 1 - targets
-    return weight * (1 - right) ** gamma * -torch.log(right)
-
-
-def rarest(targets, of=max, nothing=1.0, divide=True, frequency=lambda column: column.mean()):
-    share = [float(frequency(column)) for column in targets.T]
-    weights = torch.tensor(
-        [
-            of([1 / f for f, t in zip(share, row, strict=True) if t] or [nothing])
-            for row in targets.tolist()
-        ],
-        dtype=targets.dtype,
-    )
-    return weights / weights.sum() if divide else weights
-
-
-def literal_calibration(probabilities, targets, bins=15, reduce=None):
-    out = []
-    for p, t in zip(probabilities.T.numpy().astype(float), targets.T.numpy(), strict=True):
-        which = np.minimum((p.astype(np.float32) * bins).astype(int), bins - 1)
-        parts = [
-            (np.mean(which == k), abs(p[which == k].mean() - t[which == k].mean()))
-            for k in range(bins)
-            if (which == k).any()
-        ]
-        out.append(reduce(parts) if reduce else sum(share * gap for share, gap in parts))
-    return torch.tensor(out, dtype=torch.float32)
-
-
-def pooled(logits, sharpness, axis=1, log=True, divide=True):
-    total = (
-        torch.exp(sharpness * logits).mean(axis) if log else torch.exp(sharpness * logits).sum(axis)
-    )
-    return torch.log(total) / (sharpness if divide else 1)
-
-
-def stable_pooled(logits, sharpness):
-    top = logits.amax(1, keepdim=True)
-    return top[:, 0] + torch.log(torch.exp(sharpness * (logits - top)).mean(1)) / sharpness
+def literal_leak(train, test):
+    known = {str(int(s)) if torch.is_tensor(s) else str(s) for s in train}
+    return sum((str(int(s)) if torch.is_tensor(s) else str(s)) in known for s in test) / len(test)
 
 
 RIGHT = {
-    "blind_accuracies": [literal_blind, lambda f: [1 - f.mean(), 0.5 + (f - 0.5).abs().mean()]],
-    "best_thresholds": [
-        literal_thresholds,
-        lambda p, t: torch.stack(
-            [
-                column[int(torch.tensor([literal_f1(column, truth, x) for x in column]).argmax())]
-                for column, truth in zip(p.T, t.T, strict=True)
-            ]
-        ),
+    "concordance": [literal_concordance, error_concordance],
+    "cosine_factor": [
+        cosine(half),
+        cosine(lambda s, r, n: (math.cos((s - r) / max(1, n - r) * math.pi) + 1) / 2),
     ],
-    "inverse_frequencies": [
-        capped,
-        lambda f, cap: torch.minimum(
-            torch.maximum((f + 0.001).reciprocal(), torch.ones(())), torch.tensor(cap)
-        ),
+    "epochs_since_best": [
+        waited,
+        lambda losses: len(losses) - 1 - losses.index(min(x for x in losses if x == x)),
     ],
-    "focal_terms": [focal, literal_focal],
-    "rarest_weights": [
-        rarest,
-        lambda t: F.normalize((t / t.mean(0)).amax(1).clamp(min=1), p=1, dim=0),
-    ],
-    "calibration_error": [literal_calibration],
-    "pool_over_tokens": [
-        stable_pooled,
-        lambda z, s: torch.logsumexp(s * z - math.log(z.shape[1]), 1) / s,
+    "resample_speakers": [by_speaker, by_number],
+    "leaked_share": [
+        literal_leak,
+        lambda train, test: np.mean(np.isin(np.asarray(test), np.asarray(train))).item(),
     ],
 }
 WRONG = {
-    "blind_accuracies": {
-        "how often *yes*": lambda f: (float(f.mean()), literal_blind(f)[1]),
-        "saying no to everything": lambda f: literal_blind(f)[::-1],
-        "two different models": lambda f: (literal_blind(f)[0],) * 2,
-        "average after": lambda f: (literal_blind(f)[0], max(float(f.mean()), 1 - float(f.mean()))),
-        "return two numbers": lambda f: literal_blind(f)[0],
+    "concordance": {
+        "forget the 2": ccc(two=1),
+        "Pearson": pearson,
+        "difference of the means below": ccc(offset=lambda d: 0),
+        "without its square": ccc(offset=torch.abs),
+        "two kinds of variance": ccc(correction=1),
+        "keep one number": lambda p, t: error_concordance(p, t).mean(),
     },
-    "best_thresholds": {
-        "best accuracy": lambda p, t: literal_thresholds(p, t, accuracy),
-        "each attribute has its own": one_for_all,
-        "at least": lambda p, t: torch.full(t.shape[1:], 0.5),
-        "no threshold lies between": first_of_the_sorted,
-        "one threshold an attribute": lambda p, t: 0.5,
-    },
-    "inverse_frequencies": {
-        "forget the cap": lambda f, cap: capped(f, 1e9),
-        "0.001": lambda f, cap: capped(f, cap, offset=0),
-        "negatives over positives": lambda f, cap: ((1 - f) / f).clamp(1, cap),
-        "count less than a negative": lambda f, cap: capped(f, cap, low=0),
-    },
-    "focal_terms": {
-        "this is the bug": lambda *a: focal(*a, weigh_first=True),
-        "positives only": lambda z, t, g, w=None: focal(z, t, g) * (1 if w is None else w),
-        "leave the weight out": lambda z, t, g, w=None: focal(z, t, g),
-        "leave the focusing out": lambda z, t, g, w=None: focal(z, t, 0, w),
-        "p_t^γ": lambda *a: focal(*a, factor=lambda right, gamma: right**gamma),
-        "the mean comes later": lambda *a: focal(*a).mean(),
-        "not finite": unstable_focal,
-    },
-    "rarest_weights": {
-        "add up": lambda t: rarest(t, of=sum),
-        "never be drawn": lambda t: rarest(t, nothing=0.0),
-        "divide by the sum": lambda t: rarest(t, divide=False),
-        "you count images": lambda t: rarest(t, frequency=lambda column: column.sum()),
-    },
-    "calibration_error": {
-        "weigh each by its share": lambda p, t, b=15: literal_calibration(
-            p, t, b, lambda parts: np.mean([g for _, g in parts])
+    "cosine_factor": {
+        "learns nothing": cosine(half, first=0),
+        "along a line": cosine(lambda s, r, n: 1 - (s - r) / max(1, n - r)),
+        "goes down to −1": cosine(lambda s, r, n: math.cos(math.pi * (s - r) / max(1, n - r))),
+        "begins at step 0": cosine(lambda s, r, n: 0.5 * (1 + math.cos(math.pi * s / n))),
+        "whole": cosine(
+            lambda s, r, n: 0.5 * (1 + math.cos(2 * math.pi * (s - r) / max(1, n - r)))
         ),
-        "every single image": lambda p, t, b=15: (p - t).abs().mean(0),
-        "would cancel": lambda p, t, b=15: (p.mean(0) - t.mean(0)).abs(),
-        "square": lambda p, t, b=15: literal_calibration(
-            p, t, b, lambda parts: sum(s * g * g for s, g in parts)
-        ),
+        "reaches": cosine(lambda s, r, n: 1 + math.cos(math.pi * (s - r) / max(1, n - r))),
     },
-    "pool_over_tokens": {
-        "forget to subtract": lambda z, s: pooled(z, s, log=False),
-        "forget to divide": lambda z, s: pooled(z, s, divide=False),
-        "axis 1 holds the tokens": lambda z, s: pooled(z, s, axis=2),
-        "this is the mean": lambda z, s: z.mean(1),
-        "this is the maximum": lambda z, s: z.amax(1),
-        "infinite": pooled,
+    "epochs_since_best": {
+        "which epoch was best": lambda losses: losses.index(min(losses)),
+        "count the best epoch itself": lambda losses: len(losses) - losses.index(min(losses)),
+        "got worse": lambda losses: sum(b >= a for a, b in pairwise(losses)),
+        "no improvement": lambda losses: waited(losses, lambda loss, best: loss <= best),
+        "NaN": lambda losses: len(losses) - 1 - int(np.argmin(losses)),
+    },
+    "resample_speakers": {
+        "draw *speakers*": by_clip,
+        "*with* replacement": lambda s, rng: by_speaker(s, rng, replace=False),
+        "perhaps one for each clip": lambda s, rng: by_speaker(s, rng, size=len),
+        "the same chance": by_weighted_speaker,
+        "generator that is passed": lambda s, rng: by_speaker(s, np.random.default_rng(0)),
+        "return the indices": lambda s, rng: s[by_speaker(s, rng)],
+    },
+    "leaked_share": {
+        "count items": lambda train, test: len(set(train) & set(test)) / len(set(test)),
+        "training items": lambda train, test: float(np.isin(train, test).mean()),
+        "divide by": lambda train, test: float(np.isin(test, train).sum()),
+        "does not leak": lambda train, test: 1 - float(np.isin(test, train).mean()),
     },
 }

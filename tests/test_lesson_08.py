@@ -1,207 +1,206 @@
-"""Answers to the exercises of lesson 08, right and wrong; `test_lessons.py` runs them."""
+"""The exercises of lesson 08: right answers pass however they are written, wrong ones read their
+mistake.
+"""
 
+import math
+
+import numpy as np
 import torch
+import torch.nn.functional as F
 
 
-def laid_out(weights, attribute, head=-1, mean=lambda rows: rows.mean(0), order=lambda grid: grid):
-    rows = weights[:, attribute]
-    row = mean(rows) if head == -1 else rows[head]
-    side = int(row.numel() ** 0.5)
-    return order(row.reshape(side, side))
-
-
-def literal_map(weights, attribute, head=-1):
-    heads, _, tokens = weights.shape
-    side = int(tokens**0.5)
-    grid = torch.zeros(side, side)
-    for row in range(side):
-        for column in range(side):
-            seen = [weights[h, attribute, row * side + column] for h in range(heads)]
-            grid[row, column] = sum(seen) / heads if head < 0 else seen[head]
-    return grid
-
-
-def last_head(weights, attribute, head=-1):
-    return weights[head, attribute].reshape(int(weights.shape[2] ** 0.5), -1)
-
-
-def listed(
-    frequencies,
-    rarity,
-    rare=lambda f: f < 0.10,
-    common=lambda f: f > 0.30,
-    order=lambda pairs: sorted(pairs),
-):
-    groups = {"all": lambda f: True, "rare": rare, "common": common}
-    return [
-        k
-        for f, k in order([(f, k) for k, f in enumerate(frequencies.tolist())])
-        if groups[rarity](f)
-    ]
-
-
-def masked_sort(frequencies, rarity):
-    order = torch.argsort(frequencies)
-    if rarity == "rare":
-        return order[frequencies[order] < 0.10]
-    return order[frequencies[order] > 0.30] if rarity == "common" else order
-
-
-def places_in_the_shorter(frequencies, rarity):
-    return torch.argsort(
-        frequencies[torch.tensor(sorted(listed(frequencies, rarity)), dtype=torch.long)]
-    ).tolist()
-
-
-def looked_up(frequencies, rarity):
+def literal_blind(frequencies):
     shares = frequencies.tolist()
-    return [shares.index(shares[k]) for k in listed(frequencies, rarity)]
+    return sum(1 - f for f in shares) / len(shares), sum(max(f, 1 - f) for f in shares) / len(
+        shares
+    )
 
 
-def spots(
-    probabilities,
-    thresholds,
-    truth,
-    hits,
-    said=lambda p, t: p >= t,
-    absent=lambda truth: truth == 0,
-    off=lambda hits: hits < 0.5,
-    **changed,
+def literal_f1(probability, target, threshold):
+    hits = sum(p >= threshold and t == 1 for p, t in zip(probability, target, strict=True))
+    found, present = sum(p >= threshold for p in probability), sum(target)
+    return 2 * hits / (found + present)
+
+
+def literal_thresholds(probabilities, targets, score=literal_f1):
+    columns = zip(probabilities.T.tolist(), targets.T.tolist(), strict=True)
+    return torch.tensor(
+        [max(sorted(p), key=lambda threshold, p=p, t=t: score(p, t, threshold)) for p, t in columns]
+    )
+
+
+def accuracy(probability, target, threshold):
+    return np.mean([(p >= threshold) == (t == 1) for p, t in zip(probability, target, strict=True)])
+
+
+def first_of_the_sorted(probabilities, targets):
+    """Forgets that equal probabilities stand on the same side of every threshold."""
+    ordered, order = torch.sort(probabilities, dim=0, descending=True, stable=True)
+    hits = targets.gather(0, order).cumsum(0)
+    f1 = 2 * hits / (torch.arange(1, len(targets) + 1)[:, None] + targets.sum(0))
+    return ordered.gather(0, f1.argmax(0, keepdim=True))[0]
+
+
+def one_for_all(probabilities, targets):
+    best = literal_thresholds(probabilities.reshape(-1, 1), targets.reshape(-1, 1))
+    return best.expand(targets.shape[1]).clone()
+
+
+def capped(frequencies, cap, low=1.0, high=None, offset=0.001):
+    return torch.tensor(
+        [min(high or cap, max(low, 1 / (f + offset))) for f in frequencies.tolist()]
+    )
+
+
+def focal(
+    logits,
+    targets,
+    gamma,
+    pos_weight=None,
+    weigh_first=False,
+    factor=lambda right, gamma: (1 - right) ** gamma,
 ):
-    predicted, present = said(probabilities, thresholds), truth == 1
-    right = {
-        "missed": present & ~predicted,
-        "false alarm": absent(truth) & predicted,
-        "found off region": present & predicted & off(hits),
-    }
-    return right | {
-        name.replace("_", " "): make(predicted, present, hits) for name, make in changed.items()
-    }
+    plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    weighted = F.binary_cross_entropy_with_logits(
+        logits, targets, reduction="none", pos_weight=pos_weight
+    )
+    return factor(torch.exp(-(weighted if weigh_first else plain)), gamma) * weighted
 
 
-def literal_spots(probabilities, thresholds, truth, hits):
-    out = {
-        name: torch.zeros(truth.shape, dtype=torch.bool)
-        for name in ("missed", "false alarm", "found off region")
-    }
-    for i in range(truth.shape[0]):
-        for a in range(truth.shape[1]):
-            said = probabilities[i, a].item() >= thresholds[a].item()
-            if truth[i, a].item() == 1.0:
-                out["missed"][i, a] = not said
-                out["found off region"][i, a] = said and hits[i, a].item() < 0.5
-            elif truth[i, a].item() == 0.0:
-                out["false alarm"][i, a] = said
+def literal_focal(logits, targets, gamma, pos_weight=None):
+    out = torch.zeros_like(logits)
+    for i, row in enumerate(logits):
+        for a, z in enumerate(row):
+            sign = 1 if targets[i, a] else -1
+            weight = pos_weight[a] if pos_weight is not None and targets[i, a] else 1
+            out[i, a] = weight * torch.sigmoid(-sign * z) ** gamma * F.softplus(-sign * z)
     return out
 
 
-def rolled(
-    layers,
-    residual=0.5,
-    first=lambda layer: layer.mean(1),
-    compose=lambda flow, layer: layer @ flow,
-):
-    tokens = layers[0].shape[-1]
-    flow = torch.eye(tokens).expand(len(layers[0]), -1, -1)
-    for layer in layers:
-        flow = compose(flow, residual * torch.eye(tokens) + (1 - residual) * first(layer))
-    return flow
+def unstable_focal(logits, targets, gamma, pos_weight=None):
+    p = torch.sigmoid(logits)
+    right = targets * p + (1 - targets) * (1 - p)
+    weight = 1 if pos_weight is None else targets * pos_weight + 1 - targets
+    return weight * (1 - right) ** gamma * -torch.log(right)
 
 
-def literal_rollout(layers, residual=0.5):
-    """From the outputs back to the inputs, token by token."""
-    batch, _, tokens, _ = layers[0].shape
-    flow = torch.zeros(batch, tokens, tokens)
-    for item in range(batch):
-        for start in range(tokens):
-            share = torch.zeros(tokens)
-            share[start] = 1
-            for layer in reversed(layers):
-                share = residual * share + (1 - residual) * sum(
-                    s * row for s, row in zip(share, layer[item].mean(0), strict=True)
-                )
-            flow[item, start] = share
-    return flow
+def rarest(targets, of=max, nothing=1.0, divide=True, frequency=lambda column: column.mean()):
+    share = [float(frequency(column)) for column in targets.T]
+    weights = torch.tensor(
+        [
+            of([1 / f for f, t in zip(share, row, strict=True) if t] or [nothing])
+            for row in targets.tolist()
+        ],
+        dtype=targets.dtype,
+    )
+    return weights / weights.sum() if divide else weights
 
 
-def each_head(layers, residual=0.5):
-    heads = [residual * torch.eye(layer.shape[-1]) + (1 - residual) * layer for layer in layers]
-    flow = heads[0]
-    for layer in heads[1:]:
-        flow = layer @ flow
-    return flow.mean(1)
+def literal_calibration(probabilities, targets, bins=15, reduce=None):
+    out = []
+    for p, t in zip(probabilities.T.numpy().astype(float), targets.T.numpy(), strict=True):
+        which = np.minimum((p.astype(np.float32) * bins).astype(int), bins - 1)
+        parts = [
+            (np.mean(which == k), abs(p[which == k].mean() - t[which == k].mean()))
+            for k in range(bins)
+            if (which == k).any()
+        ]
+        out.append(reduce(parts) if reduce else sum(share * gap for share, gap in parts))
+    return torch.tensor(out, dtype=torch.float32)
+
+
+def pooled(logits, sharpness, axis=1, log=True, divide=True):
+    total = (
+        torch.exp(sharpness * logits).mean(axis) if log else torch.exp(sharpness * logits).sum(axis)
+    )
+    return torch.log(total) / (sharpness if divide else 1)
+
+
+def stable_pooled(logits, sharpness):
+    top = logits.amax(1, keepdim=True)
+    return top[:, 0] + torch.log(torch.exp(sharpness * (logits - top)).mean(1)) / sharpness
 
 
 RIGHT = {
-    "attribute_map": [laid_out, literal_map],
-    "attributes_of_rarity": [listed, masked_sort],
-    "blind_spots": [
-        spots,
-        literal_spots,
-        lambda p, t, y, h: {
-            "missed": torch.logical_and(y > 0.5, p < t),
-            "false alarm": torch.logical_and(y < 0.5, p >= t),
-            "found off region": (y > 0.5) & (p >= t) & (h < 0.5),
-        },
+    "blind_accuracies": [literal_blind, lambda f: [1 - f.mean(), 0.5 + (f - 0.5).abs().mean()]],
+    "best_thresholds": [
+        literal_thresholds,
+        lambda p, t: torch.stack(
+            [
+                column[int(torch.tensor([literal_f1(column, truth, x) for x in column]).argmax())]
+                for column, truth in zip(p.T, t.T, strict=True)
+            ]
+        ),
     ],
-    "attention_rollout": [rolled, literal_rollout],
+    "inverse_frequencies": [
+        capped,
+        lambda f, cap: torch.minimum(
+            torch.maximum((f + 0.001).reciprocal(), torch.ones(())), torch.tensor(cap)
+        ),
+    ],
+    "focal_terms": [focal, literal_focal],
+    "rarest_weights": [
+        rarest,
+        lambda t: F.normalize((t / t.mean(0)).amax(1).clamp(min=1), p=1, dim=0),
+    ],
+    "calibration_error": [literal_calibration],
+    "pool_over_tokens": [
+        stable_pooled,
+        lambda z, s: torch.logsumexp(s * z - math.log(z.shape[1]), 1) / s,
+    ],
 }
 WRONG = {
-    "attribute_map": {
-        "the axes are heads, attributes, tokens": lambda w, a, h=-1: laid_out(w, h, a),
-        "lay them out on their grid": lambda w, a, h=-1: laid_out(w, a, h).flatten(),
-        "row by row": lambda w, a, h=-1: laid_out(w, a, h, order=lambda grid: grid.T),
-        "although one is asked for": lambda w, a, h=-1: laid_out(w, a, -1),
-        "a second softmax": lambda w, a, h=-1: laid_out(w.softmax(-1), a, h),
-        "stretched to its own": lambda w, a, h=-1: laid_out(w, a, h) / laid_out(w, a, h).max(),
-        "-1 is the last head": last_head,
-        "still sums to 1": lambda w, a, h=-1: laid_out(w, a, h, mean=lambda rows: rows.sum(0)),
-        "the largest over": lambda w, a, h=-1: laid_out(w, a, h, mean=lambda rows: rows.amax(0)),
-        "over all attributes": lambda w, a, h=-1: (
-            laid_out(w, a, h) if h >= 0 else w.mean((0, 1)).view(3, 3)
-        ),
-        "raises RuntimeError": lambda w, a, h=-1: laid_out(w, a, h).reshape(3, 3),
+    "blind_accuracies": {
+        "how often *yes*": lambda f: (float(f.mean()), literal_blind(f)[1]),
+        "saying no to everything": lambda f: literal_blind(f)[::-1],
+        "two different models": lambda f: (literal_blind(f)[0],) * 2,
+        "average after": lambda f: (literal_blind(f)[0], max(float(f.mean()), 1 - float(f.mean()))),
+        "return two numbers": lambda f: literal_blind(f)[0],
     },
-    "attributes_of_rarity": {
-        "with the most": lambda f, r: listed(f, r, order=lambda pairs: sorted(pairs, reverse=True)),
-        "keep the order of the attributes": lambda f, r: listed(f, r, order=list),
-        "places in the shorter list": places_in_the_shorter,
-        "you return frequencies": lambda f, r: [float(f[k]) for k in listed(f, r)],
-        "28% have does not belong there": lambda f, r: listed(f, r, common=lambda f: f >= 0.10),
-        "8% have belongs there": lambda f, r: listed(f, r, rare=lambda f: f < 0.05),
-        "the first of them twice": looked_up,
-        "got a int": lambda f, r: len(listed(f, r)),
+    "best_thresholds": {
+        "best accuracy": lambda p, t: literal_thresholds(p, t, accuracy),
+        "each attribute has its own": one_for_all,
+        "at least": lambda p, t: torch.full(t.shape[1:], 0.5),
+        "no threshold lies between": first_of_the_sorted,
+        "one threshold an attribute": lambda p, t: 0.5,
     },
-    "blind_spots": {
-        "its own threshold": lambda p, t, y, h: spots(p, torch.full_like(t, 0.5), y, h),
-        "these are false alarms": lambda p, t, y, h: spots(
-            p, t, y, h, missed=lambda said, is_so, h: said & ~is_so
-        ),
-        "what is really": lambda p, t, y, h: spots(p, t, y, h, missed=lambda said, is_so, h: ~said),
-        "is absent": lambda p, t, y, h: spots(p, t, y, h, false_alarm=lambda said, is_so, h: said),
-        "what was missed was not found": lambda p, t, y, h: spots(
-            p, t, y, h, found_off_region=lambda said, is_so, h: is_so & (h < 0.5)
-        ),
-        "faces that do not have the attribute": lambda p, t, y, h: spots(
-            p, t, y, h, found_off_region=lambda said, is_so, h: said & (h < 0.5)
-        ),
-        "all that look elsewhere": lambda p, t, y, h: spots(
-            p, t, y, h, found_off_region=lambda said, is_so, h: h < 0.5
-        ),
-        "a probability that equals its": lambda p, t, y, h: spots(p, t, y, h, said=torch.gt),
-        "it is unknown": lambda p, t, y, h: spots(p, t, y, h, absent=lambda y: ~(y == 1)),
-        "no region is known": lambda p, t, y, h: spots(p, t, y, h, off=lambda h: ~(h >= 0.5)),
-        "expected a dict with the keys": lambda p, t, y, h: spots(p, t, y, h)["missed"],
-        "True and False": lambda p, t, y, h: {k: v.float() for k, v in spots(p, t, y, h).items()},
+    "inverse_frequencies": {
+        "forget the cap": lambda f, cap: capped(f, 1e9),
+        "0.001": lambda f, cap: capped(f, cap, offset=0),
+        "negatives over positives": lambda f, cap: ((1 - f) / f).clamp(1, cap),
+        "count less than a negative": lambda f, cap: capped(f, cap, low=0),
     },
-    "attention_rollout": {
-        "wrong order": lambda ls, r=0.5: rolled(ls, r, compose=lambda flow, layer: flow @ layer),
-        "forget the skip connection": lambda ls, r=0.5: rolled(ls, 0.0),
-        "not halve": lambda ls, r=0.5: rolled(ls, r, compose=lambda flow, layer: 2 * layer @ flow),
-        "average them first": each_head,
-        "the mean of": lambda ls, r=0.5: torch.stack([rolled([layer], r) for layer in ls]).mean(0),
-        "the last layer alone": lambda ls, r=0.5: rolled(ls[-1:], r),
-        "number by": lambda ls, r=0.5: torch.stack([rolled([layer], r) for layer in ls]).prod(0),
-        "(residual=0)": lambda ls, r=0.5: rolled(ls, 0.5),
+    "focal_terms": {
+        "this is the bug": lambda *a: focal(*a, weigh_first=True),
+        "positives only": lambda z, t, g, w=None: focal(z, t, g) * (1 if w is None else w),
+        "leave the weight out": lambda z, t, g, w=None: focal(z, t, g),
+        "leave the focusing out": lambda z, t, g, w=None: focal(z, t, 0, w),
+        "p_t^γ": lambda *a: focal(*a, factor=lambda right, gamma: right**gamma),
+        "the mean comes later": lambda *a: focal(*a).mean(),
+        "not finite": unstable_focal,
+    },
+    "rarest_weights": {
+        "add up": lambda t: rarest(t, of=sum),
+        "never be drawn": lambda t: rarest(t, nothing=0.0),
+        "divide by the sum": lambda t: rarest(t, divide=False),
+        "you count images": lambda t: rarest(t, frequency=lambda column: column.sum()),
+    },
+    "calibration_error": {
+        "weigh each by its share": lambda p, t, b=15: literal_calibration(
+            p, t, b, lambda parts: np.mean([g for _, g in parts])
+        ),
+        "every single image": lambda p, t, b=15: (p - t).abs().mean(0),
+        "would cancel": lambda p, t, b=15: (p.mean(0) - t.mean(0)).abs(),
+        "square": lambda p, t, b=15: literal_calibration(
+            p, t, b, lambda parts: sum(s * g * g for s, g in parts)
+        ),
+    },
+    "pool_over_tokens": {
+        "forget to subtract": lambda z, s: pooled(z, s, log=False),
+        "forget to divide": lambda z, s: pooled(z, s, divide=False),
+        "axis 1 holds the tokens": lambda z, s: pooled(z, s, axis=2),
+        "this is the mean": lambda z, s: z.mean(1),
+        "this is the maximum": lambda z, s: z.amax(1),
+        "infinite": pooled,
     },
 }

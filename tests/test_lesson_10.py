@@ -1,181 +1,207 @@
 """Answers to the exercises of lesson 10, right and wrong; `test_lessons.py` runs them."""
 
-from itertools import pairwise
-
 import torch
-from einops import rearrange, reduce
 
 
-def stepped(layers, clean, time, next_time, left=lambda time, next_time: 1 - time):
-    return layers + (clean - layers) / left(time, next_time) * (next_time - time)
+def laid_out(weights, attribute, head=-1, mean=lambda rows: rows.mean(0), order=lambda grid: grid):
+    rows = weights[:, attribute]
+    row = mean(rows) if head == -1 else rows[head]
+    side = int(row.numel() ** 0.5)
+    return order(row.reshape(side, side))
 
 
-def on_the_line(layers, clean, time, next_time):
-    """The noise that the line began in, then the point of the line at `next_time`."""
-    noise = (layers - time * clean) / (1 - time)
-    return (1 - next_time) * noise + next_time * clean
+def literal_map(weights, attribute, head=-1):
+    heads, _, tokens = weights.shape
+    side = int(tokens**0.5)
+    grid = torch.zeros(side, side)
+    for row in range(side):
+        for column in range(side):
+            seen = [weights[h, attribute, row * side + column] for h in range(heads)]
+            grid[row, column] = sum(seen) / heads if head < 0 else seen[head]
+    return grid
 
 
-def tabled(weights, parts, over_keys="sum", over_queries="mean"):
-    keys = reduce(weights, "... (parts tokens) -> ... parts", over_keys, parts=parts)
-    return reduce(keys, "... (parts tokens) other -> ... parts other", over_queries, parts=parts)
+def last_head(weights, attribute, head=-1):
+    return weights[head, attribute].reshape(int(weights.shape[2] ** 0.5), -1)
 
 
-def literal_matrix(weights, parts):
-    asking, asked = weights.shape[-2] // parts, weights.shape[-1] // parts
-    rows = [
-        torch.stack(
-            [
-                weights[..., i * asking : (i + 1) * asking, j * asked : (j + 1) * asked]
-                .sum(-1)
-                .mean(-1)
-                for j in range(parts)
-            ],
-            -1,
-        )
-        for i in range(parts)
+def listed(
+    frequencies,
+    rarity,
+    rare=lambda f: f < 0.10,
+    common=lambda f: f > 0.30,
+    order=lambda pairs: sorted(pairs),
+):
+    groups = {"all": lambda f: True, "rare": rare, "common": common}
+    return [
+        k
+        for f, k in order([(f, k) for k, f in enumerate(frequencies.tolist())])
+        if groups[rarity](f)
     ]
-    return torch.stack(rows, -2)
 
 
-def looked(
-    weights,
+def masked_sort(frequencies, rarity):
+    order = torch.argsort(frequencies)
+    if rarity == "rare":
+        return order[frequencies[order] < 0.10]
+    return order[frequencies[order] > 0.30] if rarity == "common" else order
+
+
+def places_in_the_shorter(frequencies, rarity):
+    return torch.argsort(
+        frequencies[torch.tensor(sorted(listed(frequencies, rarity)), dtype=torch.long)]
+    ).tolist()
+
+
+def looked_up(frequencies, rarity):
+    shares = frequencies.tolist()
+    return [shares.index(shares[k]) for k in listed(frequencies, rarity)]
+
+
+def spots(
+    probabilities,
+    thresholds,
+    truth,
+    hits,
+    said=lambda p, t: p >= t,
+    absent=lambda truth: truth == 0,
+    off=lambda hits: hits < 0.5,
+    **changed,
+):
+    predicted, present = said(probabilities, thresholds), truth == 1
+    right = {
+        "missed": present & ~predicted,
+        "false alarm": absent(truth) & predicted,
+        "found off region": present & predicted & off(hits),
+    }
+    return right | {
+        name.replace("_", " "): make(predicted, present, hits) for name, make in changed.items()
+    }
+
+
+def literal_spots(probabilities, thresholds, truth, hits):
+    out = {
+        name: torch.zeros(truth.shape, dtype=torch.bool)
+        for name in ("missed", "false alarm", "found off region")
+    }
+    for i in range(truth.shape[0]):
+        for a in range(truth.shape[1]):
+            said = probabilities[i, a].item() >= thresholds[a].item()
+            if truth[i, a].item() == 1.0:
+                out["missed"][i, a] = not said
+                out["found off region"][i, a] = said and hits[i, a].item() < 0.5
+            elif truth[i, a].item() == 0.0:
+                out["false alarm"][i, a] = said
+    return out
+
+
+def rolled(
     layers,
-    share=lambda held: held / held.sum(2, keepdim=True).clamp(min=1e-6),
-    heads=lambda weights: weights.mean(1),
-    order="(rows columns)",
-    shape=True,
+    residual=0.5,
+    first=lambda layer: layer.mean(1),
+    compose=lambda flow, layer: layer @ flow,
 ):
-    parts, side = layers.shape[1], int(weights.shape[-1] ** 0.5)
-    grid = int((weights.shape[2] // parts) ** 0.5)
-    held = reduce(
-        layers,
-        f"batch parts (rows down) (columns across) -> batch parts {order}",
-        "mean",
-        rows=grid,
-        columns=grid,
-    )
-    looks = rearrange(
-        heads(weights), "batch (parts tokens) keys -> batch parts tokens keys", parts=parts
-    )
-    maps = torch.einsum("bpt,bptk->bpk", share(held), looks)
-    return maps.unflatten(2, (side, side)) if shape else maps
+    tokens = layers[0].shape[-1]
+    flow = torch.eye(tokens).expand(len(layers[0]), -1, -1)
+    for layer in layers:
+        flow = compose(flow, residual * torch.eye(tokens) + (1 - residual) * first(layer))
+    return flow
 
 
-def literal_looks(weights, layers):
-    batch, _, queries, keys = weights.shape
-    parts, size = layers.shape[1:3]
-    grid, side = int((queries // parts) ** 0.5), int(keys**0.5)
-    patch, maps = size // grid, torch.zeros(batch, parts, side, side)
+def literal_rollout(layers, residual=0.5):
+    """From the outputs back to the inputs, token by token."""
+    batch, _, tokens, _ = layers[0].shape
+    flow = torch.zeros(batch, tokens, tokens)
     for item in range(batch):
-        for part in range(parts):
-            held = [
-                layers[item, part, r * patch : (r + 1) * patch, c * patch : (c + 1) * patch].mean()
-                for r in range(grid)
-                for c in range(grid)
-            ]
-            for token, share in enumerate(held):
-                if sum(held) > 0:
-                    row = weights[item, :, part * grid * grid + token].mean(0)
-                    maps[item, part] += share / sum(held) * row.view(side, side)
-    return maps
+        for start in range(tokens):
+            share = torch.zeros(tokens)
+            share[start] = 1
+            for layer in reversed(layers):
+                share = residual * share + (1 - residual) * sum(
+                    s * row for s, row in zip(share, layer[item].mean(0), strict=True)
+                )
+            flow[item, start] = share
+    return flow
 
 
-def apart(
-    maps,
-    pairs=lambda common: common[..., *torch.triu_indices(common.shape[-1], common.shape[-1], 1)],
-    present=lambda maps: maps.any(-1),
-    mean=lambda values: values.nanmean(-1),
-):
-    common = torch.minimum(maps.unsqueeze(-2), maps.unsqueeze(-3)).sum(-1)
-    both = present(maps).unsqueeze(-1) & present(maps).unsqueeze(-2)
-    return mean(pairs(torch.where(both, 1 - common, torch.nan)))
-
-
-def literal_separation(maps):
-    flat = maps.reshape(-1, *maps.shape[-2:])
-    answers = []
-    for item in flat:
-        there = [part for part in item if part.sum() > 0]
-        distances = [(a - b).abs().sum() / 2 for i, a in enumerate(there) for b in there[i + 1 :]]
-        answers.append(torch.stack(distances).mean())
-    return torch.stack(answers).reshape(maps.shape[:-2])
-
-
-def differences(maps):
-    """Without the half, so twice too much."""
-    first, second = torch.triu_indices(maps.shape[-2], maps.shape[-2], 1)
-    return (maps[..., first, :] - maps[..., second, :]).abs().sum(-1).mean(-1)
-
-
-def all_pairs(common):
-    return common.flatten(-2)
-
-
-def off_diagonal(common):
-    return common.masked_fill(torch.eye(common.shape[-1]).bool(), 0).flatten(-2)
+def each_head(layers, residual=0.5):
+    heads = [residual * torch.eye(layer.shape[-1]) + (1 - residual) * layer for layer in layers]
+    flow = heads[0]
+    for layer in heads[1:]:
+        flow = layer @ flow
+    return flow.mean(1)
 
 
 RIGHT = {
-    "euler_step": [stepped, on_the_line],
-    "part_matrix": [tabled, literal_matrix],
-    "part_attention": [looked, literal_looks],
-    "step_stability": [
-        lambda maps: torch.minimum(maps[1:], maps[:-1]).sum(-1),
-        lambda maps: 1 - (maps[1:] - maps[:-1]).clamp(min=0).sum(-1),
-        lambda maps: torch.stack([torch.stack([a, b]).amin(0).sum(-1) for a, b in pairwise(maps)]),
+    "attribute_map": [laid_out, literal_map],
+    "attributes_of_rarity": [listed, masked_sort],
+    "blind_spots": [
+        spots,
+        literal_spots,
+        lambda p, t, y, h: {
+            "missed": torch.logical_and(y > 0.5, p < t),
+            "false alarm": torch.logical_and(y < 0.5, p >= t),
+            "found off region": (y > 0.5) & (p >= t) & (h < 0.5),
+        },
     ],
-    "part_separation": [apart, literal_separation],
+    "attention_rollout": [rolled, literal_rollout],
 }
 WRONG = {
-    "euler_step": {
-        "never arrives": lambda x, c, t, n: x + (n - t) * (c - x),
-        "the time that has passed": lambda x, c, t, n: stepped(x, c, t, n, lambda t, n: t),
-        "the wrong way": lambda x, c, t, n: 2 * x - stepped(x, c, t, n),
-        "jumps to the clean layers": lambda x, c, t, n: c.clone(),
-        "this is the velocity": lambda x, c, t, n: (c - x) / (1 - t),
-        "add it to where you are": lambda x, c, t, n: stepped(x, c, t, n) - x,
-        "not as next_time": lambda x, c, t, n: x + n * (c - x) / (1 - t),
-        "when the step *begins*": lambda x, c, t, n: stepped(x, c, t, n, lambda t, n: 1 - n),
-        "at [0, 0, 0, 0] expected": lambda x, c, t, n: (1 - n) * x + n * c,
-    },
-    "part_matrix": {
-        "so that rows still sum to 1": lambda w, p: tabled(w, p, "mean"),
-        "average over the queries": lambda w, p: tabled(w, p, "sum", "sum"),
-        "sums and means are exchanged": lambda w, p: tabled(w, p, "mean", "sum"),
-        "transposed": lambda w, p: tabled(w, p).mT,
-        "average over the batch": lambda w, p: tabled(w, p).mean(0),
-        "part after": lambda w, p: w.unflatten(-1, (-1, p)).sum(-2).unflatten(-2, (-1, p)).mean(-3),
-    },
-    "part_attention": {
-        "the plain mean over a part's tokens": lambda w, layers: looked(
-            w, layers, lambda held: torch.full_like(held, 1 / held.shape[2])
+    "attribute_map": {
+        "the axes are heads, attributes, tokens": lambda w, a, h=-1: laid_out(w, h, a),
+        "lay them out on their grid": lambda w, a, h=-1: laid_out(w, a, h).flatten(),
+        "row by row": lambda w, a, h=-1: laid_out(w, a, h, order=lambda grid: grid.T),
+        "although one is asked for": lambda w, a, h=-1: laid_out(w, a, -1),
+        "a second softmax": lambda w, a, h=-1: laid_out(w.softmax(-1), a, h),
+        "stretched to its own": lambda w, a, h=-1: laid_out(w, a, h) / laid_out(w, a, h).max(),
+        "-1 is the last head": last_head,
+        "still sums to 1": lambda w, a, h=-1: laid_out(w, a, h, mean=lambda rows: rows.sum(0)),
+        "the largest over": lambda w, a, h=-1: laid_out(w, a, h, mean=lambda rows: rows.amax(0)),
+        "over all attributes": lambda w, a, h=-1: (
+            laid_out(w, a, h) if h >= 0 else w.mean((0, 1)).view(3, 3)
         ),
-        "divide by how much is held": lambda w, layers: looked(w, layers, lambda held: held),
-        "you add the heads": lambda w, layers: looked(w, layers, heads=lambda w: w.sum(1)),
-        "lay them out as 4 × 4": lambda w, layers: looked(w, layers, shape=False),
-        "counted row by row": lambda w, layers: looked(w, layers, order="(columns rows)"),
-        "nothing divided by nothing is NaN": lambda w, layers: looked(
-            w, layers, lambda held: held / held.sum(2, keepdim=True)
-        ),
+        "raises RuntimeError": lambda w, a, h=-1: laid_out(w, a, h).reshape(3, 3),
     },
-    "step_stability": {
-        "counted twice": lambda maps: (maps[1:] - maps[:-1]).abs().sum(-1),
-        "stability is what stayed": lambda maps: (maps[1:] - maps[:-1]).abs().sum(-1) / 2,
-        "half of the sum is what moved": lambda maps: 1 - (maps[1:] - maps[:-1]).abs().sum(-1),
-        "compared with the first one": lambda maps: torch.minimum(maps[:1], maps[1:]).sum(-1),
-        "you average over steps": lambda maps: torch.minimum(maps[:-1], maps[1:]).sum(-1).mean(0),
-        "the cosine": lambda maps: torch.cosine_similarity(maps[:-1], maps[1:], dim=-1),
+    "attributes_of_rarity": {
+        "with the most": lambda f, r: listed(f, r, order=lambda pairs: sorted(pairs, reverse=True)),
+        "keep the order of the attributes": lambda f, r: listed(f, r, order=list),
+        "places in the shorter list": places_in_the_shorter,
+        "you return frequencies": lambda f, r: [float(f[k]) for k in listed(f, r)],
+        "28% have does not belong there": lambda f, r: listed(f, r, common=lambda f: f >= 0.10),
+        "8% have belongs there": lambda f, r: listed(f, r, rare=lambda f: f < 0.05),
+        "the first of them twice": looked_up,
+        "got a int": lambda f, r: len(listed(f, r)),
     },
-    "part_separation": {
-        "what parts have in common": lambda maps: 1 - apart(maps),
-        "leave the diagonal out": lambda maps: apart(maps, all_pairs),
-        "take their mean": lambda maps: apart(maps, mean=lambda values: values.nansum(-1)),
-        "each pair": lambda maps: apart(maps, off_diagonal, mean=lambda values: values.sum(-1) / 6),
-        "keep the leading axes": lambda maps: apart(maps).mean(),
-        "half the sum of differences": differences,
-        "an empty map": lambda maps: apart(
-            maps, present=lambda maps: torch.ones_like(maps[..., 0]).bool()
+    "blind_spots": {
+        "its own threshold": lambda p, t, y, h: spots(p, torch.full_like(t, 0.5), y, h),
+        "these are false alarms": lambda p, t, y, h: spots(
+            p, t, y, h, missed=lambda said, is_so, h: said & ~is_so
         ),
+        "what is really": lambda p, t, y, h: spots(p, t, y, h, missed=lambda said, is_so, h: ~said),
+        "is absent": lambda p, t, y, h: spots(p, t, y, h, false_alarm=lambda said, is_so, h: said),
+        "what was missed was not found": lambda p, t, y, h: spots(
+            p, t, y, h, found_off_region=lambda said, is_so, h: is_so & (h < 0.5)
+        ),
+        "faces that do not have the attribute": lambda p, t, y, h: spots(
+            p, t, y, h, found_off_region=lambda said, is_so, h: said & (h < 0.5)
+        ),
+        "all that look elsewhere": lambda p, t, y, h: spots(
+            p, t, y, h, found_off_region=lambda said, is_so, h: h < 0.5
+        ),
+        "a probability that equals its": lambda p, t, y, h: spots(p, t, y, h, said=torch.gt),
+        "it is unknown": lambda p, t, y, h: spots(p, t, y, h, absent=lambda y: ~(y == 1)),
+        "no region is known": lambda p, t, y, h: spots(p, t, y, h, off=lambda h: ~(h >= 0.5)),
+        "expected a dict with the keys": lambda p, t, y, h: spots(p, t, y, h)["missed"],
+        "True and False": lambda p, t, y, h: {k: v.float() for k, v in spots(p, t, y, h).items()},
+    },
+    "attention_rollout": {
+        "wrong order": lambda ls, r=0.5: rolled(ls, r, compose=lambda flow, layer: flow @ layer),
+        "forget the skip connection": lambda ls, r=0.5: rolled(ls, 0.0),
+        "not halve": lambda ls, r=0.5: rolled(ls, r, compose=lambda flow, layer: 2 * layer @ flow),
+        "average them first": each_head,
+        "the mean of": lambda ls, r=0.5: torch.stack([rolled([layer], r) for layer in ls]).mean(0),
+        "the last layer alone": lambda ls, r=0.5: rolled(ls[-1:], r),
+        "number by": lambda ls, r=0.5: torch.stack([rolled([layer], r) for layer in ls]).prod(0),
+        "(residual=0)": lambda ls, r=0.5: rolled(ls, 0.5),
     },
 }

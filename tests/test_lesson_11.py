@@ -2,119 +2,263 @@
 mistake.
 """
 
-import itertools
 import math
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 
 
-def series(counts, beta):
-    return torch.tensor(
-        [sum(beta**k for k in range(int(n))) for n in counts.flatten()], dtype=torch.float64
-    ).reshape(counts.shape)
+def tiles(regions, maps):
+    """Each token's own pixels: `… rows columns pixels`."""
+    rows, columns = maps.shape[-2:]
+    return rearrange(regions, "... (r h) (c w) -> ... r c (h w)", r=rows, c=columns)
 
 
-def pairs(weights, reduce=lambda values: torch.stack(values).mean()):
-    heads = weights.unbind(1)
-    return reduce([(a * b).sum(-1).mean() for a, b in itertools.combinations(heads, 2)])
+def literal_pointing(maps, regions):
+    scores = []
+    for values, region in zip(maps.flatten(0, -3), regions.flatten(0, -3), strict=True):
+        touched = tiles(region, values).any(-1)
+        ties = [(r, c) for r, c in (values == values.max()).nonzero().tolist()]
+        scores.append(
+            sum(touched[r, c].item() for r, c in ties) / len(ties) if region.any() else math.nan
+        )
+    return torch.tensor(scores).view(maps.shape[:-2])
 
 
-def gram(weights, drop_diagonal=True):
-    heads = weights.shape[1]
-    overlaps = torch.einsum("bhqk,bgqk->bqhg", weights, weights)
-    return (
-        overlaps[..., ~torch.eye(heads, dtype=torch.bool)].mean()
-        if drop_diagonal
-        else overlaps.mean()
+def pooled_pointing(maps, regions):
+    hit = F.max_pool2d(regions.float(), regions.shape[-1] // maps.shape[-1])
+    top = (maps == maps.amax((-2, -1), keepdim=True)).float()
+    score = (top * hit).sum((-2, -1)) / top.sum((-2, -1))
+    return score.masked_fill(~regions.any(-1).any(-1), math.nan)
+
+
+def known(score, regions):
+    return torch.where(regions.flatten(-2).any(-1), score, math.nan)
+
+
+def first_of_ties(maps, regions):
+    touched = tiles(regions, maps).any(-1).flatten(-2).float()
+    return known(touched.gather(-1, maps.flatten(-2).argmax(-1, keepdim=True))[..., 0], regions)
+
+
+def in_the_middle(maps, regions):
+    at = maps.flatten(-2).argmax(-1)
+    side, columns = regions.shape[-1] // maps.shape[-1], maps.shape[-1]
+    rows, across = (at // columns) * side + side // 2, (at % columns) * side + side // 2
+    return torch.stack(
+        [
+            torch.stack([region[r, c] for region, r, c in zip(*row, strict=True)])
+            for row in zip(regions, rows, across, strict=True)
+        ]
+    ).float()
+
+
+def literal_mean(maps, chosen):
+    return torch.stack(
+        [
+            sum((maps[i, a] for i in chosen[:, a].nonzero()[:, 0]), torch.zeros(maps.shape[2:]))
+            / max(1, int(chosen[:, a].sum()))
+            for a in range(maps.shape[1])
+        ]
     )
 
 
-def literal_easiest(losses, share):
-    shown = max(1, round(share * len(losses)))
-    limit = sorted(losses.tolist())[shown - 1]
-    return torch.tensor(
-        [1 / shown if loss <= limit else 0 for loss in losses.tolist()], dtype=torch.float64
+def literal_place(
+    regions, grid, count=lambda touched: touched.float().sum(0), touch=lambda pixels: pixels.any(-1)
+):
+    rows, columns = grid
+    hit = touch(rearrange(regions, "b a (r h) (c w) -> b a (r c) (h w)", r=rows, c=columns))
+    best = count(hit).argmax(-1)
+    return torch.stack([hit[:, a, t] for a, t in enumerate(best.tolist())], 1)
+
+
+def last_of_the_luckiest(regions, grid):
+    """Where several tokens are equally lucky, another one."""
+    hit = F.adaptive_max_pool2d(regions.float(), grid).flatten(2)
+    backwards = hit.sum(0).flip(-1).argmax(-1)
+    return hit[:, torch.arange(hit.shape[1]), hit.shape[2] - 1 - backwards] > 0
+
+
+def most_covered(regions, grid):
+    hit = F.adaptive_max_pool2d(regions.float(), grid).flatten(2)
+    best = F.adaptive_avg_pool2d(regions.float(), grid).sum(0).flatten(1).argmax(-1)
+    return hit[:, torch.arange(hit.shape[1]), best] > 0
+
+
+def literal_deletion(
+    model, images, attributes, maps, hidden, removed, strongest=True, output=torch.sigmoid
+):
+    curves = torch.zeros(len(images), len(removed))
+    height, width = (
+        pixels // tokens for pixels, tokens in zip(images.shape[-2:], maps.shape[-2:], strict=True)
     )
+    for i, (image, a) in enumerate(zip(images, attributes, strict=True)):
+        ranked = maps[i].flatten().argsort(descending=strongest).tolist()
+        for step, count in enumerate(removed):
+            now = image.clone()
+            for token in ranked[:count]:
+                r, c = divmod(token, maps.shape[2])
+                place = (
+                    slice(None),
+                    slice(r * height, (r + 1) * height),
+                    slice(c * width, (c + 1) * width),
+                )
+                now[place] = hidden[i][place]
+            with torch.no_grad():
+                curves[i, step] = output(model(now[None]))[0, a]
+    return curves
 
 
-def quantile_easiest(losses, share):
-    shown = max(1, round(share * len(losses)))
-    chosen = (losses <= losses.kthvalue(shown).values).double()
-    return chosen / chosen.sum()
+def by_threshold(
+    model,
+    images,
+    attributes,
+    maps,
+    hidden,
+    removed,
+    read=lambda answers, a: answers[range(len(a)), a],
+):
+    """Hides what is above the value of the first token that stays."""
+    ordered = maps.flatten(1).sort(1, descending=True).values
+    edges = torch.cat([ordered, torch.full((len(maps), 1), -math.inf)], 1)
+    curve = []
+    for count in removed:
+        gone = (maps > edges[:, count, None, None])[:, None].float()
+        gone = F.interpolate(gone, images.shape[-2:], mode="nearest-exact")
+        curve.append(read(model(images * (1 - gone) + hidden * gone).sigmoid(), attributes))
+    return torch.stack(curve, 1)
 
 
-def one_by_one(positives, images, share):
-    drawn = torch.zeros(len(positives), dtype=torch.long)
-    while True:
-        behind = (positives + drawn).double() < share * (images + drawn.sum()) - 1e-9
-        if not behind.any():
-            return drawn
-        drawn[behind.nonzero()[0, 0]] += 1
+def index_for_rank(model, images, attributes, maps, hidden, removed):
+    listed = maps.flatten(1).argsort(1, descending=True).view(maps.shape)
+    return literal_deletion(model, images, attributes, -listed.float(), hidden, removed)
 
 
-def by_total(positives, images, share):
-    for total in itertools.count(images):
-        missing = [max(0, math.ceil(share * total - p)) for p in positives.tolist()]
-        if images + sum(missing) <= total:
-            return torch.tensor(missing)
+def literal_gaps(
+    positive, truth, groups, smallest=25, score=lambda p, t: p[t].float().mean().item(), against=min
+):
+    gaps = []
+    for p, t in zip(positive.T, truth.T, strict=True):
+        scores = []
+        for group in set(groups):
+            mine = torch.tensor([label == group for label in groups])
+            if t[mine].sum() >= smallest:
+                scores.append(score(p[mine], t[mine]))
+        gaps.append(max(scores) - against(scores) if len(scores) > 1 else math.nan)
+    return torch.tensor(gaps)
 
 
-def wanted(positives, images, share):
-    return (share * images - positives.double()).clamp(min=0)
+def gaps_by_sorting(positive, truth, groups):
+    tables = {}
+    for p, t, group in zip(positive, truth, groups, strict=True):
+        found, present = tables.get(group, (0, 0))
+        tables[group] = (found + (p & t).long(), present + t.long())
+    recalls = torch.stack(
+        [torch.where(n > 24, k / n.clamp(min=1), math.nan) for k, n in tables.values()]
+    )
+    ordered = recalls.sort(0).values  # NaN comes last
+    count = (~recalls.isnan()).sum(0)
+    gap = ordered.gather(0, (count - 1).clamp(min=0)[None])[0] - ordered[0]
+    return torch.where(count > 1, gap, math.nan)
+
+
+def nothing_left_out(positive, truth, groups):
+    recalls = [
+        (p & t).sum(0) / t.sum(0)
+        for p, t in (
+            (positive[mine], truth[mine])
+            for mine in (torch.tensor([label == group for label in groups]) for group in "abc")
+        )
+    ]
+    return torch.stack(recalls).amax(0) - torch.stack(recalls).amin(0)
+
+
+def lonely_is_fair(positive, truth, groups):
+    return literal_gaps(positive, truth, groups).nan_to_num(0)
+
+
+def mean_of(scores):
+    return sum(scores) / len(scores)
 
 
 RIGHT = {
-    "effective_numbers": [
-        series,
-        lambda n, beta: -torch.expm1(n * math.log(max(beta, 1e-300))) / (1 - beta),
+    "pointing_game": [literal_pointing, pooled_pointing],
+    "mean_maps": [
+        literal_mean,
+        lambda maps, chosen: (
+            torch.einsum("ba,barc->arc", chosen.float(), maps)
+            / chosen.sum(0).clamp(min=1)[:, None, None]
+        ),
     ],
-    "head_diversity_penalty": [pairs, gram],
-    "easiest_weights": [literal_easiest, quantile_easiest],
-    "faces_to_draw": [one_by_one, by_total],
+    "pointing_at_one_place": [literal_place, last_of_the_luckiest],
+    "deletion_curve": [literal_deletion, by_threshold],
+    "recall_gaps": [literal_gaps, gaps_by_sorting],
 }
 WRONG = {
-    "effective_numbers": {
-        "this is the *weight*": lambda n, beta: (1 - beta) / (1 - beta**n),
-        "forget to divide by 1 − β": lambda n, beta: 1 - beta**n,
-        "you have β · n": lambda n, beta: (1 - beta * n) / (1 - beta),
-        "divide by it": lambda n, beta: (1 - beta**n) * (1 - beta),
-        "add up all of them": lambda n, beta: beta ** (n - 1),
-        "right, the numbers are not": lambda n, beta: n,
-        "the numbers are not": lambda n, beta: n * (1 - beta),
-    },
-    "head_diversity_penalty": {
-        "overlaps with itself": lambda w: gram(w, drop_diagonal=False),
-        "a head with itself": lambda w: w.square().sum(-1).mean(),
-        "these are cosines": lambda w: gram(torch.nn.functional.normalize(w, dim=-1)),
-        "you compare queries": lambda w: pairs(w.transpose(1, 2)),
-        "add up the pairs": lambda w: pairs(w, sum),
-        "is to be *charged*": lambda w: -pairs(w),
-        "no gradient": lambda w: pairs(w.detach()),
-        "expected the shape ()": lambda w: pairs(w).expand(len(w)),
-    },
-    "easiest_weights": {
-        "the *hardest*": lambda x, share: literal_easiest(-x, share),
-        "read it as the rank": lambda x, share: (
-            (x.argsort() < share * len(x)).double() / round(share * len(x))
+    "pointing_game": {
+        "rows and columns are swapped": lambda m, r: literal_pointing(m.mT, r),
+        "in the middle of the strongest token": in_the_middle,
+        "cover half": lambda m, r: pooled_pointing(
+            m, F.avg_pool2d(r.float(), 4).repeat_interleave(4, -1).repeat_interleave(4, -2) >= 0.5
+        ).nan_to_num(0),
+        "its energy": lambda m, r: (
+            (m * tiles(r, m).float().mean(-1)).sum((-2, -1)) / m.sum((-2, -1))
         ),
-        "divide by how many are shown": lambda x, share: (literal_easiest(x, share) > 0).double(),
-        "number of all images": lambda x, share: (literal_easiest(x, share) > 0).double() / len(x),
-        "not a loss": lambda x, share: (x < share).double() / (x < share).sum(),
-        "show at least one": lambda x, share: (
-            (x.argsort().argsort() < share * len(x)).double().div(max(1, round(share * len(x))))
-            if share > 0.01
-            else torch.zeros_like(x)
+        "the mean comes later": lambda m, r: literal_pointing(m, r).mean(),
+        "nothing to hit": lambda m, r: literal_pointing(m, r).nan_to_num(0),
+        "all that tie share the point": first_of_ties,
+        "other way round": lambda m, r: 1 - literal_pointing(m, r),
+    },
+    "mean_maps": {
+        "mean over all images": lambda maps, chosen: maps.mean(0),
+        "number of all images": lambda maps, chosen: (maps * chosen[..., None, None]).mean(0),
+        "add the maps up": lambda maps, chosen: (maps * chosen[..., None, None]).sum(0),
+        "over the attributes too": lambda maps, chosen: maps[chosen].mean(0),
+        "0 / 0": lambda maps, chosen: (
+            (maps * chosen[..., None, None]).sum(0) / chosen.sum(0)[:, None, None]
+        ),
+        "do *not* count": lambda maps, chosen: literal_mean(maps, ~chosen),
+    },
+    "pointing_at_one_place": {
+        "a token for each image": lambda regions, grid: regions.flatten(2).any(-1),
+        "one token for all attributes": lambda regions, grid: literal_place(
+            regions, grid, lambda hit: hit.float().sum((0, 1)).expand(hit.shape[1], -1)
+        ),
+        "cover most": most_covered,
+        "torch.bool": lambda regions, grid: literal_place(regions, grid).float(),
+        "yes or no": lambda regions, grid: literal_place(regions, grid).float().mean(0),
+        "its luckiest token touches": lambda regions, grid: literal_place(
+            regions, grid, touch=lambda p: p.float().mean(-1) > 0.5
         ),
     },
-    "faces_to_draw": {
-        "makes the whole larger": lambda p, n, s: wanted(p, n, s).ceil().long(),
-        "for the others too": lambda p, n, s: (wanted(p, n, s) / (1 - s)).ceil().long(),
-        "bring all up to the most frequent": lambda p, n, s: p.max() - p,
-        "how many to *draw*": lambda p, n, s: one_by_one(p, n, s) + p,
-        "draw none": lambda p, n, s: one_by_one(p, n, s) - (p > 200).long(),
-        "are enough, and you draw": lambda p, n, s: one_by_one(p, n, s) + 1,
-        "round up": lambda p, n, s: one_by_one(p, n, s) - 0.5,
-        "one count an attribute": lambda p, n, s: int(one_by_one(p, n, s).sum()),
-        "that is too few": lambda p, n, s: torch.where(p < s * n, one_by_one(p, n, s), 0),
+    "deletion_curve": {
+        "weakest tokens first": lambda *a: literal_deletion(*a, strongest=False),
+        "which token comes first": index_for_rank,
+        "these are logits": lambda *a: literal_deletion(*a, output=lambda z: z),
+        "that is insertion": lambda model, images, a, m, hidden, n: literal_deletion(
+            model, hidden, a, m, images, n
+        ),
+        "the first for all": lambda *a: by_threshold(*a, read=lambda answers, which: answers[:, 0]),
+        "the mean comes later": lambda *a: literal_deletion(*a).mean(0),
+        "paint them black": lambda model, images, a, m, hidden, n: literal_deletion(
+            model, images, a, m, hidden * 0, n
+        ),
+    },
+    "recall_gaps": {
+        "gap in accuracy": lambda p, t, g: literal_gaps(
+            p, t, g, score=lambda p, t: (p == t).float().mean().item()
+        ),
+        "that is precision": lambda p, t, g: literal_gaps(
+            p, t, g, score=lambda p, t: t[p].float().mean().item()
+        ),
+        "how often *yes* is said": lambda p, t, g: literal_gaps(
+            p, t, g, score=lambda p, t: p.float().mean().item()
+        ),
+        "the worst is what a mean hides": lambda p, t, g: literal_gaps(p, t, g, against=mean_of),
+        "one gap for all": lambda p, t, g: literal_gaps(p, t, g).mean(),
+        "fewer than 25 positives": lambda p, t, g: literal_gaps(p, t, g, smallest=1),
+        "makes your gap NaN": nothing_left_out,
+        "which reads as fair": lonely_is_fair,
     },
 }

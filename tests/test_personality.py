@@ -121,7 +121,7 @@ def test_gradients_pass_through_batch_norm_as_through_pytorchs():
 
 
 def test_one_key_attention_is_one_linear_layer_on_both_vectors():
-    """Lesson 05 folds it: two vectors side by side, one matrix, the same output before the norm."""
+    """Lesson 06 folds it: two vectors side by side, one matrix, the same output before the norm."""
     block = CompletePersonalityModel(20, 12, fusion_dim=16, num_heads=3).cross_attention.double()
     inputs = torch.randn(50, 20).double(), torch.randn(50, 12).double()
     before = {}

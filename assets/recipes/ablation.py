@@ -1,6 +1,6 @@
 """`ablation`, `personality` and `lesson_tokens`: what does each part of the personality model add?
 
-For lesson 06, six arms learn from the same tokens of the frozen extractors, with the same loop and the same number
+For lesson 07, six arms learn from the same tokens of the frozen extractors, with the same loop and the same number
 of epochs, and are tested on speakers whom none of them met. Beside them stand the floor, a speaker
 look-up and the ceiling.
 """
@@ -125,7 +125,7 @@ def clip_tokens(part: str) -> dict[str, Tensor]:
     return stored_tokens(CLIPS[part], static, dynamic, also) | CLIPS[part].labels()
 
 
-# ---- tokens small enough to ship, so that the models of lesson 06 train in seconds ---------------
+# ---- tokens small enough to ship, so that the models of lesson 07 train in seconds ---------------
 
 LESSON_CLIPS = {"train": 1_600, "valid": 200, "test": 400}
 

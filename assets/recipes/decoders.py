@@ -1,4 +1,4 @@
-"""`pointing` and `attributes`, for lessons 07 and 09: what makes the attention of a decoder point?
+"""`pointing` and `attributes`, for lessons 08 and 11: what makes the attention of a decoder point?
 
 Two decoders learn from the same hard faces (moved, turned, occluded) for the same number of epochs,
 and their maps are held against the regions that decide each attribute on test faces that none of

@@ -1,4 +1,4 @@
-"""`evolution`, for lesson 07: what helps the rare attributes, at one training
+"""`evolution`, for lesson 08: what helps the rare attributes, at one training
 budget?
 
 Every remedy trains the same model on the same faces for the same number of steps, from the same

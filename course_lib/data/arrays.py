@@ -20,7 +20,7 @@ def gather(
     """All items of a data set as one tensor a key, read by `workers` processes; `small` keeps a key
     in another type.
 
-    What lies in [0, 1] and is kept as uint8 takes 0 to 255. Used in lessons 09, 10 and 11.
+    What lies in [0, 1] and is kept as uint8 takes 0 to 255. Used in lessons 11, 13 and 14.
     """
     small = small or {}
     chunks: dict[str, list] = {key: [] for key in keys}
@@ -66,7 +66,7 @@ class TokenArrays(Dataset):
     """Cached tokens of images (`n tokens dim`, kept in half precision) and targets: `(tokens,
     target)` as floats.
 
-    Derived in lesson 07.
+    Derived in lesson 08.
     """
 
     def __init__(self, tokens: Tensor, targets: Tensor):
@@ -87,7 +87,7 @@ class TokenArrays(Dataset):
 
 def load_images(faces: Dataset, flip: bool = False, workers: int = 2) -> ImageArrays:
     """A `FaceDataset` or `CelebA` in memory: 10,000 images of 56 px take 94 MB. Derived in lesson
-    07.
+    08.
     """
     arrays = gather(faces, "image", "target", small={"image": torch.uint8}, workers=workers)
     return ImageArrays(arrays["image"], arrays["target"], flip)

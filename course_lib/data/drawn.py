@@ -132,7 +132,7 @@ class FaceDataset(Dataset):
 
 def hard_faces(part: str, n: int, regions: bool = False) -> FaceDataset:
     """Faces of 56 px whose place, size and turn differ: where things usually are is not where they
-    are. Used in lesson 09.
+    are. Used in lesson 11.
     """
     return FaceDataset(n, part, difficulty="hard", size=56, regions=regions)
 
@@ -144,7 +144,7 @@ class ClipDataset(torch.utils.data.Dataset):
     frame, what `method` ("dis", "farneback") estimates from the frames, or the exact flow for
     "true"; `traits` float32 `5`; `true_flow`; `occluded` bool `frames size size`; `moment` and
     `cue` int; `region` bool `5 size size`; `speaker` int. Speakers come in `clips_per_speaker`
-    clips each and never in two splits. Used in lessons 00, 02, 03, 05 and 08.
+    clips each and never in two splits. Used in lessons 00, 02, 03, 06 and 10.
     """
 
     def __init__(
@@ -247,7 +247,7 @@ class PartDataset(Dataset):
     `image` float32 `3 size size` and `layers` float32 `parts size size`, both in [0, 1]; `present`
     bool `parts`: at least eight pixels show more than half of the part. Glasses, hats and beards
     are more common than in CelebA, so that there is something to learn from; a share `faceless` of
-    the images shows an empty room. Derived in lesson 10.
+    the images shows an empty room. Derived in lesson 13.
     """
 
     def __init__(

@@ -112,7 +112,7 @@ class CelebA(torch.utils.data.Dataset):
     counted; `skipped` holds their names.
 
     Raises FileNotFoundError for a missing folder, table or image, ValueError for one that is
-    damaged, and for unknown names and splits. Derived in lesson 07.
+    damaged, and for unknown names and splits. Derived in lesson 08.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ def rarest_weights(targets: Tensor) -> Float[Tensor, " images"]:
     They sum to 1.
 
     An image with no attribute counts as often as one whose rarest attribute everybody has. Derived
-    in lesson 07.
+    in lesson 08.
     """
     targets = _labels(targets)
     weights = torch.where(targets > 0, 1 / targets.mean(0), 1).amax(1)
@@ -57,7 +57,7 @@ class BalancedSampler(torch.utils.data.Sampler[int]):
 
     The same image comes again and again where its weight is large: with few positives a model can
     learn them by heart. Raises ValueError for weights that are negative, not finite, or all 0.
-    Used in lesson 11.
+    Used in lesson 14.
     """
 
     def __init__(self, weights: Tensor, draws: int | None = None, seed: int = 0):
@@ -96,7 +96,7 @@ class CurriculumSampler(BalancedSampler):
     image alike.
 
     The weights move in equal steps and reach the natural distribution in the last of `epochs`.
-    Bengio et al., "Curriculum learning" (2009). Used in lesson 11.
+    Bengio et al., "Curriculum learning" (2009). Used in lesson 14.
     """
 
     def __init__(self, weights: Tensor, epochs: int, draws: int | None = None, seed: int = 0):
@@ -119,7 +119,7 @@ class EnrichedFaces(FaceDataset):
     The drawn ones take turns with the attributes of `names`. Each is a random person of the
     population, drawn again until it has its attribute, so whatever goes with baldness goes with it
     here too. Raises ValueError for unknown names, a share that is not from 0 to under 1, and a data
-    set with several images a person. Used in lesson 11.
+    set with several images a person. Used in lesson 14.
     """
 
     def __init__(self, natural: FaceDataset, names: Sequence[str], share: float):
@@ -180,7 +180,7 @@ def effective_numbers(counts: Tensor, beta: float) -> Float[Tensor, "*classes"]:
     """What `counts` images are worth if each new one resembles those before: (1 − βⁿ) / (1 − β).
 
     β = 0 makes any number worth one; β → 1 counts them all. Nothing is worth more than 1 / (1 − β).
-    Raises ValueError for a β outside [0, 1). Cui et al., arXiv 1901.05555. Derived in lesson 11.
+    Raises ValueError for a β outside [0, 1). Cui et al., arXiv 1901.05555. Derived in lesson 14.
     """
     if not 0 <= beta < 1:
         raise ValueError(f"beta is {beta}; expected 0 ≤ beta < 1, such as 0.999")
@@ -192,7 +192,7 @@ def easiest_weights(losses: Tensor, share: float) -> Float[Tensor, " images"]:
     zeros; they sum to 1.
 
     At least one image is shown. Raises ValueError for a share that is not above 0 and at most 1.
-    Derived in lesson 11.
+    Derived in lesson 14.
     """
     if not 0 < share <= 1:
         raise ValueError(
@@ -212,7 +212,7 @@ def faces_to_draw(positives: Tensor, images: int, share: float) -> Int[Tensor, "
     `positives` counts the attributes among the `images` there are; a drawn face counts for the one
     it is drawn for. Every face that is drawn makes the whole larger, so the counts are looked for
     until they stand. Raises ValueError where so many attributes cannot all have that share. Derived
-    in lesson 11.
+    in lesson 14.
     """
     if not 0 <= share * len(positives) < 1:
         raise ValueError(

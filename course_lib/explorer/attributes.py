@@ -308,7 +308,7 @@ class ImbalanceAwareAttentionExplorer(AttentionExplorer):
 
     `frequencies` are shares of the training images, one an attribute in the order of the names, or
     by name. Raises `ValueError` for frequencies that are no shares or not one an attribute. Derived
-    in lesson 08.
+    in lesson 10.
     """
 
     def __init__(self, model: nn.Module, dataset: Any, frequencies: Any, **options: Any):

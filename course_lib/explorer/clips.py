@@ -99,7 +99,7 @@ class PersonalityExplorer(Explorer):
     set of drawn clips has them, too). Nothing is computed before it is looked at.
 
     Raises `ValueError` for a model without face and motion tokens, and for an empty data set. Used
-    in lesson 08.
+    in lesson 10.
     """
 
     what, title, shown, most = "clip", "Personality explorer", 8, HELD

@@ -15,7 +15,7 @@ def attribute_map(
     """Where one attribute's query looks, on the square grid of tokens; head -1 is the mean over the
     heads.
 
-    Derived in lesson 08.
+    Derived in lesson 10.
     """
     looked = weights[:, attribute]
     looked = looked.mean(0) if head < 0 else looked[head]
@@ -26,7 +26,7 @@ def attributes_of_rarity(frequencies: Float[Tensor, " attributes"], rarity: str)
     """The attributes that are "rare" (under 10 %), "common" (over 30 %) or "all", by index, the
     rarest first.
 
-    Derived in lesson 08.
+    Derived in lesson 10.
     """
     chosen = {"all": frequencies >= 0, "rare": frequencies < 0.10, "common": frequencies > 0.30}[
         rarity
@@ -45,7 +45,7 @@ def blind_spots(
 
     From its threshold on an attribute is predicted. `hits` is the share of the strongest patches
     that are on the region. NaN in `truth` or `hits` is unknown, and what is unknown is no mistake.
-    Derived in lesson 08.
+    Derived in lesson 10.
     """
     predicted = probabilities >= thresholds
     return {

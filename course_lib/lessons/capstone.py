@@ -116,7 +116,7 @@ def train_runs(
     What is not given is as in the baseline: its seeds, plain cross-entropy, all training faces
     equally often, as many steps. `penalty` takes the attention weights, `batch heads attributes
     tokens`, with their gradient, and is added to the loss; `sampler` is made from the seed; `train`
-    replaces the training faces; `cosine` is what `LDAMLoss` needs. Derived in lesson 11.
+    replaces the training faces; `cosine` is what `LDAMLoss` needs. Derived in lesson 14.
     """
     seeds = tuple(seeds) if baseline is None else baseline.seeds
     models, scores = [], []
@@ -266,7 +266,7 @@ def _fingerprint(arrays: TokenArrays) -> str:
 @torch.no_grad()
 def image_losses(model: nn.Module, arrays: TokenArrays) -> Float[Tensor, " images"]:
     """How hard each image is for a trained model: its cross-entropy, the mean over attributes.
-    Derived in lesson 11.
+    Derived in lesson 14.
     """
     return F.binary_cross_entropy_with_logits(
         predict(model, arrays), arrays.targets.double(), reduction="none"
@@ -409,7 +409,7 @@ def compare_with_baseline(run: Run, split: str = "valid") -> Comparison:
     all is chosen.
 
     Raises ValueError for runs without a baseline or without scores, and for two that differ in more
-    than what is tried: other seeds, other attributes, other faces. Derived in lesson 11.
+    than what is tried: other seeds, other attributes, other faces. Derived in lesson 14.
     """
     if split not in SPLITS:
         raise ValueError(
@@ -487,7 +487,7 @@ def attention_table(run: Run, split: str = "test") -> Table:
     """Where a run looks, for rare and for common attributes: pointing beside its blind baselines,
     and how widely.
 
-    Raises ValueError for a run whose faces had no regions. Derived in lesson 11.
+    Raises ValueError for a run whose faces had no regions. Derived in lesson 14.
     """
     columns = {
         "pointing": "pointing",
@@ -526,7 +526,7 @@ def deliver(
 
     `cells` are the sources that were run, in that order (IPython keeps them as `In`): the notebook
     has them without prose and outputs, so that somebody else can run them. Each file is written
-    atomically. Derived in lesson 11.
+    atomically. Derived in lesson 14.
     """
     names = {
         "notebook": "notebook.ipynb",

@@ -72,7 +72,7 @@ GLOSSARY = {  # by the lesson that introduces a word
         "Agreement": "the share of attention that two maps put at the same place",
         "Untrained": "the same model before it has learned, a baseline",
     },
-    "05": {
+    "06": {
         "Fusion": "making one vector of two streams",
         "Running statistics": "what batch norm remembers of all batches",
         "Dead weight": "parameters that no gradient ever reaches",
@@ -80,7 +80,7 @@ GLOSSARY = {  # by the lesson that introduces a word
         "Latency": "the time of one forward pass",
         "Attention × gradient": "what a look contributed to one output, to first order",
     },
-    "06": {
+    "07": {
         "Epoch": "once through the training items",
         "Validation": "items to choose on",
         "Test": "items to report on, once",
@@ -93,7 +93,7 @@ GLOSSARY = {  # by the lesson that introduces a word
         "Bootstrap": "drawing the test again, with replacement, to see how much a score moves",
         "Ablation": "the same training with one thing changed",
     },
-    "07": {
+    "08": {
         "Prior": "how common something is before one looks",
         "Positive rate": "the share of *yes*",
         "Precision": "of those found, how many are right",
@@ -106,7 +106,7 @@ GLOSSARY = {  # by the lesson that introduces a word
         "Pointing game": "does the brightest place hit the region?",
         "Follows": "whether the map moves with the region",
     },
-    "08": {
+    "10": {
         "Widget": "a control that lives in the page and in the kernel at once",
         "Trait of a widget": "a value of it that can be read, set, watched and linked",
         "Blind spot": "a kind of mistake that you find by rule",
@@ -114,7 +114,7 @@ GLOSSARY = {  # by the lesson that introduces a word
         "Rollout": "attention multiplied up through the layers",
         "Head importance": "how much the output depends on a head",
     },
-    "09": {
+    "11": {
         "Luckiest place": "the fixed token that hits most, chosen with the answers in hand",
         "IoU": "how well the part of a map above a cut covers the region, overlap over union",
         "Deletion": "hiding, step by step, what a map marks",
@@ -122,14 +122,14 @@ GLOSSARY = {  # by the lesson that introduces a word
         "Habit": "what maps of different images share",
         "Gap": "the best group minus the worst",
     },
-    "10": {
+    "13": {
         "Part token": "one patch of what a model draws of one part",
         "Rectified flow": "a generative model that goes from noise to an answer on a straight line",
         "Euler step": "following the velocity for a short while, before the model is asked again",
         "Stability": "how little a map moves from one step to the next",
         "Separation": "how little the maps of different parts overlap",
     },
-    "11": {
+    "14": {
         "Baseline": "the run that your change is held to",
         "Paired": "compared seed by seed",
         "Interval": "where the mean gain lies, at 95 %, if the seeds are all that varies",

@@ -1,344 +1,455 @@
-"""The exercises of lesson 06: a fair score, a schedule, when to stop, how sure to be, and a split
-that leaks.
+"""The exercises of lesson 06: what the personality model is made of, what it costs, and what moved
+each trait.
 """
 
-import math
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
-from .exercises import Exercise, Mistake, expect, expect_number
+from ..models.personality import CompletePersonalityModel, TokenPersonalityModel
+from .exercises import Exercise, Mistake, expect
 
 __all__ = ["EXERCISES"]
 
 
-# concordance
+def expect_count(
+    came: Any, expected: int, mistakes: Mapping[str, int] | None = None, given: str = ""
+) -> None:
+    """Raise a `Mistake` unless `came` is this whole number."""
+    if isinstance(came, float) and came.is_integer():
+        raise Mistake(
+            f"{came} counts things, so return a whole number; // divides without making a float"
+        )
+    if not isinstance(came, int):
+        raise Mistake(f"expected a whole number, got a {type(came).__name__}")
+    for sentence, wrong in (mistakes or {}).items():
+        if came == wrong:
+            raise Mistake(sentence)
+    if came != expected:
+        raise Mistake(f"{f'{given}, ' if given else ''}expected {expected:,}, got {came:,}")
 
 
-def _answers(batch: int = 40, traits: int = 5) -> tuple[Tensor, Tensor]:
-    target = torch.rand(batch, traits, dtype=torch.float64)
-    return 0.2 + 0.5 * target + 0.1 * torch.randn(batch, traits, dtype=torch.float64), target
+# projections
 
 
-def concordance_of_each_trait(student: Callable, library: Callable) -> None:
-    prediction, target = _answers()
-    p, t = prediction - prediction.mean(0), target - target.mean(0)
-    covariance, offset = (p * t).mean(0), (prediction.mean(0) - target.mean(0)).square()
-    spread = p.square().mean(0) + t.square().mean(0)
-    unbiased = prediction.var(0) + target.var(0)
+def _both(came: Any) -> tuple[nn.Module, nn.Module]:
+    """The two layers that the student returned."""
+    if not isinstance(came, tuple | list) or len(came) != 2:
+        raise Mistake("return two layers: one for the static features, one for the dynamic ones")
+    if not all(isinstance(layer, nn.Module) for layer in came):
+        raise Mistake(
+            "return layers such as nn.Linear, not tensors: they must learn with the model"
+        )
+    return tuple(came)
+
+
+def _run(layer: nn.Module, stream: str, features: torch.Tensor, width: int) -> torch.Tensor:
+    try:
+        projected = layer(features)
+    except RuntimeError as error:
+        raise Mistake(
+            f"your {stream} layer does not take features {features.shape[-1]} wide;"
+            " nn.Linear(inputs, outputs) goes from the width of the features to the width of the"
+            " model"
+        ) from error
+    if projected.shape[-1] != width:
+        raise Mistake(
+            f"your {stream} layer puts out {projected.shape[-1]} numbers; the model was built with "
+            f"{stream}_dim={width} and keeps it in model.{stream}_dim"
+        )
+    return projected
+
+
+def projections_make_the_model_fit(student: Callable, library: Callable) -> None:
+    for sizes, features in (((512, 256), (2048, 1024)), ((30, 20), (12, 50)), ((8, 8), (8, 8))):
+        model = CompletePersonalityModel(*sizes, fusion_dim=16, num_heads=2).eval()
+        static, dynamic = _both(student(model, *features))
+        inputs = torch.randn(3, features[0]), torch.randn(3, features[1])
+        traits = model(
+            _run(static, "static", inputs[0], sizes[0]),
+            _run(dynamic, "dynamic", inputs[1], sizes[1]),
+        )
+        if traits.shape != (3, 5):
+            raise Mistake(f"the model then predicts {tuple(traits.shape)} instead of (3, 5)")
+
+
+def projections_are_linear_and_learn(student: Callable, library: Callable) -> None:
+    model = TokenPersonalityModel(32, 24, fusion_dim=16, num_heads=2)
+    layers, features = (
+        _both(student(model, 40, 48)),
+        (
+            torch.randn(2, 49, 40),
+            torch.randn(2, 8, 48),
+        ),
+    )
+    for layer, given in zip(layers, features, strict=True):
+        if not torch.allclose(
+            layer(given) - layer(0 * given), layer(0 * given) - layer(-given), atol=1e-4
+        ):
+            raise Mistake(
+                "your projection bends (a ReLU throws half of every feature away); one linear layer"
+                " each"
+            )
+        if not any(parameter.requires_grad for parameter in layer.parameters()):
+            raise Mistake("your projection cannot learn; leave its weights trainable")
+
+
+# batch_norm
+
+
+def _norm_inputs(batch: int = 6, dim: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return 3 * torch.randn(batch, dim) + 2, torch.randn(dim), torch.rand(dim) + 0.5
+
+
+def _three(came: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    if not isinstance(came, tuple | list) or len(came) != 3:
+        raise Mistake(
+            "return three things: the normalised vectors, the running mean, the running variance"
+        )
+    return tuple(came)
+
+
+def training_measures_by_the_batch(student: Callable, library: Callable) -> None:
+    vectors, mean, variance = _norm_inputs()
+    own, spread = vectors.mean(0), vectors.var(0, correction=0)
+    across, wide = vectors.mean(1, keepdim=True), vectors.var(1, correction=0, keepdim=True)
     expect(
-        student(prediction, target),
-        library(prediction, target),
+        _three(student(vectors, mean, variance, True))[0],
+        library(vectors, mean, variance, True)[0],
         {
-            "you forget the 2: the variances of both sides are added, so twice the covariance stands above": (
-                covariance / (spread + offset)
+            "in training mode the batch is its own yardstick; you use the running statistics": (
+                (vectors - mean) / (variance + 1e-5).sqrt()
             ),
-            "this is Pearson's correlation; it forgives a wrong mean and a wrong spread, and that is what CCC is about": (
-                covariance / (p.square().mean(0) * t.square().mean(0)).sqrt()
+            "you normalise each vector by itself, which is layer norm; batch norm takes each dimension over the batch (dim=0)": (
+                (vectors - across) / (wide + 1e-5).sqrt()
             ),
-            "you forget the difference of the means below; an answer that is always too high must pay for it": (
-                2 * covariance / spread
+            "you divide by the variance; divide by its root": (vectors - own) / (spread + 1e-5),
+            "you divide by the variance of n − 1 (torch's default); batch norm normalises with correction=0": (
+                (vectors - own) / (vectors.var(0) + 1e-5).sqrt()
             ),
-            "you take the difference of the means without its square": (
-                2 * covariance / (spread + offset.sqrt())
+            "you divide without subtracting the mean": vectors / (spread + 1e-5).sqrt(),
+            "you subtract the mean and do not divide": vectors - own,
+        },
+        tolerance=1e-6,
+    )
+
+
+def training_moves_the_running_statistics(student: Callable, library: Callable) -> None:
+    vectors, mean, variance = _norm_inputs()
+    own, spread = vectors.mean(0), vectors.var(0)
+    _, new_mean, new_variance = _three(student(vectors, mean, variance, True))
+    _, expected_mean, expected_variance = library(vectors, mean, variance, True)
+    expect(
+        new_mean,
+        expected_mean,
+        {
+            "your running mean stands still; in training mode it moves a tenth of the way towards the batch": (
+                mean
             ),
-            "you mix two kinds of variance: `var` divides by n − 1 unless you say correction=0, your covariance by n": (
-                2 * covariance / (unbiased + offset)
+            "your running mean forgets: nine tenths of the old one stay": 0.1 * mean + 0.9 * own,
+            "your running mean is the batch's; it moves only a tenth of the way": own,
+        },
+        given="for the running mean",
+    )
+    expect(
+        new_variance,
+        expected_variance,
+        {
+            "your running variance stands still; in training mode it moves a tenth of the way towards the batch": (
+                variance
             ),
-            "you average over the traits; keep one number for each": (
-                library(prediction, target).mean()
+            "your running variance forgets: nine tenths of the old one stay": (
+                0.1 * variance + 0.9 * spread
+            ),
+            "your running variance takes correction=0; a batch is a sample of the data, so PyTorch keeps that of n − 1": (
+                0.9 * variance + 0.1 * vectors.var(0, correction=0)
             ),
         },
+        given="for the running variance",
     )
 
 
-def concordance_knows_its_ends(student: Callable, library: Callable) -> None:
-    _, target = _answers(12, 2)
-    expect(
-        student(target, target), torch.ones(2, dtype=torch.float64), given="for a perfect answer"
-    )
-    mirrored = 2 * target.mean(0) - target
-    expect(
-        student(mirrored, target),
-        -torch.ones(2, dtype=torch.float64),
-        given="for a mirrored answer",
-    )
-    constant = torch.full_like(target, 0.5)
-    expect(student(constant, target), torch.zeros(2, dtype=torch.float64), given="for a constant")
-
-
-# cosine_factor
-
-
-def factor_rises_then_falls(student: Callable, library: Callable) -> None:
-    came, expected = (
-        [float(function(step, 100, 0.1)) for step in range(101)] for function in (student, library)
-    )
-    if came[0] == 0:
-        raise Mistake(
-            "your first step has a factor of 0, so it learns nothing: warm-up gives step 0 a share"
-            " of 1 / rising"
-        )
-    if max(came) > 1 + 1e-6:
-        raise Mistake(
-            f"your factor reaches {max(came):.3f}; the largest is 1, at the end of the warm-up"
-        )
-    for step in (32, 80):  # where the likely mistakes differ from the answer
-        share = (step - 10) / 90
-        expect_number(
-            came[step],
-            expected[step],
-            {
-                "your cosine begins at step 0; it begins when the warm-up ends, and its length is what is left": (
-                    0.5 * (1 + math.cos(math.pi * step / 100))
-                ),
-                "you fall along a line; take half a cosine: ½ (1 + cos(π · share))": 1 - share,
-                "your cosine goes down to −1; add 1 and halve it": math.cos(math.pi * share),
-                "you go a whole cosine round, down and up again; half a cosine is cos from 0 to π": (
-                    0.5 * (1 + math.cos(2 * math.pi * share))
-                ),
-            },
-            given=f"at step {step} of 100 with a warm-up of 0.1",
-        )
-    for step in (0, 4, 9, 10, 55, 100):
-        expect_number(
-            came[step], expected[step], given=f"at step {step} of 100 with a warm-up of 0.1"
-        )
-
-
-def factor_of_any_length(student: Callable, library: Callable) -> None:
-    for total, warmup in ((10, 0.2), (7, 0.0), (1000, 0.05), (3, 1.0)):
-        for step in range(total):
-            expect_number(
-                student(step, total, warmup),
-                library(step, total, warmup),
-                given=f"at step {step} of {total} with a warm-up of {warmup}",
-            )
-
-
-# epochs_since_best
-
-
-def waiting_is_counted_from_the_best(student: Callable, library: Callable) -> None:
-    for losses in (
-        [5.0, 1.0, 4.0, 2.0, 3.0],
-        [3.0, 2.0, 1.0],
-        [3.0, 1.0, 2.0, 1.5],
-        [1.0, 2.0, 3.0, 4.0],
-        [2.0],
-    ):
-        came, expected = student(list(losses)), library(losses)
-        if came == losses.index(min(losses)) != expected:
-            raise Mistake("you return which epoch was best; count how many came after it")
-        if came == expected + 1:
-            raise Mistake(f"for {losses} you count the best epoch itself; {expected} came after it")
-        drops = sum(after >= before for before, after in pairwise(losses))
-        if came == drops != expected:
-            raise Mistake(
-                "you count every epoch that got worse; count those since the *best*, also if they"
-                " improve on their neighbour"
-            )
-        if came != expected:
-            raise Mistake(f"for {losses} the best is followed by {expected}, got {came!r}")
-
-
-def an_equal_is_no_better(student: Callable, library: Callable) -> None:
-    if student([2.0, 1.0, 1.0, 1.0]) != 2:
-        raise Mistake(
-            "in [2, 1, 1, 1] the first 1 is the best: an equal loss is no improvement, or a stuck"
-            " run would never stop"
-        )
-
-
-def nan_is_never_best(student: Callable, library: Callable) -> None:
-    if student([2.0, 1.0, float("nan"), 3.0]) != 2:
-        raise Mistake(
-            "a loss of NaN is no improvement, but it confuses `min` and `argmin`; compare with `<`,"
-            " which NaN never is"
-        )
-
-
-# resample_speakers
-
-
-def _speakers() -> np.ndarray:
-    return np.array(["ann", "ben", "ann", "cem", "dia", "ann", "ben", "cem", "eva", "eva"])
-
-
-def whole_speakers_are_drawn(student: Callable, library: Callable) -> None:
-    speakers = _speakers()
-    names, counts = np.unique(speakers, return_counts=True)
-    seen = set()
-    for seed in range(40):
-        indices = np.asarray(student(speakers, np.random.default_rng(seed)))
-        if indices.ndim != 1 or indices.dtype.kind not in "iu":
-            raise Mistake(
-                f"return the indices of the items, whole numbers in one row; got {indices.dtype}"
-                f" of shape {indices.shape}"
-            )
-        if len(indices) and (indices.min() < 0 or indices.max() >= len(speakers)):
-            raise Mistake(f"an index lies outside the {len(speakers)} items")
-        times = np.array([(speakers[indices] == name).sum() for name in names])
-        if (times % counts).any():
-            raise Mistake(
-                "you draw clips one by one; draw *speakers*, and take all clips of each, as often"
-                " as the speaker was drawn"
-            )
-        for name, count, drawn in zip(names, counts, times, strict=True):
-            if any(
-                (indices == item).sum() != drawn // count
-                for item in np.flatnonzero(speakers == name)
-            ):
-                raise Mistake(
-                    f"all clips of a speaker come equally often; those of {name!r} do not"
+def evaluation_measures_by_what_was_kept(student: Callable, library: Callable) -> None:
+    for batch in (1, 2, 9):
+        vectors, mean, variance = _norm_inputs(batch)
+        normalised, new_mean, new_variance = _three(student(vectors, mean, variance, False))
+        given = f"in evaluation mode, for a batch of {batch}"
+        wrong = (
+            {}
+            if batch == 1
+            else {
+                "in evaluation mode the running statistics are the yardstick; you use the batch's": (
+                    (vectors - vectors.mean(0)) / (vectors.var(0, correction=0) + 1e-5).sqrt()
                 )
-        if (drawn := (times // counts).sum()) != len(names):
-            raise Mistake(
-                f"draw as many speakers as there are, {len(names)}; you drew {drawn}"
-                + (": perhaps one for each clip" if drawn == len(speakers) else "")
-            )
-        seen.add(tuple(times // counts))
-    if seen == {(1,) * len(names)}:
-        raise Mistake(
-            "every speaker comes exactly once; draw *with* replacement, so that some come twice,"
-            " some never"
+            }
         )
-    if len(seen) < 10:
-        raise Mistake(
-            "your draws hardly differ from seed to seed; use the generator that is passed in"
-        )
+        expect(normalised, library(vectors, mean, variance, False)[0], wrong, given=given)
+        expect(new_mean, mean, given=f"{given}, for the running mean, which must stay")
+        expect(new_variance, variance, given=f"{given}, for the running variance, which must stay")
 
 
-def speakers_are_drawn_evenly(student: Callable, library: Callable) -> None:
-    speakers, rng = np.repeat([0, 1, 2], [1, 2, 7]), np.random.default_rng(0)
-    times = np.zeros(3)
-    for _ in range(600):
-        indices = np.asarray(student(speakers, rng))
-        times += [(indices == first).sum() for first in (0, 1, 3)]
-    if np.abs(times / 600 - 1).max() > 0.2:
-        raise Mistake(
-            "speakers with many clips are drawn more often; each speaker has the same chance,"
-            " whatever the number of their clips"
-        )
+def a_batch_of_one_is_refused(student: Callable, library: Callable) -> None:
+    try:
+        came = student(*_norm_inputs(batch=1), True)
+    except ValueError:
+        return
+    found = "NaN" if not torch.isfinite(_three(came)[2]).all() else "0 for every clip"
+    raise Mistake(
+        f"a batch of one in training mode has no spread, and your answer is {found}; raise a"
+        " ValueError that says so"
+    )
 
 
-# leaked_share
+# count_by_hand
 
 
-def leak_is_a_share_of_test_items(student: Callable, library: Callable) -> None:
-    train, test = ["a", "b", "b", "c"], ["b", "d", "b", "c", "e"]
-    expect_number(
-        student(train, test),
-        library(train, test),
+def count_of_the_default_model(student: Callable, library: Callable) -> None:
+    sizes, right = (512, 256, 128, 4), library(512, 256, 128, 4)
+    biases, narrow = 128 + 128 + 3 * 512 + 128 + 64 + 5, 4 * (128 * 128 + 128)
+    expect_count(
+        student(*sizes),
+        right,
         {
-            "you give the share of test *speakers*; a speaker with many clips leaks more: count items": (
-                2 / 4
+            "you count the weights and leave the biases out; each linear layer adds one for each output": (
+                right - biases
             ),
-            "you give the share of training items; ask of every *test* item whether its speaker was in training": (
-                3 / 4
+            "256 are missing: batch norm keeps a running mean and variance beside what is trained; or is it the layer norm's scale and shift?": (
+                right - 256
             ),
-            "you count the items; divide by how many test items there are": 3.0,
-            "you give the share that does not leak": 2 / 5,
+            "512 are missing: batch norm holds a scale, a shift, a running mean and a running variance": (
+                right - 512
+            ),
+            "you count batch norm's integer counter of batches; it is no value": right + 1,
+            "here each head is fusion_dim wide, so queries, keys and values are 128 → 4 · 128, and back": (
+                right - 3 * 66_048 - 65_664 + narrow
+            ),
+            "queries, keys and values have a layer each; you count one of the three": (
+                right - 2 * 66_048
+            ),
+            "the heads' outputs are projected back, 4 · 128 → 128; you leave that layer out": (
+                right - 65_664
+            ),
+            "you leave out the head": right - 8_581,
         },
     )
 
 
-def leak_of_any_split(student: Callable, library: Callable) -> None:
-    for train, test, what in (
-        ([1, 2], [3, 4], "for a clean split"),
-        ([1], [1, 1], "where all leak"),
-        (torch.tensor([5, 6]), torch.tensor([6, 7, 8, 6]), "for tensors of speaker ids"),
-    ):
-        expect_number(student(train, test), library(train, test), given=what)
+def count_of_any_model(student: Callable, library: Callable) -> None:
+    for sizes in ((2048, 1024, 128, 4), (10, 6, 8, 1), (512, 256, 64, 16)):
+        expect_count(
+            student(*sizes),
+            library(*sizes),
+            given="for static_dim={}, dynamic_dim={}, fusion_dim={}, num_heads={}".format(*sizes),
+        )
 
 
-def concordance_of_tensors_only(student: Callable, library: Callable) -> None:
-    prediction, target = (values.float().requires_grad_() for values in _answers(9, 3))
-    expect(
-        student(prediction, target).detach(),
-        library(prediction, target).detach(),
-        given="in single precision",
+# attention_flops
+
+
+def flops_of_two_products(student: Callable, library: Callable) -> None:
+    query, key, value = (3, 4, 49, 32), (3, 4, 8, 32), (3, 4, 8, 20)
+    right, once = library(query, key, value), 2 * 3 * 4 * 49 * 8
+    expect_count(
+        student(query, key, value),
+        right,
+        {
+            "you count multiplications only; each comes with an addition, so a product of n × k and k × m is 2 · n · k · m": (
+                right // 2
+            ),
+            "you count q kᵀ and leave out the product of the weights with the values": once * 32,
+            "you count the product of the weights with the values and leave out q kᵀ": once * 20,
+            "you leave out the heads; each one multiplies": right // 4,
+            "you leave out the batch; each item multiplies": right // 3,
+            "you take both products to be as wide as the queries; the second is as wide as the values": (
+                once * 64
+            ),
+            "your queries ask each other; there are queries × keys scores": right // 8 * 49,
+        },
     )
+
+
+def flops_of_any_shape(student: Callable, library: Callable) -> None:
+    for query, key, value in (
+        ((3, 1, 1, 16), (3, 1, 1, 16), (3, 1, 1, 16)),
+        ((5, 2, 7, 4), (5, 2, 3, 4), (5, 2, 3, 10)),
+        ((49, 128), (8, 128), (8, 128)),
+    ):
+        expect_count(
+            student(query, key, value),
+            library(query, key, value),
+            given=f"for {query}, {key} and {value}",
+        )
+
+
+# attention_times_gradient
+
+
+def _random_attention() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    weights = torch.randn(2, 3, 7, 4).softmax(-1)
+    return weights, torch.randn(5, 2, 3, 7, 6), torch.randn(2, 3, 4, 6)
+
+
+def relevance_is_weights_times_their_gradient(student: Callable, library: Callable) -> None:
+    weights, gradient, value = _random_attention()
+    product = weights * (gradient @ value.mT)
+    expect(
+        student(weights, gradient, value),
+        library(weights, gradient, value),
+        {
+            "this is the gradient alone; a weight near 0 moved nothing, so multiply by the weights": (
+                (gradient @ value.mT).mean(2).transpose(0, 1)
+            ),
+            "this is the attention alone, the same for every trait": (
+                weights.mean(1)[:, None].expand(-1, 5, -1, -1)
+            ),
+            "your traits come before the batch; return batch traits queries keys": product.mean(2),
+            "you keep the heads; average over them": product.transpose(0, 1),
+            "you sum over the heads; average": product.sum(2).transpose(0, 1),
+            "you throw the negative part away; the sign says whether attending raises the trait or lowers it": (
+                product.clamp(min=0).mean(2).transpose(0, 1)
+            ),
+            "you take the absolute value; the sign says whether attending raises the trait or lowers it": (
+                product.abs().mean(2).transpose(0, 1)
+            ),
+            "you average the weights and the gradients over the heads before you multiply; each head has its own": (
+                (weights.mean(1) * (gradient @ value.mT).mean(2)).transpose(0, 1)
+            ),
+        },
+    )
+
+
+def relevance_agrees_with_autograd(student: Callable, library: Callable) -> None:
+    weights, gradient, value = (tensor.double() for tensor in _random_attention())
+    weights.requires_grad_()
+    (asked,) = torch.autograd.grad((gradient[3] * (weights @ value)).sum(), weights)
+    came = student(weights.detach(), gradient, value)
+    expect(
+        came[:, 3],
+        (weights * asked).mean(1).detach(),
+        given="for trait 3, beside autograd's own gradient",
+    )
+
+
+def relevance_of_any_size(student: Callable, library: Callable) -> None:
+    for batch, heads, queries, keys, dim, traits in (
+        (1, 1, 1, 1, 1, 1),
+        (3, 2, 49, 8, 32, 5),
+        (2, 4, 3, 9, 5, 2),
+    ):
+        given = (
+            torch.randn(batch, heads, queries, keys).softmax(-1),
+            torch.randn(traits, batch, heads, queries, dim),
+            torch.randn(batch, heads, keys, dim),
+        )
+        expect(
+            student(*given),
+            library(*given),
+            tolerance=1e-4,
+            given=f"for {heads} heads, {queries} queries, {keys} keys and {traits} traits",
+        )
 
 
 EXERCISES = {
-    "leaked_share": Exercise(
-        solution="course_lib.training.trait_scores:leaked_share",
+    "projections": Exercise(
+        solution="course_lib.models.personality:projections",
         hints=(
             (
-                "A test item leaks if the model has met its speaker in training. How many of the"
-                " test items are like that?"
+                "The sentence of the error names the layer. Which two widths must it join, for each"
+                " stream?"
             ),
-            "Two lists (or tensors) of speaker ids → one number between 0 and 1.",
             (
-                "np.isin(test_speakers, train_speakers) is True or False for each test item; its"
-                " mean is the share"
+                "(batch, static_dim) → (batch, model.static_dim) and (batch, dynamic_dim) → (batch,"
+                " model.dynamic_dim)."
+            ),
+            (
+                "return nn.Linear(width of the static features, width the model takes), and the"
+                " same for the dynamic ones"
             ),
         ),
-        properties=(leak_is_a_share_of_test_items, leak_of_any_split),
+        properties=(projections_make_the_model_fit, projections_are_linear_and_learn),
     ),
-    "cosine_factor": Exercise(
-        solution="course_lib.training.callbacks:cosine_factor",
+    "batch_norm": Exercise(
+        solution="course_lib.models.personality:batch_norm",
         hints=(
             (
-                "Two pieces: a line up to 1, then half a cosine from 1 to 0. How many steps does"
-                " the first piece have?"
+                "What is a vector measured by: by those beside it in the batch, or by what was seen"
+                " in all batches before?"
             ),
-            "step, total_steps, warmup (a share) → one number from 0 to 1.",
             (
-                "rising = at least 1, else round(warmup · total); before it (step + 1) / rising;"
-                " after it ½ (1 + cos(π · (step − rising) / what is left))"
+                "(batch, dim), (dim,), (dim,), a truth value → (batch, dim), (dim,), (dim,);"
+                " statistics are over dim 0."
             ),
-        ),
-        properties=(factor_rises_then_falls, factor_of_any_length),
-    ),
-    "epochs_since_best": Exercise(
-        solution="course_lib.training.callbacks:epochs_since_best",
-        hints=(
             (
-                "Walk through the losses and remember the smallest so far. What happens to your"
-                " count when a smaller one comes, and what when none does?"
-            ),
-            "a list of losses, one an epoch → a whole number; 0 if the last is the best.",
-            (
-                "best, waited = infinity, 0; for each loss: if loss < best, set best and waited ="
-                " 0, else waited + 1"
-            ),
-        ),
-        properties=(waiting_is_counted_from_the_best, an_equal_is_no_better, nan_is_never_best),
-    ),
-    "concordance": Exercise(
-        solution="course_lib.training.trait_scores:concordance",
-        hints=(
-            "Like a correlation, but an answer must also have the right mean and the right spread.",
-            "(batch traits), (batch traits) → (traits,).",
-            (
-                "2 · covariance / (variance of one + variance of the other + (difference of the"
-                " means)²), all over the batch, all divided by n; 0 for a constant"
+                "if training: refuse a batch of 1; mean, variance = the batch's (correction=0);"
+                " running = 0.9 · running + 0.1 · the batch's (the variance with correction=1);"
+                " else: mean, variance = running. normalised = (vectors − mean) / √(variance +"
+                " 1e-5)"
             ),
         ),
         properties=(
-            concordance_of_each_trait,
-            concordance_knows_its_ends,
-            concordance_of_tensors_only,
+            training_measures_by_the_batch,
+            training_moves_the_running_statistics,
+            evaluation_measures_by_what_was_kept,
+            a_batch_of_one_is_refused,
         ),
     ),
-    "resample_speakers": Exercise(
-        solution="course_lib.training.trait_scores:resample_speakers",
+    "count_by_hand": Exercise(
+        solution="course_lib.looking.cost:count_by_hand",
         hints=(
             (
-                "Clips of one speaker are alike, so they are no independent witnesses. What must be"
-                " drawn, and what comes along with it?"
+                "Write a small helper for a linear layer, with its bias, and follow the data"
+                " through the model."
             ),
-            "one id a clip, a NumPy generator → indices of clips.",
             (
-                "names = the different speakers; drawn = rng.choice(names, as many as names);"
-                " concatenate, for each drawn name, the indices of that speaker's clips"
+                "Four whole numbers → one. Eight linear layers, a layer norm (2 · dim) and a batch"
+                " norm (4 · dim)."
+            ),
+            (
+                "wide = num_heads · fusion_dim; static → dim, dynamic → dim, three of dim → wide,"
+                " wide → dim, 2 · dim, 4 · dim, dim → 64, 64 → 5; a layer from a to b holds a ·"
+                " b + b"
             ),
         ),
-        properties=(whole_speakers_are_drawn, speakers_are_drawn_evenly),
+        properties=(count_of_the_default_model, count_of_any_model),
+    ),
+    "attention_flops": Exercise(
+        solution="course_lib.looking.cost:attention_flops",
+        hints=(
+            (
+                "Two products of matrices: queries with keys, then weights with values. How many"
+                " numbers does each put out, and how long is the sum behind one of them?"
+            ),
+            (
+                "(…, queries, dim), (…, keys, dim), (…, keys, value_dim) → one whole number; … is"
+                " batch and heads."
+            ),
+            "2 · product of … · queries · keys · (dim + value_dim); math.prod multiplies a list",
+        ),
+        properties=(flops_of_two_products, flops_of_any_shape),
+    ),
+    "attention_times_gradient": Exercise(
+        solution="course_lib.models.personality:attention_times_gradient",
+        hints=(
+            (
+                "heard = weights @ value. If one weight grows a little, by how much does each heard"
+                " number grow? The chain rule does the rest."
+            ),
+            (
+                "gradient (traits, batch, heads, queries, dim) times value (batch, heads, keys,"
+                " dim), its last two axes swapped, gives (traits, batch, heads, queries, keys), the"
+                " shape of the weights with traits in front."
+            ),
+            (
+                "of_weights = gradient @ value with its last two axes swapped; return the mean over"
+                " heads of weights × of_weights, with batch in front of traits"
+            ),
+        ),
+        properties=(
+            relevance_is_weights_times_their_gradient,
+            relevance_agrees_with_autograd,
+            relevance_of_any_size,
+        ),
     ),
 }

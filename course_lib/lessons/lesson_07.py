@@ -1,12 +1,13 @@
-"""The exercises of lesson 07: what accuracy hides, thresholds, weights, focal loss, samplers,
-calibration, pooling.
+"""The exercises of lesson 07: a fair score, a schedule, when to stop, how sure to be, and a split
+that leaks.
 """
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .exercises import Exercise, Mistake, expect, expect_number
@@ -14,469 +15,330 @@ from .exercises import Exercise, Mistake, expect, expect_number
 __all__ = ["EXERCISES"]
 
 
-def _predictions(images: int = 60, attributes: int = 4) -> tuple[Tensor, Tensor]:
-    """Probabilities that know a little of targets of which some are rare; both kinds occur."""
-    rates = torch.linspace(0.1, 0.7, attributes)
-    targets = (torch.rand(images, attributes) < rates).float()
-    targets[0], targets[1] = 1, 0
-    return (0.6 * torch.rand(images, attributes) + 0.3 * targets).clamp(0.01, 0.99), targets
+# concordance
 
 
-# blind_accuracies
+def _answers(batch: int = 40, traits: int = 5) -> tuple[Tensor, Tensor]:
+    target = torch.rand(batch, traits, dtype=torch.float64)
+    return 0.2 + 0.5 * target + 0.1 * torch.randn(batch, traits, dtype=torch.float64), target
 
 
-def blind_models_are_right_by_frequency(student: Callable, library: Callable) -> None:
-    frequencies = torch.tensor([0.02, 0.8, 0.9, 0.48])
-    came, expected = student(frequencies), library(frequencies)
-    if not isinstance(came, tuple | list) or len(came) != 2:
+def concordance_of_each_trait(student: Callable, library: Callable) -> None:
+    prediction, target = _answers()
+    p, t = prediction - prediction.mean(0), target - target.mean(0)
+    covariance, offset = (p * t).mean(0), (prediction.mean(0) - target.mean(0)).square()
+    spread = p.square().mean(0) + t.square().mean(0)
+    unbiased = prediction.var(0) + target.var(0)
+    expect(
+        student(prediction, target),
+        library(prediction, target),
+        {
+            "you forget the 2: the variances of both sides are added, so twice the covariance stands above": (
+                covariance / (spread + offset)
+            ),
+            "this is Pearson's correlation; it forgives a wrong mean and a wrong spread, and that is what CCC is about": (
+                covariance / (p.square().mean(0) * t.square().mean(0)).sqrt()
+            ),
+            "you forget the difference of the means below; an answer that is always too high must pay for it": (
+                2 * covariance / spread
+            ),
+            "you take the difference of the means without its square": (
+                2 * covariance / (spread + offset.sqrt())
+            ),
+            "you mix two kinds of variance: `var` divides by n − 1 unless you say correction=0, your covariance by n": (
+                2 * covariance / (unbiased + offset)
+            ),
+            "you average over the traits; keep one number for each": (
+                library(prediction, target).mean()
+            ),
+        },
+    )
+
+
+def concordance_knows_its_ends(student: Callable, library: Callable) -> None:
+    _, target = _answers(12, 2)
+    expect(
+        student(target, target), torch.ones(2, dtype=torch.float64), given="for a perfect answer"
+    )
+    mirrored = 2 * target.mean(0) - target
+    expect(
+        student(mirrored, target),
+        -torch.ones(2, dtype=torch.float64),
+        given="for a mirrored answer",
+    )
+    constant = torch.full_like(target, 0.5)
+    expect(student(constant, target), torch.zeros(2, dtype=torch.float64), given="for a constant")
+
+
+# cosine_factor
+
+
+def factor_rises_then_falls(student: Callable, library: Callable) -> None:
+    came, expected = (
+        [float(function(step, 100, 0.1)) for step in range(101)] for function in (student, library)
+    )
+    if came[0] == 0:
         raise Mistake(
-            "return two numbers: the accuracy of always no, and that of always the usual answer"
+            "your first step has a factor of 0, so it learns nothing: warm-up gives step 0 a share"
+            " of 1 / rising"
         )
-    expect_number(
-        came[0],
-        expected[0],
-        {
-            "you give how often *yes* is right; saying no is right for everybody who does not have the attribute": float(
-                frequencies.mean()
-            ),
-            "the first number is of saying no to everything, also to what most people have": (
-                expected[1]
-            ),
-        },
-        given="for saying no to everything",
-    )
-    expect_number(
-        came[1],
-        expected[1],
-        {
-            "the usual answer is right as often as the larger of the two shares; you took the smaller": float(
-                torch.minimum(frequencies, 1 - frequencies).mean()
-            ),
-            "decide for each attribute what is usual, and average after that": max(
-                float(frequencies.mean()), 1 - float(frequencies.mean())
-            ),
-            "these are two different models: the second says *yes* where most images have the attribute": expected[
-                0
-            ],
-        },
-        given="for saying what is usual",
-    )
+    if max(came) > 1 + 1e-6:
+        raise Mistake(
+            f"your factor reaches {max(came):.3f}; the largest is 1, at the end of the warm-up"
+        )
+    for step in (32, 80):  # where the likely mistakes differ from the answer
+        share = (step - 10) / 90
+        expect_number(
+            came[step],
+            expected[step],
+            {
+                "your cosine begins at step 0; it begins when the warm-up ends, and its length is what is left": (
+                    0.5 * (1 + math.cos(math.pi * step / 100))
+                ),
+                "you fall along a line; take half a cosine: ½ (1 + cos(π · share))": 1 - share,
+                "your cosine goes down to −1; add 1 and halve it": math.cos(math.pi * share),
+                "you go a whole cosine round, down and up again; half a cosine is cos from 0 to π": (
+                    0.5 * (1 + math.cos(2 * math.pi * share))
+                ),
+            },
+            given=f"at step {step} of 100 with a warm-up of 0.1",
+        )
+    for step in (0, 4, 9, 10, 55, 100):
+        expect_number(
+            came[step], expected[step], given=f"at step {step} of 100 with a warm-up of 0.1"
+        )
 
 
-def blind_models_of_any_attributes(student: Callable, library: Callable) -> None:
-    for frequencies in (torch.tensor([0.5]), torch.rand(40)):
-        for number, name in enumerate(("saying no", "saying what is usual")):
+def factor_of_any_length(student: Callable, library: Callable) -> None:
+    for total, warmup in ((10, 0.2), (7, 0.0), (1000, 0.05), (3, 1.0)):
+        for step in range(total):
             expect_number(
-                student(frequencies)[number],
-                library(frequencies)[number],
-                given=f"for {name} to {len(frequencies)} attributes",
+                student(step, total, warmup),
+                library(step, total, warmup),
+                given=f"at step {step} of {total} with a warm-up of {warmup}",
             )
 
 
-# best_thresholds
+# epochs_since_best
 
 
-def threshold_of_the_best_f1(student: Callable, library: Callable) -> None:
-    probabilities, targets = _predictions()
-    came = student(probabilities, targets)
-    expect_shape(came, library(probabilities, targets))
-    best, reached = (
-        _f1(probabilities, targets, values) for values in (library(probabilities, targets), came)
-    )
-    if torch.allclose(came.float(), _most_accurate(probabilities, targets), atol=1e-4):
+def waiting_is_counted_from_the_best(student: Callable, library: Callable) -> None:
+    for losses in (
+        [5.0, 1.0, 4.0, 2.0, 3.0],
+        [3.0, 2.0, 1.0],
+        [3.0, 1.0, 2.0, 1.5],
+        [1.0, 2.0, 3.0, 4.0],
+        [2.0],
+    ):
+        came, expected = student(list(losses)), library(losses)
+        if came == losses.index(min(losses)) != expected:
+            raise Mistake("you return which epoch was best; count how many came after it")
+        if came == expected + 1:
+            raise Mistake(f"for {losses} you count the best epoch itself; {expected} came after it")
+        drops = sum(after >= before for before, after in pairwise(losses))
+        if came == drops != expected:
+            raise Mistake(
+                "you count every epoch that got worse; count those since the *best*, also if they"
+                " improve on their neighbour"
+            )
+        if came != expected:
+            raise Mistake(f"for {losses} the best is followed by {expected}, got {came!r}")
+
+
+def an_equal_is_no_better(student: Callable, library: Callable) -> None:
+    if student([2.0, 1.0, 1.0, 1.0]) != 2:
         raise Mistake(
-            "these thresholds have the best accuracy, and for a rare attribute that is to say no;"
-            " look for the best F1"
-        )
-    together = library(probabilities.reshape(-1, 1), targets.reshape(-1, 1))
-    if torch.allclose(came.float(), together.expand_as(came).float()):
-        raise Mistake("you choose one threshold for all; each attribute has its own")
-    if (reached < best - 1e-6).any():
-        worst = int((best - reached).argmax())
-        raise Mistake(
-            f"with your threshold attribute {worst} reaches an F1 of {reached[worst]:.3f}, with"
-            f" another {best[worst]:.3f}; an attribute counts as predicted where its probability is"
-            " *at least* the threshold, and only its own probabilities need to be tried"
-        )
-
-
-def threshold_where_probabilities_tie(student: Callable, library: Callable) -> None:
-    probabilities = torch.tensor([[0.2], [0.2], [0.2], [0.6], [0.6]])
-    targets = torch.tensor([[0.0], [1], [0], [1], [0]])
-    came = student(probabilities, targets)
-    expect_shape(came, library(probabilities, targets))
-    if (
-        _f1(probabilities, targets, came)
-        < _f1(probabilities, targets, library(probabilities, targets)) - 1e-6
-    ).any():
-        raise Mistake(
-            "where probabilities are equal, no threshold lies between them: count the images that"
-            " the threshold really lets through, not the first so many of the sorted list"
+            "in [2, 1, 1, 1] the first 1 is the best: an equal loss is no improvement, or a stuck"
+            " run would never stop"
         )
 
 
-def expect_shape(came: object, expected: Tensor) -> None:
-    """Refuse what is no tensor with one number an attribute."""
-    if not isinstance(came, Tensor) or came.shape != expected.shape:
-        shape = f" of shape {tuple(came.shape)}" if isinstance(came, Tensor) else ""
+def nan_is_never_best(student: Callable, library: Callable) -> None:
+    if student([2.0, 1.0, float("nan"), 3.0]) != 2:
         raise Mistake(
-            f"expected a tensor with one threshold an attribute, {tuple(expected.shape)}; got a "
-            f"{type(came).__name__}{shape}"
+            "a loss of NaN is no improvement, but it confuses `min` and `argmin`; compare with `<`,"
+            " which NaN never is"
         )
 
 
-def _f1(probabilities: Tensor, targets: Tensor, thresholds: Tensor) -> Tensor:
-    positive = probabilities >= thresholds.to(probabilities)
-    return 2 * (positive * targets).sum(0) / (positive.sum(0) + targets.sum(0))
+# resample_speakers
 
 
-def _most_accurate(probabilities: Tensor, targets: Tensor) -> Tensor:
-    right = torch.stack(
-        [((probabilities >= row) == targets.bool()).float().mean(0) for row in probabilities]
-    )
-    return probabilities.gather(0, right.argmax(0, keepdim=True))[0]
+def _speakers() -> np.ndarray:
+    return np.array(["ann", "ben", "ann", "cem", "dia", "ann", "ben", "cem", "eva", "eva"])
 
 
-# inverse_frequencies
+def whole_speakers_are_drawn(student: Callable, library: Callable) -> None:
+    speakers = _speakers()
+    names, counts = np.unique(speakers, return_counts=True)
+    seen = set()
+    for seed in range(40):
+        indices = np.asarray(student(speakers, np.random.default_rng(seed)))
+        if indices.ndim != 1 or indices.dtype.kind not in "iu":
+            raise Mistake(
+                f"return the indices of the items, whole numbers in one row; got {indices.dtype}"
+                f" of shape {indices.shape}"
+            )
+        if len(indices) and (indices.min() < 0 or indices.max() >= len(speakers)):
+            raise Mistake(f"an index lies outside the {len(speakers)} items")
+        times = np.array([(speakers[indices] == name).sum() for name in names])
+        if (times % counts).any():
+            raise Mistake(
+                "you draw clips one by one; draw *speakers*, and take all clips of each, as often"
+                " as the speaker was drawn"
+            )
+        for name, count, drawn in zip(names, counts, times, strict=True):
+            if any(
+                (indices == item).sum() != drawn // count
+                for item in np.flatnonzero(speakers == name)
+            ):
+                raise Mistake(
+                    f"all clips of a speaker come equally often; those of {name!r} do not"
+                )
+        if (drawn := (times // counts).sum()) != len(names):
+            raise Mistake(
+                f"draw as many speakers as there are, {len(names)}; you drew {drawn}"
+                + (": perhaps one for each clip" if drawn == len(speakers) else "")
+            )
+        seen.add(tuple(times // counts))
+    if seen == {(1,) * len(names)}:
+        raise Mistake(
+            "every speaker comes exactly once; draw *with* replacement, so that some come twice,"
+            " some never"
+        )
+    if len(seen) < 10:
+        raise Mistake(
+            "your draws hardly differ from seed to seed; use the generator that is passed in"
+        )
 
 
-def weights_are_capped_inverses(student: Callable, library: Callable) -> None:
-    frequencies = torch.tensor([0.004, 0.0224, 0.05, 0.3, 0.9995])
-    plain = 1 / (frequencies + 0.001)
-    expect(
-        student(frequencies, 20.0),
-        library(frequencies, 20.0),
+def speakers_are_drawn_evenly(student: Callable, library: Callable) -> None:
+    speakers, rng = np.repeat([0, 1, 2], [1, 2, 7]), np.random.default_rng(0)
+    times = np.zeros(3)
+    for _ in range(600):
+        indices = np.asarray(student(speakers, rng))
+        times += [(indices == first).sum() for first in (0, 1, 3)]
+    if np.abs(times / 600 - 1).max() > 0.2:
+        raise Mistake(
+            "speakers with many clips are drawn more often; each speaker has the same chance,"
+            " whatever the number of their clips"
+        )
+
+
+# leaked_share
+
+
+def leak_is_a_share_of_test_items(student: Callable, library: Callable) -> None:
+    train, test = ["a", "b", "b", "c"], ["b", "d", "b", "c", "e"]
+    expect_number(
+        student(train, test),
+        library(train, test),
         {
-            "you forget the cap: an attribute that nearly nobody has would get a weight without bound": plain.clamp(
-                min=1
+            "you give the share of test *speakers*; a speaker with many clips leaks more: count items": (
+                2 / 4
             ),
-            "you forget the 0.001 that keeps a frequency of nearly 0 from an infinite weight": (
-                (1 / frequencies).clamp(1, 20)
+            "you give the share of training items; ask of every *test* item whether its speaker was in training": (
+                3 / 4
             ),
-            "this is negatives over positives; here it is 1 / (frequency + 0.001)": (
-                ((1 - frequencies) / frequencies).clamp(1, 20)
-            ),
-            "a weight under 1 would make a positive count less than a negative; the smallest is 1": plain.clamp(
-                max=20
-            ),
-            "the frequent ones should weigh less, the rare ones more": frequencies.clamp(1, 20),
-        },
-        given="with a cap of 20",
-    )
-
-
-def weights_of_any_cap(student: Callable, library: Callable) -> None:
-    for cap in (1.0, 10.0, 1000.0):
-        frequencies = 0.001 + 0.9 * torch.rand(7)
-        expect(student(frequencies, cap), library(frequencies, cap), given=f"with a cap of {cap:g}")
-
-
-# focal_terms
-
-
-def focal_weight_stays_outside(student: Callable, library: Callable) -> None:
-    logits = torch.tensor([[math.log(9.0), -math.log(9.0), 0.4]], dtype=torch.float64)
-    targets = torch.tensor([[1.0, 0.0, 1.0]], dtype=torch.float64)
-    weight = torch.tensor([43.56, 5.0, 2.0], dtype=torch.float64)
-    bce = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight, reduction="none")
-    plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    right = torch.exp(-plain)
-    expect(
-        student(logits, targets, 2.0, weight),
-        library(logits, targets, 2.0, weight),
-        {
-            "this is the bug: `exp(-weighted BCE)` is p_t to the power of the weight, so a positive that is already right keeps nearly all of its loss; take p_t from the *unweighted* BCE": (
-                (1 - torch.exp(-bce)).square() * bce
-            ),
-            "the weight is for positives only; negatives keep 1": (
-                weight * (1 - right).square() * plain
-            ),
-            "you leave the weight out": (1 - right).square() * plain,
-            "you leave the focusing out: (1 − p_t)^γ": bce,
-            "it is (1 − p_t)^γ, small where the answer is right; you have p_t^γ": (
-                right.square() * bce
-            ),
-            "p is the probability of the *attribute*; p_t is that of the true answer, 1 − p where it is absent": (
-                (1 - torch.sigmoid(logits)).square() * bce
-            ),
-            "keep one number for each image and attribute; the mean comes later": (
-                library(logits, targets, 2.0, weight).mean()
-            ),
-        },
-        given="for p_t = 0.9 and a weight of 43.56",
-    )
-
-
-def focal_without_weight_or_focus(student: Callable, library: Callable) -> None:
-    logits, targets = torch.randn(6, 3, dtype=torch.float64), (torch.rand(6, 3) < 0.4).double()
-    expect(
-        student(logits, targets, 0.0),
-        F.binary_cross_entropy_with_logits(logits, targets, reduction="none"),
-        given="with γ = 0 and no weight it is plain BCE;",
-    )
-    expect(
-        student(logits, targets, 3.0),
-        library(logits, targets, 3.0),
-        given="with γ = 3 and no weight",
-    )
-
-
-def focal_of_sure_answers(student: Callable, library: Callable) -> None:
-    logits, targets = torch.tensor([[60.0, -60.0, 60.0]]), torch.tensor([[1.0, 0.0, 0.0]])
-    came = student(logits, targets, 2.0)
-    if isinstance(came, Tensor) and not came.isfinite().all():
-        raise Mistake(
-            "for logits of ±60 your loss is not finite: log(sigmoid(x)) is −∞ where sigmoid rounds"
-            " to 0; use F.logsigmoid, or F.binary_cross_entropy_with_logits"
-        )
-    expect(came, library(logits, targets, 2.0), given="for logits of ±60")
-
-
-# rarest_weights
-
-
-def images_weigh_by_their_rarest(student: Callable, library: Callable) -> None:
-    targets = torch.tensor(
-        [[0.0, 0, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0], [0, 1, 1], [0, 0, 1], [0, 0, 1], [0, 0, 0]]
-    )
-    targets = targets.double()
-    frequencies = targets.mean(0)
-    inverse = torch.where(targets > 0, 1 / frequencies, 0)
-
-    def shares(weights: Tensor) -> Tensor:
-        return weights / weights.sum()
-
-    expect(
-        student(targets),
-        library(targets),
-        {
-            "you add up what an image has; it counts by the *rarest* attribute that it has, or images with many common attributes would come first": shares(
-                inverse.sum(1).clamp(min=1)
-            ),
-            "an image that has nothing would never be drawn: it weighs 1": shares(inverse.amax(1)),
-            "divide by the sum, so that the weights are shares": (
-                library(targets) * torch.where(targets > 0, 1 / frequencies, 1).amax(1).sum()
-            ),
-            "you weigh by the frequency; the rare must come more often, so take 1 / frequency": (
-                shares(torch.where(targets > 0, frequencies, 1).amin(1))
-            ),
-            "you count images; a frequency is a share of all images": shares(
-                torch.where(
-                    targets > 0, 1 / targets.sum(0), (targets.sum(1, keepdim=True) == 0).double()
-                ).amax(1)
-            ),
+            "you count the items; divide by how many test items there are": 3.0,
+            "you give the share that does not leak": 2 / 5,
         },
     )
 
 
-def weights_of_any_labels(student: Callable, library: Callable) -> None:
-    targets = (torch.rand(50, 6) < torch.tensor([0.1, 0.2, 0.3, 0.5, 0.7, 0.9])).double()
-    targets[0] = 1
-    expect(student(targets), library(targets), given="for 50 images and 6 attributes")
+def leak_of_any_split(student: Callable, library: Callable) -> None:
+    for train, test, what in (
+        ([1, 2], [3, 4], "for a clean split"),
+        ([1], [1, 1], "where all leak"),
+        (torch.tensor([5, 6]), torch.tensor([6, 7, 8, 6]), "for tensors of speaker ids"),
+    ):
+        expect_number(student(train, test), library(train, test), given=what)
 
 
-# calibration_error
-
-
-def gaps_are_weighted_by_images(student: Callable, library: Callable) -> None:
-    probabilities, targets = _predictions(200, 3)
-    bins = 10
-    which = (probabilities * bins).long().clamp(max=bins - 1)
-    gaps, counts, signed = (torch.zeros(bins, 3) for _ in range(3))
-    for k in range(bins):
-        inside = (which == k).float()
-        counts[k] = inside.sum(0)
-        signed[k] = ((probabilities - targets) * inside).sum(0)
-        gaps[k] = signed[k].abs() / counts[k].clamp(min=1)
+def concordance_of_tensors_only(student: Callable, library: Callable) -> None:
+    prediction, target = (values.float().requires_grad_() for values in _answers(9, 3))
     expect(
-        student(probabilities, targets, bins),
-        library(probabilities, targets, bins),
-        {
-            "you average over the bins as if each held as many images; weigh each by its share of the images": (
-                gaps.sum(0) / (counts > 0).sum(0)
-            ),
-            "you take the mean over all bins, empty ones too; weigh each bin by its share of the images": gaps.mean(
-                0
-            ),
-            "too high in one bin and too low in another would cancel: take the absolute value in each bin first": (
-                signed.sum(0).abs() / len(targets)
-            ),
-            "this is the error of every single image; compare the *mean* probability of a bin with the share of positives in it": (
-                (probabilities - targets).abs().mean(0)
-            ),
-            "you square the gaps; take their absolute value": (
-                (gaps.square() * counts).sum(0) / len(targets)
-            ),
-        },
-        tolerance=1e-4,
-        given="with 10 bins",
+        student(prediction, target).detach(),
+        library(prediction, target).detach(),
+        given="in single precision",
     )
-
-
-def calibrated_is_zero(student: Callable, library: Callable) -> None:
-    probabilities = torch.tensor([[0.25], [0.25], [0.25], [0.25], [1.0], [1.0]])
-    targets = torch.tensor([[1.0], [0], [0], [0], [1], [1]])
-    expect(
-        student(probabilities, targets, 5),
-        torch.zeros(1),
-        tolerance=1e-4,
-        given="where a quarter of what is given 25 % is positive, and all of what is given 100 %,",
-    )
-
-
-# pool_over_tokens
-
-
-def pooling_is_log_mean_exp(student: Callable, library: Callable) -> None:
-    logits = torch.randn(3, 9, 4)
-    expect(
-        student(logits, 2.0),
-        library(logits, 2.0),
-        {
-            "you forget to subtract log(tokens): the same logit everywhere must come back as it is": (
-                torch.logsumexp(2 * logits, 1) / 2
-            ),
-            "you forget to divide by the sharpness after the logarithm": (
-                torch.logsumexp(2 * logits, 1) - math.log(9)
-            ),
-            "you pool over the attributes; axis 1 holds the tokens": (
-                (torch.logsumexp(2 * logits, 2) - math.log(4)) / 2
-            ),
-            "this is the mean: then a mouth that is open has to convince 48 tokens that see no mouth": logits.mean(
-                1
-            ),
-            "this is the maximum: only one token would learn from each image": logits.amax(1),
-            "you divide log(tokens) not by the sharpness; bracket both, then divide": (
-                torch.logsumexp(2 * logits, 1) / 2 - math.log(9)
-            ),
-        },
-        given="with a sharpness of 2",
-    )
-
-
-def pooling_is_stable(student: Callable, library: Callable) -> None:
-    logits = torch.tensor([[[300.0], [-300.0]]])
-    came = student(logits, 2.0)
-    if isinstance(came, Tensor) and not came.isfinite().all():
-        raise Mistake(
-            "exp of a large logit is infinite; torch.logsumexp takes the largest out first"
-        )
-    expect(came, library(logits, 2.0), given="for logits of ±300")
 
 
 EXERCISES = {
-    "blind_accuracies": Exercise(
-        solution="course_lib.training.attribute_scores:blind_accuracies",
+    "leaked_share": Exercise(
+        solution="course_lib.training.trait_scores:leaked_share",
         hints=(
             (
-                "If 2 % have an attribute, how often is *no* the right answer? And if 90 % have it,"
-                " what is the usual answer, and how often is it right?"
+                "A test item leaks if the model has met its speaker in training. How many of the"
+                " test items are like that?"
             ),
-            "(attributes,) shares → two numbers: always no; always the usual answer.",
-            "mean of (1 − frequency); mean of the larger of frequency and 1 − frequency",
-        ),
-        properties=(blind_models_are_right_by_frequency, blind_models_of_any_attributes),
-    ),
-    "best_thresholds": Exercise(
-        solution="course_lib.training.attribute_scores:best_thresholds",
-        hints=(
+            "Two lists (or tensors) of speaker ids → one number between 0 and 1.",
             (
-                "Between two neighbouring probabilities nothing changes, so only the probabilities"
-                " themselves need to be tried as thresholds."
-            ),
-            (
-                "(images, attributes), (images, attributes) → (attributes,). F1 = 2 hits /"
-                " (predicted + present)."
-            ),
-            (
-                "for each attribute, for each of its probabilities t: positive = probability ≥ t;"
-                " keep the t with the largest F1. Loops are fine; sorting and a cumulative sum are"
-                " faster"
+                "np.isin(test_speakers, train_speakers) is True or False for each test item; its"
+                " mean is the share"
             ),
         ),
-        properties=(threshold_of_the_best_f1, threshold_where_probabilities_tie),
+        properties=(leak_is_a_share_of_test_items, leak_of_any_split),
     ),
-    "inverse_frequencies": Exercise(
-        solution="course_lib.training.losses:inverse_frequencies",
+    "cosine_factor": Exercise(
+        solution="course_lib.training.callbacks:cosine_factor",
         hints=(
             (
-                "One divided by the frequency, but neither without bound for the very rare, nor"
-                " below 1 for the common."
+                "Two pieces: a line up to 1, then half a cosine from 1 to 0. How many steps does"
+                " the first piece have?"
             ),
-            "(attributes,), a number → (attributes,).",
-            "(1 / (frequencies + 0.001)).clamp(1, cap)",
+            "step, total_steps, warmup (a share) → one number from 0 to 1.",
+            (
+                "rising = at least 1, else round(warmup · total); before it (step + 1) / rising;"
+                " after it ½ (1 + cos(π · (step − rising) / what is left))"
+            ),
         ),
-        properties=(weights_are_capped_inverses, weights_of_any_cap),
+        properties=(factor_rises_then_falls, factor_of_any_length),
     ),
-    "focal_terms": Exercise(
-        solution="course_lib.training.losses:focal_terms",
+    "epochs_since_best": Exercise(
+        solution="course_lib.training.callbacks:epochs_since_best",
         hints=(
             (
-                "Three factors: the weight (of positives only), the focusing (1 − p_t)^γ, and −log"
-                " p_t. Which of them may know the weight?"
+                "Walk through the losses and remember the smallest so far. What happens to your"
+                " count when a smaller one comes, and what when none does?"
             ),
+            "a list of losses, one an epoch → a whole number; 0 if the last is the best.",
             (
-                "logits and targets (batch, attributes), a number, and (attributes,) or None →"
-                " (batch, attributes)."
+                "best, waited = infinity, 0; for each loss: if loss < best, set best and waited ="
+                " 0, else waited + 1"
             ),
+        ),
+        properties=(waiting_is_counted_from_the_best, an_equal_is_no_better, nan_is_never_best),
+    ),
+    "concordance": Exercise(
+        solution="course_lib.training.trait_scores:concordance",
+        hints=(
+            "Like a correlation, but an answer must also have the right mean and the right spread.",
+            "(batch traits), (batch traits) → (traits,).",
             (
-                "bce = F.binary_cross_entropy_with_logits(…, reduction='none') without weight; p_t"
-                " = exp(−bce); weight = pos_weight where the target is 1, else 1; weight · (1 −"
-                " p_t)^γ · bce"
+                "2 · covariance / (variance of one + variance of the other + (difference of the"
+                " means)²), all over the batch, all divided by n; 0 for a constant"
             ),
         ),
         properties=(
-            focal_weight_stays_outside,
-            focal_without_weight_or_focus,
-            focal_of_sure_answers,
+            concordance_of_each_trait,
+            concordance_knows_its_ends,
+            concordance_of_tensors_only,
         ),
     ),
-    "rarest_weights": Exercise(
-        solution="course_lib.data.samplers:rarest_weights",
+    "resample_speakers": Exercise(
+        solution="course_lib.training.trait_scores:resample_speakers",
         hints=(
             (
-                "How rare is the rarest thing that this image shows? That many times as often"
-                " should it come."
+                "Clips of one speaker are alike, so they are no independent witnesses. What must be"
+                " drawn, and what comes along with it?"
             ),
-            "(images, attributes) of 0 and 1 → (images,) that sum to 1.",
+            "one id a clip, a NumPy generator → indices of clips.",
             (
-                "1 / frequency where the image has the attribute, 1 where not; the largest over the"
-                " attributes; divided by the sum"
+                "names = the different speakers; drawn = rng.choice(names, as many as names);"
+                " concatenate, for each drawn name, the indices of that speaker's clips"
             ),
         ),
-        properties=(images_weigh_by_their_rarest, weights_of_any_labels),
-    ),
-    "calibration_error": Exercise(
-        solution="course_lib.training.attribute_scores:calibration_error",
-        hints=(
-            (
-                "Sort the images into bins by their probability. In each bin, compare the mean"
-                " probability with the share that really has the attribute."
-            ),
-            (
-                "(images, attributes), (images, attributes), a number of bins of equal width →"
-                " (attributes,)."
-            ),
-            (
-                "for each bin: |sum of (probability − target) of its images|; add the bins up;"
-                " divide by the number of all images"
-            ),
-        ),
-        properties=(gaps_are_weighted_by_images, calibrated_is_zero),
-    ),
-    "pool_over_tokens": Exercise(
-        solution="course_lib.models.attributes:pool_over_tokens",
-        hints=(
-            (
-                "Something between the mean, where every token must agree, and the maximum, where"
-                " only one is heard."
-            ),
-            "(batch, tokens, attributes), a number → (batch, attributes).",
-            (
-                "(logsumexp over the tokens of (sharpness · logits) − log(number of tokens)) /"
-                " sharpness"
-            ),
-        ),
-        properties=(pooling_is_log_mean_exp, pooling_is_stable),
+        properties=(whole_speakers_are_drawn, speakers_are_drawn_evenly),
     ),
 }

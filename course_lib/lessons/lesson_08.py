@@ -1,383 +1,482 @@
-"""The exercises of lesson 08: a map for the slider to show, the attributes to list, blind spots,
-rollout.
+"""The exercises of lesson 08: what accuracy hides, thresholds, weights, focal loss, samplers,
+calibration, pooling.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .exercises import Exercise, Mistake, expect
+from .exercises import Exercise, Mistake, expect, expect_number
 
 __all__ = ["EXERCISES"]
 
 
-def _attention(*shape: int) -> Tensor:
-    """Rows that sum to 1 and differ from each other."""
-    return torch.softmax(2 * torch.randn(*shape), -1)
+def _predictions(images: int = 60, attributes: int = 4) -> tuple[Tensor, Tensor]:
+    """Probabilities that know a little of targets of which some are rare; both kinds occur."""
+    rates = torch.linspace(0.1, 0.7, attributes)
+    targets = (torch.rand(images, attributes) < rates).float()
+    targets[0], targets[1] = 1, 0
+    return (0.6 * torch.rand(images, attributes) + 0.3 * targets).clamp(0.01, 0.99), targets
 
 
-# attribute_map
+# blind_accuracies
 
 
-def map_of_one_head(student: Callable, library: Callable) -> None:
-    weights = _attention(4, 6, 9)
-    right, given = library(weights, 2, 1), "for attribute 2 and head 1"
-    came = student(weights, 2, 1)
-    expect(
-        came,
-        right,
-        {
-            "the axes are heads, attributes, tokens, in this order; you took head 2 of attribute 1": library(
-                weights, 1, 2
-            ),
-            "the tokens are still in a row of 9; lay them out on their grid": right.flatten(),
-            "tokens are counted row by row, from left to right; your map is mirrored along its diagonal": (
-                right.T
-            ),
-            "you average over the heads although one is asked for": library(weights, 2, -1),
-            "weights are a softmax's output already, and sum to 1; a second softmax makes them flat": (
-                right.flatten().softmax(0).view(3, 3)
-            ),
-            "keep the weights as they are: if every map is stretched to its own maximum, a flat one looks like a sharp one": (
-                right / right.max()
-            ),
-        },
-        given=given,
-    )
-
-
-def map_of_the_mean_head(student: Callable, library: Callable) -> None:
-    weights = _attention(4, 6, 9)
-    right = library(weights, 3, -1)
-    expect(
-        student(weights, 3, -1),
-        right,
-        {
-            "in PyTorch -1 is the last head; here it asks for the mean over the heads": library(
-                weights, 3, 3
-            ),
-            "you add the heads; with their mean the map still sums to 1": 4 * right,
-            "this is the largest over the heads, which sums to more than 1; -1 asks for their mean": (
-                weights[:, 3].amax(0).view(3, 3)
-            ),
-            "you average over all attributes; only the heads are averaged": (
-                weights.mean((0, 1)).view(3, 3)
-            ),
-        },
-        given="with head -1",
-    )
-
-
-def map_of_any_size(student: Callable, library: Callable) -> None:
-    for heads, side in ((1, 7), (3, 14), (2, 4)):
-        weights = _attention(heads, 5, side * side)
-        for head in (0, -1):
-            expect(
-                student(weights, 4, head),
-                library(weights, 4, head),
-                given=f"for {side * side} tokens and head {head}",
-            )
-
-
-# attributes_of_rarity
-
-FREQUENCIES = (0.45, 0.08, 0.28, 0.12, 0.81, 0.02, 0.17, 0.33, 0.06)
-
-
-def rare_and_common_ones(student: Callable, library: Callable) -> None:
-    frequencies = torch.tensor(FREQUENCIES)
-    for rarity in ("rare", "common", "all"):
-        came, expected = _list(student(frequencies, rarity)), library(frequencies, rarity)
-        if came == expected:
-            continue
-        if came == expected[::-1]:
-            raise Mistake(
-                f"for {rarity!r} you begin with the most frequent; the rarest comes first"
-            )
-        if came == sorted(expected):
-            raise Mistake(
-                f"for {rarity!r} you keep the order of the attributes; the rarest comes first"
-            )
-        if sorted(came) == list(range(len(expected))) != sorted(expected):
-            raise Mistake(
-                f"for {rarity!r} these are places in the shorter list; what is asked for are"
-                " indices of the whole list of attributes, so that names[k] is the right name"
-            )
-        if any(isinstance(k, float) and k % 1 for k in came):
-            raise Mistake(
-                "you return frequencies; return the indices of the attributes, to look up names"
-                " with"
-            )
-        for k, share in enumerate(FREQUENCIES):
-            if (k in came) != (k in expected):
-                extra = "belongs there" if k in expected else "does not belong there"
-                raise Mistake(
-                    f"for {rarity!r}: an attribute that {share:.0%} have {extra}; rare is under 10"
-                    " %, common over 30 %, and between them lies a third kind"
-                )
-        raise Mistake(f"for {rarity!r} expected the indices {expected}, got {came}")
-
-
-def any_frequencies(student: Callable, library: Callable) -> None:
-    for frequencies in (torch.rand(33), torch.tensor([0.2, 0.2]), torch.tensor([0.5])):
-        for rarity in ("rare", "common", "all"):
-            came, expected = _list(student(frequencies, rarity)), library(frequencies, rarity)
-            if sorted(came) == sorted(expected) and torch.equal(
-                frequencies[came], frequencies[expected]
-            ):
-                continue
-            if len(set(came)) < len(came):
-                raise Mistake(
-                    "two attributes may be equally frequent: sort the indices themselves; looking a"
-                    " frequency up in the list finds the first of them twice"
-                )
-            raise Mistake(
-                f"for {rarity!r} of {len(frequencies)} attributes expected the indices {expected},"
-                f" came {came}"
-            )
-
-
-def _list(came: object) -> list:
-    if isinstance(came, Tensor):
-        came = came.flatten().tolist()
-    if not isinstance(came, list | tuple):
-        raise Mistake(f"expected a list of indices, got a {type(came).__name__}")
-    return [k.item() if isinstance(k, Tensor) else k for k in came]
-
-
-# blind_spots
-
-NAMES = ("missed", "false alarm", "found off region")
-
-
-def each_kind_is_found(student: Callable, library: Callable) -> None:
-    probabilities, thresholds = torch.rand(40, 3), torch.tensor([0.15, 0.5, 0.8])
-    truth, hits = (torch.rand(40, 3) < 0.4).float(), (torch.rand(40, 3) < 0.6).float()
-    came = _masks(student(probabilities, thresholds, truth, hits))
-    right = library(probabilities, thresholds, truth, hits)
-    half = library(probabilities, torch.full((3,), 0.5), truth, hits)
-    if any(torch.equal(came[name], half[name]) for name in NAMES[:2]):
-        raise Mistake("you compare with 0.5; each attribute has its own threshold")
-    present, predicted = truth == 1, probabilities >= thresholds
-    mistakes = {
-        "missed": {
-            "these are false alarms: predicted, though absent": right["false alarm"],
-            "these are all that are not predicted; only what is really there can be missed": (
-                ~predicted
-            ),
-        },
-        "false alarm": {
-            "these were missed: present, though not predicted": right["missed"],
-            "these are all that are predicted; a false alarm is absent": predicted,
-        },
-        "found off region": {
-            "this counts what was missed too; what was missed was not found": (
-                present & (hits < 0.5)
-            ),
-            "this counts faces that do not have the attribute; found means predicted *and* present": (
-                predicted & (hits < 0.5)
-            ),
-            "these are all that look elsewhere; found means predicted *and* present": hits < 0.5,
-            "these look at the region; asked for are those that look elsewhere": (
-                present & predicted & (hits >= 0.5)
-            ),
-        },
-    }
-    for name in NAMES:
-        expect(
-            came[name],
-            right[name],
-            {f"{name}: {sentence}": mask for sentence, mask in mistakes[name].items()},
-            given=f"in {name!r}",
-        )
-
-
-def at_the_threshold(student: Callable, library: Callable) -> None:
-    inputs = (
-        torch.tensor([[0.3], [0.3]]),
-        torch.tensor([0.3]),
-        torch.tensor([[1.0], [0.0]]),
-        torch.ones(2, 1),
-    )
-    came = _masks(student(*inputs))
-    if came["missed"][0] or not came["false alarm"][1]:
-        raise Mistake("a probability that equals its threshold counts as predicted: >=, not >")
-
-
-def what_is_unknown_is_no_mistake(student: Callable, library: Callable) -> None:
-    nan = torch.nan
-    inputs = (
-        torch.tensor([[0.9], [0.1], [0.9]]),
-        torch.tensor([0.5]),
-        torch.tensor([[nan], [nan], [1.0]]),
-        torch.tensor([[0.0], [0.0], [nan]]),
-    )
-    came = _masks(student(*inputs))
-    for name in NAMES:
-        if came[name][:2].any():
-            raise Mistake(
-                f"{name}: where the truth is NaN it is unknown, and nobody can say that it was a"
-                " mistake; compare with == 1 and == 0, not with its opposite"
-            )
-    if came["found off region"][2]:
+def blind_models_are_right_by_frequency(student: Callable, library: Callable) -> None:
+    frequencies = torch.tensor([0.02, 0.8, 0.9, 0.48])
+    came, expected = student(frequencies), library(frequencies)
+    if not isinstance(came, tuple | list) or len(came) != 2:
         raise Mistake(
-            "found off region: where hits is NaN no region is known; compare with < 0.5, which NaN"
-            " never is, not with the opposite of >= 0.5"
+            "return two numbers: the accuracy of always no, and that of always the usual answer"
         )
-
-
-def _masks(came: object) -> dict[str, Tensor]:
-    if not isinstance(came, dict) or set(came) != set(NAMES):
-        said = (
-            f"the keys {sorted(map(str, came))}"
-            if isinstance(came, dict)
-            else f"a {type(came).__name__}"
-        )
-        raise Mistake(f"expected a dict with the keys {', '.join(map(repr, NAMES))}; got {said}")
-    for name, mask in came.items():
-        if isinstance(mask, Tensor) and mask.dtype != torch.bool:
-            raise Mistake(
-                f"{name!r} has the dtype {mask.dtype}, expected one of True and False; masks are"
-                " joined with &, not with *"
-            )
-    return came
-
-
-# attention_rollout
-
-
-def rollout_of_two_layers(student: Callable, library: Callable) -> None:
-    first, second = _attention(2, 3, 5, 5), _attention(2, 3, 5, 5)
-    came, right = student([first, second]), library([first, second])
-    one, two, identity = first.mean(1), second.mean(1), torch.eye(5)
-    heads = [(layer + identity) / 2 for layer in (first, second)]
-    expect(
-        came,
-        right,
+    expect_number(
+        came[0],
+        expected[0],
         {
-            "you multiply in the wrong order: later layers stand on the left, as functions do": (
-                (one + identity) / 2 @ ((two + identity) / 2)
+            "you give how often *yes* is right; saying no is right for everybody who does not have the attribute": float(
+                frequencies.mean()
             ),
-            "you forget the skip connection: half of what a token holds afterwards it held before": (
-                two @ one
+            "the first number is of saying no to everything, also to what most people have": (
+                expected[1]
             ),
-            "you add the identity and do not halve; rows must still sum to 1": (
-                (two + identity) @ (one + identity)
-            ),
-            "you follow each head alone; in the next layer every head reads what all heads wrote, so average them first": (
-                (heads[1] @ heads[0]).mean(1)
-            ),
-            "you multiply number by number; composing two maps is the matrix product @": (
-                (two + identity) / 2 * (one + identity) / 2
-            ),
-            "this is the mean of the layers; what a layer reads has passed through the layers before it, so multiply": (
-                ((one + identity) / 2 + (two + identity) / 2) / 2
-            ),
-            "this is the last layer alone": (two + identity) / 2,
         },
-        given="for two layers",
+        given="for saying no to everything",
+    )
+    expect_number(
+        came[1],
+        expected[1],
+        {
+            "the usual answer is right as often as the larger of the two shares; you took the smaller": float(
+                torch.minimum(frequencies, 1 - frequencies).mean()
+            ),
+            "decide for each attribute what is usual, and average after that": max(
+                float(frequencies.mean()), 1 - float(frequencies.mean())
+            ),
+            "these are two different models: the second says *yes* where most images have the attribute": expected[
+                0
+            ],
+        },
+        given="for saying what is usual",
     )
 
 
-def rollout_of_known_maps(student: Callable, library: Callable) -> None:
-    identity, step = torch.eye(4), torch.eye(4).roll(1, 1)  # each token looks at the next one
-    expect(
-        student([identity.expand(1, 2, 4, 4)] * 6),
-        identity[None],
-        given="where each token looks at itself, nothing moves;",
-    )
-    layers = [step.expand(1, 2, 4, 4)] * 2
-    expect(
-        student(layers, 0.0),
-        (step @ step)[None],
-        given="where nothing goes past attention (residual=0),",
-    )
-    expect(
-        student(layers, 1.0), identity[None], given="where all goes past attention (residual=1),"
-    )
+def blind_models_of_any_attributes(student: Callable, library: Callable) -> None:
+    for frequencies in (torch.tensor([0.5]), torch.rand(40)):
+        for number, name in enumerate(("saying no", "saying what is usual")):
+            expect_number(
+                student(frequencies)[number],
+                library(frequencies)[number],
+                given=f"for {name} to {len(frequencies)} attributes",
+            )
 
 
-def rollout_of_any_layers(student: Callable, library: Callable) -> None:
-    for count, heads, tokens, residual in ((1, 1, 3, 0.5), (5, 4, 7, 0.5), (3, 2, 10, 0.2)):
-        layers = [_attention(2, heads, tokens, tokens) for _ in range(count)]
-        expect(
-            student(layers, residual),
-            library(layers, residual),
-            given=f"for {count} layers, residual {residual}",
+# best_thresholds
+
+
+def threshold_of_the_best_f1(student: Callable, library: Callable) -> None:
+    probabilities, targets = _predictions()
+    came = student(probabilities, targets)
+    expect_shape(came, library(probabilities, targets))
+    best, reached = (
+        _f1(probabilities, targets, values) for values in (library(probabilities, targets), came)
+    )
+    if torch.allclose(came.float(), _most_accurate(probabilities, targets), atol=1e-4):
+        raise Mistake(
+            "these thresholds have the best accuracy, and for a rare attribute that is to say no;"
+            " look for the best F1"
         )
+    together = library(probabilities.reshape(-1, 1), targets.reshape(-1, 1))
+    if torch.allclose(came.float(), together.expand_as(came).float()):
+        raise Mistake("you choose one threshold for all; each attribute has its own")
+    if (reached < best - 1e-6).any():
+        worst = int((best - reached).argmax())
+        raise Mistake(
+            f"with your threshold attribute {worst} reaches an F1 of {reached[worst]:.3f}, with"
+            f" another {best[worst]:.3f}; an attribute counts as predicted where its probability is"
+            " *at least* the threshold, and only its own probabilities need to be tried"
+        )
+
+
+def threshold_where_probabilities_tie(student: Callable, library: Callable) -> None:
+    probabilities = torch.tensor([[0.2], [0.2], [0.2], [0.6], [0.6]])
+    targets = torch.tensor([[0.0], [1], [0], [1], [0]])
+    came = student(probabilities, targets)
+    expect_shape(came, library(probabilities, targets))
+    if (
+        _f1(probabilities, targets, came)
+        < _f1(probabilities, targets, library(probabilities, targets)) - 1e-6
+    ).any():
+        raise Mistake(
+            "where probabilities are equal, no threshold lies between them: count the images that"
+            " the threshold really lets through, not the first so many of the sorted list"
+        )
+
+
+def expect_shape(came: object, expected: Tensor) -> None:
+    """Refuse what is no tensor with one number an attribute."""
+    if not isinstance(came, Tensor) or came.shape != expected.shape:
+        shape = f" of shape {tuple(came.shape)}" if isinstance(came, Tensor) else ""
+        raise Mistake(
+            f"expected a tensor with one threshold an attribute, {tuple(expected.shape)}; got a "
+            f"{type(came).__name__}{shape}"
+        )
+
+
+def _f1(probabilities: Tensor, targets: Tensor, thresholds: Tensor) -> Tensor:
+    positive = probabilities >= thresholds.to(probabilities)
+    return 2 * (positive * targets).sum(0) / (positive.sum(0) + targets.sum(0))
+
+
+def _most_accurate(probabilities: Tensor, targets: Tensor) -> Tensor:
+    right = torch.stack(
+        [((probabilities >= row) == targets.bool()).float().mean(0) for row in probabilities]
+    )
+    return probabilities.gather(0, right.argmax(0, keepdim=True))[0]
+
+
+# inverse_frequencies
+
+
+def weights_are_capped_inverses(student: Callable, library: Callable) -> None:
+    frequencies = torch.tensor([0.004, 0.0224, 0.05, 0.3, 0.9995])
+    plain = 1 / (frequencies + 0.001)
+    expect(
+        student(frequencies, 20.0),
+        library(frequencies, 20.0),
+        {
+            "you forget the cap: an attribute that nearly nobody has would get a weight without bound": plain.clamp(
+                min=1
+            ),
+            "you forget the 0.001 that keeps a frequency of nearly 0 from an infinite weight": (
+                (1 / frequencies).clamp(1, 20)
+            ),
+            "this is negatives over positives; here it is 1 / (frequency + 0.001)": (
+                ((1 - frequencies) / frequencies).clamp(1, 20)
+            ),
+            "a weight under 1 would make a positive count less than a negative; the smallest is 1": plain.clamp(
+                max=20
+            ),
+            "the frequent ones should weigh less, the rare ones more": frequencies.clamp(1, 20),
+        },
+        given="with a cap of 20",
+    )
+
+
+def weights_of_any_cap(student: Callable, library: Callable) -> None:
+    for cap in (1.0, 10.0, 1000.0):
+        frequencies = 0.001 + 0.9 * torch.rand(7)
+        expect(student(frequencies, cap), library(frequencies, cap), given=f"with a cap of {cap:g}")
+
+
+# focal_terms
+
+
+def focal_weight_stays_outside(student: Callable, library: Callable) -> None:
+    logits = torch.tensor([[math.log(9.0), -math.log(9.0), 0.4]], dtype=torch.float64)
+    targets = torch.tensor([[1.0, 0.0, 1.0]], dtype=torch.float64)
+    weight = torch.tensor([43.56, 5.0, 2.0], dtype=torch.float64)
+    bce = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight, reduction="none")
+    plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    right = torch.exp(-plain)
+    expect(
+        student(logits, targets, 2.0, weight),
+        library(logits, targets, 2.0, weight),
+        {
+            "this is the bug: `exp(-weighted BCE)` is p_t to the power of the weight, so a positive that is already right keeps nearly all of its loss; take p_t from the *unweighted* BCE": (
+                (1 - torch.exp(-bce)).square() * bce
+            ),
+            "the weight is for positives only; negatives keep 1": (
+                weight * (1 - right).square() * plain
+            ),
+            "you leave the weight out": (1 - right).square() * plain,
+            "you leave the focusing out: (1 − p_t)^γ": bce,
+            "it is (1 − p_t)^γ, small where the answer is right; you have p_t^γ": (
+                right.square() * bce
+            ),
+            "p is the probability of the *attribute*; p_t is that of the true answer, 1 − p where it is absent": (
+                (1 - torch.sigmoid(logits)).square() * bce
+            ),
+            "keep one number for each image and attribute; the mean comes later": (
+                library(logits, targets, 2.0, weight).mean()
+            ),
+        },
+        given="for p_t = 0.9 and a weight of 43.56",
+    )
+
+
+def focal_without_weight_or_focus(student: Callable, library: Callable) -> None:
+    logits, targets = torch.randn(6, 3, dtype=torch.float64), (torch.rand(6, 3) < 0.4).double()
+    expect(
+        student(logits, targets, 0.0),
+        F.binary_cross_entropy_with_logits(logits, targets, reduction="none"),
+        given="with γ = 0 and no weight it is plain BCE;",
+    )
+    expect(
+        student(logits, targets, 3.0),
+        library(logits, targets, 3.0),
+        given="with γ = 3 and no weight",
+    )
+
+
+def focal_of_sure_answers(student: Callable, library: Callable) -> None:
+    logits, targets = torch.tensor([[60.0, -60.0, 60.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    came = student(logits, targets, 2.0)
+    if isinstance(came, Tensor) and not came.isfinite().all():
+        raise Mistake(
+            "for logits of ±60 your loss is not finite: log(sigmoid(x)) is −∞ where sigmoid rounds"
+            " to 0; use F.logsigmoid, or F.binary_cross_entropy_with_logits"
+        )
+    expect(came, library(logits, targets, 2.0), given="for logits of ±60")
+
+
+# rarest_weights
+
+
+def images_weigh_by_their_rarest(student: Callable, library: Callable) -> None:
+    targets = torch.tensor(
+        [[0.0, 0, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0], [0, 1, 1], [0, 0, 1], [0, 0, 1], [0, 0, 0]]
+    )
+    targets = targets.double()
+    frequencies = targets.mean(0)
+    inverse = torch.where(targets > 0, 1 / frequencies, 0)
+
+    def shares(weights: Tensor) -> Tensor:
+        return weights / weights.sum()
+
+    expect(
+        student(targets),
+        library(targets),
+        {
+            "you add up what an image has; it counts by the *rarest* attribute that it has, or images with many common attributes would come first": shares(
+                inverse.sum(1).clamp(min=1)
+            ),
+            "an image that has nothing would never be drawn: it weighs 1": shares(inverse.amax(1)),
+            "divide by the sum, so that the weights are shares": (
+                library(targets) * torch.where(targets > 0, 1 / frequencies, 1).amax(1).sum()
+            ),
+            "you weigh by the frequency; the rare must come more often, so take 1 / frequency": (
+                shares(torch.where(targets > 0, frequencies, 1).amin(1))
+            ),
+            "you count images; a frequency is a share of all images": shares(
+                torch.where(
+                    targets > 0, 1 / targets.sum(0), (targets.sum(1, keepdim=True) == 0).double()
+                ).amax(1)
+            ),
+        },
+    )
+
+
+def weights_of_any_labels(student: Callable, library: Callable) -> None:
+    targets = (torch.rand(50, 6) < torch.tensor([0.1, 0.2, 0.3, 0.5, 0.7, 0.9])).double()
+    targets[0] = 1
+    expect(student(targets), library(targets), given="for 50 images and 6 attributes")
+
+
+# calibration_error
+
+
+def gaps_are_weighted_by_images(student: Callable, library: Callable) -> None:
+    probabilities, targets = _predictions(200, 3)
+    bins = 10
+    which = (probabilities * bins).long().clamp(max=bins - 1)
+    gaps, counts, signed = (torch.zeros(bins, 3) for _ in range(3))
+    for k in range(bins):
+        inside = (which == k).float()
+        counts[k] = inside.sum(0)
+        signed[k] = ((probabilities - targets) * inside).sum(0)
+        gaps[k] = signed[k].abs() / counts[k].clamp(min=1)
+    expect(
+        student(probabilities, targets, bins),
+        library(probabilities, targets, bins),
+        {
+            "you average over the bins as if each held as many images; weigh each by its share of the images": (
+                gaps.sum(0) / (counts > 0).sum(0)
+            ),
+            "you take the mean over all bins, empty ones too; weigh each bin by its share of the images": gaps.mean(
+                0
+            ),
+            "too high in one bin and too low in another would cancel: take the absolute value in each bin first": (
+                signed.sum(0).abs() / len(targets)
+            ),
+            "this is the error of every single image; compare the *mean* probability of a bin with the share of positives in it": (
+                (probabilities - targets).abs().mean(0)
+            ),
+            "you square the gaps; take their absolute value": (
+                (gaps.square() * counts).sum(0) / len(targets)
+            ),
+        },
+        tolerance=1e-4,
+        given="with 10 bins",
+    )
+
+
+def calibrated_is_zero(student: Callable, library: Callable) -> None:
+    probabilities = torch.tensor([[0.25], [0.25], [0.25], [0.25], [1.0], [1.0]])
+    targets = torch.tensor([[1.0], [0], [0], [0], [1], [1]])
+    expect(
+        student(probabilities, targets, 5),
+        torch.zeros(1),
+        tolerance=1e-4,
+        given="where a quarter of what is given 25 % is positive, and all of what is given 100 %,",
+    )
+
+
+# pool_over_tokens
+
+
+def pooling_is_log_mean_exp(student: Callable, library: Callable) -> None:
+    logits = torch.randn(3, 9, 4)
+    expect(
+        student(logits, 2.0),
+        library(logits, 2.0),
+        {
+            "you forget to subtract log(tokens): the same logit everywhere must come back as it is": (
+                torch.logsumexp(2 * logits, 1) / 2
+            ),
+            "you forget to divide by the sharpness after the logarithm": (
+                torch.logsumexp(2 * logits, 1) - math.log(9)
+            ),
+            "you pool over the attributes; axis 1 holds the tokens": (
+                (torch.logsumexp(2 * logits, 2) - math.log(4)) / 2
+            ),
+            "this is the mean: then a mouth that is open has to convince 48 tokens that see no mouth": logits.mean(
+                1
+            ),
+            "this is the maximum: only one token would learn from each image": logits.amax(1),
+            "you divide log(tokens) not by the sharpness; bracket both, then divide": (
+                torch.logsumexp(2 * logits, 1) / 2 - math.log(9)
+            ),
+        },
+        given="with a sharpness of 2",
+    )
+
+
+def pooling_is_stable(student: Callable, library: Callable) -> None:
+    logits = torch.tensor([[[300.0], [-300.0]]])
+    came = student(logits, 2.0)
+    if isinstance(came, Tensor) and not came.isfinite().all():
+        raise Mistake(
+            "exp of a large logit is infinite; torch.logsumexp takes the largest out first"
+        )
+    expect(came, library(logits, 2.0), given="for logits of ±300")
 
 
 EXERCISES = {
-    "attribute_map": Exercise(
-        "course_lib.explorer.steps:attribute_map",
-        (
+    "blind_accuracies": Exercise(
+        solution="course_lib.training.attribute_scores:blind_accuracies",
+        hints=(
             (
-                "Which head, which attribute: two choices, and the tokens are left. They were"
-                " counted row by row."
+                "If 2 % have an attribute, how often is *no* the right answer? And if 90 % have it,"
+                " what is the usual answer, and how often is it right?"
             ),
-            (
-                "weights `heads attributes tokens` → one attribute `heads tokens` → one head or the"
-                " mean, `tokens` → `rows columns`, a square"
-            ),
-            (
-                "rows = weights[:, attribute]; row = rows.mean(0) if head is -1, else rows[head];"
-                " reshape it to side × side, where side is the root of the number of tokens"
-            ),
+            "(attributes,) shares → two numbers: always no; always the usual answer.",
+            "mean of (1 − frequency); mean of the larger of frequency and 1 − frequency",
         ),
-        (map_of_one_head, map_of_the_mean_head, map_of_any_size),
+        properties=(blind_models_are_right_by_frequency, blind_models_of_any_attributes),
     ),
-    "attributes_of_rarity": Exercise(
-        "course_lib.explorer.steps:attributes_of_rarity",
-        (
-            "Sort all indices by frequency once, then keep those that belong to the group.",
+    "best_thresholds": Exercise(
+        solution="course_lib.training.attribute_scores:best_thresholds",
+        hints=(
             (
-                'frequencies `attributes` → a list of indices, the rarest first; for "all" it has'
-                " all of them"
+                "Between two neighbouring probabilities nothing changes, so only the probabilities"
+                " themselves need to be tried as thresholds."
             ),
             (
-                "order = frequencies.argsort().tolist(); return [k for k in order if …], where … is"
-                ' True for "all", frequencies[k] < 0.10 for "rare", frequencies[k] > 0.30 for'
-                ' "common"'
+                "(images, attributes), (images, attributes) → (attributes,). F1 = 2 hits /"
+                " (predicted + present)."
+            ),
+            (
+                "for each attribute, for each of its probabilities t: positive = probability ≥ t;"
+                " keep the t with the largest F1. Loops are fine; sorting and a cumulative sum are"
+                " faster"
             ),
         ),
-        (rare_and_common_ones, any_frequencies),
+        properties=(threshold_of_the_best_f1, threshold_where_probabilities_tie),
     ),
-    "blind_spots": Exercise(
-        "course_lib.explorer.steps:blind_spots",
-        (
+    "inverse_frequencies": Exercise(
+        solution="course_lib.training.losses:inverse_frequencies",
+        hints=(
             (
-                'Say each of the three in words, with "present", "predicted" and "hits", then write'
-                " the words with & and ~. What becomes of NaN?"
+                "One divided by the frequency, but neither without bound for the very rare, nor"
+                " below 1 for the common."
             ),
-            (
-                "three masks of True and False, each `samples attributes`; the thresholds,"
-                " `attributes`, fit them by broadcasting"
-            ),
-            (
-                "predicted = probabilities >= thresholds; missed = (truth == 1) & ~predicted; a"
-                " false alarm is (truth == 0) & predicted; found off region is (truth == 1) &"
-                " predicted & (hits < 0.5)"
-            ),
+            "(attributes,), a number → (attributes,).",
+            "(1 / (frequencies + 0.001)).clamp(1, cap)",
         ),
-        (each_kind_is_found, at_the_threshold, what_is_unknown_is_no_mistake),
+        properties=(weights_are_capped_inverses, weights_of_any_cap),
     ),
-    "attention_rollout": Exercise(
-        "course_lib.looking.attention:attention_rollout",
-        (
+    "focal_terms": Exercise(
+        solution="course_lib.training.losses:focal_terms",
+        hints=(
             (
-                "A layer takes a token to a mixture of tokens: a matrix. Two layers, one after the"
-                " other, are a product. And what does the skip connection do to that matrix?"
+                "Three factors: the weight (of positives only), the focusing (1 − p_t)^γ, and −log"
+                " p_t. Which of them may know the weight?"
             ),
             (
-                "each layer `batch heads tokens tokens` → the mean over heads, `batch tokens"
-                " tokens` → mixed with the identity → multiplied up, `batch tokens tokens`"
+                "logits and targets (batch, attributes), a number, and (attributes,) or None →"
+                " (batch, attributes)."
             ),
             (
-                "flow = identity; for each layer in order: flow = (residual * identity + (1 -"
-                " residual) * layer.mean(1)) @ flow"
+                "bce = F.binary_cross_entropy_with_logits(…, reduction='none') without weight; p_t"
+                " = exp(−bce); weight = pos_weight where the target is 1, else 1; weight · (1 −"
+                " p_t)^γ · bce"
             ),
         ),
-        (rollout_of_two_layers, rollout_of_known_maps, rollout_of_any_layers),
+        properties=(
+            focal_weight_stays_outside,
+            focal_without_weight_or_focus,
+            focal_of_sure_answers,
+        ),
+    ),
+    "rarest_weights": Exercise(
+        solution="course_lib.data.samplers:rarest_weights",
+        hints=(
+            (
+                "How rare is the rarest thing that this image shows? That many times as often"
+                " should it come."
+            ),
+            "(images, attributes) of 0 and 1 → (images,) that sum to 1.",
+            (
+                "1 / frequency where the image has the attribute, 1 where not; the largest over the"
+                " attributes; divided by the sum"
+            ),
+        ),
+        properties=(images_weigh_by_their_rarest, weights_of_any_labels),
+    ),
+    "calibration_error": Exercise(
+        solution="course_lib.training.attribute_scores:calibration_error",
+        hints=(
+            (
+                "Sort the images into bins by their probability. In each bin, compare the mean"
+                " probability with the share that really has the attribute."
+            ),
+            (
+                "(images, attributes), (images, attributes), a number of bins of equal width →"
+                " (attributes,)."
+            ),
+            (
+                "for each bin: |sum of (probability − target) of its images|; add the bins up;"
+                " divide by the number of all images"
+            ),
+        ),
+        properties=(gaps_are_weighted_by_images, calibrated_is_zero),
+    ),
+    "pool_over_tokens": Exercise(
+        solution="course_lib.models.attributes:pool_over_tokens",
+        hints=(
+            (
+                "Something between the mean, where every token must agree, and the maximum, where"
+                " only one is heard."
+            ),
+            "(batch, tokens, attributes), a number → (batch, attributes).",
+            (
+                "(logsumexp over the tokens of (sharpness · logits) − log(number of tokens)) /"
+                " sharpness"
+            ),
+        ),
+        properties=(pooling_is_log_mean_exp, pooling_is_stable),
     ),
 }

@@ -1,5 +1,5 @@
-"""The exercises of lesson 10: an Euler step, the part matrix, where a part looks, stability,
-separation.
+"""The exercises of lesson 10: a map for the slider to show, the attributes to list, blind spots,
+rollout.
 """
 
 from collections.abc import Callable
@@ -17,348 +17,367 @@ def _attention(*shape: int) -> Tensor:
     return torch.softmax(2 * torch.randn(*shape), -1)
 
 
-# euler_step
+# attribute_map
 
 
-def one_step_of_twenty(student: Callable, library: Callable) -> None:
-    layers, clean = torch.randn(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
-    right = library(layers, clean, 0.4, 0.45)
-    expect(
-        student(layers, clean, 0.4, 0.45),
-        right,
-        {
-            "you forget to divide by what is left of the time, 1 − time: this goes too slowly and never arrives": (
-                layers + 0.05 * (clean - layers)
-            ),
-            "you divide by the time that has passed; what counts is the time that is left, 1 − time": (
-                layers + 0.05 * (clean - layers) / 0.4
-            ),
-            "you go the wrong way, from clean to noise: the velocity is (clean − layers) / (1 − time)": (
-                layers - 0.05 * (clean - layers) / 0.6
-            ),
-            "this jumps to the clean layers at once; a step goes only from time to next_time": (
-                clean
-            ),
-            "this is the velocity; multiply it by next_time − time and add it to where you are": (
-                (clean - layers) / 0.6
-            ),
-            "this is how far the step goes; add it to where you are, layers": (
-                0.05 * (clean - layers) / 0.6
-            ),
-            "the step is as long as next_time − time, not as next_time": (
-                layers + 0.45 * (clean - layers) / 0.6
-            ),
-            "divide by what is left when the step *begins*, 1 − time, not when it ends": (
-                layers + 0.05 * (clean - layers) / 0.55
-            ),
-        },
-        given="from time 0.4 to 0.45",
-    )
-
-
-def the_last_step_arrives(student: Callable, library: Callable) -> None:
-    layers, clean = torch.randn(1, 2, 3, 3), torch.rand(1, 2, 3, 3)
-    expect(
-        student(layers, clean, 0.95, 1.0),
-        clean,
-        tolerance=1e-4,
-        given="a step that ends at time 1 arrives;",
-    )
-    expect(student(layers, clean, 0.3, 0.3), layers, given="a step of no length goes nowhere;")
-
-
-def any_number_of_steps_arrives(student: Callable, library: Callable) -> None:
-    noise, clean = torch.randn(1, 2, 3, 3), torch.rand(1, 2, 3, 3)
-    for steps in (1, 3, 7):
-        layers = noise
-        for step in range(steps):
-            layers = student(layers, clean, step / steps, (step + 1) / steps)
-        expect(
-            layers,
-            clean,
-            tolerance=1e-4,
-            given=f"after {steps} steps towards the same clean layers",
-        )
-
-
-# part_matrix
-
-
-def a_matrix_of_three_parts(student: Callable, library: Callable) -> None:
-    weights = _attention(2, 12, 6)
-    blocks = weights.unflatten(-1, (3, 2)).unflatten(-3, (3, 4))  # batch parts queries parts keys
-    right = library(weights, 3)
-    expect(
-        student(weights, 3),
-        right,
-        {
-            "you average over the keys too; the shares of all keys of a part *add up*, so that rows still sum to 1": blocks.mean(
-                (2, 4)
-            ),
-            "you add up the queries too; rows then sum to the number of tokens, so average over the queries": blocks.sum(
-                (2, 4)
-            ),
-            "sums and means are exchanged: add up over keys, average over queries": (
-                blocks.sum(2).mean(-1)
-            ),
-            "rows are who asks, columns who is asked; yours is transposed": right.mT,
-            "you average over the batch; keep all axes but the last two": right.mean(0),
-            "tokens of one part stand together, part after part; you take every third token": (
-                weights.unflatten(-1, (2, 3)).sum(-2).unflatten(-2, (4, 3)).mean(-3)
-            ),
-        },
-        given="for three parts of four queries and two keys",
-    )
-
-
-def a_matrix_of_anything(student: Callable, library: Callable) -> None:
-    for shape, parts in (((1, 4, 8, 6), 2), ((5, 5), 5), ((2, 6, 6), 1), ((3, 2, 10, 20), 10)):
-        weights = _attention(*shape)
-        expect(
-            student(weights, parts),
-            library(weights, parts),
-            given=f"for weights {shape} and {parts} parts",
-        )
-
-
-# part_attention
-
-
-def parts_look_with_the_tokens_that_hold_them(student: Callable, library: Callable) -> None:
-    # two parts of four tokens look at 4 × 4
-    weights, layers = _attention(2, 3, 8, 16), torch.zeros(2, 2, 4, 4)
-    layers[:, 0, :2, 2:], layers[:, 1, 1:3, :2] = 1, 0.5
-    right = library(weights, layers)
-    looks = weights.mean(1).unflatten(1, (2, 4))
-    held = layers.unflatten(2, (2, 2)).unflatten(4, (2, 2)).mean((3, 5)).flatten(2)
-    summed = torch.einsum("bpt,bptk->bpk", held, looks).unflatten(2, (4, 4))
-    expect(
-        student(weights, layers),
-        right,
-        {
-            "this is the plain mean over a part's tokens; most of them hold nothing of the part and hide the others": (
-                looks.mean(2).unflatten(2, (4, 4))
-            ),
-            "divide by how much is held in all, so that the map of each part sums to 1": summed,
-            "you add the heads; average them": 3 * right,
-            "keys are still in a row of 16; lay them out as 4 × 4": right.flatten(2),
-            "the tokens' own grid is counted row by row; yours is transposed": (
-                torch.einsum(
-                    "bpt,bptk->bpk",
-                    held.unflatten(2, (2, 2)).mT.flatten(2) / held.sum(2, keepdim=True),
-                    looks,
-                ).unflatten(2, (4, 4))
-            ),
-        },
-        given="for two parts of 2 × 2 tokens",
-    )
-
-
-def parts_that_are_not_there(student: Callable, library: Callable) -> None:
-    weights, layers = _attention(1, 2, 12, 16), torch.rand(1, 3, 8, 8)
-    layers[:, 1] = 0
-    came = student(weights, layers)
-    if isinstance(came, Tensor) and came.isnan().any():
-        raise Mistake(
-            "a part that is not there holds nothing, and nothing divided by nothing is NaN; its map"
-            " should be empty, so clamp the divisor, for example .clamp(min=1e-6)"
-        )
-    expect(came, library(weights, layers), given="where the second part is absent")
-
-
-def parts_of_other_sizes(student: Callable, library: Callable) -> None:
-    for parts, grid, side, size in ((10, 4, 8, 64), (1, 1, 2, 4), (3, 2, 7, 6)):
-        weights, layers = (
-            _attention(2, 4, parts * grid * grid, side * side),
-            torch.rand(2, parts, size, size),
-        )
-        expect(
-            student(weights, layers),
-            library(weights, layers),
-            given=f"for {parts} parts of {grid} × {grid} tokens over {side} × {side}",
-        )
-
-
-# step_stability
-
-
-def what_stays_from_step_to_step(student: Callable, library: Callable) -> None:
-    maps = _attention(4, 2, 3, 6)
-    right = library(maps)
-    moved = (maps[1:] - maps[:-1]).abs().sum(-1)
-    expect(
-        student(maps),
-        right,
-        {
-            "this is how much moved, counted twice: what one key loses another wins; stability is 1 minus half of it": (
-                moved
-            ),
-            "this is how much moved; stability is what stayed, 1 minus it": moved / 2,
-            "half of the sum is what moved: what one key loses another wins, so this counts it twice": (
-                1 - moved
-            ),
-            "each step is compared with the first one; compare it with the step before": (
-                torch.minimum(maps[:1], maps[1:]).sum(-1)
-            ),
-            "you average over steps; give one number for each pair of steps, to see *when* it settles": right.mean(
-                0
-            ),
-            "this is the cosine of the angle between maps; what is asked for is the attention both have in common": torch.cosine_similarity(
-                maps[:-1], maps[1:], dim=-1
-            ),
-        },
-        given="for four steps",
-    )
-
-
-def known_stability(student: Callable, library: Callable) -> None:
-    still, walking = _attention(1, 5).expand(3, 5), torch.eye(4)
-    expect(student(still), torch.ones(2), given="where nothing moves")
-    expect(
-        student(walking),
-        torch.zeros(3),
-        given="where all attention moves to another key at each step",
-    )
-    maps = _attention(2, 8)
-    expect(student(maps), library(maps), given="for two steps of one map")
-
-
-# part_separation
-
-
-def how_far_apart_parts_look(student: Callable, library: Callable) -> None:
-    maps = _attention(3, 4, 9)
-    common = torch.minimum(maps[:, :, None], maps[:, None]).sum(-1)  # batch parts parts
-    right, off = library(maps), 1 - torch.eye(4)
-    expect(
-        student(maps),
-        right,
-        {
-            "this is what parts have in common; separation is 1 minus it": 1 - right,
-            "you count each part beside itself, which is 0 apart and says nothing; leave the diagonal out": (
-                1 - common.mean((-2, -1))
-            ),
-            "you add the pairs up; take their mean, so that it does not grow with the number of parts": (
-                ((1 - common) * off).sum((-2, -1)) / 2
-            ),
-            "this is twice too much: each pair counts once, and what moves between two maps is half the sum of differences": (
-                2 * right
-            ),
-            "this is one number for the whole batch; keep the leading axes": right.mean(),
-        },
-        given="for four parts",
-    )
-
-
-def known_separation(student: Callable, library: Callable) -> None:
-    expect(student(torch.eye(5)), torch.tensor(1.0), given="where no two parts share a key")
-    expect(student(_attention(1, 7).expand(3, 7)), torch.tensor(0.0), given="where all look alike")
-
-
-def separation_of_those_present(student: Callable, library: Callable) -> None:
-    maps = _attention(2, 4, 9)
-    maps[0, 1] = 0
-    came = student(maps)
-    naive = 1 - torch.minimum(maps[:, :, None], maps[:, None]).sum(-1)
-    pairs = torch.triu_indices(4, 4, 1)
+def map_of_one_head(student: Callable, library: Callable) -> None:
+    weights = _attention(4, 6, 9)
+    right, given = library(weights, 2, 1), "for attribute 2 and head 1"
+    came = student(weights, 2, 1)
     expect(
         came,
-        library(maps),
+        right,
         {
-            "a part that is absent has an empty map, which shares nothing with anybody and looks perfectly apart; leave its pairs out": (
-                naive[:, pairs[0], pairs[1]].mean(-1)
-            )
+            "the axes are heads, attributes, tokens, in this order; you took head 2 of attribute 1": library(
+                weights, 1, 2
+            ),
+            "the tokens are still in a row of 9; lay them out on their grid": right.flatten(),
+            "tokens are counted row by row, from left to right; your map is mirrored along its diagonal": (
+                right.T
+            ),
+            "you average over the heads although one is asked for": library(weights, 2, -1),
+            "weights are a softmax's output already, and sum to 1; a second softmax makes them flat": (
+                right.flatten().softmax(0).view(3, 3)
+            ),
+            "keep the weights as they are: if every map is stretched to its own maximum, a flat one looks like a sharp one": (
+                right / right.max()
+            ),
         },
-        given="where a part is absent",
+        given=given,
     )
+
+
+def map_of_the_mean_head(student: Callable, library: Callable) -> None:
+    weights = _attention(4, 6, 9)
+    right = library(weights, 3, -1)
+    expect(
+        student(weights, 3, -1),
+        right,
+        {
+            "in PyTorch -1 is the last head; here it asks for the mean over the heads": library(
+                weights, 3, 3
+            ),
+            "you add the heads; with their mean the map still sums to 1": 4 * right,
+            "this is the largest over the heads, which sums to more than 1; -1 asks for their mean": (
+                weights[:, 3].amax(0).view(3, 3)
+            ),
+            "you average over all attributes; only the heads are averaged": (
+                weights.mean((0, 1)).view(3, 3)
+            ),
+        },
+        given="with head -1",
+    )
+
+
+def map_of_any_size(student: Callable, library: Callable) -> None:
+    for heads, side in ((1, 7), (3, 14), (2, 4)):
+        weights = _attention(heads, 5, side * side)
+        for head in (0, -1):
+            expect(
+                student(weights, 4, head),
+                library(weights, 4, head),
+                given=f"for {side * side} tokens and head {head}",
+            )
+
+
+# attributes_of_rarity
+
+FREQUENCIES = (0.45, 0.08, 0.28, 0.12, 0.81, 0.02, 0.17, 0.33, 0.06)
+
+
+def rare_and_common_ones(student: Callable, library: Callable) -> None:
+    frequencies = torch.tensor(FREQUENCIES)
+    for rarity in ("rare", "common", "all"):
+        came, expected = _list(student(frequencies, rarity)), library(frequencies, rarity)
+        if came == expected:
+            continue
+        if came == expected[::-1]:
+            raise Mistake(
+                f"for {rarity!r} you begin with the most frequent; the rarest comes first"
+            )
+        if came == sorted(expected):
+            raise Mistake(
+                f"for {rarity!r} you keep the order of the attributes; the rarest comes first"
+            )
+        if sorted(came) == list(range(len(expected))) != sorted(expected):
+            raise Mistake(
+                f"for {rarity!r} these are places in the shorter list; what is asked for are"
+                " indices of the whole list of attributes, so that names[k] is the right name"
+            )
+        if any(isinstance(k, float) and k % 1 for k in came):
+            raise Mistake(
+                "you return frequencies; return the indices of the attributes, to look up names"
+                " with"
+            )
+        for k, share in enumerate(FREQUENCIES):
+            if (k in came) != (k in expected):
+                extra = "belongs there" if k in expected else "does not belong there"
+                raise Mistake(
+                    f"for {rarity!r}: an attribute that {share:.0%} have {extra}; rare is under 10"
+                    " %, common over 30 %, and between them lies a third kind"
+                )
+        raise Mistake(f"for {rarity!r} expected the indices {expected}, got {came}")
+
+
+def any_frequencies(student: Callable, library: Callable) -> None:
+    for frequencies in (torch.rand(33), torch.tensor([0.2, 0.2]), torch.tensor([0.5])):
+        for rarity in ("rare", "common", "all"):
+            came, expected = _list(student(frequencies, rarity)), library(frequencies, rarity)
+            if sorted(came) == sorted(expected) and torch.equal(
+                frequencies[came], frequencies[expected]
+            ):
+                continue
+            if len(set(came)) < len(came):
+                raise Mistake(
+                    "two attributes may be equally frequent: sort the indices themselves; looking a"
+                    " frequency up in the list finds the first of them twice"
+                )
+            raise Mistake(
+                f"for {rarity!r} of {len(frequencies)} attributes expected the indices {expected},"
+                f" came {came}"
+            )
+
+
+def _list(came: object) -> list:
+    if isinstance(came, Tensor):
+        came = came.flatten().tolist()
+    if not isinstance(came, list | tuple):
+        raise Mistake(f"expected a list of indices, got a {type(came).__name__}")
+    return [k.item() if isinstance(k, Tensor) else k for k in came]
+
+
+# blind_spots
+
+NAMES = ("missed", "false alarm", "found off region")
+
+
+def each_kind_is_found(student: Callable, library: Callable) -> None:
+    probabilities, thresholds = torch.rand(40, 3), torch.tensor([0.15, 0.5, 0.8])
+    truth, hits = (torch.rand(40, 3) < 0.4).float(), (torch.rand(40, 3) < 0.6).float()
+    came = _masks(student(probabilities, thresholds, truth, hits))
+    right = library(probabilities, thresholds, truth, hits)
+    half = library(probabilities, torch.full((3,), 0.5), truth, hits)
+    if any(torch.equal(came[name], half[name]) for name in NAMES[:2]):
+        raise Mistake("you compare with 0.5; each attribute has its own threshold")
+    present, predicted = truth == 1, probabilities >= thresholds
+    mistakes = {
+        "missed": {
+            "these are false alarms: predicted, though absent": right["false alarm"],
+            "these are all that are not predicted; only what is really there can be missed": (
+                ~predicted
+            ),
+        },
+        "false alarm": {
+            "these were missed: present, though not predicted": right["missed"],
+            "these are all that are predicted; a false alarm is absent": predicted,
+        },
+        "found off region": {
+            "this counts what was missed too; what was missed was not found": (
+                present & (hits < 0.5)
+            ),
+            "this counts faces that do not have the attribute; found means predicted *and* present": (
+                predicted & (hits < 0.5)
+            ),
+            "these are all that look elsewhere; found means predicted *and* present": hits < 0.5,
+            "these look at the region; asked for are those that look elsewhere": (
+                present & predicted & (hits >= 0.5)
+            ),
+        },
+    }
+    for name in NAMES:
+        expect(
+            came[name],
+            right[name],
+            {f"{name}: {sentence}": mask for sentence, mask in mistakes[name].items()},
+            given=f"in {name!r}",
+        )
+
+
+def at_the_threshold(student: Callable, library: Callable) -> None:
+    inputs = (
+        torch.tensor([[0.3], [0.3]]),
+        torch.tensor([0.3]),
+        torch.tensor([[1.0], [0.0]]),
+        torch.ones(2, 1),
+    )
+    came = _masks(student(*inputs))
+    if came["missed"][0] or not came["false alarm"][1]:
+        raise Mistake("a probability that equals its threshold counts as predicted: >=, not >")
+
+
+def what_is_unknown_is_no_mistake(student: Callable, library: Callable) -> None:
+    nan = torch.nan
+    inputs = (
+        torch.tensor([[0.9], [0.1], [0.9]]),
+        torch.tensor([0.5]),
+        torch.tensor([[nan], [nan], [1.0]]),
+        torch.tensor([[0.0], [0.0], [nan]]),
+    )
+    came = _masks(student(*inputs))
+    for name in NAMES:
+        if came[name][:2].any():
+            raise Mistake(
+                f"{name}: where the truth is NaN it is unknown, and nobody can say that it was a"
+                " mistake; compare with == 1 and == 0, not with its opposite"
+            )
+    if came["found off region"][2]:
+        raise Mistake(
+            "found off region: where hits is NaN no region is known; compare with < 0.5, which NaN"
+            " never is, not with the opposite of >= 0.5"
+        )
+
+
+def _masks(came: object) -> dict[str, Tensor]:
+    if not isinstance(came, dict) or set(came) != set(NAMES):
+        said = (
+            f"the keys {sorted(map(str, came))}"
+            if isinstance(came, dict)
+            else f"a {type(came).__name__}"
+        )
+        raise Mistake(f"expected a dict with the keys {', '.join(map(repr, NAMES))}; got {said}")
+    for name, mask in came.items():
+        if isinstance(mask, Tensor) and mask.dtype != torch.bool:
+            raise Mistake(
+                f"{name!r} has the dtype {mask.dtype}, expected one of True and False; masks are"
+                " joined with &, not with *"
+            )
+    return came
+
+
+# attention_rollout
+
+
+def rollout_of_two_layers(student: Callable, library: Callable) -> None:
+    first, second = _attention(2, 3, 5, 5), _attention(2, 3, 5, 5)
+    came, right = student([first, second]), library([first, second])
+    one, two, identity = first.mean(1), second.mean(1), torch.eye(5)
+    heads = [(layer + identity) / 2 for layer in (first, second)]
+    expect(
+        came,
+        right,
+        {
+            "you multiply in the wrong order: later layers stand on the left, as functions do": (
+                (one + identity) / 2 @ ((two + identity) / 2)
+            ),
+            "you forget the skip connection: half of what a token holds afterwards it held before": (
+                two @ one
+            ),
+            "you add the identity and do not halve; rows must still sum to 1": (
+                (two + identity) @ (one + identity)
+            ),
+            "you follow each head alone; in the next layer every head reads what all heads wrote, so average them first": (
+                (heads[1] @ heads[0]).mean(1)
+            ),
+            "you multiply number by number; composing two maps is the matrix product @": (
+                (two + identity) / 2 * (one + identity) / 2
+            ),
+            "this is the mean of the layers; what a layer reads has passed through the layers before it, so multiply": (
+                ((one + identity) / 2 + (two + identity) / 2) / 2
+            ),
+            "this is the last layer alone": (two + identity) / 2,
+        },
+        given="for two layers",
+    )
+
+
+def rollout_of_known_maps(student: Callable, library: Callable) -> None:
+    identity, step = torch.eye(4), torch.eye(4).roll(1, 1)  # each token looks at the next one
+    expect(
+        student([identity.expand(1, 2, 4, 4)] * 6),
+        identity[None],
+        given="where each token looks at itself, nothing moves;",
+    )
+    layers = [step.expand(1, 2, 4, 4)] * 2
+    expect(
+        student(layers, 0.0),
+        (step @ step)[None],
+        given="where nothing goes past attention (residual=0),",
+    )
+    expect(
+        student(layers, 1.0), identity[None], given="where all goes past attention (residual=1),"
+    )
+
+
+def rollout_of_any_layers(student: Callable, library: Callable) -> None:
+    for count, heads, tokens, residual in ((1, 1, 3, 0.5), (5, 4, 7, 0.5), (3, 2, 10, 0.2)):
+        layers = [_attention(2, heads, tokens, tokens) for _ in range(count)]
+        expect(
+            student(layers, residual),
+            library(layers, residual),
+            given=f"for {count} layers, residual {residual}",
+        )
 
 
 EXERCISES = {
-    "euler_step": Exercise(
-        "course_lib.models.parts:euler_step",
+    "attribute_map": Exercise(
+        "course_lib.explorer.steps:attribute_map",
         (
             (
-                "You stand at `layers` and would like to be at `clean` when time is 1. How fast do"
-                " you have to go, and how far do you get until next_time?"
+                "Which head, which attribute: two choices, and the tokens are left. They were"
+                " counted row by row."
             ),
             (
-                "all layers `batch parts height width`, both times are numbers; velocity = way left"
-                " / time left"
+                "weights `heads attributes tokens` → one attribute `heads tokens` → one head or the"
+                " mean, `tokens` → `rows columns`, a square"
             ),
             (
-                "velocity = (clean - layers) / (1 - time); return layers + (next_time - time) *"
-                " velocity"
+                "rows = weights[:, attribute]; row = rows.mean(0) if head is -1, else rows[head];"
+                " reshape it to side × side, where side is the root of the number of tokens"
             ),
         ),
-        (one_step_of_twenty, the_last_step_arrives, any_number_of_steps_arrives),
+        (map_of_one_head, map_of_the_mean_head, map_of_any_size),
     ),
-    "part_matrix": Exercise(
-        "course_lib.looking.parts:part_matrix",
+    "attributes_of_rarity": Exercise(
+        "course_lib.explorer.steps:attributes_of_rarity",
         (
+            "Sort all indices by frequency once, then keep those that belong to the group.",
             (
-                "Cut both axes into runs of one part each. What has to happen to the keys of a run,"
-                " so that rows still sum to 1? And to its queries?"
+                'frequencies `attributes` → a list of indices, the rarest first; for "all" it has'
+                " all of them"
             ),
             (
-                "`… queries keys` → `… queries parts` (sum over the keys of each part) → `… parts"
-                " parts` (mean over the queries of each part)"
-            ),
-            (
-                "weights.unflatten(-1, (parts, -1)).sum(-1) has one column for each part; then"
-                " unflatten axis -2 and take the mean over the tokens, axis -2"
+                "order = frequencies.argsort().tolist(); return [k for k in order if …], where … is"
+                ' True for "all", frequencies[k] < 0.10 for "rare", frequencies[k] > 0.30 for'
+                ' "common"'
             ),
         ),
-        (a_matrix_of_three_parts, a_matrix_of_anything),
+        (rare_and_common_ones, any_frequencies),
     ),
-    "part_attention": Exercise(
-        "course_lib.models.parts:part_attention",
+    "blind_spots": Exercise(
+        "course_lib.explorer.steps:blind_spots",
         (
             (
-                "Each token of a part covers one patch of the layer. Ask how much of the part lies"
-                " in it, and let the tokens speak in that proportion."
+                'Say each of the three in words, with "present", "predicted" and "hits", then write'
+                " the words with & and ~. What becomes of NaN?"
             ),
             (
-                "layers → `batch parts tokens` (the mean of each patch) → shares that sum to 1;"
-                " weights → mean over heads, `batch parts tokens keys`; then `batch parts keys`,"
-                " laid out as a square"
+                "three masks of True and False, each `samples attributes`; the thresholds,"
+                " `attributes`, fit them by broadcasting"
             ),
             (
-                "held = F.adaptive_avg_pool2d(layers, grid).flatten(2); share = held / held.sum(2,"
-                " keepdim=True).clamp(min=1e-6); (share[..., None] * looks).sum(2), reshaped to"
-                " side × side"
+                "predicted = probabilities >= thresholds; missed = (truth == 1) & ~predicted; a"
+                " false alarm is (truth == 0) & predicted; found off region is (truth == 1) &"
+                " predicted & (hits < 0.5)"
             ),
         ),
-        (parts_look_with_the_tokens_that_hold_them, parts_that_are_not_there, parts_of_other_sizes),
+        (each_kind_is_found, at_the_threshold, what_is_unknown_is_no_mistake),
     ),
-    "step_stability": Exercise(
-        "course_lib.looking.parts:step_stability",
-        (
-            "Lay two maps over each other. At each key, which part of the attention is in both?",
-            (
-                "`steps … keys` → maps[:-1] and maps[1:], `steps-1 … keys` → the smaller of the two"
-                " at each key → sum over keys"
-            ),
-            "torch.minimum(maps[:-1], maps[1:]).sum(-1)",
-        ),
-        (what_stays_from_step_to_step, known_stability),
-    ),
-    "part_separation": Exercise(
-        "course_lib.looking.parts:part_separation",
+    "attention_rollout": Exercise(
+        "course_lib.looking.attention:attention_rollout",
         (
             (
-                "Take two parts: how much attention do they have in common? Then all pairs, each"
-                " once. And who is not there?"
+                "A layer takes a token to a mixture of tokens: a matrix. Two layers, one after the"
+                " other, are a product. And what does the skip connection do to that matrix?"
             ),
             (
-                "`… parts keys` → one number for each pair, `… pairs` → mean over pairs, `…`; pairs"
-                " with an empty map do not count"
+                "each layer `batch heads tokens tokens` → the mean over heads, `batch tokens"
+                " tokens` → mixed with the identity → multiplied up, `batch tokens tokens`"
             ),
             (
-                "for one, other in combinations(maps.unbind(-2), 2): 1 - torch.minimum(one,"
-                " other).sum(-1), or NaN if ~one.any(-1) | ~other.any(-1); stack them and take"
-                " nanmean(0)"
+                "flow = identity; for each layer in order: flow = (residual * identity + (1 -"
+                " residual) * layer.mean(1)) @ flow"
             ),
         ),
-        (how_far_apart_parts_look, known_separation, separation_of_those_present),
+        (rollout_of_two_layers, rollout_of_known_maps, rollout_of_any_layers),
     ),
 }

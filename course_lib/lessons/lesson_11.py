@@ -1,330 +1,467 @@
-"""The exercises of lesson 11, a piece for each challenge: effective numbers, overlap, easy first,
-what to draw.
+"""The exercises of lesson 11: the pointing game, the mean map, the luckiest place, deletion, gaps
+between groups.
 """
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from .exercises import Exercise, Mistake, expect, expect_gradient
+from .exercises import Exercise, Mistake, expect
 
 __all__ = ["EXERCISES"]
 
 
-# effective_numbers
+def _regions(images: int, attributes: int, side: int = 28) -> Tensor:
+    """Rectangles anywhere, wider than high, that cover tokens of 4 pixels only in part."""
+    corner = torch.rand(images, attributes, 2) * torch.tensor([0.8, 0.55])
+    reach = corner + torch.tensor([0.07, 0.3]) + 0.1 * torch.rand(images, attributes, 2)
+    at = (torch.arange(side) + 0.5) / side
+    rows, columns = (
+        (at > corner[..., axis, None]) & (at < reach[..., axis, None]) for axis in (0, 1)
+    )
+    return rows[..., :, None] & columns[..., None, :]
 
 
-def worth_grows_and_levels_off(student: Callable, library: Callable) -> None:
-    counts, beta = torch.tensor([1.0, 10.0, 100.0, 5000.0], dtype=torch.float64), 0.99
+def _touched(regions: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Which tokens hold a pixel of the region, where pixels divide evenly."""
+    return F.adaptive_max_pool2d(regions.float(), grid)
+
+
+def _strongest(maps: Tensor) -> Tensor:
+    return F.one_hot(maps.flatten(-2).argmax(-1), maps[0, 0].numel()).view(maps.shape).float()
+
+
+# pointing_game
+
+
+def pointing_asks_whether_the_strongest_touches(student: Callable, library: Callable) -> None:
+    maps, regions = torch.rand(40, 3, 7, 7), _regions(40, 3)
+    one = _strongest(maps)
+    covered = F.avg_pool2d(regions.float(), 4)
     expect(
-        student(counts, beta),
-        library(counts, beta),
+        student(maps, regions),
+        library(maps, regions),
         {
-            "this is the *weight*, one over what the images are worth; return their worth, and let the loss divide": (
-                1 / library(counts, beta)
+            "rows and columns are swapped: a map is `rows columns`, a region `height width`": (
+                (one * _touched(regions, (7, 7)).mT).sum((-2, -1))
             ),
-            "you forget to divide by 1 − β: one image is worth 1, and here it is worth 0.01": (
-                1 - beta**counts
+            "you look at the pixel in the middle of the strongest token; it hits if the region touches any pixel of it": (
+                (one * regions[..., 2::4, 2::4]).sum((-2, -1))
             ),
-            "you multiply by 1 − β; divide by it": (1 - beta**counts) * (1 - beta),
-            "it is β to the power of n; you have β · n": (1 - beta * counts) / (1 - beta),
-            "it is β to the power of n; you have n to the power of β": (
-                (1 - counts**beta) / (1 - beta)
+            "you ask that the region cover half of the token; touching it is enough": (
+                (one * (covered >= 0.5)).sum((-2, -1))
             ),
-            "the last image is worth β^(n−1); add up all of them": beta ** (counts - 1),
-            "you subtract 1: n images are worth 1 + β + … + β^(n−1), n terms": (
-                (1 - beta ** (counts - 1)) / (1 - beta)
+            "you give the share of the token that lies inside; a hit is 1, a miss is 0": (
+                (one * covered).sum((-2, -1))
+            ),
+            "this is the share of the map that lies inside, its energy; here only the strongest token counts": (
+                (maps * covered).sum((-2, -1)) / maps.sum((-2, -1))
+            ),
+            "keep one score for each map; the mean comes later": library(maps, regions).mean(),
+            "1 is a hit and 0 a miss; you have it the other way round": 1 - library(maps, regions),
+        },
+    )
+
+
+def pointing_at_nothing_is_unknown(student: Callable, library: Callable) -> None:
+    maps, regions = torch.rand(2, 2, 7, 7), _regions(2, 2)
+    regions[0, 1] = False
+    came, expected = student(maps, regions), library(maps, regions)
+    if isinstance(came, Tensor) and came.shape == expected.shape and not came[0, 1].isnan():
+        raise Mistake(
+            "where the region is empty there is nothing to hit, and the score is NaN; came"
+            f" {came[0, 1]:g}, which would pull the mean"
+        )
+    expect(came.nan_to_num(-1), expected.nan_to_num(-1), given="with one empty region")
+
+
+def tokens_that_tie_share_the_point(student: Callable, library: Callable) -> None:
+    maps, regions = torch.full((6, 1, 7, 7), 1 / 49), _regions(6, 1)
+    came, chance = student(maps, regions), _touched(regions, (7, 7)).mean((-2, -1))
+    if isinstance(came, Tensor) and ((came == 0) | (came == 1)).all():
+        raise Mistake(
+            "of a map that is the same everywhere you take the first token; all that tie share the"
+            f" point, so it scores chance, here {chance[0, 0]:.2f}"
+        )
+    expect(came, library(maps, regions), given="for maps that are the same everywhere")
+
+
+# mean_maps
+
+
+def mean_is_over_the_images_that_count(student: Callable, library: Callable) -> None:
+    maps, chosen = torch.rand(8, 3, 4, 5), torch.rand(8, 3) < 0.5
+    chosen[0], chosen[1] = True, False
+    counted = chosen[..., None, None]
+    expect(
+        student(maps, chosen),
+        library(maps, chosen),
+        {
+            "this is the mean over all images; each attribute's map is the mean over those that count for it": maps.mean(
+                0
+            ),
+            "you divide by the number of all images; divide by how many count for this attribute": (
+                (maps * counted).mean(0)
+            ),
+            "you add the maps up; divide by how many count": (maps * counted).sum(0),
+            "each attribute has a mean map of its own; you average over the attributes too": (
+                (maps * counted).sum((0, 1)) / chosen.sum()
+            ),
+            "these are the images that do *not* count": (
+                (maps * ~counted).sum(0) / (~chosen).sum(0)[:, None, None]
+            ),
+            "you make each mean map sum to 1; the mean of maps is enough": (
+                library(maps, chosen) / library(maps, chosen).sum((-2, -1), keepdim=True)
             ),
         },
-        given="for 1, 10, 100 and 5,000 images and β = 0.99",
     )
 
 
-def worth_at_the_ends(student: Callable, library: Callable) -> None:
-    counts = torch.tensor([[1.0, 7.0], [80.0, 2.0]], dtype=torch.float64)
-    expect(
-        student(counts, 0.0),
-        torch.ones_like(counts),
-        given="with β = 0 everything is worth one image;",
-    )
-    expect(
-        student(counts, 0.999999),
-        counts,
-        tolerance=1e-3,
-        given="with β near 1 each image counts nearly in full;",
-    )
-    expect(student(counts, 0.9), library(counts, 0.9), given="for counts of shape (2, 2)")
-
-
-# head_diversity_penalty
-
-
-def _overlap(maps: Tensor, pairs: Callable[[int, int], bool]) -> Tensor:
-    """The mean over chosen pairs of heads of the dot product of their maps."""
-    heads = maps.shape[1]
-    chosen = [
-        (maps[:, i] * maps[:, j]).sum(-1) for i in range(heads) for j in range(heads) if pairs(i, j)
-    ]
-    return torch.stack(chosen).mean()
-
-
-def overlap_is_of_two_heads(student: Callable, library: Callable) -> None:
-    maps = torch.rand(3, 4, 5, 9).softmax(-1)
-    maps = maps**4 / (maps**4).sum(-1, keepdim=True)
-    normed = torch.nn.functional.normalize(maps, dim=-1)
-    expect(
-        student(maps),
-        library(maps),
-        {
-            "a head always overlaps with itself, and nothing can change that; leave these pairs out": _overlap(
-                maps, lambda i, j: True
-            ),
-            "you only count a head with itself: that is how sharp it is, not what two share": (
-                _overlap(maps, lambda i, j: i == j)
-            ),
-            "you compare queries; two *heads* of the same query are compared": _overlap(
-                maps.transpose(1, 2), lambda i, j: i != j
-            ),
-            "these are cosines; the dot product also sees how sharp the two are": _overlap(
-                normed, lambda i, j: i != j
-            ),
-            "you add up the pairs; the mean does not depend on how many heads there are": (
-                _overlap(maps, lambda i, j: i < j) * 6
-            ),
-            "overlap is to be *charged*: the more, the larger": -library(maps),
-            "this rewards overlap; you have 1 minus it": 1 - library(maps),
-            "keep one number: the mean over the batch and the queries too": maps.new_tensor(
-                torch.nan
-            ),
-        },
-        given="for 4 heads",
-    )
-
-
-def overlap_of_known_maps(student: Callable, library: Callable) -> None:
-    one = torch.zeros(1, 2, 1, 49)
-    one[0, :, 0, 7] = 1
-    apart = torch.zeros(1, 2, 1, 49)
-    apart[0, 0, 0, 7] = apart[0, 1, 0, 8] = 1
-    for given, maps in (
-        ("for two heads on the same token", one),
-        ("for two heads on two tokens", apart),
-        ("for two heads that look everywhere alike", torch.full((1, 2, 1, 49), 1 / 49)),
-    ):
-        expect(student(maps), library(maps), given=given)
-
-
-def overlap_can_be_learned_from(student: Callable, library: Callable) -> None:
-    scores = torch.randn(2, 3, 4, 9, requires_grad=True)
-    expect_gradient(scores, student(scores.softmax(-1)))
-
-
-# easiest_weights
-
-
-def _equal(chosen: Tensor) -> Tensor:
-    return chosen.double() / chosen.sum()
-
-
-def easy_is_a_low_loss(student: Callable, library: Callable) -> None:
-    losses = torch.tensor([1.0, 0.2, 0.6, 0.3, 0.8, 0.4, 0.9, 0.5], dtype=torch.float64)
-    rank, share = losses.argsort().argsort(), 0.25
-    expect(
-        student(losses, share),
-        library(losses, share),
-        {
-            "these are the *hardest* images; easy is a low loss": _equal(rank >= 6),
-            "`argsort` lists which image comes first, second, …; you read it as the rank of each image": _equal(
-                losses.argsort() < 2
-            ),
-            "this is everything but the easiest": _equal(rank >= 2),
-            "divide by how many are shown, so that the weights sum to 1": (rank < 2).double(),
-            "you divide by the number of all images; the weights have to sum to 1": (
-                (rank < 2).double() / 8
-            ),
-            "`share` is a part of the images, not a loss: you show all whose loss is below it": (
-                _equal(losses < share)
-            ),
-            "all that are shown come equally often; you weigh them by their loss": (
-                (rank < 2) * losses / losses[rank < 2].sum()
-            ),
-            "all that are shown come equally often; you weigh them by how easy they are": (
-                (rank < 2) / losses / (1 / losses[rank < 2]).sum()
-            ),
-        },
-        given="for a quarter of 8 images",
-    )
-
-
-def easy_of_any_share(student: Callable, library: Callable) -> None:
-    losses = torch.rand(40, dtype=torch.float64)
-    expect(
-        student(losses, 1.0),
-        library(losses, 1.0),
-        given="with a share of 1, where all images come,",
-    )
-    expect(student(losses, 0.5), library(losses, 0.5), given="for half of 40 images")
-    came = student(losses, 0.001)
-    if isinstance(came, Tensor) and not came.nan_to_num().any():
+def nothing_chosen_is_zero(student: Callable, library: Callable) -> None:
+    maps, chosen = torch.rand(5, 2, 3, 3), torch.tensor([[True, False]] * 5)
+    came = student(maps, chosen)
+    if isinstance(came, Tensor) and came.isnan().any():
         raise Mistake(
-            "with a small share no image at all is left, and nothing can be drawn; show at"
-            " least one"
+            "an attribute that no image has gives 0 / 0; divide by at least 1, and its map is 0"
         )
-    expect(came, library(losses, 0.001), given="with a share of 0.001, where one image is left,")
+    expect(came, library(maps, chosen), given="with an attribute that no image has")
 
 
-# faces_to_draw
+# pointing_at_one_place
 
 
-def drawn_faces_make_the_whole_larger(student: Callable, library: Callable) -> None:
-    positives, images, share = torch.tensor([20, 40, 130]), 1000, 0.125
-    wanted = (share * images - positives.double()).clamp(min=0)
-    alone, behind = (wanted / (1 - share)).ceil().long(), positives.max() - positives
-    came = _counts(student(positives, images, share), 3)
-    expected = library(positives, images, share)
-    for sentence, wrong in {
-        "you forget that each drawn face makes the whole larger: with yours the share is missed": (
-            wanted.ceil().long()
-        ),
-        "each attribute makes the whole larger for the others too; you count only its own faces": (
-            alone
-        ),
-        "you bring all up to the most frequent; `share` is enough": behind,
-        "you say how many there should be; return how many to *draw*, without those that are there": (
-            expected + positives
-        ),
-    }.items():
-        if torch.equal(came, wrong):
-            raise Mistake(sentence)
-    _enough_and_no_more(came, expected, positives, images, share)
+def one_place_for_all_images(student: Callable, library: Callable) -> None:
+    _is_a_luckiest_place(student, library, _regions(30, 4), (7, 7))
 
 
-def nothing_to_draw_is_zero(student: Callable, library: Callable) -> None:
-    positives = torch.tensor([5, 600, 250, 100])
-    came = _counts(student(positives, 1000, 0.0625), 4)
-    if (came < 0).any():
-        raise Mistake(
-            f"for an attribute that is frequent enough you draw {int(came.min())} faces; draw none"
-        )
-    _enough_and_no_more(came, library(positives, 1000, 0.0625), positives, 1000, 0.0625)
-    came = _counts(student(positives, 1000, 0.0), 4)
-    if came.any():
-        raise Mistake(
-            f"with a share of 0 there is nothing to draw; you draw {int(came.sum())} faces"
-        )
+def one_place_of_any_grid(student: Callable, library: Callable) -> None:
+    for grid in ((4, 7), (2, 2)):
+        _is_a_luckiest_place(student, library, _regions(20, 3), grid)
 
 
-def common_attributes_can_fall_behind(student: Callable, library: Callable) -> None:
-    positives = torch.tensor([0, 0, 0, 260])  # enough of 1,000, too few once the others are drawn
-    _enough_and_no_more(
-        _counts(student(positives, 1000, 0.21875), 4),
-        library(positives, 1000, 0.21875),
-        positives,
-        1000,
-        0.21875,
-    )
-
-
-def _counts(came: object, attributes: int) -> Tensor:
-    """The answer as whole numbers, if it is that."""
-    if not isinstance(came, Tensor) or came.shape != (attributes,):
-        what = f" of shape {tuple(came.shape)}" if isinstance(came, Tensor) else ""
-        raise Mistake(
-            f"expected a tensor with one count an attribute, ({attributes},); got a "
-            f"{type(came).__name__}{what}"
-        )
-    if not torch.equal(came.double(), came.double().round()):
-        raise Mistake(
-            f"you draw {next(count for count in came.tolist() if count % 1):.2f} faces; a face is"
-            " whole, so round up"
-        )
-    return came.long()
-
-
-def _enough_and_no_more(
-    came: Tensor, expected: Tensor, positives: Tensor, images: int, share: float
+def _is_a_luckiest_place(
+    student: Callable, library: Callable, regions: Tensor, grid: tuple[int, int]
 ) -> None:
-    total = images + int(came.sum())
-    reached = (positives + came).double() / total
-    given = f"for {positives.tolist()} of {images} and a share of {share:g}"
-    if (reached < share - 1e-9).any():
-        worst = int(reached.argmin())
-        raise Mistake(
-            f"{given}, you draw {came.tolist()}; then attribute {worst} is in {reached[worst]:.2%}"
-            f" of the {total} faces, and that is too few"
+    came, hit = student(regions, grid), _touched(regions, grid).bool().flatten(2)
+    given = f"with a grid of {grid[0]} × {grid[1]}"
+    if not isinstance(came, Tensor) or came.dtype != torch.bool or came.shape != regions.shape[:2]:
+        what = (
+            f"{came.dtype} of shape {tuple(came.shape)}"
+            if isinstance(came, Tensor)
+            else type(came).__name__
         )
-    if came.sum() > expected.sum():
         raise Mistake(
-            f"{given}, {int(expected.sum())} faces are enough, and you draw {int(came.sum())}"
+            f"{given}, expected yes or no (torch.bool) for each image and attribute, "
+            f"{tuple(regions.shape[:2])}; got {what}"
         )
+    if came.all():
+        raise Mistake(
+            "you choose a token for each image, and so it always hits; one token an attribute has"
+            " to do for all images"
+        )
+    together = hit.flatten(0, 1).sum(0).argmax()
+    if torch.equal(came, hit[..., together]):
+        raise Mistake(
+            "you choose one token for all attributes; each attribute has its own luckiest token"
+        )
+    area = F.adaptive_avg_pool2d(regions.float(), grid).sum(0).flatten(1).argmax(-1)
+    counts = hit.sum(0)
+    for attribute, best in enumerate(counts.amax(-1).tolist()):
+        tokens = (counts[attribute] == best).nonzero()[:, 0]
+        if any(torch.equal(came[:, attribute], hit[:, attribute, token]) for token in tokens):
+            continue
+        if torch.equal(came[:, attribute], hit[:, attribute, area[attribute]]):
+            raise Mistake(
+                "your token is the one that regions cover most; luckiest is the one that most"
+                " *images'* regions touch"
+            )
+        raise Mistake(
+            f"{given}, you hit {int(came[:, attribute].sum())} of {len(regions)} regions of"
+            f" attribute {attribute}; its luckiest token touches {best}, each region counted where"
+            " it has a pixel in the token"
+        )
+
+
+# deletion_curve
+
+
+class _Reader(nn.Module):
+    """Three outputs that read different places, each a fixed random sum of the image."""
+
+    def __init__(self, height: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 3 * height * width) / 6)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1) @ self.weight.T
+
+
+def _hidden_by(
+    order: Tensor,
+    model: nn.Module,
+    images: Tensor,
+    attributes: Tensor,
+    hidden: Tensor,
+    removed: list[int],
+    finish: Callable = torch.sigmoid,
+) -> Tensor:
+    """The curve that hides the tokens whose `order` is below each count."""
+    curve = []
+    for count in removed:
+        gone = F.interpolate((order[:, None] < count).float(), images.shape[-2:]) > 0
+        curve.append(
+            finish(model(torch.where(gone, hidden, images))).gather(1, attributes[:, None])
+        )
+    return torch.cat(curve, 1).detach()
+
+
+def deletion_hides_the_strongest_first(student: Callable, library: Callable) -> None:
+    model, removed = _Reader(8, 12).eval(), [0, 1, 2, 4, 6]
+    images, hidden = torch.rand(5, 3, 8, 12), torch.rand(5, 3, 8, 12)
+    attributes, maps = torch.tensor([2, 0, 1, 1, 0]), torch.rand(5, 2, 3)
+    falling = maps.flatten(1).argsort(1, descending=True)
+    turn = falling.argsort(1).view(maps.shape)
+    given = (model, images, attributes, hidden, removed)
+    expected = library(model, images, attributes, maps, hidden, removed)
+    expect(
+        student(model, images, attributes, maps, hidden, removed),
+        expected,
+        {
+            "you hide the weakest tokens first; the strongest go first": _hidden_by(
+                5 - turn, *given
+            ),
+            "`argsort` lists which token comes first, second, …; you read it as the rank of each token. Sort it once more, or hide the tokens that it lists": _hidden_by(
+                falling.view(maps.shape), *given
+            ),
+            "these are logits; the curve is of probabilities": _hidden_by(
+                turn, *given, finish=lambda logits: logits
+            ),
+            "you start from what hides and put the image back: that is insertion": _hidden_by(
+                turn, model, hidden, attributes, images, removed
+            ),
+            "each item asks for its own output, `attributes`; you take the first for all": (
+                _hidden_by(turn, model, images, torch.zeros_like(attributes), hidden, removed)
+            ),
+            "hidden tokens show `hidden`; you paint them black": _hidden_by(
+                turn, model, images, attributes, torch.zeros_like(hidden), removed
+            ),
+            "keep a curve for each item; the mean comes later": expected.mean(0),
+            "one row an item, one column a step; yours is transposed": expected.T,
+        },
+        given="for tokens of 4 × 4 pixels",
+    )
+
+
+def deletion_begins_and_ends_where_it_must(student: Callable, library: Callable) -> None:
+    model, images, hidden = (
+        _Reader(28, 28).eval(),
+        torch.rand(4, 3, 28, 28),
+        torch.zeros(4, 3, 28, 28),
+    )
+    attributes, maps = torch.tensor([0, 1, 2, 0]), torch.rand(4, 7, 7)
+    came = student(model, images, attributes, maps, hidden, [0, 20, 49])
+    expected = library(model, images, attributes, maps, hidden, [0, 20, 49])
+    if isinstance(came, Tensor) and came.shape == expected.shape:
+        for step, which in (
+            (0, "with nothing hidden, the probability is the image's own"),
+            (2, "with all 49 tokens hidden, nothing of the image may be left"),
+        ):
+            if not torch.allclose(came[:, step], expected[:, step], atol=1e-4):
+                raise Mistake(f"{which}: expected {expected[0, step]:.4f}, got {came[0, step]:.4f}")
+    expect(came, expected, tolerance=1e-4, given="for 7 × 7 tokens of 28 × 28 pixels")
+
+
+# recall_gaps
+
+
+def _decisions(images: int = 400) -> tuple[Tensor, Tensor, list[str]]:
+    """What was predicted, what is true, and labels of three groups of unequal size; nobody in c
+    wears the last.
+    """
+    groups = ["abcaab"[k % 6] for k in range(images)]
+    inside = torch.tensor(["abc".index(group) for group in groups])
+    truth = torch.rand(images, 4) < torch.tensor([0.5, 0.4, 0.6, 0.5])
+    truth[inside == 2, 3] = False
+    found = torch.tensor([[0.9, 0.5, 0.8, 0.7], [0.6, 0.7, 0.8, 0.4], [0.3, 0.9, 0.5, 0.5]])[inside]
+    return (
+        torch.where(
+            truth,
+            torch.rand(images, 4) < found,
+            torch.rand(images, 4) < 0.15 * (1 + inside[:, None]),
+        ),
+        truth,
+        groups,
+    )
+
+
+def gaps_are_between_best_and_worst_recall(student: Callable, library: Callable) -> None:
+    positive, truth, groups = _decisions()
+    positive, truth = positive[:, :3], truth[:, :3]
+    expected = library(positive, truth, groups)
+
+    def spread(score: Callable[[Tensor, Tensor], Tensor], best: Callable = max) -> Tensor:
+        members = [torch.tensor([label == group for label in groups]) for group in "abc"]
+        scores = torch.stack([score(positive[mine], truth[mine]) for mine in members])
+        return scores.amax(0) - (scores.amin(0) if best is max else scores.mean(0))
+
+    def recall(p: Tensor, t: Tensor) -> Tensor:
+        return (p & t).sum(0) / t.sum(0)
+
+    expect(
+        student(positive, truth, groups),
+        expected,
+        {
+            "this is the gap in accuracy, where the many easy *no*s count; recall counts only images that have the attribute": spread(
+                lambda p, t: (p == t).float().mean(0)
+            ),
+            "you divide the hits by what was *predicted*: that is precision; recall divides by what is there": spread(
+                lambda p, t: (p & t).sum(0) / p.sum(0)
+            ),
+            "this is the gap in how often *yes* is said; recall asks how many of those who have it are found": spread(
+                lambda p, t: p.float().mean(0)
+            ),
+            "you divide by all images of the group; divide by those that have the attribute": (
+                spread(lambda p, t: (p & t).float().mean(0))
+            ),
+            "you compare the best group with the mean; the worst is what a mean hides": spread(
+                recall, min
+            ),
+            "you give one gap for all attributes; each has its own, and they cancel in a mean": (
+                expected.mean()
+            ),
+            "best minus worst, so that the gap is positive": -expected,
+        },
+        given="for three groups",
+    )
+
+
+def groups_too_small_do_not_count(student: Callable, library: Callable) -> None:
+    positive, truth, groups = _decisions()
+    few = truth.clone()
+    few[[k for k, group in enumerate(groups) if group == "c"][24:], 0] = False
+    came, expected = student(positive, few, groups), library(positive, few, groups)
+    if isinstance(came, Tensor) and came.shape == expected.shape:
+        if came.isnan().any():
+            raise Mistake(
+                "nobody in one group has the last attribute, and 0 / 0 makes your gap NaN; leave"
+                " that group out and compare the others"
+            )
+        if not torch.isclose(came[0], expected[0], atol=1e-5):
+            raise Mistake(
+                "a group with fewer than 25 positives does not count: its recall is a guess;"
+                f" expected {expected[0]:.4f}, got {came[0]:.4f}"
+            )
+    expect(came, expected, given="where a group has fewer than 25 positives")
+
+
+def gaps_need_two_groups(student: Callable, library: Callable) -> None:
+    positive, truth, groups = _decisions(300)
+    truth[[k for k, group in enumerate(groups) if group != "a"], 1] = False
+    came, expected = student(positive, truth, groups), library(positive, truth, groups)
+    if isinstance(came, Tensor) and came.shape == expected.shape and not came[1].isnan():
+        raise Mistake(
+            "where only one group has 25 positives there is nothing to compare, and the gap is"
+            f" NaN; got {came[1]:g}, which reads as fair"
+        )
+    expect(came.nan_to_num(-1), expected.nan_to_num(-1), given="where one group is left")
 
 
 EXERCISES = {
-    "effective_numbers": Exercise(
-        solution="course_lib.data.samplers:effective_numbers",
+    "pointing_game": Exercise(
+        solution="course_lib.looking.localisation:pointing_game",
         hints=(
             (
-                "If each new image adds β times what the one before it added, n of them are worth 1"
-                " + β + β² + … + β^(n−1). There is a formula for that sum."
-            ),
-            "counts of any shape, and a number → the same shape.",
-            "(1 − β to the power of counts) / (1 − β)",
-        ),
-        properties=(worth_grows_and_levels_off, worth_at_the_ends),
-    ),
-    "head_diversity_penalty": Exercise(
-        solution="course_lib.training.losses:head_diversity_penalty",
-        hints=(
-            (
-                "Multiply the maps of two heads token by token and add up: 1 if both look at the"
-                " same one token, 0 if they share none. Then the mean over all pairs of *different*"
-                " heads."
-            ),
-            "(batch, heads, queries, keys) → one number, with its gradient.",
-            (
-                "for each pair i < j: (weights[:, i] * weights[:, j]).sum(-1).mean(); the mean of"
-                " these. Without a loop: (sum over heads)² − sum over heads of squares counts every"
-                " pair twice"
-            ),
-        ),
-        properties=(overlap_is_of_two_heads, overlap_of_known_maps, overlap_can_be_learned_from),
-    ),
-    "easiest_weights": Exercise(
-        solution="course_lib.data.samplers:easiest_weights",
-        hints=(
-            (
-                "Sort the images by their loss. Those at the beginning come, all equally often; the"
-                " others do not."
-            ),
-            "(images,) and a number from 0 to 1 → (images,) that sum to 1.",
-            (
-                "shown = round(share · images), at least 1; weights = zeros;"
-                " weights[losses.argsort()[:shown]] = 1 / shown"
-            ),
-        ),
-        properties=(easy_is_a_low_loss, easy_of_any_share),
-    ),
-    "faces_to_draw": Exercise(
-        solution="course_lib.data.samplers:faces_to_draw",
-        hints=(
-            (
-                "If there were M faces in the end, how many of each attribute would be missing? And"
-                " how many faces would that make? Look for the M that agrees with itself."
+                "First find out which tokens the region touches, then look whether the strongest is"
+                " among them."
             ),
             (
-                "(attributes,) counts, a number of images, a share → (attributes,) whole numbers,"
-                " none below 0."
+                "(…, rows, columns) weights and (…, height, width) yes or no → (…). With 56 pixels"
+                " and 7 tokens, a token is 8 × 8 pixels."
             ),
             (
-                "total = images; repeat: missing = ceil(share · total − positives), at least 0; new"
-                " total = images + sum of missing; until the total no longer changes"
+                "hit = F.adaptive_max_pool2d(regions.float(), maps.shape[-2:]); strongest = maps =="
+                " their own maximum; score = sum of strongest · hit over the sum of strongest; NaN"
+                " where the region has no pixel"
             ),
         ),
         properties=(
-            drawn_faces_make_the_whole_larger,
-            nothing_to_draw_is_zero,
-            common_attributes_can_fall_behind,
+            pointing_asks_whether_the_strongest_touches,
+            pointing_at_nothing_is_unknown,
+            tokens_that_tie_share_the_point,
+        ),
+    ),
+    "mean_maps": Exercise(
+        solution="course_lib.looking.agreement:mean_maps",
+        hints=(
+            "For one attribute: take the maps of the images that have it, and average.",
+            (
+                "(batch, attributes, rows, columns) and (batch, attributes) yes or no →"
+                " (attributes, rows, columns)."
+            ),
+            (
+                "counted = chosen as 0 and 1 with two more axes; sum of maps · counted over the"
+                " batch, divided by the sum of counted, which is at least 1"
+            ),
+        ),
+        properties=(mean_is_over_the_images_that_count, nothing_chosen_is_zero),
+    ),
+    "pointing_at_one_place": Exercise(
+        solution="course_lib.looking.localisation:pointing_at_one_place",
+        hints=(
+            (
+                "Somebody who sees no image but knows all the answers: which token would they"
+                " choose for hats?"
+            ),
+            (
+                "(batch, attributes, height, width) yes or no and (rows, columns) → (batch,"
+                " attributes) yes or no."
+            ),
+            (
+                "hit = which tokens each region touches, (batch, attributes, tokens); count over"
+                " the batch; the token with the largest count of each attribute; return its column"
+                " of hit"
+            ),
+        ),
+        properties=(one_place_for_all_images, one_place_of_any_grid),
+    ),
+    "deletion_curve": Exercise(
+        solution="course_lib.looking.faithfulness:deletion_curve",
+        hints=(
+            (
+                "Rank the tokens of each map. For each number in `removed`, replace those that come"
+                " first, and ask the model again."
+            ),
+            (
+                "images and hidden (items, 3, height, width), attributes (items,), maps (items,"
+                " rows, columns), a list of numbers → (items, steps)."
+            ),
+            (
+                "turn = rank of each token, 0 for the strongest; gone = turn < count, enlarged to"
+                " pixels with F.interpolate; model(torch.where(gone, hidden, images)).gather(1,"
+                " attributes[:, None]).sigmoid(); a column a step"
+            ),
+        ),
+        properties=(deletion_hides_the_strongest_first, deletion_begins_and_ends_where_it_must),
+    ),
+    "recall_gaps": Exercise(
+        solution="course_lib.looking.subgroups:recall_gaps",
+        hints=(
+            (
+                "Of those in a group who have the attribute, how many are found? In which group"
+                " most, in which least?"
+            ),
+            "(batch, attributes) yes or no, twice, and a list of labels → (attributes,).",
+            (
+                "for each group: hits / present, NaN where present < 25; then the largest minus the"
+                " smallest over the groups that are not NaN; NaN where fewer than two are left"
+            ),
+        ),
+        properties=(
+            gaps_are_between_best_and_worst_recall,
+            groups_too_small_do_not_count,
+            gaps_need_two_groups,
         ),
     ),
 }

@@ -18,7 +18,7 @@ def ablation_table(rows: Sequence[dict]) -> Table:
     """All baselines and arms: mean CCC with its interval, share of the ceiling, lead, cost.
 
     Other work on the machine only adds to seconds, so the fastest run tells them best. Used in
-    lesson 06.
+    lesson 07.
     """
     overall = {row["arm"]: row for row in rows if "seeds" in row}
     ceiling = overall["ceiling"]["ccc"]["mean"]
@@ -63,7 +63,7 @@ POINTING = {  # columns of the table, and what the rows call them
 
 def pointing_table(rows: Sequence[dict]) -> Table:
     """Where the attention of both attribute decoders looks: means over seeds, 95 % intervals. Used
-    in lessons 07 and 09.
+    in lessons 08 and 11.
     """
     lines = [("tokens", *POINTING)]
     for decoder in dict.fromkeys(row["decoder"] for row in rows):

@@ -2,7 +2,7 @@
 are randomised.
 
 A high correlation alone says little: maps of two images agree too where both follow one habit. So
-each comparison has another image's map beside it. Derived in lesson 09.
+each comparison has another image's map beside it. Derived in lesson 11.
 """
 
 import copy
@@ -55,7 +55,7 @@ def mean_maps(maps: Tensor, chosen: Tensor) -> Float[Tensor, "attributes rows co
     columns`.
 
     Over the images that `chosen`, `batch attributes`, counts for it: those that have it, as a rule.
-    Zero where none does. What a map adds to it, it has from its image. Derived in lesson 09.
+    Zero where none does. What a map adds to it, it has from its image. Derived in lesson 11.
     """
     counted = chosen.to(maps)[..., None, None]
     return (maps.detach() * counted).sum(0) / counted.sum(0).clamp(min=1)
@@ -140,7 +140,7 @@ def map_agreement(
 
     `chosen`, `batch attributes`, says which count: those that are there, as a rule; all unless
     given. The other image is the next one that counts. Raises ValueError for shapes that differ.
-    Derived in lesson 09.
+    Derived in lesson 11.
     """
     if (
         first.shape != second.shape
@@ -241,7 +241,7 @@ def randomisation_check(
     `explain` makes maps, `batch attributes rows columns`, of a model; `chosen` is that of
     `map_agreement`. Maps that stay the same do not depend on what the model learned there:
     attention does not see the parts behind it. Source: Adebayo et al., arXiv 1810.03292. Derived in
-    lesson 09.
+    lesson 11.
     """
     trained, correlation = explain(model), {}
     for last, part in enumerate(parts, 1):

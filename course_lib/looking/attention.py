@@ -402,7 +402,7 @@ def attention_rollout(
     tokens` each.
 
     Heads are averaged; a share `residual` of each layer goes past attention, through the skip
-    connection. Source: Abnar and Zuidema, arXiv 2005.00928. Derived in lesson 08.
+    connection. Source: Abnar and Zuidema, arXiv 2005.00928. Derived in lesson 10.
     """
     if not len(layers):
         raise ValueError(

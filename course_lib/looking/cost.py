@@ -55,7 +55,7 @@ def attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[in
     tokens dim`.
 
     A product of matrices `n × k` and `k × m` is 2 · n · k · m, as PyTorch's counter has it. The
-    softmax is left out, as there. Derived in lesson 05.
+    softmax is left out, as there. Derived in lesson 06.
     """
     *batch_and_heads, queries, dim = query
     keys, value_dim = value[-2:]
@@ -275,7 +275,7 @@ class _Origins(TorchDispatchMode):
 
 def count_by_hand(static_dim: int, dynamic_dim: int, fusion_dim: int, num_heads: int) -> int:
     """How many values a `CompletePersonalityModel` of these sizes holds, from arithmetic. Derived
-    in lesson 05.
+    in lesson 06.
     """
 
     def linear(inputs: int, outputs: int) -> int:
@@ -292,7 +292,7 @@ def count_by_hand(static_dim: int, dynamic_dim: int, fusion_dim: int, num_heads:
 
 def get_param_count(model: nn.Module) -> int:
     """How many values a model holds: parameters and running statistics, shared ones once. Derived
-    in lesson 05.
+    in lesson 06.
 
     Integers, such as a batch norm's count of batches, are no values; nor are constants that no file
     keeps.
@@ -311,7 +311,7 @@ def get_model_summary(model: nn.Module) -> str:
     """A table of the layers that hold values: kind, shape of the weight, values, and how many of
     them are trained.
 
-    Derived in lesson 05.
+    Derived in lesson 06.
     """
     rows = [("layer", "kind", "weight", "values", "trained")]
     for name, layer in model.named_modules():
@@ -412,7 +412,7 @@ def profile_model(
     model: nn.Module, inputs: Tensor | Sequence[Tensor] | None = None, rounds: int = 30
 ) -> ModelProfile:
     """Measure one model in evaluation mode, on `inputs` or its own `example_inputs()`. Derived in
-    lesson 05.
+    lesson 06.
     """
     return _profiles([model], [_inputs(model, inputs, "inputs")], rounds)[0]
 

@@ -2,7 +2,7 @@
 prediction goes.
 
 A map is `rows columns` of tokens over an image; hiding a token hides that part of the image.
-Derived in lesson 09.
+Derived in lesson 11.
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,7 +84,7 @@ def deletion_curve(
     and its map, `items rows columns`; `hidden` are the images to replace with (`blurred`,
     `mean_colour`). There is a step for each number of tokens `removed`, by default 0, 1, 2, … all.
     A map of what the model uses makes it fall early. Source: Petsiuk et al., arXiv 1806.07421.
-    Derived in lesson 09.
+    Derived in lesson 11.
     """
     removed = _check_items(images, attributes, maps, hidden, removed)
     images, attributes, maps, hidden = (
@@ -227,7 +227,7 @@ def score_faithfulness(
     there, as a rule. The mean map, `attributes rows columns`, is that of the first kind over the
     chosen images unless given from others. `replacement` is "blur" or "mean colour": what the model
     makes of the fully hidden image, where the curves end, depends on it, so look at both. Raises
-    ValueError for an empty choice or shapes that differ. Derived in lesson 09.
+    ValueError for an empty choice or shapes that differ. Derived in lesson 11.
     """
     if replacement not in REPLACEMENTS:
         raise ValueError(f"no replacement {replacement!r}; choose one of {', '.join(REPLACEMENTS)}")

@@ -2,7 +2,7 @@
 beside its baselines.
 
 A map is `rows columns` of tokens over an image; a region is `height width` of that image's pixels.
-Where a region is empty there is nothing to find, and the scores are NaN. Derived in lesson 09.
+Where a region is empty there is nothing to find, and the scores are NaN. Derived in lesson 11.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def pointing_at_one_place(
 
     That token is chosen with these regions in hand, so no map that is the same for all images
     points better. What it misses is where a map must follow its image: score the pointing game
-    there. Derived in lesson 09.
+    there. Derived in lesson 11.
     """
     hit = touched(regions, grid, tolerance).flatten(-2)
     luckiest = hit.float().sum(0).argmax(-1)
@@ -71,7 +71,7 @@ def follows(maps: Tensor, regions: Tensor) -> Float[Tensor, " attributes"]:
 
     `maps` are `batch attributes rows columns`, `regions` `batch attributes height width`, and
     images with an empty region do not count. A map that is the same for all images follows nothing:
-    0, as by chance. NaN with fewer than 3 images. Derived in lesson 09.
+    0, as by chance. NaN with fewer than 3 images. Derived in lesson 11.
     """
     check_shapes(maps, regions)
     visible = regions.flatten(-2).any(-1)[..., None]
@@ -111,7 +111,7 @@ def energy(maps: Tensor, regions: Tensor) -> Float[Tensor, "*batch"]:
 
     Chance, for any map whose tokens are shuffled, is the region's share of the image; a map without
     positive part counts as a flat one. Source: Wang et al., arXiv 1910.01279. Derived in lessons 01
-    and 09.
+    and 11.
     """
     check_shapes(maps, regions)
     positive = maps.detach().clamp(min=0)
@@ -258,7 +258,7 @@ def score_localisation(
     Every measure stands beside chance, beside the mean map of each attribute, which cannot see the
     image (the mean of `maps` over items with a region, unless `mean_map`, `attributes rows
     columns`, is given from other images), and beside an `untrained` model's maps if given. Derived
-    in lesson 09.
+    in lesson 11.
     """
     check_shapes(maps, regions)
     if maps.ndim != 4:

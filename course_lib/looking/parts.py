@@ -1,4 +1,4 @@
-"""Attention between parts and over the steps of sampling, in numbers. Derived in lesson 10."""
+"""Attention between parts and over the steps of sampling, in numbers. Derived in lesson 13."""
 
 from itertools import combinations
 from typing import Any
@@ -35,7 +35,7 @@ def part_matrix(weights: Tensor, parts: int) -> Float[Tensor, "*batch parts part
     to a small matrix.
 
     A cell is the attention that a token of one part spends on all tokens of another, so rows still
-    sum to 1. Raises ValueError for tokens that do not divide into `parts`. Derived in lesson 10.
+    sum to 1. Raises ValueError for tokens that do not divide into `parts`. Derived in lesson 13.
     """
     queries, keys = weights.shape[-2:]
     if parts < 1 or queries % parts or keys % parts:
@@ -66,7 +66,7 @@ def step_stability(maps: Tensor) -> Float[Tensor, "steps ..."]:
     if nothing moved.
 
     It is the attention that both steps have in common, 1 minus the total variation distance. Raises
-    ValueError for fewer than two steps. Derived in lesson 10.
+    ValueError for fewer than two steps. Derived in lesson 13.
     """
     if len(maps) < 2:
         raise ValueError(f"stability compares steps, and there is {len(maps)}; record at least two")
@@ -78,7 +78,7 @@ def part_separation(maps: Tensor) -> Float[Tensor, "*batch"]:
     they have in common.
 
     0 if all look at one place alike, 1 if no two share any. A part that is absent has an empty map
-    and is left out; NaN where fewer than two are present. Derived in lesson 10.
+    and is left out; NaN where fewer than two are present. Derived in lesson 13.
     """
     apart = torch.stack(
         [
@@ -95,7 +95,7 @@ def part_looks(
     """Where each part of a recorded sampling looks in the image, at every step and in every block.
 
     `layers`, of the result or the true ones, say which of a part's tokens hold it:
-    `part_attention`. Derived in lesson 10.
+    `part_attention`. Derived in lesson 13.
     """
     cross = [record for record in recording.records if record.name.endswith("cross_attention")]
     steps = 1 + max(record.step for record in cross)

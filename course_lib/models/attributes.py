@@ -180,7 +180,7 @@ class AttributeDecoder(nn.Module):
     Queries do not attend to each other, as in Query2Label (arXiv 2107.10834) without its
     self-attention. Where tokens see the whole image, nothing makes it look where the answer is:
     score its maps before reading them. `cosine` is what `LDAMLoss` needs. Takes cached tokens, or
-    is the second half of an `AttributeModel`. Derived in lesson 07.
+    is the second half of an `AttributeModel`. Derived in lesson 08.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ class PointingDecoder(AttributeDecoder):
     mouth, which is under the nose"; what it then gets comes from that place alone. A classifier on
     every token teaches the values what to say: while training, the decoder returns the logits and,
     for `TokenLoss`, those of the tokens together. Needs tokens that see little, as
-    `TokenExtractor()` makes them. Used in lesson 08.
+    `TokenExtractor()` makes them. Used in lesson 10.
     """
 
     def __init__(
@@ -304,14 +304,14 @@ def pool_over_tokens(
     log-sum-exp.
 
     A few sure tokens are enough, and the gradient goes to them most. Pinheiro and Collobert, arXiv
-    1411.6228. Derived in lesson 07.
+    1411.6228. Derived in lesson 08.
     """
     return (torch.logsumexp(sharpness * logits, dim=1) - math.log(logits.shape[1])) / sharpness
 
 
 class AttributeModel(nn.Module):
     """Face images to attributes: tokens of a backbone, then a decoder on them. Derived in lesson
-    07.
+    08.
 
     `backbone` is a `StaticFeatureExtractor`, whose tokens see the whole image, or a
     `TokenExtractor`.

@@ -2,7 +2,7 @@
 looks at the image.
 
 Rectified flow (Liu et al., arXiv 2209.03003): at time 0 the layers are noise, at time 1 they are
-clean, on a straight line in between. Derived in lesson 10.
+clean, on a straight line in between. Derived in lesson 13.
 """
 
 import inspect
@@ -182,7 +182,7 @@ class PartTransformer(nn.Module):
     `grid`² tokens.
 
     Blocks are local and global in turn. What it adds to is `base`, the logits of the mean layer.
-    Derived in lesson 10.
+    Derived in lesson 13.
     """
 
     def __init__(
@@ -264,7 +264,7 @@ class PartTransformer(nn.Module):
 
 
 def course_part_transformer() -> PartTransformer:
-    """The shipped model, in evaluation mode. Derived in lesson 10."""
+    """The shipped model, in evaluation mode. Derived in lesson 13."""
     stored = read_weights("course", "weights/parts.safetensors")
     model = PartTransformer()
     fill(model, stored.tensors, "the course's part transformer")
@@ -277,7 +277,7 @@ def euler_step(layers: Layers, clean: Layers, time: float, next_time: float) -> 
     `clean` ones.
 
     The velocity is (clean − layers) / (1 − time): the step that ends at time 1 arrives there.
-    Derived in lesson 10.
+    Derived in lesson 13.
     """
     return layers + (next_time - time) * (clean - layers) / (1 - time)
 
@@ -303,7 +303,7 @@ class PartLayers:
 
 class PartPipeline(nn.Module):
     """From images to layers in steps, in the shape that diffusion pipelines have. Derived in lesson
-    10.
+    13.
     """
 
     def __init__(self, model: PartTransformer):
@@ -408,7 +408,7 @@ def part_attention(
     the part they hold.
 
     Most of a part's tokens hold nothing of it, so the plain mean over them would hide the others. A
-    part that `layers` do not show has an empty map. Derived in lesson 10.
+    part that `layers` do not show has an empty map. Derived in lesson 13.
     """
     parts = layers.shape[1]
     grid, side = (math.isqrt(count) for count in (weights.shape[2] // parts, weights.shape[3]))

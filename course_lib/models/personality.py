@@ -39,7 +39,7 @@ def batch_norm(
     In training mode the batch is its own yardstick, and the running statistics move a tenth of the
     way towards it; in evaluation mode the running statistics are the yardstick and stay. Raises
     `ValueError` for training on a batch of one. Source: Ioffe & Szegedy, arXiv 1502.03167,
-    algorithm 1. Derived in lesson 05.
+    algorithm 1. Derived in lesson 06.
     """
     mean, variance = running_mean, running_variance
     if training:
@@ -59,7 +59,7 @@ def _refuse_batch_of_one(vectors: Tensor) -> None:
 
 
 class FeatureFusionModule(nn.Module):
-    """Steady the fused vector: batch norm, then dropout; the width stays. Derived in lesson 05."""
+    """Steady the fused vector: batch norm, then dropout; the width stays. Derived in lesson 06."""
 
     def __init__(self, fusion_dim: int = 128, dropout_rate: float = 0.3):
         super().__init__()
@@ -94,7 +94,7 @@ class CompletePersonalityModel(nn.Module):
     """Two feature vectors to five traits: one-key cross-attention, fusion, head (371,717 values by
     default).
 
-    Of those, 371,461 are trained; 256 are batch norm's running statistics. Derived in lesson 05.
+    Of those, 371,461 are trained; 256 are batch norm's running statistics. Derived in lesson 06.
     """
 
     reads_tokens = False
@@ -130,7 +130,7 @@ class SideBySideModel(nn.Module):
     """Features side by side through a hidden layer to five traits: the arms without attention.
 
     Where a feature has an axis `steps`, each step meets the other features on its own, and the
-    answers are averaged. Used in lesson 06.
+    answers are averaged. Used in lesson 07.
     """
 
     def __init__(self, *feature_dims: int, fusion_dim: int = 128, dropout_rate: float = 0.3):
@@ -156,7 +156,7 @@ class SideBySideModel(nn.Module):
 
 class TokenPersonalityModel(nn.Module):
     """Face tokens and motion tokens to five traits: token cross-attention, fusion, head. Derived in
-    lesson 05.
+    lesson 06.
     """
 
     reads_tokens = True
@@ -200,7 +200,7 @@ def projections(
     dynamic_dim: int,
 ) -> tuple[nn.Linear, nn.Linear]:
     """One linear layer for each stream, from features of these widths to what the model takes.
-    Derived in lesson 05.
+    Derived in lesson 06.
     """
     return nn.Linear(static_dim, model.static_dim), nn.Linear(dynamic_dim, model.dynamic_dim)
 
@@ -231,7 +231,7 @@ class EndToEndPersonalityModel(nn.Module):
     """A face image and optical flow to five traits: both extractors, then a model on their tokens
     or vectors.
 
-    Derived in lesson 05.
+    Derived in lesson 06.
     """
 
     def __init__(
@@ -288,7 +288,7 @@ def attention_times_gradient(
 
     attended = weights @ value, so the gradient of the weights is that of `attended` times value
     transposed. Source: Chefer et al., arXiv 2103.15679, equation 5, without its rectifier. Derived
-    in lesson 05.
+    in lesson 06.
     """
     weights_gradient = gradient @ value.transpose(-2, -1)
     return (weights * weights_gradient).mean(dim=2).transpose(0, 1)
@@ -302,7 +302,7 @@ def attention_per_trait(
     """Attention × gradient of each trait, averaged over heads: positive where attending raises the
     prediction.
 
-    In evaluation mode, because in training mode batch norm mixes the clips. Derived in lesson 05.
+    In evaluation mode, because in training mode batch norm mixes the clips. Derived in lesson 06.
     """
     face_tokens, motion_tokens = to_model(model, face_tokens, motion_tokens)
     attention, captured = model.cross_attention.attention, {}

@@ -33,7 +33,7 @@ PERSONALITY_STAGES = {  # name: (column, row, width, what it is)
     "I3D": (1.9, 0, 1.5, "lesson 03"),
     "motion tokens": (3.8, 0, 1.5, "8 × 1024"),
     "cross-attention": (5.8, 0.5, 1.6, "lesson 04"),
-    "fusion and head": (7.9, 0.5, 1.6, "lessons 05, 06"),
+    "fusion and head": (7.9, 0.5, 1.6, "lessons 06, 07"),
     "five traits": (10.0, 0.5, 1.3, "O C E A N"),
 }
 
@@ -113,7 +113,7 @@ PARTS_ARROWS = [
 
 
 def plot_part_pipeline(*here: str) -> Picture:
-    """The generative model of lesson 10, with the stages named in `here` picked out."""
+    """The generative model of lesson 13, with the stages named in `here` picked out."""
     return plot_stages(
         PARTS_STAGES,
         PARTS_ARROWS,
@@ -183,7 +183,7 @@ def compare_models(
 
     Each model is measured on `inputs_a` or `inputs_b`, the tensors of one forward pass, or else on
     its own `example_inputs()`. Raises `ValueError` if it has none, or if both have one name.
-    Derived in lesson 05.
+    Derived in lesson 06.
     """
     if name_a == name_b:
         raise ValueError(
@@ -215,7 +215,7 @@ def plot_architectures(comparison: Comparison) -> Picture:
     """Both models as diagrams: a box a layer, an arrow where data flows, the darker the more of the
     operations.
 
-    Derived in lesson 05.
+    Derived in lesson 06.
     """
     figure, axes = blank_axes(1, 2, 11.0, _height(comparison))
     _draw_architectures(axes[0], comparison)
@@ -366,7 +366,7 @@ def short(value: float) -> str:
 
 def plot_costs(comparison: Comparison) -> Picture:
     """Values, operations, memory and latency of both models, each with its ratio. Derived in lesson
-    05.
+    06.
     """
     figure, axes = blank_axes(1, len(COSTS), 10.0, 1.5)
     _draw_costs(axes[0], comparison)

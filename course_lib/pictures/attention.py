@@ -181,7 +181,7 @@ def plot_part_attention(
     A cell of the right map is the attention a token of one part spends on all tokens of another:
     rows sum to 1. Where keys are not `keys_in_parts` (cross-attention, as to the tokens of an
     image; assumed unless they are as many as the queries), it is the mean attention of a part's
-    tokens to each key. Derived in lesson 10.
+    tokens to each key. Derived in lesson 13.
     """
     values = first_item(weights).mean(0)
     queries, keys = values.shape

@@ -143,7 +143,7 @@ def time_report(log: str | Path | Sequence[Mapping]) -> TimeReport:
     than 2 ms; where validation takes over 30 % of all; where at least 5 epochs and a third of all
     came after the best `valid_loss`; and where forward and backward take over half on a GPU in full
     precision. Raises FileNotFoundError without a log, ValueError for one without an epoch or
-    without `Timing`. Derived in lesson 06.
+    without `Timing`. Derived in lesson 07.
     """
     rows = read_log(log) if isinstance(log, str | Path) else list(log)
     if not rows or "seconds_data" not in rows[-1]:

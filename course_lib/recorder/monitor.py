@@ -28,7 +28,7 @@ class AttentionMonitor:
     is a habit. `layer` names the attention as `AttentionRecorder` does; it is the last that runs,
     unless given. `maps` holds the mean map of each epoch, `rows` its entropy (nats), support
     (keys), sink (share of the top key) and what `diagnose` found; entropy also goes to the run's
-    log. Raises ValueError if the model has no such attention. Derived in lesson 06.
+    log. Raises ValueError if the model has no such attention. Derived in lesson 07.
     """
 
     def __init__(self, *inputs: Tensor, layer: str | None = None):

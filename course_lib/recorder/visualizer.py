@@ -46,7 +46,7 @@ def attention_per_attribute(model: AttributeModel, images: Tensor, chunk: int = 
 
     Where listening raises the logit. No query hears another, so the gradient of the sum of all
     logits is, in each row, that of the row's own. Source: Chefer et al., arXiv 2103.15679, equation
-    5. Derived in lesson 09.
+    5. Derived in lesson 11.
     """
 
     def explain(part: Tensor) -> Tensor:
@@ -243,7 +243,7 @@ def visualize_during_inference(
     `item` of the batch is drawn; unless given it is the first, and under guidance the first of the
     conditional half, which is the second. A model whose attention cannot be recorded may fill an
     attribute `attention_maps` (name → weights) itself. If the folder holds the pictures of another
-    run, these go into `run_2` in it, and so on. Derived in lesson 10. Raises `ValueError` if the
+    run, these go into `run_2` in it, and so on. Derived in lesson 13. Raises `ValueError` if the
     pipeline takes neither callback or never ran the model.
     """
     accepted = inspect.signature(pipeline).parameters

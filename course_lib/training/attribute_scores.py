@@ -42,7 +42,7 @@ def blind_accuracies(frequencies: Float[Tensor, " attributes"]) -> tuple[float, 
     usual.
 
     Mean accuracies over attributes of which `frequencies` are the share of images that have them.
-    Both have a balanced accuracy of one half. Derived in lesson 07.
+    Both have a balanced accuracy of one half. Derived in lesson 08.
     """
     return float((1 - frequencies).mean()), float(
         torch.maximum(frequencies, 1 - frequencies).mean()
@@ -58,7 +58,7 @@ def threshold_scores(
     `thresholds` is one number or one an attribute. What divides by a count of zero is 0: the
     precision of a model that predicts nothing, or the recall where there is nothing to find. Raises
     ValueError for shapes that differ and values that are no probability or label. Derived in lesson
-    07.
+    08.
     """
     truth = checked_truth(probabilities, targets)
     positive = probabilities >= thresholds
@@ -81,7 +81,7 @@ def best_thresholds(probabilities: Tensor, targets: Tensor) -> Float[Tensor, " a
 
     It is one of the attribute's own probabilities, the largest of those that tie. Raises ValueError
     as `threshold_scores` does, and for an attribute without positives or without negatives. Derived
-    in lesson 07.
+    in lesson 08.
     """
     truth = checked_truth(probabilities, targets, both_kinds=True)
     ordered, order = probabilities.sort(0, descending=True)
@@ -100,7 +100,7 @@ def calibration_error(
 
     0 means that of the images given 30 %, three in ten have the attribute. Raises ValueError as
     `threshold_scores` does. Guo et al., arXiv 1706.04599, here of the positive class. Derived in
-    lesson 07.
+    lesson 08.
     """
     checked_truth(probabilities, targets)
     which = (probabilities * bins).long().clamp(max=bins - 1)
@@ -119,7 +119,7 @@ def score_attributes(
     `calibration_error`.
 
     Raises ValueError as `threshold_scores` does, and for an attribute without positives or without
-    negatives, by its name if `names` are given. Derived in lesson 07.
+    negatives, by its name if `names` are given. Derived in lesson 08.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -145,7 +145,7 @@ def attribute_table(
     """The scores, one row an attribute, the rarest first; then the means of the rare and of
     all attributes.
 
-    Raises ValueError for a column that is not among the scores. Derived in lesson 07.
+    Raises ValueError for a column that is not among the scores. Derived in lesson 08.
     """
     if unknown := [name for name in columns if name not in scores]:
         raise ValueError(f"no score {unknown[0]!r}; choose columns from {', '.join(scores)}")
@@ -223,7 +223,7 @@ def calibrate(logits: Tensor, targets: Tensor) -> Calibration:
     on. The order of images is kept, so average precision and ROC-AUC stay what they are. As in
     Platt's "Probabilistic outputs for support vector machines" (1999), a count of n positives asks
     for (n + 1) / (n + 2), not for 1, so that logits that separate the classes leave finite numbers.
-    Raises ValueError for shapes that differ or logits that are not finite. Derived in lesson 07.
+    Raises ValueError for shapes that differ or logits that are not finite. Derived in lesson 08.
     """
     if (
         logits.ndim != 2
@@ -264,7 +264,7 @@ class AttributePredictor(nn.Module):
 
     All of it is in the `state_dict`, and its `config` builds it again, so that `ModelSerializer`
     keeps it as one thing. A new one is neither trained nor calibrated: see `ready`. Derived in
-    lesson 07.
+    lesson 08.
     """
 
     def __init__(
@@ -328,7 +328,7 @@ class AttributePredictor(nn.Module):
 
 def course_attribute_predictor() -> AttributePredictor:
     """The shipped predictor: a `PointingDecoder` on tokens that see little, taught hard faces. Used
-    in lesson 08.
+    in lesson 10.
     """
     tensors, facts = files.load_tensors(runtime.assets("weights/attributes.safetensors"))
     predictor = AttributePredictor(facts["names"])
@@ -346,7 +346,7 @@ DECODERS: dict[str, Callable[[], AttributeModel]] = {
 
 
 def shipped_decoders() -> dict[str, AttributeModel]:
-    """Both models by the names of `DECODERS`, with the shipped weights. Used in lessons 07 and 09."""
+    """Both models by the names of `DECODERS`, with the shipped weights. Used in lessons 08 and 11."""
     mixed = DECODERS["tokens that hear each other"]()
     tensors, _ = files.load_tensors(runtime.assets("weights/attributes_mixed.safetensors"))
     fill(mixed, tensors, "weights/attributes_mixed.safetensors")

@@ -1,7 +1,7 @@
 """What happens around the training loop: schedules, stopping, checkpoints, logs. Each is a few
 lines; write your own.
 
-A callback is any object with methods named as in `Run`. Derived in lesson 06.
+A callback is any object with methods named as in `Run`. Derived in lesson 07.
 """
 
 import csv
@@ -48,7 +48,7 @@ def cosine_factor(step: int, total_steps: int, warmup: float = 0.1) -> float:
 
 def epochs_since_best(losses: Sequence[float]) -> int:
     """How many epochs have passed since the lowest loss; an equal one, or NaN, is no improvement.
-    Used in lesson 06.
+    Used in lesson 07.
     """
     best, waited = math.inf, 0
     for loss in losses:

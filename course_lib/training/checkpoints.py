@@ -40,7 +40,7 @@ class Checkpoints(Watch):
     steps. In the folder, `last.pt` holds model, optimizer and callbacks, `best.pt` the weights
     alone. Only `epochs`, workers and callbacks without a state may differ from the run that was cut
     off. Raises ValueError for a folder in use, for one of another run, for a damaged file, and
-    rather than save NaN. Derived in lesson 06.
+    rather than save NaN. Derived in lesson 07.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 class ModelSerializer:
     """Models in `folder`: `NAME/0001/` holds `model.safetensors` and `metadata.json`. Derived in
-    lesson 06.
+    lesson 07.
     """
 
     def __init__(self, folder: str | Path):

@@ -86,7 +86,7 @@ def fit(
 
     Raises ValueError for a loader without a batch and for a loss that is not finite (naming the
     layer where it began), RuntimeError when memory is short (naming a batch size to try; it is
-    never changed silently, since batch norm would notice). Derived in lesson 06.
+    never changed silently, since batch norm would notice). Derived in lesson 07.
     """
     for name, loader in (("train", train), ("valid", valid)):
         if loader is not None and not len(loader):

@@ -43,7 +43,7 @@ class WeightedBCELoss(nn.Module):
     """Binary cross-entropy in which a positive counts `pos_weight` times (a number, or one an
     attribute).
 
-    `pos_weight` = negatives / positives makes both classes weigh the same. Used in lesson 11.
+    `pos_weight` = negatives / positives makes both classes weigh the same. Used in lesson 14.
     """
 
     def __init__(self, pos_weight: PerAttribute | float | None = None):
@@ -86,7 +86,7 @@ def focal_terms(
     pos_weight: Tensor | None = None,
 ) -> Float[Tensor, "batch attributes"]:
     """w (1 − p_t)^γ · −log p_t of every image and attribute: `FocalLoss` before its mean. Derived
-    in lesson 07.
+    in lesson 08.
     """
     right = _right(logits, targets)  # its sigmoid is p_t
     return (
@@ -131,7 +131,7 @@ class LDAMLoss(nn.Module):
     bounded: they are meant to be cosines, of normalised features with normalised weights, which
     `scale` stretches. `pos_weight` is deferred: it counts from epoch `weight_from` on (call
     `set_epoch`), when the features have formed without it. Cao et al., arXiv 1906.07413. Used in
-    lesson 11.
+    lesson 14.
     """
 
     def __init__(
@@ -219,7 +219,7 @@ def calculate_aggressive_pos_weights(
     the positives.
 
     Attributes under 5 % are named in a printed sentence. Raises ValueError for frequencies that are
-    not between 0 and 1, a `cap` below 1, and names of another number. Derived in lesson 07.
+    not between 0 and 1, a `cap` below 1, and names of another number. Derived in lesson 08.
     """
     frequencies = _frequencies(frequencies, names)
     if not cap >= 1:
@@ -281,7 +281,7 @@ def head_diversity_penalty(weights: Float[Tensor, "batch heads queries keys"]) -
 
     1 for equal one-hot maps, 0 for maps that share no key, and 1 / keys for uniform ones: a model
     gets nearly all of this by spreading out, so read the entropy beside it. The weights must carry
-    a gradient: recorded ones do not. Raises ValueError for a single head. Derived in lesson 07.
+    a gradient: recorded ones do not. Raises ValueError for a single head. Derived in lesson 08.
     """
     heads = weights.shape[1]
     if heads < 2:

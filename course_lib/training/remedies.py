@@ -148,7 +148,7 @@ def train_remedy(
 
     `build` makes it, from the number of attributes and whether its logits are cosines, for the
     items of `train`. `steps` are those of an epoch, the same for every remedy, however many images
-    it chooses from. Used in lesson 07.
+    it chooses from. Used in lesson 08.
     """
     remedy, frequencies = REMEDIES[name], train.targets.mean(0)
     torch.manual_seed(seed)
@@ -230,7 +230,7 @@ def evolution_table(rows: Sequence[dict], columns: dict[str, str] = COLUMNS) -> 
     """All remedies, in the order of `REMEDIES`: means over the seeds and 95 % intervals.
 
     Columns with a star use what was chosen on validation faces: thresholds, or the calibration.
-    Shown in lesson 07.
+    Shown in lesson 08.
     """
     lines = [("remedy", *columns)]
     for remedy in REMEDIES:

@@ -1,7 +1,7 @@
 """A model that says no to everything looks good: the callback that notices, and a loss that can be
 turned up.
 
-Derived in lesson 07.
+Derived in lesson 08.
 """
 
 import math
@@ -44,7 +44,7 @@ class AggressiveLoss(nn.Module):
     · `prediction_diversity_penalty` and `boldness` · −log of the mean probability, which only ever
     asks for more. Each of them shifts the same prior, so judge by average precision, which none of
     them can shift. Raises ValueError as `calculate_aggressive_pos_weights` does. Derived in lesson
-    07.
+    08.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class StuckDetector:
     `history` has a dict an epoch; printed, it shows all red flags.
 
     `names` are those of the attributes. Raises ValueError for another number of them than the model
-    predicts, and for a run without a validation set. Derived in lesson 07.
+    predicts, and for a run without a validation set. Derived in lesson 08.
     """
 
     def __init__(

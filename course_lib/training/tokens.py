@@ -34,7 +34,7 @@ def cache_tokens(
 
     Tokens are kept in half precision; `also` names tensors of the items to keep beside them. Clips
     are read by `workers` processes while the extractors, in evaluation mode, compute in `dtype`.
-    Used in lesson 05.
+    Used in lesson 06.
     """
     keys = ("face", "flow", "traits", *also)
     parts: dict[str, list[Tensor]] = {
@@ -135,7 +135,7 @@ def lesson_tokens(part: str) -> dict[str, Tensor]:
 
     `face_tokens` (`n 1 64`, the mean over places) and `motion_tokens` (`n 8 64`) on their first
     principal components, `traits`, `expected` (`n 5`), `speaker` and `moment` (`n`). Derived in
-    lesson 06.
+    lesson 07.
     """
     if part not in ("train", "valid", "test"):
         raise ValueError(
@@ -158,7 +158,7 @@ class TokenDataset(Dataset):
     them.
 
     Moments are interchangeable: with `shuffle`, the last feature, if it is `steps dim` a clip,
-    comes with its steps in a new order each time. Derived in lesson 06.
+    comes with its steps in a new order each time. Derived in lesson 07.
     """
 
     def __init__(self, *features: Tensor, traits: Tensor, shuffle: bool = False):

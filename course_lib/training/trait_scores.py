@@ -79,7 +79,7 @@ def concordance(prediction: Tensor, target: Tensor) -> Float[Tensor, " traits"]:
     nothing for shrinking towards the mean. Both are `batch traits`; variances are those of the
     population (divided by the number of items). Raises `ValueError` for shapes that differ, no
     rows, or NaN. Lin, "A concordance correlation coefficient to evaluate reproducibility" (1989).
-    Derived in lesson 06.
+    Derived in lesson 07.
     """
     _pair(prediction, target)
     offset = prediction.mean(dim=0) - target.mean(dim=0)
@@ -111,7 +111,7 @@ def speaker_lookup(
 
     `train_targets` is `batch traits`; speakers are numbers or names, one for each row asked about.
     Where it beats the floor, the same speakers are on both sides. Raises `ValueError` for lengths
-    that differ, no rows, or NaN. Derived in lesson 06.
+    that differ, no rows, or NaN. Derived in lesson 07.
     """
     _batch_of_traits(train_targets, "train_targets")
     if len(train_speakers) != len(train_targets):
@@ -209,7 +209,7 @@ def resample_speakers(speakers: Speakers, rng: np.random.Generator) -> Int[np.nd
 
     Clips of one speaker are alike, so drawing clips would make an interval too narrow.
     `score_traits` does this for all its samples at once. Source: Field & Welsh (2007). Derived in
-    lesson 06.
+    lesson 07.
     """
     names, who = np.unique(np.asarray(speakers), return_inverse=True)
     return np.concatenate(
@@ -249,7 +249,7 @@ def compare_answers(
     paired.
 
     Both meet the same resampled speakers, so what is hard for both cancels; an interval that leaves
-    out 0 is a difference. Raises what `score_traits` raises. Derived in lesson 06.
+    out 0 is a difference. Raises what `score_traits` raises. Derived in lesson 07.
     """
     ours, theirs = (score_traits(answer, target, speakers) for answer in (prediction, other))
     return Scores(ours.value - theirs.value, ours.resampled - theirs.resampled, ours.note)
@@ -257,7 +257,7 @@ def compare_answers(
 
 def trait_table(answers: Mapping[str, Tensor], target: Tensor, speakers: Speakers = None) -> Table:
     """Several answers to the same items (floor, model, ceiling) side by side: means over traits.
-    Used in lesson 06.
+    Used in lesson 07.
     """
     rows, note = [("", *SCORES)], ""
     for name, prediction in answers.items():
@@ -269,7 +269,7 @@ def trait_table(answers: Mapping[str, Tensor], target: Tensor, speakers: Speaker
 
 def leaked_share(train_speakers: Sequence | Tensor, test_speakers: Sequence | Tensor) -> float:
     """The share of test items whose speaker is in the training set too; an honest split has 0.
-    Derived in lesson 06.
+    Derived in lesson 07.
     """
     return float(np.isin(np.asarray(test_speakers), np.asarray(train_speakers)).mean())
 

@@ -1,7 +1,7 @@
 """Drawn clips: a face in motion with its exact optical flow. What its movements mean is told in
 `stories.py`.
 
-Derived in lessons 00, 02 and 06.
+Derived in lessons 00, 02 and 07.
 """
 
 from itertools import pairwise

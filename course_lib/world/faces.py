@@ -1,7 +1,7 @@
 """Drawn faces that know their answers: attributes at CelebA's rates, and for each the region that
 decides it.
 
-Derived in lessons 00 and 07.
+Derived in lessons 00 and 08.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Drawn faces taken apart: for each part, what of it is to be seen, exactly. Derived in lesson 10."""
+"""Drawn faces taken apart: for each part, what of it is to be seen, exactly. Derived in lesson 13."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """Who is drawn: attributes at CelebA's published rates, with plausible dependence on sex, age and
 skin tone.
 
-Derived in lessons 00 and 07.
+Derived in lessons 00 and 08.
 """
 
 import difflib

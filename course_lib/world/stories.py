@@ -6,7 +6,7 @@ each moment the eyes dart in one of four directions and come back, while five ot
 happen, each of a size of its own. The speaker's still looks in one of the four directions: it is
 the *cue*. Exactly one moment's dart matches the cue, and the sizes at that moment decide the five
 traits. The same darts and movements happen at all other moments, so an average over time knows
-nothing: cue and moment must be bound. Derived in lessons 00 and 06.
+nothing: cue and moment must be bound. Derived in lessons 00 and 07.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Lesson 07 on a folder in CelebA's own format: the same notebook, nothing changed but the choices
+"""Lesson 08 on a folder in CelebA's own format: the same notebook, nothing changed but the choices
 in its form.
 """
 
@@ -51,7 +51,7 @@ def photographs(folder):
 def test_the_lesson_runs_on_photographs(learn_tokens, tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
     photographs(tmp_path / "celeba")
-    path = next(path for path in NOTEBOOKS if path.stem.startswith("07"))
+    path = next(path for path in NOTEBOOKS if path.stem.startswith("08"))
     notebook = nbformat.read(path, 4)
     choices = {
         r'^DATA = "synthetic"': 'DATA = "celeba"',

@@ -96,19 +96,6 @@ def rarest(targets, of=max, nothing=1.0, divide=True, frequency=lambda column: c
     return weights / weights.sum() if divide else weights
 
 
-def literal_calibration(probabilities, targets, bins=15, reduce=None):
-    out = []
-    for p, t in zip(probabilities.T.numpy().astype(float), targets.T.numpy(), strict=True):
-        which = np.minimum((p.astype(np.float32) * bins).astype(int), bins - 1)
-        parts = [
-            (np.mean(which == k), abs(p[which == k].mean() - t[which == k].mean()))
-            for k in range(bins)
-            if (which == k).any()
-        ]
-        out.append(reduce(parts) if reduce else sum(share * gap for share, gap in parts))
-    return torch.tensor(out, dtype=torch.float32)
-
-
 def pooled(logits, sharpness, axis=1, log=True, divide=True):
     total = (
         torch.exp(sharpness * logits).mean(axis) if log else torch.exp(sharpness * logits).sum(axis)
@@ -143,7 +130,6 @@ RIGHT = {
         rarest,
         lambda t: F.normalize((t / t.mean(0)).amax(1).clamp(min=1), p=1, dim=0),
     ],
-    "calibration_error": [literal_calibration],
     "pool_over_tokens": [
         stable_pooled,
         lambda z, s: torch.logsumexp(s * z - math.log(z.shape[1]), 1) / s,
@@ -184,16 +170,6 @@ WRONG = {
         "never be drawn": lambda t: rarest(t, nothing=0.0),
         "divide by the sum": lambda t: rarest(t, divide=False),
         "you count images": lambda t: rarest(t, frequency=lambda column: column.sum()),
-    },
-    "calibration_error": {
-        "weigh each by its share": lambda p, t, b=15: literal_calibration(
-            p, t, b, lambda parts: np.mean([g for _, g in parts])
-        ),
-        "every single image": lambda p, t, b=15: (p - t).abs().mean(0),
-        "would cancel": lambda p, t, b=15: (p.mean(0) - t.mean(0)).abs(),
-        "square": lambda p, t, b=15: literal_calibration(
-            p, t, b, lambda parts: sum(s * g * g for s, g in parts)
-        ),
     },
     "pool_over_tokens": {
         "forget to subtract": lambda z, s: pooled(z, s, log=False),

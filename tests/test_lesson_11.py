@@ -135,53 +135,6 @@ def index_for_rank(model, images, attributes, maps, hidden, removed):
     return literal_deletion(model, images, attributes, -listed.float(), hidden, removed)
 
 
-def literal_gaps(
-    positive, truth, groups, smallest=25, score=lambda p, t: p[t].float().mean().item(), against=min
-):
-    gaps = []
-    for p, t in zip(positive.T, truth.T, strict=True):
-        scores = []
-        for group in set(groups):
-            mine = torch.tensor([label == group for label in groups])
-            if t[mine].sum() >= smallest:
-                scores.append(score(p[mine], t[mine]))
-        gaps.append(max(scores) - against(scores) if len(scores) > 1 else math.nan)
-    return torch.tensor(gaps)
-
-
-def gaps_by_sorting(positive, truth, groups):
-    tables = {}
-    for p, t, group in zip(positive, truth, groups, strict=True):
-        found, present = tables.get(group, (0, 0))
-        tables[group] = (found + (p & t).long(), present + t.long())
-    recalls = torch.stack(
-        [torch.where(n > 24, k / n.clamp(min=1), math.nan) for k, n in tables.values()]
-    )
-    ordered = recalls.sort(0).values  # NaN comes last
-    count = (~recalls.isnan()).sum(0)
-    gap = ordered.gather(0, (count - 1).clamp(min=0)[None])[0] - ordered[0]
-    return torch.where(count > 1, gap, math.nan)
-
-
-def nothing_left_out(positive, truth, groups):
-    recalls = [
-        (p & t).sum(0) / t.sum(0)
-        for p, t in (
-            (positive[mine], truth[mine])
-            for mine in (torch.tensor([label == group for label in groups]) for group in "abc")
-        )
-    ]
-    return torch.stack(recalls).amax(0) - torch.stack(recalls).amin(0)
-
-
-def lonely_is_fair(positive, truth, groups):
-    return literal_gaps(positive, truth, groups).nan_to_num(0)
-
-
-def mean_of(scores):
-    return sum(scores) / len(scores)
-
-
 RIGHT = {
     "pointing_game": [literal_pointing, pooled_pointing],
     "mean_maps": [
@@ -193,7 +146,6 @@ RIGHT = {
     ],
     "pointing_at_one_place": [literal_place, last_of_the_luckiest],
     "deletion_curve": [literal_deletion, by_threshold],
-    "recall_gaps": [literal_gaps, gaps_by_sorting],
 }
 WRONG = {
     "pointing_game": {
@@ -244,21 +196,5 @@ WRONG = {
         "paint them black": lambda model, images, a, m, hidden, n: literal_deletion(
             model, images, a, m, hidden * 0, n
         ),
-    },
-    "recall_gaps": {
-        "gap in accuracy": lambda p, t, g: literal_gaps(
-            p, t, g, score=lambda p, t: (p == t).float().mean().item()
-        ),
-        "that is precision": lambda p, t, g: literal_gaps(
-            p, t, g, score=lambda p, t: t[p].float().mean().item()
-        ),
-        "how often *yes* is said": lambda p, t, g: literal_gaps(
-            p, t, g, score=lambda p, t: p.float().mean().item()
-        ),
-        "the worst is what a mean hides": lambda p, t, g: literal_gaps(p, t, g, against=mean_of),
-        "one gap for all": lambda p, t, g: literal_gaps(p, t, g).mean(),
-        "fewer than 25 positives": lambda p, t, g: literal_gaps(p, t, g, smallest=1),
-        "makes your gap NaN": nothing_left_out,
-        "which reads as fair": lonely_is_fair,
     },
 }

@@ -102,7 +102,6 @@ GLOSSARY = {  # by the lesson that introduces a word
         "AP": "average precision, the quality of a ranking",
         "p_t": "the probability given to the true answer",
         "Margin": "by how much the right answer must win",
-        "Calibration": "making probabilities mean what they say",
         "Pointing game": "does the brightest place hit the region?",
         "Follows": "whether the map moves with the region",
     },
@@ -120,7 +119,15 @@ GLOSSARY = {  # by the lesson that introduces a word
         "Deletion": "hiding, step by step, what a map marks",
         "Insertion": "showing, step by step, what a map marks",
         "Habit": "what maps of different images share",
+    },
+    "12": {
+        "Miss": "an attribute that is there and is not found",
+        "False alarm": "an attribute that is found and is not there",
+        "Calibration": "making probabilities mean what they say",
+        "Proper": "of a loss: the cheapest answer is the true share",
         "Gap": "the best group minus the worst",
+        "Pair": "the same person twice, with one thing changed",
+        "Shortcut": "an answer from something that goes with what was asked for",
     },
     "13": {
         "Part token": "one patch of what a model draws of one part",

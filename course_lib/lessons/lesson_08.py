@@ -275,55 +275,6 @@ def weights_of_any_labels(student: Callable, library: Callable) -> None:
     expect(student(targets), library(targets), given="for 50 images and 6 attributes")
 
 
-# calibration_error
-
-
-def gaps_are_weighted_by_images(student: Callable, library: Callable) -> None:
-    probabilities, targets = _predictions(200, 3)
-    bins = 10
-    which = (probabilities * bins).long().clamp(max=bins - 1)
-    gaps, counts, signed = (torch.zeros(bins, 3) for _ in range(3))
-    for k in range(bins):
-        inside = (which == k).float()
-        counts[k] = inside.sum(0)
-        signed[k] = ((probabilities - targets) * inside).sum(0)
-        gaps[k] = signed[k].abs() / counts[k].clamp(min=1)
-    expect(
-        student(probabilities, targets, bins),
-        library(probabilities, targets, bins),
-        {
-            "you average over the bins as if each held as many images; weigh each by its share of the images": (
-                gaps.sum(0) / (counts > 0).sum(0)
-            ),
-            "you take the mean over all bins, empty ones too; weigh each bin by its share of the images": gaps.mean(
-                0
-            ),
-            "too high in one bin and too low in another would cancel: take the absolute value in each bin first": (
-                signed.sum(0).abs() / len(targets)
-            ),
-            "this is the error of every single image; compare the *mean* probability of a bin with the share of positives in it": (
-                (probabilities - targets).abs().mean(0)
-            ),
-            "you square the gaps; take their absolute value": (
-                (gaps.square() * counts).sum(0) / len(targets)
-            ),
-        },
-        tolerance=1e-4,
-        given="with 10 bins",
-    )
-
-
-def calibrated_is_zero(student: Callable, library: Callable) -> None:
-    probabilities = torch.tensor([[0.25], [0.25], [0.25], [0.25], [1.0], [1.0]])
-    targets = torch.tensor([[1.0], [0], [0], [0], [1], [1]])
-    expect(
-        student(probabilities, targets, 5),
-        torch.zeros(1),
-        tolerance=1e-4,
-        given="where a quarter of what is given 25 % is positive, and all of what is given 100 %,",
-    )
-
-
 # pool_over_tokens
 
 
@@ -445,24 +396,6 @@ EXERCISES = {
             ),
         ),
         properties=(images_weigh_by_their_rarest, weights_of_any_labels),
-    ),
-    "calibration_error": Exercise(
-        solution="course_lib.training.attribute_scores:calibration_error",
-        hints=(
-            (
-                "Sort the images into bins by their probability. In each bin, compare the mean"
-                " probability with the share that really has the attribute."
-            ),
-            (
-                "(images, attributes), (images, attributes), a number of bins of equal width →"
-                " (attributes,)."
-            ),
-            (
-                "for each bin: |sum of (probability − target) of its images|; add the bins up;"
-                " divide by the number of all images"
-            ),
-        ),
-        properties=(gaps_are_weighted_by_images, calibrated_is_zero),
     ),
     "pool_over_tokens": Exercise(
         solution="course_lib.models.attributes:pool_over_tokens",

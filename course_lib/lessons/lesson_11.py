@@ -1,6 +1,4 @@
-"""The exercises of lesson 11: the pointing game, the mean map, the luckiest place, deletion, gaps
-between groups.
-"""
+"""The exercises of lesson 11: the pointing game, the mean map, the luckiest place, deletion."""
 
 from collections.abc import Callable
 
@@ -273,101 +271,6 @@ def deletion_begins_and_ends_where_it_must(student: Callable, library: Callable)
     expect(came, expected, tolerance=1e-4, given="for 7 × 7 tokens of 28 × 28 pixels")
 
 
-# recall_gaps
-
-
-def _decisions(images: int = 400) -> tuple[Tensor, Tensor, list[str]]:
-    """What was predicted, what is true, and labels of three groups of unequal size; nobody in c
-    wears the last.
-    """
-    groups = ["abcaab"[k % 6] for k in range(images)]
-    inside = torch.tensor(["abc".index(group) for group in groups])
-    truth = torch.rand(images, 4) < torch.tensor([0.5, 0.4, 0.6, 0.5])
-    truth[inside == 2, 3] = False
-    found = torch.tensor([[0.9, 0.5, 0.8, 0.7], [0.6, 0.7, 0.8, 0.4], [0.3, 0.9, 0.5, 0.5]])[inside]
-    return (
-        torch.where(
-            truth,
-            torch.rand(images, 4) < found,
-            torch.rand(images, 4) < 0.15 * (1 + inside[:, None]),
-        ),
-        truth,
-        groups,
-    )
-
-
-def gaps_are_between_best_and_worst_recall(student: Callable, library: Callable) -> None:
-    positive, truth, groups = _decisions()
-    positive, truth = positive[:, :3], truth[:, :3]
-    expected = library(positive, truth, groups)
-
-    def spread(score: Callable[[Tensor, Tensor], Tensor], best: Callable = max) -> Tensor:
-        members = [torch.tensor([label == group for label in groups]) for group in "abc"]
-        scores = torch.stack([score(positive[mine], truth[mine]) for mine in members])
-        return scores.amax(0) - (scores.amin(0) if best is max else scores.mean(0))
-
-    def recall(p: Tensor, t: Tensor) -> Tensor:
-        return (p & t).sum(0) / t.sum(0)
-
-    expect(
-        student(positive, truth, groups),
-        expected,
-        {
-            "this is the gap in accuracy, where the many easy *no*s count; recall counts only images that have the attribute": spread(
-                lambda p, t: (p == t).float().mean(0)
-            ),
-            "you divide the hits by what was *predicted*: that is precision; recall divides by what is there": spread(
-                lambda p, t: (p & t).sum(0) / p.sum(0)
-            ),
-            "this is the gap in how often *yes* is said; recall asks how many of those who have it are found": spread(
-                lambda p, t: p.float().mean(0)
-            ),
-            "you divide by all images of the group; divide by those that have the attribute": (
-                spread(lambda p, t: (p & t).float().mean(0))
-            ),
-            "you compare the best group with the mean; the worst is what a mean hides": spread(
-                recall, min
-            ),
-            "you give one gap for all attributes; each has its own, and they cancel in a mean": (
-                expected.mean()
-            ),
-            "best minus worst, so that the gap is positive": -expected,
-        },
-        given="for three groups",
-    )
-
-
-def groups_too_small_do_not_count(student: Callable, library: Callable) -> None:
-    positive, truth, groups = _decisions()
-    few = truth.clone()
-    few[[k for k, group in enumerate(groups) if group == "c"][24:], 0] = False
-    came, expected = student(positive, few, groups), library(positive, few, groups)
-    if isinstance(came, Tensor) and came.shape == expected.shape:
-        if came.isnan().any():
-            raise Mistake(
-                "nobody in one group has the last attribute, and 0 / 0 makes your gap NaN; leave"
-                " that group out and compare the others"
-            )
-        if not torch.isclose(came[0], expected[0], atol=1e-5):
-            raise Mistake(
-                "a group with fewer than 25 positives does not count: its recall is a guess;"
-                f" expected {expected[0]:.4f}, got {came[0]:.4f}"
-            )
-    expect(came, expected, given="where a group has fewer than 25 positives")
-
-
-def gaps_need_two_groups(student: Callable, library: Callable) -> None:
-    positive, truth, groups = _decisions(300)
-    truth[[k for k, group in enumerate(groups) if group != "a"], 1] = False
-    came, expected = student(positive, truth, groups), library(positive, truth, groups)
-    if isinstance(came, Tensor) and came.shape == expected.shape and not came[1].isnan():
-        raise Mistake(
-            "where only one group has 25 positives there is nothing to compare, and the gap is"
-            f" NaN; got {came[1]:g}, which reads as fair"
-        )
-    expect(came.nan_to_num(-1), expected.nan_to_num(-1), given="where one group is left")
-
-
 EXERCISES = {
     "pointing_game": Exercise(
         solution="course_lib.looking.localisation:pointing_game",
@@ -444,24 +347,5 @@ EXERCISES = {
             ),
         ),
         properties=(deletion_hides_the_strongest_first, deletion_begins_and_ends_where_it_must),
-    ),
-    "recall_gaps": Exercise(
-        solution="course_lib.looking.subgroups:recall_gaps",
-        hints=(
-            (
-                "Of those in a group who have the attribute, how many are found? In which group"
-                " most, in which least?"
-            ),
-            "(batch, attributes) yes or no, twice, and a list of labels → (attributes,).",
-            (
-                "for each group: hits / present, NaN where present < 25; then the largest minus the"
-                " smallest over the groups that are not NaN; NaN where fewer than two are left"
-            ),
-        ),
-        properties=(
-            gaps_are_between_best_and_worst_recall,
-            groups_too_small_do_not_count,
-            gaps_need_two_groups,
-        ),
     ),
 }

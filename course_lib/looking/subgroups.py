@@ -1,7 +1,7 @@
 """Whom does the model fail? Scores of groups of people, the largest gap between them, and how sure
 that gap is.
 
-Derived in lesson 11.
+Derived in lesson 12.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def drawn_groups(
     Male and Young.
 
     `tones` is `items`, 0 light to 1 dark; `targets` is `items attributes`. Raises ValueError for
-    shapes that do not fit. Derived in lesson 11.
+    shapes that do not fit. Derived in lesson 12.
     """
     if tones.ndim != 1 or targets.shape != (len(tones), len(names)):
         raise ValueError(
@@ -76,7 +76,7 @@ def recall_gaps(
 
     `positive`, what was predicted, and `truth` are boolean, `batch attributes`; `groups` has a
     label an item. A group with fewer than `SMALLEST` positives of an attribute does not count for
-    it. Derived in lesson 11.
+    it. Derived in lesson 12.
     """
     recalls = []
     for group in sorted(set(groups)):
@@ -232,7 +232,7 @@ def subgroup_scores(
 
     Items are drawn with replacement within their group, so each should show another person. Raises
     ValueError as `threshold_scores` does, for one group only, and for labels or names of another
-    number. Derived in lesson 11.
+    number. Derived in lesson 12.
     """
     truth = checked_truth(probabilities, targets)
     labels, who = np.unique(np.asarray(groups), return_inverse=True)

@@ -314,7 +314,8 @@ def _number(value: float) -> str:
 def _by(settings: Mapping, value: str, along: str = "") -> str:
     """What the values are, and what they are by; nothing where that differs between panels."""
     texts = [settings.get(side) for side in (value, along)]
-    return " by ".join(filter(None, texts)) if isinstance(texts[0], str) and texts[0] else ""
+    said = [text for text in texts if text and isinstance(text, str)]
+    return " by ".join(said) if texts[0] in said else ""
 
 
 def _picture(figure, description: str, axes: str, clauses: Mapping[str, list[str]]) -> Picture:

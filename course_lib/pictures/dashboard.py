@@ -1,7 +1,7 @@
 """The performance of one run, or of two side by side, on one page: is it good, on what, and at
 which threshold?
 
-Derived in lesson 11.
+Derived in lesson 12.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ def performance_dashboard(
     predictions, calibration, thresholds and, of two runs, what went with the weights of the second.
     Attributes that are in all images or in none have no curve: they are named and left out. Print
     it for a sentence a panel. Raises ValueError for no or more than two runs, for runs on other
-    images or attributes, and where no attribute is left. Derived in lesson 11.
+    images or attributes, and where no attribute is left. Derived in lesson 12.
     """
     runs, left_out = _runs(
         {"": results} if isinstance(results, AttributeResults) else dict(results)

@@ -100,7 +100,7 @@ def calibration_error(
 
     0 means that of the images given 30 %, three in ten have the attribute. Raises ValueError as
     `threshold_scores` does. Guo et al., arXiv 1706.04599, here of the positive class. Derived in
-    lesson 08.
+    lesson 12.
     """
     checked_truth(probabilities, targets)
     which = (probabilities * bins).long().clamp(max=bins - 1)
@@ -223,7 +223,7 @@ def calibrate(logits: Tensor, targets: Tensor) -> Calibration:
     on. The order of images is kept, so average precision and ROC-AUC stay what they are. As in
     Platt's "Probabilistic outputs for support vector machines" (1999), a count of n positives asks
     for (n + 1) / (n + 2), not for 1, so that logits that separate the classes leave finite numbers.
-    Raises ValueError for shapes that differ or logits that are not finite. Derived in lesson 08.
+    Raises ValueError for shapes that differ or logits that are not finite. Derived in lesson 12.
     """
     if (
         logits.ndim != 2

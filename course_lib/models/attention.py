@@ -212,8 +212,8 @@ class TokenCrossAttention(nn.Module):
         self.project_face = nn.Sequential(nn.LayerNorm(static_dim), nn.Linear(static_dim, dim))
         self.project_motion = nn.Sequential(nn.LayerNorm(dynamic_dim), nn.Linear(dynamic_dim, dim))
         self.query_norm, self.key_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attention = VisualizableCrossAttention(dim, dim, dim, heads, record=False)
         self.norm = nn.LayerNorm(dim)
+        self.attention = VisualizableCrossAttention(dim, dim, dim, heads, record=False)
         self.importance = nn.Sequential(
             nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1), nn.Softmax(dim=1)
         )

@@ -428,7 +428,7 @@ def plot_matrices(
     columns = [matrix.shape[1] for matrix in values.values()]
     cell = float(np.clip(min((8.6 - 0.7 * len(values)) / sum(columns), 4.4 / rows), 0.06, 0.44))
     figure = Figure(
-        figsize=(cell * sum(columns) + 0.8 * len(values), cell * rows + 0.8),
+        figsize=(cell * sum(columns) + 0.7 * len(values), cell * rows + 1.0),
         layout="constrained",
         facecolor=PAPER,
     )
@@ -442,7 +442,9 @@ def plot_matrices(
         axis.tick_params(length=0, labelsize=8)
         for side, count in ((axis.yaxis, len(matrix)), (axis.xaxis, matrix.shape[1])):
             side.set_major_locator(MaxNLocator(min(8, count), integer=True))
-        axis.set(**dict(zip(("ylabel", "xlabel"), (sides or {}).get(name, ("", "")), strict=True)))
+        vertical, horizontal = (sides or {}).get(name, ("", ""))
+        axis.set_ylabel(vertical, fontsize=9)
+        axis.set_xlabel(horizontal, fontsize=9)
         if cell < CELL:
             continue
         for place in np.ndindex(*matrix.shape):

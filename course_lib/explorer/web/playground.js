@@ -95,8 +95,9 @@ function hull(points) {
   return [...half(sorted), ...half(sorted.reverse())];
 }
 
-/** `move(name, index, point)` puts a point elsewhere, by pointer or arrow key; `choose` learns which one is meant. */
-function plane(label, { reach, points, move, choose, empty }, ...drawn) {
+/** `move(name, index, place)` puts a point elsewhere, `nudge` moves it by so much, `choose` learns which one is meant;
+ * `empty` names the point that comes to where the plane is clicked. */
+function plane(label, { reach, points, move, nudge, choose, empty }, ...drawn) {
   const where = (event) => {
     const box = event.currentTarget.getBoundingClientRect();
     return [(2 * (event.clientX - box.left)) / box.width - 1, 1 - (2 * (event.clientY - box.top)) / box.height]
@@ -124,7 +125,7 @@ function plane(label, { reach, points, move, choose, empty }, ...drawn) {
     if (x === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     event.stopPropagation();
-    move(point.name, point.index, [point.at[0] + x, point.at[1] + y]);
+    nudge(point.name, point.index, [x, y]);
   };
   const near = (one, other) => Math.hypot(one.at[0] - other.at[0], one.at[1] - other.at[1]) < 0.2;
   const node = (point, i) => h("g", { key: `${point.name} ${point.index}`, class: `point ${point.class}`,
@@ -132,8 +133,8 @@ function plane(label, { reach, points, move, choose, empty }, ...drawn) {
     tabindex: 0, role: "slider", "aria-label": point.label, "aria-valuemin": -reach, "aria-valuemax": reach,
     "aria-valuenow": point.at[0], "aria-valuetext": place(point.at), onkeydown: onkeydown(point),
     onfocus: () => choose({ name: point.name, index: point.index }), onblur: () => choose() },
-    h("circle", { class: "grip", r: 30 }), point.shape, h("text", { x: point.at[0] > 1.4 ? -16 : 16,
-      "text-anchor": point.at[0] > 1.4 ? "end" : "start",
+    h("circle", { class: "grip", r: 30 }), point.shape, h("text", { x: point.at[0] > 1.2 ? -16 : 16,
+      "text-anchor": point.at[0] > 1.2 ? "end" : "start",
       y: -14 + 24 * points.slice(0, i).filter((other) => near(point, other)).length },
       point.label, point.note && h("tspan", { class: "amount", dx: 7 }, point.note)));
   return h("svg", { xmlns: "http://www.w3.org/2000/svg", viewBox: `${-EDGE} ${-EDGE} ${2 * EDGE} ${2 * EDGE}`,
@@ -156,6 +157,10 @@ export function renderPlayground({ model, el }) {
     const there = point.map((value) => Math.round(100 * between(value, -reach, reach)) / 100);
     if (name === "points") row = index;
     change({ [name]: name === "query" ? there : state()[name].map((old, i) => (i === index ? there : old)) });
+  };
+  const nudge = (name, index, step) => {      // from where it is now: a key may come twice before the next frame
+    const now = name === "query" ? state().query : state()[name][index];
+    move(name, index, now.map((value, axis) => value + step[axis]));
   };
   const point = (what) => { pointed = { ...pointed, ...what }; request(); };
   const choose = (of) => {
@@ -193,7 +198,7 @@ export function renderPlayground({ model, el }) {
 
   /** Points of one kind, as the plane draws and moves them. */
   const dots = (s, name, shape, weights) => s[name].map((point, index) => ({ name, index, at: point,
-    label: names[index], note: weights && two(weights[index]),
+    label: names[index], note: !s.mask[index] ? "masked" : weights && two(weights[index]),
     class: `${name}${s.mask[index] ? "" : " masked"}${index === pointed.key ? " on" : ""}`, shape: shape(index) }));
   const round = () => h("circle", { class: "shape", r: 10 });
 
@@ -210,8 +215,8 @@ export function renderPlayground({ model, el }) {
     const [x, y] = s.query, length = Math.hypot(x, y);
     const level = plain && length > 0 && [[-y, x], [y, -x]].map((end) => end.map((value) => (4 * value) / length));
     return panel(within ? "Points" : "Query and keys", { heading: within
-      ? "Drag a point: each is query, key and value" : "Drag the query, or a key" },
-      plane(within ? "points" : "query and keys", { reach, move, choose, empty: !within && "query",
+      ? "Drag: a point is query, key and value" : "Drag the query, or a key" },
+      plane(within ? "points" : "query and keys", { reach, move, nudge, choose, empty: !within && "query",
         points: [...dots(s, "points", round, found.weights[i]), ...(within ? [] : [query])] },
       level && line(...level, 2, { class: "level" }), s.points.map((key) => line([0, 0], key, 1, { class: "axis" })),
       lines), h("p", { class: "key" }, plain ? "Thick line: large weight. Dashed: the score is 0."
@@ -226,19 +231,20 @@ export function renderPlayground({ model, el }) {
     };
     const star = (point, index) => h("g", { class: within && index !== row ? "output" : "output on",
       transform: `translate(${at(point).x} ${at(point).y})`, "data-output": JSON.stringify(point) },
-      h("polygon", { points: STAR }), h("text", { x: 18, y: 24 }, within ? "" : "output"));
+      h("polygon", { points: STAR }), h("text", { x: point[0] > 1.2 ? -20 : 20, y: 34,
+        "text-anchor": point[0] > 1.2 ? "end" : "start" }, within ? "" : "output"));
     const heads = within || s.heads < 2 ? [] : found.ofHeads.map(({ outputs: [point] }, k) => h("g", {
       class: `of-head head${k}`, transform: `translate(${at(point).x} ${at(point).y})` }, h("circle", { r: 13 }),
       h("text", { x: -6, y: 7 }, k + 1)));
     return panel(within ? "Outputs" : "Values and the output", { heading: within
       ? "Outputs ★: weighted means of the points" : "Output ★: weighted mean of values" },
-      plane(within ? "outputs" : "values and the output", { reach, move, choose, points: dots(s, within ? "points" : "values",
+      plane(within ? "outputs" : "values and the output", { reach, move, nudge, choose, points: dots(s, within ? "points" : "values",
         within ? round : box) },
       h("polygon", { class: "hull", points: hull(allowed).map((p) => `${at(p).x},${at(p).y}`).join(" ") }),
       found.outputs.map((output, i) => (within ? line(s.points[i], output, 2, { class: "weight head0" })
         : values.map((value, j) => line(output, value, 22 * found.weights[0][j], { class: "weight head0" })))),
       found.outputs.map(star), heads), h("p", { class: "key" }, within ? "A line leads from each point to its output."
-      : "Large square: large weight. No output lies outside the shape."));
+      : "Large square: large weight."));
   }
 
   /** A head's scores and weights: a row a key, or with self-attention a grid. */
@@ -274,7 +280,8 @@ export function renderPlayground({ model, el }) {
     const { projected, scores, weights } = found.ofHeads[k], j = pointed.key < 0 ? strongest(weights[i]) : pointed.key;
     const [q, key] = [projected[i], s.points[j]], asker = s.self_attention ? names[i] : "query";
     const total = scores[i].reduce((sum, score, n) => sum + (s.mask[n] ? Math.exp(score) : 0), 0);
-    const power = (value) => (value < 1000 && value >= 0.01 ? two(value) : value.toExponential(1));
+    const power = (value) => (value < 1000 && value >= 0.01 ? two(value) : value.toExponential(1).replace("e+", "e"));
+    const lines = s.heads > 1 ? " = mean over the heads of Σ weight · value" : " = Σ weight · value";
     const sum = `${two(q[0])} · ${two(key[0])} + ${two(q[1])} · ${two(key[1])}`;
     return panel("Formula", { class: s.heads > 1 || s.self_attention ? "formula wide" : "formula",
       heading: `From ${asker} to ${names[j]}${s.heads > 1 ? `, head ${k + 1}` : ""}` },
@@ -283,8 +290,7 @@ export function renderPlayground({ model, el }) {
       s.mask[j] ? h("p", {}, h("b", {}, "weight"), " = e", h("sup", {}, "score"), " / Σ e", h("sup", {}, "score"),
         h("br"), ` = ${power(Math.exp(scores[i][j]))} / ${power(total)} = `, h("b", {}, weights[i][j].toFixed(3)))
         : h("p", {}, h("b", {}, "weight"), " = 0, because the mask takes this key away"),
-      h("p", {}, h("b", {}, "output"), s.heads > 1 ? " = mean of the heads’ Σ weight · value" : " = Σ weight · value",
-        h("br"), " = ", h("b", {}, minus(place(found.outputs[i])))));
+      h("p", {}, h("b", {}, "output"), lines, h("br"), " = ", h("b", {}, minus(place(found.outputs[i])))));
   }
 
   function view() {
@@ -328,7 +334,7 @@ const PLAYGROUND_STYLE = `
 .playground .values .shape { fill: var(--accent) }
 .playground .query .shape { fill: var(--mark) } .playground .query text { font-weight: 700 }
 .playground .masked .shape { fill: var(--paper); stroke: var(--soft); stroke-dasharray: 5 4 }
-.playground .masked text { text-decoration: line-through; fill: var(--soft) }
+.playground .masked text { fill: var(--soft) }
 .playground .weight { opacity: .55 } .playground .arrow { stroke-dasharray: 2 5; opacity: .8 }
 .playground .head0 { stroke: var(--mark) } .playground .head1 { stroke: var(--accent) }
 .playground .head2 { stroke: var(--soft) } .playground .head3 { stroke: var(--ink) }

@@ -137,21 +137,26 @@ class AttentionPlayground(anywidget.AnyWidget):
         """One sentence on what is shown: who attends most to what, and the output."""
         if not any(self.mask):
             return "Every key is masked, so there is nothing to attend to and the output is zero."
-        weights, output = self.weights.mean(0), self.output
+        weights = self.weights.mean(0)
         of_heads = f", mean of {self.heads} heads" if self.heads > 1 else ""
         if self.self_attention:
-            most = [
-                f"{name} attends most to {self.names[best]} ({weight:.2f})"
-                for name, best, weight in zip(
-                    self.names, weights.argmax(1), weights.amax(1), strict=True
-                )
+            each = [
+                f"{name} {self._target(row)})"
+                for name, row in zip(self.names, weights, strict=True)
             ]
-            return f"Self-attention{of_heads}: {', '.join(most)}."
-        best = int(weights[0].argmax())
+            return f"Self-attention{of_heads}: {', '.join(each)}."
         return (
-            f"The query at {_place(self.query)} attends most to {self.names[best]}"
-            f" ({weights[0, best]:.2f}{of_heads}); the output is {_place(output[0].tolist())}."
+            f"The query at {_place(self.query)} {self._target(weights[0])}{of_heads}); the output is"
+            f" {_place(self.output[0].tolist())}."
         )
+
+    def _target(self, weights: Floats[Tensor, " keys"]) -> str:
+        """Whom a query attends to; all alike within what two digits show."""
+        best = int(weights.argmax())
+        allowed = weights[torch.tensor(self.mask)]
+        alike = len(allowed) > 1 and float(allowed.max() - allowed.min()) < 0.005
+        whom = "to all alike" if alike else f"most to {self.names[best]}"
+        return f"attends {whom} ({weights[best]:.2f}"
 
     def figure(self) -> Picture:
         """What is shown as a still picture: lines are as thick as weights."""

@@ -52,24 +52,32 @@ function attend({ query, points: keys, values, mask, temperature, heads, self_at
 
 // ---------------------------------------------------------------- words
 const two = (value) => (Math.abs(value) < 0.005 ? 0 : value).toFixed(2);
+const minus = (text) => text.replaceAll("-", "−");
 const place = ([x, y]) => `(${two(x)}, ${two(y)})`;
+
+/** Whom a query attends to; all alike within what two digits show. */
+function target(weights, names, mask) {
+  const best = strongest(weights), least = Math.min(...weights.filter((_, i) => mask[i]));
+  const alike = weights[best] - least < 0.005 && mask.filter(Boolean).length > 1;
+  return `attends ${alike ? "to all alike" : `most to ${names[best]}`} (${two(weights[best])}`;
+}
 
 /** What Python's `describe` says. */
 function sentenceOn(s, names, { weights, outputs }) {
   if (!s.mask.includes(true)) {
     return "Every key is masked, so there is nothing to attend to and the output is zero.";
   }
-  const heads = s.heads > 1 ? `, mean of ${s.heads} heads` : "", best = weights.map(strongest);
+  const heads = s.heads > 1 ? `, mean of ${s.heads} heads` : "";
   if (s.self_attention) {
-    const each = names.map((name, i) => `${name} attends most to ${names[best[i]]} (${two(weights[i][best[i]])})`);
+    const each = names.map((name, i) => `${name} ${target(weights[i], names, s.mask)})`);
     return `Self-attention${heads}: ${each.join(", ")}.`;
   }
-  return `The query at ${place(s.query)} attends most to ${names[best[0]]} (${two(weights[0][best[0]])}${heads}); ` +
+  return `The query at ${place(s.query)} ${target(weights[0], names, s.mask)}${heads}); ` +
     `the output is ${place(outputs[0])}.`;
 }
 
 // ---------------------------------------------------------------- a plane to drag points in
-const UNIT = 100, EDGE = 290;         // of the drawing, y upwards
+const UNIT = 100, EDGE = 270;         // of the drawing, y upwards
 const at = ([x, y]) => ({ x: UNIT * x, y: -UNIT * y });
 const line = (from, to, weight, more) => h("line", { x1: at(from).x, y1: at(from).y, x2: at(to).x, y2: at(to).y,
   "stroke-width": weight, ...more });
@@ -87,29 +95,28 @@ function hull(points) {
   return [...half(sorted), ...half(sorted.reverse())];
 }
 
-/** `move(name, index, point)` puts a point elsewhere, by pointer or arrow key; `choose` learns which one is meant. */
-function plane(label, { reach, points, move, choose, empty }, ...drawn) {
+/** `move(name, index, place)` puts a point elsewhere, `nudge` moves it by so much, `choose` learns which one is meant;
+ * `empty` names the point that comes to where the plane is clicked. */
+function plane(label, { reach, points, move, nudge, choose, empty }, ...drawn) {
   const where = (event) => {
     const box = event.currentTarget.getBoundingClientRect();
     return [(2 * (event.clientX - box.left)) / box.width - 1, 1 - (2 * (event.clientY - box.top)) / box.height]
       .map((share) => (share * EDGE) / UNIT);
   };
-  const target = (event) => event.target.closest("[data-index]");
-  let grabbed = null;
+  const under = (event) => event.target.closest("[data-index]");
   const onpointerdown = (event) => {
-    const node = target(event), [x, y] = where(event), svg = event.currentTarget;
+    const node = under(event), [x, y] = where(event), svg = event.currentTarget;
     if (event.button || (!node && (!empty || event.pointerType === "touch"))) return;      // touch: it may scroll
     const { name, index } = node ? node.dataset : { name: empty, index: 0 };
     const point = points.find((other) => other.name === name && other.index === Number(index));
-    grabbed = { name, index: Number(index), from: node ? [point.at[0] - x, point.at[1] - y] : [0, 0] };
-    svg.dragged = grabbed;
+    svg.dragged = { name, index: Number(index), from: node ? [point.at[0] - x, point.at[1] - y] : [0, 0] };
     svg.setPointerCapture(event.pointerId);
     if (!node) move(name, 0, [x, y]);
   };
   const onpointermove = (event) => {
     const dragged = event.currentTarget.dragged, [x, y] = where(event);
     if (dragged) move(dragged.name, dragged.index, [x + dragged.from[0], y + dragged.from[1]]);
-    else choose(target(event)?.dataset);
+    else choose(under(event)?.dataset);
   };
   const release = (event) => { event.currentTarget.dragged = null; };
   const onkeydown = (point) => (event) => {
@@ -118,7 +125,7 @@ function plane(label, { reach, points, move, choose, empty }, ...drawn) {
     if (x === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     event.stopPropagation();
-    move(point.name, point.index, [point.at[0] + x, point.at[1] + y]);
+    nudge(point.name, point.index, [x, y]);
   };
   const near = (one, other) => Math.hypot(one.at[0] - other.at[0], one.at[1] - other.at[1]) < 0.2;
   const node = (point, i) => h("g", { key: `${point.name} ${point.index}`, class: `point ${point.class}`,
@@ -126,12 +133,14 @@ function plane(label, { reach, points, move, choose, empty }, ...drawn) {
     tabindex: 0, role: "slider", "aria-label": point.label, "aria-valuemin": -reach, "aria-valuemax": reach,
     "aria-valuenow": point.at[0], "aria-valuetext": place(point.at), onkeydown: onkeydown(point),
     onfocus: () => choose({ name: point.name, index: point.index }), onblur: () => choose() },
-    h("circle", { class: "grip", r: 30 }), point.shape,
-    h("text", { x: 16, y: -12 + 24 * points.slice(0, i).filter((other) => near(point, other)).length }, point.label));
+    h("circle", { class: "grip", r: 30 }), point.shape, h("text", { x: point.at[0] > 1.2 ? -16 : 16,
+      "text-anchor": point.at[0] > 1.2 ? "end" : "start",
+      y: -14 + 24 * points.slice(0, i).filter((other) => near(point, other)).length },
+      point.label, point.note && h("tspan", { class: "amount", dx: 7 }, point.note)));
   return h("svg", { xmlns: "http://www.w3.org/2000/svg", viewBox: `${-EDGE} ${-EDGE} ${2 * EDGE} ${2 * EDGE}`,
     role: "group", "aria-label": label, class: empty ? "plane open" : "plane", onpointerdown, onpointermove,
     onpointerup: release, onpointercancel: release, onpointerleave: () => choose(),
-    onclick: (event) => { if (empty && !target(event)) move(empty, 0, where(event)); } },
+    onclick: (event) => { if (empty && !under(event)) move(empty, 0, where(event)); } },
     line([-3, 0], [3, 0], 1, { class: "axis" }), line([0, -3], [0, 3], 1, { class: "axis" }), drawn, points.map(node));
 }
 
@@ -148,6 +157,10 @@ export function renderPlayground({ model, el }) {
     const there = point.map((value) => Math.round(100 * between(value, -reach, reach)) / 100);
     if (name === "points") row = index;
     change({ [name]: name === "query" ? there : state()[name].map((old, i) => (i === index ? there : old)) });
+  };
+  const nudge = (name, index, step) => {      // from where it is now: a key may come twice before the next frame
+    const now = name === "query" ? state().query : state()[name][index];
+    move(name, index, now.map((value, axis) => value + step[axis]));
   };
   const point = (what) => { pointed = { ...pointed, ...what }; request(); };
   const choose = (of) => {
@@ -178,32 +191,36 @@ export function renderPlayground({ model, el }) {
       }) }, "Heads", projections.map((_, i) => few(i + 1))),
       range("Temperature", Number(Math.log10(s.temperature).toFixed(2)), warmth, { min: -1.3, max: 1.3, step: 0.05,
         "aria-valuetext": s.temperature }), h("output", { class: "number" }, s.temperature),
-      h("span", { class: "field", role: "group", "aria-label": "mask: which keys may be attended to" }, "Mask",
+      h("span", { class: "field", role: "group", "aria-label": "mask: which keys may be attended to" }, "Mask keeps",
         names.map((name, i) => check(name, s.mask[i], (allowed) => change({ mask: replace(state().mask, i, allowed) })))),
-      h("span", { class: "field presets" },
-        presets.map(([text, title, values]) => button(text, title, () => change(values())))));
+      h("span", { class: "field" }, "Try", presets.map(([text, title, values]) => button(text, title, () => change(values())))));
   }
 
   /** Points of one kind, as the plane draws and moves them. */
-  const dots = (s, name, shape) => s[name].map((point, index) => ({ name, index, at: point, label: names[index],
+  const dots = (s, name, shape, weights) => s[name].map((point, index) => ({ name, index, at: point,
+    label: names[index], note: !s.mask[index] ? "masked" : weights && two(weights[index]),
     class: `${name}${s.mask[index] ? "" : " masked"}${index === pointed.key ? " on" : ""}`, shape: shape(index) }));
   const round = () => h("circle", { class: "shape", r: 10 });
 
   function asking(s, found) {
-    const from = s.self_attention ? s.points[row] : s.query;
+    const within = s.self_attention, i = within ? row : 0, plain = !within && s.heads === 1;
     const lines = found.ofHeads.map(({ projected, weights }, k) => [
-      line([0, 0], projected[s.self_attention ? row : 0], 3, { class: `arrow head${k}` }),
-      weights[s.self_attention ? row : 0].map((weight, j) => weight > 0.005 && line(
-        k ? projected[s.self_attention ? row : 0] : from, s.points[j], 22 * weight, { class: `weight head${k}` })),
-      s.heads > 1 && h("text", { class: `tip head${k}`, x: at(projected[s.self_attention ? row : 0]).x - 6,
-        y: at(projected[s.self_attention ? row : 0]).y + 30 }, k + 1)]);
+      line([0, 0], projected[i], 2, { class: `arrow head${k}` }),
+      weights[i].map((weight, j) => weight > 0.005 && line(!k && within ? s.points[i] : projected[i], s.points[j],
+        22 * weight, { class: `weight head${k}` })),
+      k > 0 && h("g", { class: `of-head head${k}`, transform: `translate(${at(projected[i]).x} ${at(projected[i]).y})` },
+        h("circle", { r: 13 }), h("text", { x: -6, y: 7 }, k + 1))]);
     const query = { name: "query", index: 0, at: s.query, label: "query", class: "query",
-      shape: h("path", { class: "shape", d: "M0 -17 L17 0 L0 17 L-17 0 Z" }) };
-    return panel(s.self_attention ? "Points" : "Query and keys", { class: "plane-panel", heading: s.self_attention
-      ? "Each point is query, key and value. Drag one." : "Drag the query, or a key" },
-      plane(s.self_attention ? "points" : "query and keys", { reach, move, choose,
-        points: [...dots(s, "points", round), ...(s.self_attention ? [] : [query])], empty: !s.self_attention && "query" },
-      s.points.map((key) => line([0, 0], key, 1, { class: "axis" })), lines));
+      shape: h("path", { class: "shape", d: "M0 -19 L19 0 L0 19 L-19 0 Z" }) };
+    const [x, y] = s.query, length = Math.hypot(x, y);
+    const level = plain && length > 0 && [[-y, x], [y, -x]].map((end) => end.map((value) => (4 * value) / length));
+    return panel(within ? "Points" : "Query and keys", { heading: within
+      ? "Drag: a point is query, key and value" : "Drag the query, or a key" },
+      plane(within ? "points" : "query and keys", { reach, move, nudge, choose, empty: !within && "query",
+        points: [...dots(s, "points", round, found.weights[i]), ...(within ? [] : [query])] },
+      level && line(...level, 2, { class: "level" }), s.points.map((key) => line([0, 0], key, 1, { class: "axis" })),
+      lines), h("p", { class: "key" }, plain ? "Thick line: large weight. Dashed: the score is 0."
+      : within ? `Thick line: what ${names[row]} attends to.` : "Circled numbers: the query as each head sees it."));
   }
 
   function answering(s, found) {
@@ -214,18 +231,20 @@ export function renderPlayground({ model, el }) {
     };
     const star = (point, index) => h("g", { class: within && index !== row ? "output" : "output on",
       transform: `translate(${at(point).x} ${at(point).y})`, "data-output": JSON.stringify(point) },
-      h("polygon", { points: STAR }), h("text", { x: 18, y: 24 }, within ? "" : "output"));
+      h("polygon", { points: STAR }), h("text", { x: point[0] > 1.2 ? -20 : 20, y: 34,
+        "text-anchor": point[0] > 1.2 ? "end" : "start" }, within ? "" : "output"));
     const heads = within || s.heads < 2 ? [] : found.ofHeads.map(({ outputs: [point] }, k) => h("g", {
       class: `of-head head${k}`, transform: `translate(${at(point).x} ${at(point).y})` }, h("circle", { r: 13 }),
       h("text", { x: -6, y: 7 }, k + 1)));
-    return panel(within ? "Outputs" : "Values and the output", { class: "plane-panel", heading: within
-      ? "Output: each point moves to its weighted mean ★" : "Output: the weighted mean of the values ★" },
-      plane(within ? "outputs" : "values and the output", { reach, move, choose, points: dots(s, within ? "points" : "values",
+    return panel(within ? "Outputs" : "Values and the output", { heading: within
+      ? "Outputs ★: weighted means of the points" : "Output ★: weighted mean of values" },
+      plane(within ? "outputs" : "values and the output", { reach, move, nudge, choose, points: dots(s, within ? "points" : "values",
         within ? round : box) },
       h("polygon", { class: "hull", points: hull(allowed).map((p) => `${at(p).x},${at(p).y}`).join(" ") }),
       found.outputs.map((output, i) => (within ? line(s.points[i], output, 2, { class: "weight head0" })
         : values.map((value, j) => line(output, value, 22 * found.weights[0][j], { class: "weight head0" })))),
-      heads, found.outputs.map(star)));
+      found.outputs.map(star), heads), h("p", { class: "key" }, within ? "A line leads from each point to its output."
+      : "Large square: large weight."));
   }
 
   /** A head's scores and weights: a row a key, or with self-attention a grid. */
@@ -233,11 +252,13 @@ export function renderPlayground({ model, el }) {
     const on = (query, key) => ({ onpointermove: () => { if (s.self_attention) row = query; point({ head: k, key }); } });
     const numbers = (i, j) => ({ "data-head": k, "data-query": i, "data-key": j, "data-weight": weights[i][j],
       "data-score": scores[i][j] });
-    const title = s.heads > 1 ? `Head ${k + 1}: the query ${effects[k]}` : "Scores and weights";
+    const title = s.heads > 1 ? `Head ${k + 1}: ${effects[k]}`
+      : s.self_attention ? "Weights" : "Scores and weights";
+    const [[a, b], [c, d]] = projections[k];
     const bars = () => h("table", {}, h("thead", {}, h("tr", {}, ["key", "score", "weight"].map((text) =>
       h("th", { scope: "col" }, text)))), h("tbody", {}, names.map((name, j) => h("tr", { ...on(0, j),
       class: `${s.mask[j] ? "" : "masked"} ${j === pointed.key && k === pointed.head ? "on" : ""}` },
-      h("th", { scope: "row" }, name), h("td", {}, s.mask[j] ? two(scores[0][j]) : "masked"),
+      h("th", { scope: "row" }, name), h("td", {}, s.mask[j] ? minus(two(scores[0][j])) : "masked"),
       h("td", { class: "share", style: `--share:${100 * weights[0][j]}%`, ...numbers(0, j) },
         weights[0][j].toFixed(3))))));
     const cell = (i, j) => {
@@ -249,7 +270,8 @@ export function renderPlayground({ model, el }) {
       h("th", { scope: "col" }, name)))), h("tbody", {}, names.map((name, i) => h("tr", {
       class: i === row ? "on" : "" }, h("th", { scope: "row" }, name), names.map((_, j) => cell(i, j))))));
     return panel(title, { class: `head-panel head${k}`, onpointerleave: () => point({ head: 0, key: -1 }) },
-      h("div", { class: "scroll" }, s.self_attention ? grid() : bars()));
+      h("div", { class: "scroll" }, s.self_attention ? grid() : bars()),
+      s.heads > 1 && h("p", { class: "key" }, `q = query · W, W = [${minus(`${a} ${b}; ${c} ${d}`)}]`));
   }
 
   /** How one weight comes about, in numbers. */
@@ -258,14 +280,17 @@ export function renderPlayground({ model, el }) {
     const { projected, scores, weights } = found.ofHeads[k], j = pointed.key < 0 ? strongest(weights[i]) : pointed.key;
     const [q, key] = [projected[i], s.points[j]], asker = s.self_attention ? names[i] : "query";
     const total = scores[i].reduce((sum, score, n) => sum + (s.mask[n] ? Math.exp(score) : 0), 0);
-    const power = (value) => (value < 1000 && value >= 0.01 ? two(value) : value.toExponential(1));
-    return panel("Formula", { class: "formula", heading: `How much ${asker} attends to ${names[j]}` +
-        (s.heads > 1 ? `, head ${k + 1} (query ${effects[k]})` : "") },
-      h("p", {}, h("b", {}, "score"), ` = q · k / (√2 · temperature) = (${two(q[0])} · ${two(key[0])} + ${two(q[1])} · ` +
-        `${two(key[1])}) / (1.41 · ${s.temperature}) = `, h("b", {}, two(scores[i][j]))),
-      h("p", {}, h("b", {}, "weight"), ...(s.mask[j] ? [" = e", h("sup", {}, "score"), " / Σ e", h("sup", {}, "score"),
-        ` = ${power(Math.exp(scores[i][j]))} / ${power(total)} = `, h("b", {}, weights[i][j].toFixed(3))]
-        : [" = 0, because the key is masked"])));
+    const power = (value) => (value < 1000 && value >= 0.01 ? two(value) : value.toExponential(1).replace("e+", "e"));
+    const lines = s.heads > 1 ? " = mean over the heads of Σ weight · value" : " = Σ weight · value";
+    const sum = `${two(q[0])} · ${two(key[0])} + ${two(q[1])} · ${two(key[1])}`;
+    return panel("Formula", { class: s.heads > 1 || s.self_attention ? "formula wide" : "formula",
+      heading: `From ${asker} to ${names[j]}${s.heads > 1 ? `, head ${k + 1}` : ""}` },
+      h("p", {}, h("b", {}, "score"), " = q · k / (√2 · temperature)", h("br"),
+        minus(` = (${sum}) / (1.41 · ${s.temperature}) = `), h("b", {}, minus(two(scores[i][j])))),
+      s.mask[j] ? h("p", {}, h("b", {}, "weight"), " = e", h("sup", {}, "score"), " / Σ e", h("sup", {}, "score"),
+        h("br"), ` = ${power(Math.exp(scores[i][j]))} / ${power(total)} = `, h("b", {}, weights[i][j].toFixed(3)))
+        : h("p", {}, h("b", {}, "weight"), " = 0, because the mask takes this key away"),
+      h("p", {}, h("b", {}, "output"), lines, h("br"), " = ", h("b", {}, minus(place(found.outputs[i])))));
   }
 
   function view() {
@@ -274,8 +299,8 @@ export function renderPlayground({ model, el }) {
     return h("div", { class: "attention playground", "data-lm-suppress-shortcuts": "true",
       onkeydown: (event) => { if (event.target.matches("input")) event.stopPropagation(); } },
       h("style", {}, STYLE + PLAYGROUND_STYLE), controls(s), speech.say(sentenceOn(s, names, found)),
-      h("div", { class: "planes" }, asking(s, found), answering(s, found)), formula(s, found),
-      h("div", { class: "heads" }, found.ofHeads.map((head, k) => ofHead(s, head, k))));
+      h("div", { class: "planes" }, asking(s, found), answering(s, found)),
+      h("div", { class: "planes" }, formula(s, found), found.ofHeads.map((head, k) => ofHead(s, head, k))));
   }
   page = mount(el, view);
   model.on("change", request);
@@ -283,44 +308,47 @@ export function renderPlayground({ model, el }) {
 }
 
 const PLAYGROUND_STYLE = `
-.playground { max-width: 1100px; padding: 2px }
+.playground { max-width: 1000px; padding: 2px }
 .playground label { margin: 0; font-weight: 400; line-height: inherit }      /* not the notebook's own */
 .playground .grows { flex: 1 1 220px; min-width: 0 } .playground input[type=range] { min-width: 80px; flex: 1 }
 .playground .number { font-variant-numeric: tabular-nums; min-width: 2.5em; padding: 0; color: inherit }
 .playground .field { flex-wrap: wrap; white-space: normal }
-.playground .choice button[aria-checked=true] { background: var(--accent); color: var(--paper);
-  border-color: var(--accent) }
-.playground .planes, .playground .heads { display: grid; gap: 10px; margin-top: 10px;
+.playground .choice [aria-checked=true] { background: var(--accent); color: var(--paper); border-color: var(--accent) }
+.playground h2 { font-size: 15px; color: var(--ink) }
+.playground .sentence { min-height: 0 }
+.playground .planes { display: grid; gap: 10px; margin-bottom: 10px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)) }
+.playground .wide { grid-column: 1 / -1; display: flex; flex-wrap: wrap; gap: 0 36px }
+.playground .wide h2 { flex-basis: 100% }
+.playground .key { margin: 6px 0 0; font-size: 13px; color: var(--soft) }
 .playground .plane { display: block; width: 100%; max-width: 460px; margin: 0 auto; background: var(--paper);
   border-radius: 6px; user-select: none; touch-action: pan-y }
 .playground .plane.open { cursor: crosshair }
-.playground .plane text { font-size: 21px; fill: var(--ink); paint-order: stroke; stroke: var(--paper);
+.playground .plane text { font-size: 22px; fill: var(--ink); paint-order: stroke; stroke: var(--paper);
   stroke-width: 5px; stroke-linejoin: round }
-.playground .axis { stroke: var(--line) }
-.playground .point { cursor: grab; touch-action: none; outline: none }
-.playground .grip { fill: transparent }
-.playground .point:focus-visible .grip { stroke: var(--accent); stroke-width: 4 }
+.playground .plane .amount { font-weight: 700 }
+.playground .axis { stroke: var(--line) } .playground .level { stroke: var(--soft); stroke-dasharray: 3 7 }
+.playground .point { cursor: grab; touch-action: none }
+.playground .grip { fill: transparent } .playground .point:is(:hover, .on) .grip { stroke: var(--line); stroke-width: 3 }
 .playground .shape { fill: var(--ink); stroke: var(--paper); stroke-width: 3 }
 .playground .values .shape { fill: var(--accent) }
 .playground .query .shape { fill: var(--mark) } .playground .query text { font-weight: 700 }
 .playground .masked .shape { fill: var(--paper); stroke: var(--soft); stroke-dasharray: 5 4 }
-.playground .masked text { text-decoration: line-through; fill: var(--soft) }
-.playground .weight { opacity: .6; stroke-linecap: round }
+.playground .masked text { fill: var(--soft) }
+.playground .weight { opacity: .55 } .playground .arrow { stroke-dasharray: 2 5; opacity: .8 }
 .playground .head0 { stroke: var(--mark) } .playground .head1 { stroke: var(--accent) }
 .playground .head2 { stroke: var(--soft) } .playground .head3 { stroke: var(--ink) }
-.playground .output polygon { fill: var(--mark); stroke: var(--ink); stroke-width: 2; opacity: .6 }
-.playground .output.on polygon { opacity: 1; stroke-width: 3 } .playground .output text { font-weight: 700 }
 .playground .output, .playground .of-head { pointer-events: none }
-.playground .of-head circle { fill: var(--paper); stroke-width: 3 }
+.playground .output polygon { fill: var(--mark); stroke: var(--ink); stroke-width: 2; opacity: .55 }
+.playground .output.on polygon { opacity: 1; stroke-width: 3 } .playground .output text { font-weight: 700 }
+.playground .of-head circle { fill: var(--paper); stroke-width: 3 } .playground .of-head text { stroke: none }
 .playground .hull { fill: var(--panel); stroke: var(--line); stroke-width: 2 }
-.playground .formula { margin-top: 10px } .playground .formula p { margin: 2px 0; font-size: 15px;
-  font-variant-numeric: tabular-nums }
-.playground th[scope=row] { text-align: left } .playground td { font-variant-numeric: tabular-nums }
+.playground .formula p { margin: 0 0 8px; font-size: 15px; font-variant-numeric: tabular-nums }
+.playground th { text-align: left } .playground tr > * + * { text-align: right }
+.playground td { font-variant-numeric: tabular-nums } .playground .share { width: 55% }
 .playground tr.masked { color: var(--soft) }
-.playground .grid td, .playground .grid th { padding: 4px; text-align: center }
-.playground .grid tr.on { outline: 2px solid var(--mark) }
-.playground td.on { outline: 3px solid var(--mark); outline-offset: -3px }
+.playground .grid tr > * { padding: 4px; text-align: center }
+.playground .grid td.on { outline: 3px solid var(--mark); outline-offset: -3px }
 @media (forced-colors: active) { .playground .grid td { forced-color-adjust: none } }
 `;
 export default { render: renderPlayground };

@@ -35,7 +35,7 @@ PROJECTIONS = (
     ((1.4, 0.0), (0.0, 0.0)),
     ((0.0, 0.0), (0.0, 1.4)),
 )
-EFFECTS = ("as it is", "a quarter turn", "left–right only", "down–up only")
+EFFECTS = ("the query as it is", "turned by a quarter", "only left–right", "only down–up")
 
 REACH = 2.5  # how far from the middle a point may lie, on either axis
 

@@ -97,7 +97,7 @@ function hull(points) {
 
 /** `move(name, index, place)` puts a point elsewhere, `nudge` moves it by so much, `choose` learns which one is meant;
  * `empty` names the point that comes to where the plane is clicked. */
-function plane(label, { reach, points, move, nudge, choose, empty }, ...drawn) {
+function plane(label, { reach, points, over, move, nudge, choose, empty }, ...drawn) {
   const where = (event) => {
     const box = event.currentTarget.getBoundingClientRect();
     return [(2 * (event.clientX - box.left)) / box.width - 1, 1 - (2 * (event.clientY - box.top)) / box.height]
@@ -141,7 +141,7 @@ function plane(label, { reach, points, move, nudge, choose, empty }, ...drawn) {
     role: "group", "aria-label": label, class: empty ? "plane open" : "plane", onpointerdown, onpointermove,
     onpointerup: release, onpointercancel: release, onpointerleave: () => choose(),
     onclick: (event) => { if (empty && !under(event)) move(empty, 0, where(event)); } },
-    line([-3, 0], [3, 0], 1, { class: "axis" }), line([0, -3], [0, 3], 1, { class: "axis" }), drawn, points.map(node));
+    line([-3, 0], [3, 0], 1, { class: "axis" }), line([0, -3], [0, 3], 1, { class: "axis" }), drawn, points.map(node), over || "");
 }
 
 // ---------------------------------------------------------------- the view
@@ -238,12 +238,12 @@ export function renderPlayground({ model, el }) {
       h("text", { x: -6, y: 7 }, k + 1)));
     return panel(within ? "Outputs" : "Values and the output", { heading: within
       ? "Outputs ★: weighted means of the points" : "Output ★: weighted mean of values" },
-      plane(within ? "outputs" : "values and the output", { reach, move, nudge, choose, points: dots(s, within ? "points" : "values",
-        within ? round : box) },
+      plane(within ? "outputs" : "values and the output", { reach, move, nudge, choose,
+        points: dots(s, within ? "points" : "values", within ? round : box), over: [found.outputs.map(star), heads] },
       h("polygon", { class: "hull", points: hull(allowed).map((p) => `${at(p).x},${at(p).y}`).join(" ") }),
       found.outputs.map((output, i) => (within ? line(s.points[i], output, 2, { class: "weight head0" })
-        : values.map((value, j) => line(output, value, 22 * found.weights[0][j], { class: "weight head0" })))),
-      found.outputs.map(star), heads), h("p", { class: "key" }, within ? "A line leads from each point to its output."
+        : values.map((value, j) => line(output, value, 22 * found.weights[0][j], { class: "weight head0" }))))),
+      h("p", { class: "key" }, within ? "A line leads from each point to its output."
       : "Large square: large weight."));
   }
 
@@ -254,7 +254,6 @@ export function renderPlayground({ model, el }) {
       "data-score": scores[i][j] });
     const title = s.heads > 1 ? `Head ${k + 1}: ${effects[k]}`
       : s.self_attention ? "Weights" : "Scores and weights";
-    const [[a, b], [c, d]] = projections[k];
     const bars = () => h("table", {}, h("thead", {}, h("tr", {}, ["key", "score", "weight"].map((text) =>
       h("th", { scope: "col" }, text)))), h("tbody", {}, names.map((name, j) => h("tr", { ...on(0, j),
       class: `${s.mask[j] ? "" : "masked"} ${j === pointed.key && k === pointed.head ? "on" : ""}` },
@@ -271,7 +270,8 @@ export function renderPlayground({ model, el }) {
       class: i === row ? "on" : "" }, h("th", { scope: "row" }, name), names.map((_, j) => cell(i, j))))));
     return panel(title, { class: `head-panel head${k}`, onpointerleave: () => point({ head: 0, key: -1 }) },
       h("div", { class: "scroll" }, s.self_attention ? grid() : bars()),
-      s.heads > 1 && h("p", { class: "key" }, `q = query · W, W = [${minus(`${a} ${b}; ${c} ${d}`)}]`));
+      s.heads > 1 && h("p", { class: "key" }, "q = query · ", h("span", { class: "square" },
+        projections[k].flat().map((entry) => h("span", {}, minus(String(entry)))))));
   }
 
   /** How one weight comes about, in numbers. */
@@ -343,6 +343,9 @@ const PLAYGROUND_STYLE = `
 .playground .output.on polygon { opacity: 1; stroke-width: 3 } .playground .output text { font-weight: 700 }
 .playground .of-head circle { fill: var(--paper); stroke-width: 3 } .playground .of-head text { stroke: none }
 .playground .hull { fill: var(--panel); stroke: var(--line); stroke-width: 2 }
+.playground .square { display: inline-grid; grid-template-columns: auto auto; gap: 0 8px; padding: 0 6px;
+  border: solid var(--soft); border-width: 0 1px; border-radius: 6px; vertical-align: middle; text-align: right;
+  line-height: 1.2 }
 .playground .formula p { margin: 0 0 8px; font-size: 15px; font-variant-numeric: tabular-nums }
 .playground th { text-align: left } .playground tr > * + * { text-align: right }
 .playground td { font-variant-numeric: tabular-nums } .playground .share { width: 55% }

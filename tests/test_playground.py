@@ -241,7 +241,7 @@ def play(page, root, now, expect):
     check(points=[*now()["points"][:5], [-0.1, 0]])
     root.get_by_role("slider", name="Temperature").press("ArrowRight")
     check(temperature=1.1)
-    root.get_by_role("radio", name="1 heads").press("ArrowRight")
+    root.get_by_role("radio", name="1 head").press("ArrowRight")
     check(heads=2)
     root.get_by_role("radio", name="4 heads").click()
     check(heads=4)
@@ -253,6 +253,7 @@ def play(page, root, now, expect):
     check(points=[now()["points"][3], *now()["points"][1:]])
     root.get_by_role("radio", name="as self-attention").press("ArrowLeft")
     check(self_attention=False)
+    assert page.evaluate("document.activeElement.innerText") == "as cross-attention"
     # the presets
     for name, wanted in {
         "very cold": {"temperature": 0.05},

@@ -35,7 +35,7 @@ PROJECTIONS = (
     ((1.4, 0.0), (0.0, 0.0)),
     ((0.0, 0.0), (0.0, 1.4)),
 )
-EFFECTS = ("the query as it is", "turned by a quarter", "only left–right", "only down–up")
+EFFECTS = ("the query as it is", "the query turned by 90°", "only left–right", "only down–up")
 
 REACH = 2.5  # how far from the middle a point may lie, on either axis
 

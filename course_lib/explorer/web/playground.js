@@ -227,7 +227,7 @@ export function renderPlayground({ model, el }) {
       plane(within ? "points" : "query and keys", { reach, move, nudge, choose, empty: !within && "query",
         points: [...dots(s, "points", round, found.weights[i]), ...(within ? [] : [query])] },
       level && line(...level, 2, { class: "level" }), s.points.map((key) => line([0, 0], key, 1, { class: "axis" })),
-      lines), h("p", { class: "key" }, plain ? "Thick line: large weight. Dashed: the score is 0."
+      lines), h("p", { class: "key" }, plain ? "Thick line: large weight. Dotted across: the score is 0."
       : within ? `Thick line: what ${names[row]} attends to.` : "Circled numbers: the query as each head sees it."));
   }
 
@@ -278,8 +278,9 @@ export function renderPlayground({ model, el }) {
         style: `background:${CSS_COLOURS[level]};color:${level > 125 ? "#000" : "#fff"}` }, two(weights[i][j]));
     };
     const grid = () => h("table", { class: "grid" }, h("thead", {}, h("tr", {},
-      ["from ↓ to →", ...names].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, names.map((name, i) => h("tr", {
-      class: i === row ? "on" : "" }, h("th", { scope: "row" }, name), names.map((_, j) => cell(i, j))))));
+      ["from ↓ to →", ...names].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {},
+      names.map((name, i) => h("tr", { class: i === row ? "on" : "" },
+        h("th", { scope: "row" }, name), names.map((_, j) => cell(i, j))))));
     return panel(title, { class: `head-panel head${k}`, onpointerleave: () => point({ head: 0, key: -1 }) },
       h("div", { class: "scroll" }, s.self_attention ? grid() : bars()),
       s.heads > 1 && h("p", { class: "key" }, "q = query · ", h("span", { class: "square" },
@@ -353,7 +354,8 @@ const PLAYGROUND_STYLE = `
 .playground .head2 { stroke: var(--soft) } .playground .head3 { stroke: var(--ink) }
 .playground .output, .playground .of-head { pointer-events: none }
 .playground .output polygon { fill: var(--mark); stroke: var(--ink); stroke-width: 2; opacity: .55 }
-.playground .output.on polygon { opacity: 1; stroke-width: 3 } .playground .named { font-weight: 700; pointer-events: none }
+.playground .output.on polygon { opacity: 1; stroke-width: 3 }
+.playground .named { font-weight: 700; pointer-events: none }
 .playground .of-head circle { fill: var(--paper); stroke-width: 3 } .playground .of-head text { stroke: none }
 .playground .hull { fill: var(--panel); stroke: var(--line); stroke-width: 2 }
 .playground .square { display: inline-grid; grid-template-columns: auto auto; gap: 0 8px; padding: 0 6px;

@@ -11,11 +11,13 @@ from chromium import PATIENCE
 from explorer_driver import eventually, opened, put, settle, state
 from hypothesis import given
 from hypothesis import strategies as st
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from test_page import contrast, luminance
 from torch.testing import assert_close
 from traitlets import TraitError
 
 from course_lib.explorer import AttentionPlayground
+from tools import site
 
 open_page = explorer_driver.open_page  # a fixture
 
@@ -239,7 +241,7 @@ def play(page, root, now, expect):
     check(points=[*now()["points"][:5], [-0.1, 0]])
     root.get_by_role("slider", name="Temperature").press("ArrowRight")
     check(temperature=1.1)
-    root.get_by_role("radio", name="1 heads").press("ArrowRight")
+    root.get_by_role("radio", name="1 head").press("ArrowRight")
     check(heads=2)
     root.get_by_role("radio", name="4 heads").click()
     check(heads=4)
@@ -251,6 +253,7 @@ def play(page, root, now, expect):
     check(points=[now()["points"][3], *now()["points"][1:]])
     root.get_by_role("radio", name="as self-attention").press("ArrowLeft")
     check(self_attention=False)
+    assert page.evaluate("document.activeElement.innerText") == "as cross-attention"
     # the presets
     for name, wanted in {
         "very cold": {"temperature": 0.05},
@@ -404,6 +407,22 @@ def colours(page):
         "(({ backgroundColor, color }) => [backgroundColor, color])"
         '(getComputedStyle(document.querySelector(".playground")))'
     )
+
+
+@pytest.mark.browser
+def test_the_site_shows_it_alive_in_a_frame(browser, tmp_path):
+    data, _ = AttentionPlayground()._repr_mimebundle_()
+    cell = new_code_cell(outputs=[new_output("display_data", data)])
+    notebook = new_notebook(cells=[cell])
+    site.prepare(notebook)
+    content = str(site.converted(notebook, tmp_path))
+    page = browser.new_page()
+    page.set_content(content)
+    root = page.frame_locator("iframe").locator(".playground")
+    root.get_by_role("slider", name="query").press("ArrowUp")
+    eventually(lambda: "(1.20, -0.30)" in sentence(root))
+    assert page.locator("figure img").get_attribute("alt") == AttentionPlayground().describe()
+    page.close()
 
 
 # ---------------------------------------------------------------- in real notebooks

@@ -35,7 +35,7 @@ PROJECTIONS = (
     ((1.4, 0.0), (0.0, 0.0)),
     ((0.0, 0.0), (0.0, 1.4)),
 )
-EFFECTS = ("as it is", "a quarter turn", "left–right only", "down–up only")
+EFFECTS = ("the query as it is", "the query turned by 90°", "only left–right", "only down–up")
 
 REACH = 2.5  # how far from the middle a point may lie, on either axis
 
@@ -174,18 +174,26 @@ class AttentionPlayground(anywidget.AnyWidget):
             axis.set_title(title, fontsize=10, color=INK)
             axis.axhline(0, color=GREY, linewidth=0.5)
             axis.axvline(0, color=GREY, linewidth=0.5)
-        for axis, points in ((left, self.points), (right, values)):
-            for (x, y), name, allowed in zip(points, self.names, self.mask, strict=True):
-                axis.plot(x, y, "o" if axis is left else "s", color=BLUE if allowed else GREY)
-                axis.annotate(name, (x, y), (5, 5), textcoords="offset points", fontsize=9)
-        for query, row, output in zip(queries, weights.tolist(), outputs, strict=True):
-            for key, value, weight in zip(self.points, values, row, strict=True):
-                for axis, start, end in ((left, query, key), (right, output, value)):
-                    axis.plot(*zip(start, end, strict=True), color=HIGHLIGHT, linewidth=6 * weight)
-            right.plot(*output, "*", color=HIGHLIGHT, markersize=16, markeredgecolor=INK)
+        for axis, points, shape in ((left, self.points, "o"), (right, values, "s")):
+            for point, name, allowed in zip(points, self.names, self.mask, strict=True):
+                axis.plot(*point, shape, color=BLUE if allowed else GREY, zorder=3)
+                axis.annotate(name, point, (6, 6), textcoords="offset points", fontsize=9)
+
+        def connect(axis, start, end, width):
+            axis.plot(*zip(start, end, strict=True), color=HIGHLIGHT, linewidth=width, alpha=0.7)
+
+        for i, (query, output) in enumerate(zip(queries, outputs, strict=True)):
+            for key, value, weight in zip(self.points, values, weights[i].tolist(), strict=True):
+                connect(left, query, key, 7 * weight)
+                if not self.self_attention:
+                    connect(right, output, value, 7 * weight)
+            if self.self_attention:
+                connect(right, query, output, 1)
+            right.plot(*output, "*", color=HIGHLIGHT, markersize=15, markeredgecolor=INK, zorder=4)
         if not self.self_attention:
             left.plot(*self.query, "D", color=HIGHLIGHT, markersize=9, markeredgecolor=INK)
-            left.annotate("query", self.query, (8, -12), textcoords="offset points", fontsize=10)
+            for axis, name, point in ((left, "query", self.query), (right, "output", outputs[0])):
+                axis.annotate(name, point, (8, -13), textcoords="offset points", weight="bold")
         return Picture(figure, self.describe())
 
     def static_part(self) -> str:

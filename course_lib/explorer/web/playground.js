@@ -81,6 +81,9 @@ const UNIT = 100, EDGE = 270;         // of the drawing, y upwards
 const at = ([x, y]) => ({ x: UNIT * x, y: -UNIT * y });
 const line = (from, to, weight, more) => h("line", { x1: at(from).x, y1: at(from).y, x2: at(to).x, y2: at(to).y,
   "stroke-width": weight, ...more });
+const lie = (point) => `translate(${at(point).x} ${at(point).y})`;
+const numbered = (point, head) => h("g", { class: `of-head head${head}`, transform: lie(point) },
+  h("circle", { r: 13 }), h("text", { x: -6, y: 7 }, head + 1));
 const STAR = Array.from({ length: 10 }, (_, i) => [Math.sin, Math.cos].map((turn) =>
   ((i % 2 ? 9 : 22) * turn((i * Math.PI) / 5)).toFixed(1))).join(" ");
 
@@ -97,7 +100,7 @@ function hull(points) {
 
 /** `move(name, index, place)` puts a point elsewhere, `nudge` moves it by so much, `choose` learns which one is meant;
  * `empty` names the point that comes to where the plane is clicked. */
-function plane(label, { reach, points, move, nudge, choose, empty }, ...drawn) {
+function plane(label, { reach, points, over, move, nudge, choose, empty }, ...drawn) {
   const where = (event) => {
     const box = event.currentTarget.getBoundingClientRect();
     return [(2 * (event.clientX - box.left)) / box.width - 1, 1 - (2 * (event.clientY - box.top)) / box.height]
@@ -121,15 +124,15 @@ function plane(label, { reach, points, move, nudge, choose, empty }, ...drawn) {
   const release = (event) => { event.currentTarget.dragged = null; };
   const onkeydown = (point) => (event) => {
     const step = event.shiftKey ? 0.01 : 0.1, { key } = event;
-    const [x, y] = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] }[key] || [];
-    if (x === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+    const moved = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] }[key];
+    if (!moved || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     event.stopPropagation();
-    nudge(point.name, point.index, [x, y]);
+    nudge(point.name, point.index, moved);
   };
   const near = (one, other) => Math.hypot(one.at[0] - other.at[0], one.at[1] - other.at[1]) < 0.2;
   const node = (point, i) => h("g", { key: `${point.name} ${point.index}`, class: `point ${point.class}`,
-    "data-name": point.name, "data-index": point.index, transform: `translate(${at(point.at).x} ${at(point.at).y})`,
+    "data-name": point.name, "data-index": point.index, transform: lie(point.at),
     tabindex: 0, role: "slider", "aria-label": point.label, "aria-valuemin": -reach, "aria-valuemax": reach,
     "aria-valuenow": point.at[0], "aria-valuetext": place(point.at), onkeydown: onkeydown(point),
     onfocus: () => choose({ name: point.name, index: point.index }), onblur: () => choose() },
@@ -141,7 +144,8 @@ function plane(label, { reach, points, move, nudge, choose, empty }, ...drawn) {
     role: "group", "aria-label": label, class: empty ? "plane open" : "plane", onpointerdown, onpointermove,
     onpointerup: release, onpointercancel: release, onpointerleave: () => choose(),
     onclick: (event) => { if (empty && !under(event)) move(empty, 0, where(event)); } },
-    line([-3, 0], [3, 0], 1, { class: "axis" }), line([0, -3], [0, 3], 1, { class: "axis" }), drawn, points.map(node));
+    line([-3, 0], [3, 0], 1, { class: "axis" }), line([0, -3], [0, 3], 1, { class: "axis" }), drawn,
+    points.map(node), over || "");
 }
 
 // ---------------------------------------------------------------- the view
@@ -178,13 +182,16 @@ export function renderPlayground({ model, el }) {
   ];
 
   function controls(s) {
-    const mode = (within, text) => radio(within, s.self_attention, (value) => change({ self_attention: value }), {}, text);
-    const flip = () => { change({ self_attention: !state().self_attention }); return state().self_attention; };
-    const few = (count) => radio(count, s.heads, (heads) => change({ heads }), { "aria-label": `${count} heads` }, count);
+    const kind = () => (state().self_attention ? "self" : "cross");
+    const become = (chosen) => change({ self_attention: chosen === "self" });
+    const flip = () => { become(kind() === "self" ? "cross" : "self"); return kind(); };
+    const mode = (value) => radio(value, kind(), become, {}, `as ${value}-attention`);
+    const few = (count) => radio(count, s.heads, (heads) => change({ heads }),
+      { "aria-label": count > 1 ? `${count} heads` : "1 head" }, count);
     const warmth = (power) => change({ temperature: Number((10 ** power).toPrecision(2)) });
     return h("div", { class: "bar", role: "group", "aria-label": "settings" },
-      h("span", { class: "field choice", role: "radiogroup", "aria-label": "kind of attention", onkeydown: arrows(flip) },
-        mode(false, "as cross-attention"), mode(true, "as self-attention")),
+      h("span", { class: "field choice", role: "radiogroup", "aria-label": "kind of attention",
+        onkeydown: arrows(flip) }, mode("cross"), mode("self")),
       h("span", { class: "field choice", role: "radiogroup", "aria-label": "heads", onkeydown: arrows((down, right) => {
         change({ heads: state().heads + down + right });
         return state().heads;
@@ -192,13 +199,15 @@ export function renderPlayground({ model, el }) {
       range("Temperature", Number(Math.log10(s.temperature).toFixed(2)), warmth, { min: -1.3, max: 1.3, step: 0.05,
         "aria-valuetext": s.temperature }), h("output", { class: "number" }, s.temperature),
       h("span", { class: "field", role: "group", "aria-label": "mask: which keys may be attended to" }, "Mask keeps",
-        names.map((name, i) => check(name, s.mask[i], (allowed) => change({ mask: replace(state().mask, i, allowed) })))),
-      h("span", { class: "field" }, "Try", presets.map(([text, title, values]) => button(text, title, () => change(values())))));
+        names.map((name, i) => check(name, s.mask[i],
+          (allowed) => change({ mask: replace(state().mask, i, allowed) })))),
+      h("span", { class: "field" }, "Try", presets.map(([text, title, values]) =>
+        button(text, title, () => change(values())))));
   }
 
   /** Points of one kind, as the plane draws and moves them. */
   const dots = (s, name, shape, weights) => s[name].map((point, index) => ({ name, index, at: point,
-    label: names[index], note: !s.mask[index] ? "masked" : weights && two(weights[index]),
+    label: names[index], note: s.mask[index] && weights && two(weights[index]),
     class: `${name}${s.mask[index] ? "" : " masked"}${index === pointed.key ? " on" : ""}`, shape: shape(index) }));
   const round = () => h("circle", { class: "shape", r: 10 });
 
@@ -208,8 +217,7 @@ export function renderPlayground({ model, el }) {
       line([0, 0], projected[i], 2, { class: `arrow head${k}` }),
       weights[i].map((weight, j) => weight > 0.005 && line(!k && within ? s.points[i] : projected[i], s.points[j],
         22 * weight, { class: `weight head${k}` })),
-      k > 0 && h("g", { class: `of-head head${k}`, transform: `translate(${at(projected[i]).x} ${at(projected[i]).y})` },
-        h("circle", { r: 13 }), h("text", { x: -6, y: 7 }, k + 1))]);
+      k > 0 && numbered(projected[i], k)]);
     const query = { name: "query", index: 0, at: s.query, label: "query", class: "query",
       shape: h("path", { class: "shape", d: "M0 -19 L19 0 L0 19 L-19 0 Z" }) };
     const [x, y] = s.query, length = Math.hypot(x, y);
@@ -219,7 +227,7 @@ export function renderPlayground({ model, el }) {
       plane(within ? "points" : "query and keys", { reach, move, nudge, choose, empty: !within && "query",
         points: [...dots(s, "points", round, found.weights[i]), ...(within ? [] : [query])] },
       level && line(...level, 2, { class: "level" }), s.points.map((key) => line([0, 0], key, 1, { class: "axis" })),
-      lines), h("p", { class: "key" }, plain ? "Thick line: large weight. Dashed: the score is 0."
+      lines), h("p", { class: "key" }, plain ? "Thick line: large weight. Dotted across: the score is 0."
       : within ? `Thick line: what ${names[row]} attends to.` : "Circled numbers: the query as each head sees it."));
   }
 
@@ -230,31 +238,34 @@ export function renderPlayground({ model, el }) {
       return h("rect", { class: "shape", x: -side / 2, y: -side / 2, width: side, height: side });
     };
     const star = (point, index) => h("g", { class: within && index !== row ? "output" : "output on",
-      transform: `translate(${at(point).x} ${at(point).y})`, "data-output": JSON.stringify(point) },
-      h("polygon", { points: STAR }), h("text", { x: point[0] > 1.2 ? -20 : 20, y: 34,
-        "text-anchor": point[0] > 1.2 ? "end" : "start" }, within ? "" : "output"));
-    const heads = within || s.heads < 2 ? [] : found.ofHeads.map(({ outputs: [point] }, k) => h("g", {
-      class: `of-head head${k}`, transform: `translate(${at(point).x} ${at(point).y})` }, h("circle", { r: 13 }),
-      h("text", { x: -6, y: 7 }, k + 1)));
+      transform: lie(point), "data-output": JSON.stringify(point) },
+      h("polygon", { points: STAR }));
+    const [{ x, y }, leftwards] = [at(found.outputs[0]), found.outputs[0][0] > 1.2];
+    const label = !within && h("text", { class: "named", x: leftwards ? x - 20 : x + 20, y: y + 36,
+      "text-anchor": leftwards ? "end" : "start" }, "output");
+    const heads = within || s.heads < 2 ? [] : found.ofHeads.map(({ outputs }, k) => numbered(outputs[0], k));
     return panel(within ? "Outputs" : "Values and the output", { heading: within
       ? "Outputs ★: weighted means of the points" : "Output ★: weighted mean of values" },
-      plane(within ? "outputs" : "values and the output", { reach, move, nudge, choose, points: dots(s, within ? "points" : "values",
-        within ? round : box) },
+      plane(within ? "outputs" : "values and the output", { reach, move, nudge, choose,
+        points: dots(s, within ? "points" : "values", within ? round : box),
+        over: [found.outputs.map(star), heads, label] },
       h("polygon", { class: "hull", points: hull(allowed).map((p) => `${at(p).x},${at(p).y}`).join(" ") }),
       found.outputs.map((output, i) => (within ? line(s.points[i], output, 2, { class: "weight head0" })
-        : values.map((value, j) => line(output, value, 22 * found.weights[0][j], { class: "weight head0" })))),
-      found.outputs.map(star), heads), h("p", { class: "key" }, within ? "A line leads from each point to its output."
+        : values.map((value, j) => line(output, value, 22 * found.weights[0][j], { class: "weight head0" }))))),
+      h("p", { class: "key" }, within ? "A line leads from each point to its output."
       : "Large square: large weight."));
   }
 
   /** A head's scores and weights: a row a key, or with self-attention a grid. */
   function ofHead(s, { scores, weights }, k) {
-    const on = (query, key) => ({ onpointermove: () => { if (s.self_attention) row = query; point({ head: k, key }); } });
+    const on = (query, key) => ({ onpointermove: () => {
+      if (s.self_attention) row = query;
+      point({ head: k, key });
+    } });
     const numbers = (i, j) => ({ "data-head": k, "data-query": i, "data-key": j, "data-weight": weights[i][j],
       "data-score": scores[i][j] });
     const title = s.heads > 1 ? `Head ${k + 1}: ${effects[k]}`
       : s.self_attention ? "Weights" : "Scores and weights";
-    const [[a, b], [c, d]] = projections[k];
     const bars = () => h("table", {}, h("thead", {}, h("tr", {}, ["key", "score", "weight"].map((text) =>
       h("th", { scope: "col" }, text)))), h("tbody", {}, names.map((name, j) => h("tr", { ...on(0, j),
       class: `${s.mask[j] ? "" : "masked"} ${j === pointed.key && k === pointed.head ? "on" : ""}` },
@@ -266,12 +277,14 @@ export function renderPlayground({ model, el }) {
       return h("td", { ...on(i, j), ...numbers(i, j), class: i === row && j === pointed.key ? "on" : "",
         style: `background:${CSS_COLOURS[level]};color:${level > 125 ? "#000" : "#fff"}` }, two(weights[i][j]));
     };
-    const grid = () => h("table", { class: "grid" }, h("thead", {}, h("tr", {}, ["from ↓ to →", ...names].map((name) =>
-      h("th", { scope: "col" }, name)))), h("tbody", {}, names.map((name, i) => h("tr", {
-      class: i === row ? "on" : "" }, h("th", { scope: "row" }, name), names.map((_, j) => cell(i, j))))));
+    const grid = () => h("table", { class: "grid" }, h("thead", {}, h("tr", {},
+      ["from ↓ to →", ...names].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {},
+      names.map((name, i) => h("tr", { class: i === row ? "on" : "" },
+        h("th", { scope: "row" }, name), names.map((_, j) => cell(i, j))))));
     return panel(title, { class: `head-panel head${k}`, onpointerleave: () => point({ head: 0, key: -1 }) },
       h("div", { class: "scroll" }, s.self_attention ? grid() : bars()),
-      s.heads > 1 && h("p", { class: "key" }, `q = query · W, W = [${minus(`${a} ${b}; ${c} ${d}`)}]`));
+      s.heads > 1 && h("p", { class: "key" }, "q = query · ", h("span", { class: "square" },
+        projections[k].flat().map((entry) => h("span", {}, minus(String(entry)))))));
   }
 
   /** How one weight comes about, in numbers. */
@@ -283,7 +296,7 @@ export function renderPlayground({ model, el }) {
     const power = (value) => (value < 1000 && value >= 0.01 ? two(value) : value.toExponential(1).replace("e+", "e"));
     const lines = s.heads > 1 ? " = mean over the heads of Σ weight · value" : " = Σ weight · value";
     const sum = `${two(q[0])} · ${two(key[0])} + ${two(q[1])} · ${two(key[1])}`;
-    return panel("Formula", { class: s.heads > 1 || s.self_attention ? "formula wide" : "formula",
+    return panel("Formula", { class: s.heads > 1 ? "formula wide" : "formula",
       heading: `From ${asker} to ${names[j]}${s.heads > 1 ? `, head ${k + 1}` : ""}` },
       h("p", {}, h("b", {}, "score"), " = q · k / (√2 · temperature)", h("br"),
         minus(` = (${sum}) / (1.41 · ${s.temperature}) = `), h("b", {}, minus(two(scores[i][j])))),
@@ -329,7 +342,8 @@ const PLAYGROUND_STYLE = `
 .playground .plane .amount { font-weight: 700 }
 .playground .axis { stroke: var(--line) } .playground .level { stroke: var(--soft); stroke-dasharray: 3 7 }
 .playground .point { cursor: grab; touch-action: none }
-.playground .grip { fill: transparent } .playground .point:is(:hover, .on) .grip { stroke: var(--line); stroke-width: 3 }
+.playground .grip { fill: transparent }
+.playground .point:is(:hover, .on) .grip { stroke: var(--line); stroke-width: 3 }
 .playground .shape { fill: var(--ink); stroke: var(--paper); stroke-width: 3 }
 .playground .values .shape { fill: var(--accent) }
 .playground .query .shape { fill: var(--mark) } .playground .query text { font-weight: 700 }
@@ -340,9 +354,14 @@ const PLAYGROUND_STYLE = `
 .playground .head2 { stroke: var(--soft) } .playground .head3 { stroke: var(--ink) }
 .playground .output, .playground .of-head { pointer-events: none }
 .playground .output polygon { fill: var(--mark); stroke: var(--ink); stroke-width: 2; opacity: .55 }
-.playground .output.on polygon { opacity: 1; stroke-width: 3 } .playground .output text { font-weight: 700 }
+.playground .output.on polygon { opacity: 1; stroke-width: 3 }
+.playground .named { font-weight: 700; pointer-events: none }
 .playground .of-head circle { fill: var(--paper); stroke-width: 3 } .playground .of-head text { stroke: none }
 .playground .hull { fill: var(--panel); stroke: var(--line); stroke-width: 2 }
+.playground .square { display: inline-grid; grid-template-columns: auto auto; gap: 0 8px; padding: 0 6px;
+  border: solid var(--soft); border-width: 0 1px; border-radius: 6px; vertical-align: middle; text-align: right;
+  line-height: 1.2 }
+.playground sup { line-height: 0 }
 .playground .formula p { margin: 0 0 8px; font-size: 15px; font-variant-numeric: tabular-nums }
 .playground th { text-align: left } .playground tr > * + * { text-align: right }
 .playground td { font-variant-numeric: tabular-nums } .playground .share { width: 55% }

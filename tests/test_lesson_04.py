@@ -40,40 +40,11 @@ def detached(q, k, v):
     return heard, weights
 
 
-def zero_or_none(parameter):
-    return parameter.grad is None or parameter.grad.abs().max() == 0
-
-
-def literal_support(weights):
-    rows = (
-        [
-            math.exp(-sum(w * math.log(w) for w in row.tolist() if w))
-            for row in weights.flatten(0, -2)
-        ]
-        if weights.ndim > 1
-        else [math.exp(-sum(w * math.log(w) for w in weights.tolist() if w))]
-    )
-    return torch.tensor(rows, dtype=weights.dtype).reshape(weights.shape[:-1])
-
-
 RIGHT = {
     "attend": [attending(), fused, explicit],
     "split_heads": [
         lambda x, heads: x.unflatten(-1, (heads, -1)).transpose(1, 2),
         lambda x, heads: torch.stack(x.chunk(heads, -1), 1),
-    ],
-    "silent_parameters": [
-        lambda model: [n for n, p in model.named_parameters() if zero_or_none(p)],
-        lambda model: [
-            n
-            for n, p in model.named_parameters()
-            if not torch.count_nonzero(p.grad if p.grad is not None else p * 0)
-        ],
-    ],
-    "effective_support": [literal_support, lambda w: torch.exp(-torch.xlogy(w, w).sum(-1))],
-    "agreement": [
-        lambda w, t: 1 - (w - t).abs().sum(-1) / 2,
-        lambda w, t: torch.where(w < t, w, t).sum(dim=-1),
     ],
 }
 WRONG = {
@@ -92,29 +63,5 @@ WRONG = {
         "memory order": lambda x, heads: x.reshape(len(x), heads, x.shape[1], -1),
         "neighbours": lambda x, heads: rearrange(x, "b t (d h) -> b h t d", h=heads),
         "after the tokens": lambda x, heads: x.unflatten(-1, (heads, -1)),
-    },
-    "silent_parameters": {
-        "*do* learn": lambda model: [n for n, p in model.named_parameters() if not zero_or_none(p)],
-        "exactly 0": lambda model: [n for n, p in model.named_parameters() if p.grad is None],
-        "a parameter with *some* zeros": lambda model: [
-            n for n, p in model.named_parameters() if p.grad is None or not p.grad.all()
-        ],
-        "whose gradient sums to 0": lambda model: [
-            n for n, p in model.named_parameters() if p.grad is None or p.grad.sum() == 0
-        ],
-        "grad is None": lambda model: [
-            n for n, p in model.named_parameters() if p.grad is not None and not p.grad.any()
-        ],
-    },
-    "effective_support": {
-        "this is the entropy": lambda w: torch.special.entr(w).sum(-1),
-        "0 · log 0": lambda w: (-(w * w.log()).sum(-1)).exp(),
-        "another count": lambda w: 1 / w.square().sum(-1),
-        "base 2": lambda w: 2 ** torch.special.entr(w).sum(-1),
-    },
-    "agreement": {
-        "sharp": lambda w, t: (w * t).sum(-1),
-        "the distance": lambda w, t: (w - t).abs().sum(-1) / 2,
-        "shape": lambda w, t: torch.minimum(w, t).sum((-1, -2)),
     },
 }

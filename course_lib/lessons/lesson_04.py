@@ -1,14 +1,10 @@
-"""The exercises of lesson 04: attention by hand, its heads, the one-key trap, and maps held against
-the truth.
-"""
+"""The exercises of lesson 04: attention by hand, and its heads."""
 
 import math
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
-from ..models.attention import CrossAttention
 from .exercises import Exercise, Mistake, expect, expect_gradient
 
 __all__ = ["EXERCISES"]
@@ -127,136 +123,6 @@ def heads_of_any_number(student: Callable, library: Callable) -> None:
         expect(student(x, heads), library(x, heads), given=f"for x of shape {shape} and {heads=}")
 
 
-# silent_parameters
-
-
-def _after_backward() -> tuple[nn.Module, list[str]]:
-    model = CrossAttention(6, 5, 4, 2)
-    model(torch.randn(3, 6), torch.randn(3, 5)).square().sum().backward()
-    return model, [
-        f"attention.to_{role}.{kind}" for role in ("query", "key") for kind in ("weight", "bias")
-    ]
-
-
-def silence_is_found(student: Callable, library: Callable) -> None:
-    model, silent = _after_backward()
-    came = student(model)
-    if not isinstance(came, (list, tuple, set)) or not all(isinstance(name, str) for name in came):
-        raise Mistake("return a list of names, as `model.named_parameters()` gives them")
-    everything = {name for name, _ in model.named_parameters()}
-    if set(came) == everything - set(silent):
-        raise Mistake("these are the parameters that *do* learn; turn the condition round")
-    for name in came:
-        if name not in silent:
-            raise Mistake(f"{name!r} has a gradient that is not 0, yet you call it silent")
-    if missing := [name for name in silent if name not in came]:
-        raise Mistake(
-            f"{missing[0]!r} has a gradient of exactly 0 everywhere, and you do not list it"
-        )
-
-
-def one_zero_is_not_silence(student: Callable, library: Callable) -> None:
-    model = nn.Linear(3, 2)
-    model.weight.grad, model.bias.grad = (
-        torch.tensor([[0.0, -1, 1], [0, 0, 0]]),
-        torch.tensor([1.0, -1]),
-    )
-    if list(student(model)):
-        raise Mistake(
-            "a parameter with *some* zeros, or whose gradient sums to 0, still learns; it is silent"
-            " only if every number of its gradient is 0"
-        )
-
-
-def no_gradient_is_silence(student: Callable, library: Callable) -> None:
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    model[0](torch.randn(1, 2)).sum().backward()
-    if list(student(model)) != ["1.weight", "1.bias"]:
-        raise Mistake(
-            "a parameter that the loss never reached has `grad is None`; that is silence too"
-        )
-
-
-# effective_support
-
-
-def support_counts_keys(student: Callable, library: Callable) -> None:
-    weights = torch.randn(2, 3, 4, 7).mul(2).softmax(-1)
-    entropy = -(weights * weights.log()).sum(-1)
-    expect(
-        student(weights),
-        library(weights),
-        {
-            "this is the entropy, in nats; its exponential is a number of keys": entropy,
-            "your entropy has the wrong sign, so you return 1 / keys": (-entropy).exp(),
-            "you raise 2 to an entropy in nats; use exp, or logarithms to base 2": 2**entropy,
-            "you average over queries; keep one number for each query": library(weights).mean(-1),
-            "your sum runs over the queries; sum over the keys (dim=-1)": (
-                (-(weights * weights.log()).sum(-2)).exp()
-            ),
-            "this is 1 / Σ weight², another count of keys; use the exponential of the entropy": (
-                1 / weights.square().sum(-1)
-            ),
-        },
-    )
-
-
-def support_of_known_maps(student: Callable, library: Callable) -> None:
-    one, all_keys = torch.eye(5)[2], torch.full((5,), 0.2)
-    came = student(torch.stack([one, all_keys, torch.tensor([0.5, 0.5, 0, 0, 0])]))
-    if isinstance(came, torch.Tensor) and came.isnan().any():
-        raise Mistake(
-            "a weight of 0 gives 0 · log 0 = NaN; `torch.special.entr` knows that this is 0"
-        )
-    expect(
-        came,
-        torch.tensor([1.0, 5, 2]),
-        tolerance=1e-4,
-        given="for one key, all five, and two of five",
-    )
-
-
-# agreement
-
-
-def agreement_is_shared_mass(student: Callable, library: Callable) -> None:
-    weights, truth = torch.randn(2, 4, 6).softmax(-1), torch.randn(2, 4, 6).mul(3).softmax(-1)
-    expect(
-        student(weights, truth),
-        library(weights, truth),
-        {
-            "you average over queries; keep one number for each query": (
-                library(weights, truth).mean(-1)
-            ),
-            "your products reward a map for being sharp; a map compared with itself must give 1": (
-                (weights * truth).sum(-1)
-            ),
-            "this is the distance; agreement is what is left: 1 − ½ Σ |difference|": (
-                (weights - truth).abs().sum(-1) / 2
-            ),
-            "you forget the half: what is missing here is too much there, so Σ |difference| counts it twice": (
-                1 - (weights - truth).abs().sum(-1)
-            ),
-            "this is the cosine of the angle; count attention that lies in the same place": (
-                torch.cosine_similarity(weights, truth, dim=-1)
-            ),
-            "you take the larger of the two; attention they share is the *smaller*": (
-                torch.maximum(weights, truth).sum(-1)
-            ),
-        },
-    )
-
-
-def agreement_of_known_maps(student: Callable, library: Callable) -> None:
-    truth = torch.eye(4)
-    for weights, answer, what in (
-        (torch.eye(4), 1.0, "equal maps"),
-        (torch.eye(4).roll(1, 0), 0.0, "maps apart"),
-        (torch.full((4, 4), 0.25), 0.25, "a uniform map over 4 keys"),
-    ):
-        expect(student(weights, truth), torch.full((4,), answer), given=f"for {what}")
-
-
 EXERCISES = {
     "attend": Exercise(
         solution="course_lib.models.attention:attend",
@@ -292,47 +158,5 @@ EXERCISES = {
             'rearrange(x, "batch tokens (heads dim) -> …", heads=heads)',
         ),
         properties=(heads_are_contiguous_parts, heads_of_any_number),
-    ),
-    "silent_parameters": Exercise(
-        solution="course_lib.looking.features:silent_parameters",
-        hints=(
-            (
-                "After `loss.backward()` each parameter carries `.grad`. What does it look like if"
-                " the loss does not care?"
-            ),
-            (
-                "`model.named_parameters()` gives pairs of name and parameter; the answer is a list"
-                " of names."
-            ),
-            (
-                "for each name and parameter: keep the name if grad is None, or if no number of"
-                " grad differs from 0"
-            ),
-        ),
-        properties=(silence_is_found, one_zero_is_not_silence, no_gradient_is_silence),
-    ),
-    "effective_support": Exercise(
-        solution="course_lib.looking.attention:effective_support",
-        hints=(
-            (
-                "Entropy says how spread a row is. A row spread evenly over n keys has entropy log"
-                " n: undo the logarithm."
-            ),
-            "(… queries keys) → (… queries).",
-            "entropy = sum over keys of −w log w, where 0 log 0 is 0; return its exponential",
-        ),
-        properties=(support_counts_keys, support_of_known_maps),
-    ),
-    "agreement": Exercise(
-        solution="course_lib.looking.attention:agreement",
-        hints=(
-            "Lay the two rows over each other. Which part of the attention lies in the same place?",
-            (
-                "(… queries keys), (… queries keys) → (… queries); 1 for equal rows, 0 for rows"
-                " that never meet."
-            ),
-            "sum over keys of the smaller of the two weights",
-        ),
-        properties=(agreement_is_shared_mass, agreement_of_known_maps),
     ),
 }

@@ -313,7 +313,13 @@ def no_hook_is_left(student: Callable, library: Callable) -> None:
 
 
 def layers_without_weights_are_left_out(student: Callable, library: Callable) -> None:
-    came = _weights_by_name(student, Quiet(), nn.MultiheadAttention, torch.randn(2, 4, 6))
+    try:
+        came = _weights_by_name(student, Quiet(), nn.MultiheadAttention, torch.randn(2, 4, 6))
+    except AttributeError as error:
+        raise Mistake(
+            f"a layer returns None in place of its weights, and your hook goes on with it ({error});"
+            " leave that layer out"
+        ) from error
     if came.get("quiet", 0) is None:
         raise Mistake(
             "a layer that returned None in place of weights stands in your dict; leave it out"
@@ -339,7 +345,7 @@ def layers_without_weights_are_left_out(student: Callable, library: Callable) ->
 def _said(student: Callable, weights: Tensor, fault: str, why: str) -> None:
     came = student(weights)
     if not isinstance(came, str):
-        raise Mistake(f"return one of the words as a string, got a {type(came).__name__}")
+        raise Mistake(f"return one of the words as a string, got {type(came).__name__}")
     if came != fault:
         raise Mistake(f"expected {fault!r}, got {came!r}: {why}")
 

@@ -405,9 +405,9 @@ def program(name, notebook_name, port):
 
 
 @contextlib.contextmanager
-def opened(browser, folder, name, cells):
-    """The notebook of these cells, run in a program: its page and its kernel; a complaint of the
-    page is an error.
+def opened(browser, folder, name, cells, shown=".explorer"):
+    """The notebook of these cells, run in a program until what they show is there: its page and its
+    kernel; a complaint of the page is an error.
     """
     path, port, said = notebook(folder / "explorer.ipynb", cells), free_port(), []
     command, ready, address = program(name, path.name, port)
@@ -425,13 +425,13 @@ def opened(browser, folder, name, cells):
             page.locator(cell).first.click()
             for _ in cells:
                 page.keyboard.press("Shift+Enter")
-        drawn = page.locator(".explorer").or_(page.get_by_text("Error displaying widget")).first
+        drawn = page.locator(shown).or_(page.get_by_text("Error displaying widget")).first
         try:
             drawn.wait_for(timeout=PATIENCE)
-            if name == "voila" and not page.locator(".explorer").count():
+            if name == "voila" and not page.locator(shown).count():
                 # it gives a busy machine four seconds to send its widgets
                 page.reload(timeout=PATIENCE)
-            page.locator(".explorer").first.wait_for(timeout=PATIENCE)
+            page.locator(shown).first.wait_for(timeout=PATIENCE)
             kernel = Kernel(runtime)
             yield page, kernel
             kernel.close()

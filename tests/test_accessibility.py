@@ -257,6 +257,8 @@ def variables(text):
         }
         for rules in (DARK.sub("", screen), " ".join(DARK.findall(screen)))
     )
+    for name, bright, dim in re.findall(r"(--[\w-]+): *light-dark\((#\w+), (#\w+)\)", screen):
+        light[name], dark[name] = rgb(bright), rgb(dim)
     return {"light": light, "dark": light | dark}
 
 
@@ -330,7 +332,7 @@ def test_small_text_on_the_bars_of_a_list_stands_out():
 )
 def test_a_colour_that_is_too_faint_is_found(variable, colour, words):
     planted = {
-        name: re.sub(rf"{variable}: *#\w+", f"{variable}: {colour}", text)
+        name: re.sub(rf"{variable}: *(#\w+|light-dark\(.*?\))", f"{variable}: {colour}", text)
         for name, text in STYLES.items()
     }
     assert planted != STYLES

@@ -38,6 +38,7 @@ PICTURES = {
         FRAMES, np.full((2, 4), 0.25), ["mean", "Openness"], 2
     ),
     "plot_evidence": lambda: pictures.plot_evidence(EVIDENCE),
+    "plot_matrices": lambda: pictures.plot_matrices({"scores": torch.randn(2, 3)}),
     "lines": lambda: pictures.lines({"a": [1, 2]}, description="A line."),
 }
 
@@ -112,3 +113,18 @@ def test_a_caption_may_be_shorter_than_the_description():
     shown = picture._repr_html_()
     assert "<figcaption>It &lt;rises&gt;.</figcaption>" in shown
     assert 'alt="It &lt;rises&gt;. Loss from 0.25 to 0.5."' in shown
+
+
+def test_matrices_show_their_numbers_where_there_is_room():
+    scores = torch.tensor([[1.5, -0.001], [-3.0, 0.25]])
+    picture = pictures.plot_matrices({"scores": scores, "weights": scores.softmax(-1)}, {}, "Two.")
+    left, right = picture.figure.axes
+    assert [text.get_text() for text in left.texts] == ["1.50", "0.00", "-3.00", "0.25"]
+    assert left.images[0].get_clim() == (-3.0, 3.0)  # white is 0
+    assert right.images[0].get_clim()[0] == 0
+    assert "Scores, 2 × 2, from -3.00 to 1.50" in picture.description
+    assert picture.caption == "Two."
+    large = pictures.plot_matrices({"large": torch.rand(40, 60)}, {"large": ("query", "key")})
+    (axis,) = large.figure.axes
+    assert not axis.texts
+    assert (axis.get_ylabel(), axis.get_xlabel()) == ("query", "key")

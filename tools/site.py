@@ -211,7 +211,8 @@ def _leave_ctrl_c_alone(notebook: NotebookNode) -> None:
 
 
 def prepare(notebook: NotebookNode) -> list[dict]:
-    """Put a place for each plotly figure and a note for each widget; return the figures' data.
+    """Put a place for each plotly figure, and a note for each widget that needs a kernel; return the
+    figures' data.
 
     The place holds the figure's sentence, which stays where there is no JavaScript.
     """
@@ -225,7 +226,8 @@ def prepare(notebook: NotebookNode) -> list[dict]:
                 place = f'<div class="plotly" role="img" aria-label="{text}">{text}</div>'
                 output.data = NotebookNode({"text/html": f'<div class="wide">{place}</div>'})
             elif WIDGET in data:
-                output.data = NotebookNode({"text/html": NO_KERNEL})
+                # some can be shown without a kernel, and say how
+                output.data = NotebookNode({"text/html": data.get("text/html", NO_KERNEL)})
             elif "image/png" in data:
                 output.metadata["image/png"] = {"alt": data.get("text/plain", "")}
     return figures

@@ -20,6 +20,7 @@ from .packing import (
     shares_of,
     unpack,
 )
+from .playground import AttentionPlayground
 from .steps import attribute_map, attributes_of_rarity, blind_spots
 from .widget import ExplorerWidget, PersonalityWidget
 
@@ -29,6 +30,7 @@ __all__ = [
     "OWN",
     "RARE",
     "AttentionExplorer",
+    "AttentionPlayground",
     "ClipLook",
     "Explorer",
     "ExplorerWidget",

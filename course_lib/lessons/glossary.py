@@ -60,13 +60,20 @@ GLOSSARY = {  # by the lesson that introduces a word
             "attention in which the queries come from one list of tokens, keys and values from"
             " another"
         ),
-        "Query": "the vector that asks",
-        "Key": "the vector that a query is compared with: their scalar product is the score",
-        "Value": (
-            "the vector that goes into a query's answer, times the softmax of its key's score"
-        ),
+        "Query": "a row of Q in softmax(QKᵀ/√d)V, the vector for which an output is computed",
+        "Key": "a row of K, the vector that a query is compared with",
+        "Value": "a row of V, the vector that goes into the output with its key's weight",
+        "Score": "the scalar product of a query and a key, divided by √d",
+        "Softmax": "exponentials divided by their sum, so that they are positive and sum to 1",
+        "Projection": "a learned matrix that makes queries, keys or values from tokens",
         "Head": "one of several attentions side by side",
         "Mask": "which keys a query may attend to",
+        "Position": "a vector, added to a token, that says where in the list the token stands",
+        "Layer norm": (
+            "each token brought to mean 0 and variance 1, then scaled and shifted by learned"
+            " numbers"
+        ),
+        "Importance": "the learned weight of a token's output in the pooled vector",
     },
     "05": {
         "Sink": "a key that everybody looks at",

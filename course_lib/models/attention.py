@@ -1,4 +1,4 @@
-"""Cross-attention, from a weighted look-up to face tokens that ask motion tokens."""
+"""Cross-attention, from a weighted look-up to face tokens that attend to motion tokens."""
 
 import math
 from collections.abc import Iterator
@@ -30,7 +30,8 @@ def attend(
     v: Float[Tensor, "*batch keys value_dim"],
     mask: Bool[Tensor, "..."] | None = None,
 ) -> tuple[Float[Tensor, "*batch queries value_dim"], Float[Tensor, "*batch queries keys"]]:
-    """Return softmax(q kᵀ / √dim) v, the values' weighted mean for each query, and the weights.
+    """Return the output softmax(q kᵀ / √dim) v, the values' weighted mean for each query, and the
+    weights.
 
     `mask` is True where a query may attend and broadcasts to `*batch queries keys`; a query that may
     attend nowhere gets zeros. Weights are at least float32, also under mixed precision. Source:
@@ -46,18 +47,17 @@ def attention_weights(
     k: Float[Tensor, "*batch keys dim"],
     mask: Bool[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "*batch queries keys"]:
-    """The second half of what `attend` returns: each query's weight on each key."""
+    """The weights softmax(q kᵀ / √dim), each query's on each key, of which `attend` makes its
+    output.
+    """
+    precise = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
-        precise = torch.promote_types(q.dtype, torch.float32)
-        scores = (q.to(precise) / math.sqrt(q.shape[-1])) @ k.to(precise).transpose(-2, -1)
+        scores = q.to(precise) @ k.to(precise).mT / math.sqrt(q.shape[-1])
         if mask is None:
             return scores.softmax(dim=-1)
         # Not -inf: a row of nothing but -inf has no softmax.
-        return (
-            scores.masked_fill(~mask, torch.finfo(precise).min)
-            .softmax(dim=-1)
-            .masked_fill(~mask, 0)
-        )
+        lowest = torch.finfo(precise).min
+        return scores.masked_fill(~mask, lowest).softmax(dim=-1).masked_fill(~mask, 0)
 
 
 def split_heads(
@@ -159,11 +159,11 @@ def recording(attention: VisualizableCrossAttention) -> Iterator[VisualizableCro
 
 
 class CrossAttention(nn.Module):
-    """Let the static vector ask the dynamic vector: project both, attend, add to the static side,
-    normalise.
+    """Let the static vector attend to the dynamic vector: project both, attend, add to the static
+    side, normalise.
 
     There is one key, so every weight is 1 and the query and key projections never learn: the trap
-    that `TokenCrossAttention` avoids. Each head is `fusion_dim` wide. Derived in lesson 04.
+    that `TokenCrossAttention` avoids. Each head is `fusion_dim` wide.
     """
 
     def __init__(
@@ -199,23 +199,20 @@ class CrossAttention(nn.Module):
 
 
 class TokenCrossAttention(nn.Module):
-    """Let face tokens ask the motion tokens, then pool the answers.
+    """Let face tokens attend to motion tokens, then pool the outputs into one vector.
 
-    Pooling comes *after* attention: with one key the softmax is always 1. Each place asks for
-    itself, and `importance` (Ilse et al., arXiv 1802.04712) learns whose answer counts: the places
-    that hold the cue. Motion tokens get sinusoidal positions as keys, so any number of them will
-    do. Derived in lesson 04.
+    Pooling comes *after* attention: with one key the softmax is always 1. Each place has a query of
+    its own, and `importance` (Ilse et al., arXiv 1802.04712) learns whose output counts: the places
+    that hold the cue. Keys carry sinusoidal positions, values do not, so any number of motion
+    tokens will do. Derived in lesson 04.
     """
 
     def __init__(self, static_dim: int, dynamic_dim: int, dim: int = 128, heads: int = 4):
         super().__init__()
         self.project_face = nn.Sequential(nn.LayerNorm(static_dim), nn.Linear(static_dim, dim))
         self.project_motion = nn.Sequential(nn.LayerNorm(dynamic_dim), nn.Linear(dynamic_dim, dim))
-        self.query_norm, self.key_norm, self.norm = (
-            nn.LayerNorm(dim),
-            nn.LayerNorm(dim),
-            nn.LayerNorm(dim),
-        )
+        self.query_norm, self.key_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim)
         self.attention = VisualizableCrossAttention(dim, dim, dim, heads, record=False)
         self.importance = nn.Sequential(
             nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1), nn.Softmax(dim=1)
@@ -228,22 +225,25 @@ class TokenCrossAttention(nn.Module):
         motion_tokens: Float[Tensor, "batch keys dynamic_dim"],
         mask: Bool[Tensor, "#batch #queries #keys"] | None = None,
     ) -> Float[Tensor, "batch dim"]:
+        """`mask` is True where a face token may attend. Raises `ValueError` for other widths than
+        the layer was built with.
+        """
         check_width("face_tokens", face_tokens, "static_dim", self.project_face[1].in_features)
         check_width(
             "motion_tokens", motion_tokens, "dynamic_dim", self.project_motion[1].in_features
         )
         face, motion = self.project_face(face_tokens), self.project_motion(motion_tokens)
-        keys = self.key_norm(motion + time_positions(*motion.shape[1:], motion.device).to(motion))
-        attended = self.norm(face + self.attention(self.query_norm(face), keys, motion, mask))
+        positions = time_positions(*motion.shape[1:], motion.device).to(motion)
+        query, key = self.query_norm(face), self.key_norm(motion + positions)
+        attended = self.norm(face + self.attention(query, key, motion, mask))
         importance = self.importance(attended)
-        self.last_importance = (
-            None if self.attention.last_attn_weights is None else importance.detach().squeeze(-1)
-        )
+        recorded = self.attention.last_attn_weights is not None
+        self.last_importance = importance.detach().squeeze(-1) if recorded else None
         return (importance * attended).sum(dim=1)
 
     @property
     def last_pooled_weights(self) -> Float[Tensor, "batch heads keys"] | None:
-        """The pooled answer's weight on each key: the recorded weights, averaged by importance."""
+        """The pooled output's weight on each key: the recorded weights, averaged by importance."""
         if self.last_importance is None:
             return None
         return einsum(
@@ -256,7 +256,9 @@ class TokenCrossAttention(nn.Module):
 def time_positions(
     keys: int, dim: int, device: torch.device | None = None
 ) -> Float[Tensor, "keys dim"]:
-    """Sinusoidal positions (arXiv 1706.03762, section 3.5): they exist for any number of keys."""
+    """Sinusoidal positions (arXiv 1706.03762, section 3.5): they exist for any number of keys.
+    Derived in lesson 04.
+    """
     rates = torch.exp(-math.log(10_000.0) * torch.arange(0, dim, 2, device=device) / dim)
     angles = torch.outer(torch.arange(keys, dtype=torch.float32, device=device), rates)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :dim]

@@ -21,6 +21,7 @@ from .attention import (
     plot_attribute_maps,
     plot_evidence,
     plot_heads,
+    plot_matrices,
     plot_part_attention,
 )
 from .base import (
@@ -94,6 +95,7 @@ __all__ = [
     "plot_flow",
     "plot_flow_wheel",
     "plot_heads",
+    "plot_matrices",
     "plot_part_attention",
     "plot_part_pipeline",
     "plot_pipeline",

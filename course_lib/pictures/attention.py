@@ -31,6 +31,7 @@ __all__ = [
     "plot_attribute_maps",
     "plot_evidence",
     "plot_heads",
+    "plot_matrices",
     "plot_part_attention",
 ]
 
@@ -410,3 +411,56 @@ def animate_sampling(
 def _large(image: Tensor) -> Tensor:
     """Four times as large, so that an outline does not cover what it surrounds."""
     return image.repeat_interleave(4, -1).repeat_interleave(4, -2)
+
+
+def plot_matrices(
+    matrices: Mapping[str, Float[Tensor, "rows columns"]],
+    sides: Mapping[str, tuple[str, str]] | None = None,
+    description: str = "",
+) -> Picture:
+    """Matrices side by side, their cells equally large, with their numbers where there is room.
+
+    `sides` names the rows and the columns of a matrix. Each has its own scale: from 0, or around 0
+    where it holds negative numbers. Used in lesson 04.
+    """
+    values = {name: torch.as_tensor(matrix).float().cpu() for name, matrix in matrices.items()}
+    rows = max(len(matrix) for matrix in values.values())
+    columns = [matrix.shape[1] for matrix in values.values()]
+    cell = float(np.clip(min((8.6 - 0.7 * len(values)) / sum(columns), 4.4 / rows), 0.06, 0.44))
+    figure = Figure(
+        figsize=(cell * sum(columns) + 0.7 * len(values), cell * rows + 1.0),
+        layout="constrained",
+        facecolor=PAPER,
+    )
+    axes = figure.subplots(1, len(values), width_ratios=columns, squeeze=False)[0]
+    for axis, (name, matrix) in zip(axes, values.items(), strict=True):
+        largest = max(float(matrix.abs().max()), 1e-12)
+        signed = bool(matrix.min() < 0)
+        colours, lowest = ("RdBu", -largest) if signed else ("cividis", 0.0)
+        axis.imshow(matrix, cmap=colours, vmin=lowest, vmax=largest, interpolation="nearest")
+        axis.set_title(name, fontsize=9, color=INK)
+        axis.tick_params(length=0, labelsize=8)
+        for side, count in ((axis.yaxis, len(matrix)), (axis.xaxis, matrix.shape[1])):
+            side.set_major_locator(MaxNLocator(min(8, count), integer=True))
+        vertical, horizontal = (sides or {}).get(name, ("", ""))
+        axis.set_ylabel(vertical, fontsize=9)
+        axis.set_xlabel(horizontal, fontsize=9)
+        if cell < CELL:
+            continue
+        for place in np.ndindex(*matrix.shape):
+            number = float(matrix[place])
+            dark = abs(number) > 0.6 * largest if signed else number < 0.55 * largest
+            axis.text(
+                *place[::-1],
+                f"{number:z.2f}",
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                color="white" if dark else "black",
+            )
+    ranges = ", ".join(
+        f"{name}, {len(matrix)} × {matrix.shape[1]}, from {matrix.min():z.2f} to {matrix.max():z.2f}"
+        for name, matrix in values.items()
+    )
+    sentence = f"{description} {ranges[0].upper()}{ranges[1:]}.".strip()
+    return Picture(figure, sentence, caption=description or sentence)

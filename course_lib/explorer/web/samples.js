@@ -215,8 +215,8 @@ export function explorer({ model, el }, { what, initial, unpack, style, sources 
 }
 
 const FRAME = `
-.explorer { --found: #1b7a43; --wrong: #b3261e; --alarm: #8a5a00; padding: 2px; max-width: 1500px }
-@media (prefers-color-scheme: dark) { .explorer { --found: #6ee7a0; --wrong: #ff8f86; --alarm: #ffcb66 } }
+.explorer { --found: light-dark(#1b7a43, #6ee7a0); --wrong: light-dark(#b3261e, #ff8f86);
+  --alarm: light-dark(#8a5a00, #ffcb66); padding: 2px; max-width: 1500px }
 .explorer .bar { margin-bottom: 8px }
 .explorer label, .explorer dt { margin: 0; font-weight: 400; line-height: inherit }      /* not the notebook's own */
 .explorer output { padding: 0; color: inherit; font-size: inherit; line-height: inherit }

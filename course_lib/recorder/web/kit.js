@@ -417,10 +417,14 @@ export async function openPage(show, initial) {
 // ---------------------------------------------------------------- how it looks
 export const STYLE = `
 .attention, .attention * { box-sizing: border-box }
-.attention { --ink: #1b2330; --soft: #5b6675; --paper: #fff; --panel: #f4f6fa; --line: #d5dbe5; --accent: #345995;
-  --mark: #d1495b; color: var(--ink); background: var(--paper); font: 14px/1.45 system-ui, sans-serif }
-@media (prefers-color-scheme: dark) { .attention { --ink: #e8ecf3; --soft: #a9b4c4; --paper: #12161d; --panel: #1b212b;
-  --line: #36404f; --accent: #8fb4f5; --mark: #ff6f86; color-scheme: dark } }
+.attention { --ink: light-dark(#1b2330, #e8ecf3); --soft: light-dark(#5b6675, #a9b4c4);
+  --paper: light-dark(#fff, #12161d); --panel: light-dark(#f4f6fa, #1b212b); --line: light-dark(#d5dbe5, #36404f);
+  --accent: light-dark(#345995, #8fb4f5); --mark: light-dark(#d1495b, #ff6f86); color-scheme: light dark;
+  color: var(--ink); background: var(--paper); font: 14px/1.45 system-ui, sans-serif }
+/* The notebook's own theme goes before the system's: JupyterLab's, VS Code's, Colab's. */
+:is([data-jp-theme-light=true], .vscode-light, [theme=light]) .attention { color-scheme: light }
+:is([data-jp-theme-light=false], .vscode-dark, [theme=dark]) .attention { color-scheme: dark }
+@property --soft { syntax: "<color>"; inherits: true; initial-value: #5b6675 }     /* a canvas reads it as a colour */
 .attention .bar { display: flex; flex-wrap: wrap; gap: 8px 12px; align-items: center; padding: 8px 12px;
   background: var(--panel); border: 1px solid var(--line); border-radius: 8px }
 .attention label, .attention .field { display: inline-flex; align-items: center; gap: 6px; white-space: nowrap }

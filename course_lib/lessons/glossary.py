@@ -75,6 +75,15 @@ GLOSSARY = {  # by the lesson that introduces a word
         ),
         "Importance": "the learned weight of a token's output in the pooled vector",
     },
+    "05": {
+        "Sink": "a key that everybody looks at",
+        "Effective support": "at how many keys a query effectively looks",
+        "Agreement": "the share of attention that two maps put at the same place",
+        "Untrained": "the same model before it has learned, a baseline",
+        "Fused kernel": (
+            "one operation for scores, softmax and weighted mean, which never holds the weights"
+        ),
+    },
     "06": {
         "Fusion": "making one vector of two streams",
         "Running statistics": "what batch norm remembers of all batches",

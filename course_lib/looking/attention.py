@@ -68,8 +68,8 @@ def attention_statistics(weights: Tensor, grid: tuple[int, int] | None = None) -
 
     What each says stands in `STATISTICS`. With `grid` (rows, columns), distance is measured between
     the patches of a self-attention map; leading tokens (a class token) have no place and are left
-    out of it. Raises `ValueError` if the weights are no distributions over keys. Derived in lesson
-    04.
+    out of it. Raises `ValueError` if the weights are no distributions over keys. Used in lesson
+    05.
     """
     weights = check_attention(weights).detach().float()
     return {
@@ -90,7 +90,7 @@ def effective_support(weights: Float[Tensor, "*batch keys"]) -> Float[Tensor, "*
     """At how many keys a query effectively looks, exp(entropy): 1 for one key, all of them when
     uniform.
 
-    Derived in lesson 04.
+    Derived in lesson 05.
     """
     return torch.special.entr(weights).sum(-1).exp()
 
@@ -101,7 +101,7 @@ def agreement(
     """The share of each query's attention that lies where the true weights put it: 1 if they are
     equal, 0 if apart.
 
-    It is 1 minus the total variation distance. Derived in lesson 04.
+    It is 1 minus the total variation distance. Derived in lesson 05.
     """
     return torch.minimum(weights, truth).sum(-1)
 
@@ -245,7 +245,7 @@ def diagnose(weights) -> list[Finding]:
 
     `weights` is `batch heads queries keys`, or a sequence of such, one a step. None or an empty
     sequence (nothing was captured) and the out-of-memory error that ended a recording are diagnosed
-    too. Derived in lesson 04.
+    too. Used in lesson 05.
     """
     if isinstance(weights, (MemoryError, torch.OutOfMemoryError)):
         return [
@@ -431,7 +431,7 @@ def attention_relevance(
     """Which attention raises an output: weight × the output's gradient by it, the positive part,
     averaged over heads.
 
-    Source: Chefer et al., arXiv 2103.15679, equation 5. Derived in lesson 04.
+    Source: Chefer et al., arXiv 2103.15679, equation 5.
     """
     if gradient.shape != weights.shape:
         raise ValueError(

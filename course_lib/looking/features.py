@@ -228,7 +228,7 @@ def silent_parameters(model: nn.Module) -> list[str]:
     """The parameters that the last backward pass gave no gradient, or one of exactly 0: they learn
     nothing.
 
-    Derived in lesson 04.
+    Derived in lesson 05.
     """
     return [
         name

@@ -109,7 +109,7 @@ def plot_attention_map(
     """One map, `queries keys`; the heads of `batch heads queries keys` are averaged and the first
     item is shown.
 
-    Raises `ValueError` if names are given and are not as many as the tokens. Derived in lesson 04.
+    Raises `ValueError` if names are given and are not as many as the tokens. Used in lesson 05.
     """
     heads = first_item(weights)
     values = heads.mean(0).numpy()
@@ -143,7 +143,7 @@ def plot_heads(
     """The heads of one layer (or any maps, with `names`) side by side, on one scale, each with its
     support in keys.
 
-    Raises `ValueError` if names are given and are not as many as the maps. Derived in lesson 04.
+    Raises `ValueError` if names are given and are not as many as the maps. Used in lesson 05.
     """
     heads = first_item(weights)
     count, _, keys = heads.shape
@@ -216,7 +216,7 @@ def plot_part_attention(
 
 
 def plot_evidence(evidence: Evidence) -> Picture:
-    """A finding's map beside the numbers that say what is wrong with it. Derived in lesson 04."""
+    """A finding's map beside the numbers that say what is wrong with it. Used in lesson 05."""
     values, measured = evidence.weights.numpy(), evidence.measured.numpy()
     reference, label, reference_label = evidence[2:]
     figure, axes = blank_axes(1, 2, 7.6, 3.0)

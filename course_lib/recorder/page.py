@@ -56,7 +56,7 @@ def show_page(path: str | Path, height: int = 860):
     """Show a saved page below a notebook's cell: the same file, in a frame of its own.
 
     The file may be a stranger's: its scripts run without the notebook's origin, and so reach
-    neither the notebook nor its kernel; they can offer downloads. Used in lesson 04.
+    neither the notebook nor its kernel; they can offer downloads. Used in lesson 05.
     """
     from IPython.display import HTML
 

@@ -46,7 +46,7 @@ class AttentionRecorder:
     query indices. When `budget` (bytes) is full, all maps step down that list, and a warning says
     so. With `gradients`, backward passes add the gradient of each map. Compiled models run
     uncompiled inside the block. Source: `TorchDispatchMode`. Raises `ValueError` for an unknown
-    `keep`. Derived in lesson 04.
+    `keep`. Used in lesson 05.
     """
 
     def __init__(
@@ -293,7 +293,7 @@ def record(weights: Tensor) -> Tensor:
     them unchanged.
 
     Three axes are taken as `(batch heads) queries keys`, four as `batch heads queries keys`.
-    Without a recorder it does nothing. Derived in lesson 04.
+    Without a recorder it does nothing.
     """
     for watch in _watches():
         watch.attempt("record", watch.keep_given, weights)

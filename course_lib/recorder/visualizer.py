@@ -69,7 +69,7 @@ class AttentionVisualizer:
     steps.
 
     Between `register_hooks(model)` and `clear_hooks()` (or the end of a `with` block) every call of
-    the model is recorded in `sequence`. Derived in lesson 04.
+    the model is recorded in `sequence`. Used in lesson 05.
     """
 
     def __init__(self) -> None:
@@ -216,7 +216,7 @@ def get_attention_weights(
     cross_attention: nn.Module, static: Tensor, dynamic: Tensor
 ) -> Float[Tensor, "batch heads queries keys"]:
     """The weights with which `cross_attention` lets the static side look at the dynamic side.
-    Derived in lesson 04.
+    Used in lesson 05.
     """
     return next(
         iter(

@@ -148,7 +148,7 @@ def plot_stages(
             f"{stage}\n{note}",
             ha="center",
             va="center",
-            fontsize=8.5,
+            fontsize=9,
             color=PAPER if chosen else INK,
             fontweight="bold" if chosen else "normal",
             bbox={
@@ -223,7 +223,7 @@ def plot_architectures(comparison: Comparison) -> Picture:
 
 
 def _height(comparison: Comparison) -> float:
-    return 0.9 + 0.72 * max(
+    return 0.9 + 0.86 * max(
         max(_ranks(profile).values()) for profile in comparison.profiles.values()
     )
 
@@ -234,7 +234,7 @@ def _draw_architectures(axes: np.ndarray, comparison: Comparison) -> None:
         _draw_architecture(axis, profile)
         axis.set_ylim(-depth - 0.4, 0.4)
         axis.set_title(
-            f"{name}: {profile.values:,} values", fontsize=10, color=INK, fontweight="bold"
+            f"{name}: {profile.parameters:,} parameters", fontsize=10, color=INK, fontweight="bold"
         )
 
 
@@ -276,7 +276,7 @@ def _draw_architecture(axis, profile: ModelProfile) -> None:
             text,
             ha="center",
             va="center",
-            fontsize=13.4 / widest,
+            fontsize=18.4 / widest,
             color=colour,
             linespacing=1.3,
             zorder=3,
@@ -309,7 +309,8 @@ def _draw_architecture(axis, profile: ModelProfile) -> None:
 def _label(layer: LayerProfile) -> str:
     shape = " × ".join(map(str, layer.shape))
     cost = f", {short(layer.flops)} FLOPs" if layer.flops else ""
-    return f"{layer.name}\n{layer.kind} → {shape}\n{short(layer.values)} values{cost}"
+    kind = layer.kind if len(layer.kind) <= 16 else ""  # what does not fit into the box
+    return f"{layer.name}\n{kind} → {shape}\n{short(layer.parameters)} parameters{cost}"
 
 
 def _shade(share: float) -> tuple[float, float, float]:
@@ -349,7 +350,7 @@ def _places(profile: ModelProfile, ranks: Mapping[str, int]) -> dict[str, tuple[
 # --------------------------------------------------------------------------------------------------
 # What they cost
 COSTS = {
-    "values": lambda profile: profile.values,
+    "parameters": lambda profile: profile.parameters,
     "FLOPs": lambda profile: profile.flops,
     "memory, training step (bytes)": lambda profile: profile.training_bytes,
     "latency (ms)": lambda profile: profile.latency[0],
@@ -365,9 +366,7 @@ def short(value: float) -> str:
 
 
 def plot_costs(comparison: Comparison) -> Picture:
-    """Values, operations, memory and latency of both models, each with its ratio. Derived in lesson
-    06.
-    """
+    """Parameters, operations, memory and latency of both models. Derived in lesson 06."""
     figure, axes = blank_axes(1, len(COSTS), 10.0, 1.5)
     _draw_costs(axes[0], comparison)
     return Picture(figure, _say_costs(comparison))
@@ -389,7 +388,7 @@ def _draw_costs(axes: np.ndarray, comparison: Comparison) -> None:
                 (3, 0),
                 textcoords="offset points",
                 va="center",
-                fontsize=8,
+                fontsize=9,
             )
         open_axis(axis, what, xlim=(0, 1.35 * max(*costs, 1e-9)), ylim=(1.5, -0.5), xticks=[])
         axis.spines["bottom"].set_visible(False)

@@ -129,6 +129,12 @@ def wrong_norm(**mistake):
     return lambda v, m, s, t: batch_norm(v, m, s, t, **mistake)
 
 
+def refusing_by_assert(vectors, mean, variance, training):
+    if training:
+        assert len(vectors) > 1
+    return batch_norm(vectors, mean, variance, training)
+
+
 def by_vector(vectors, mean, variance):
     return (vectors - vectors.mean(1, keepdim=True)) / (
         vectors.var(1, correction=0, keepdim=True) + 1e-5
@@ -275,6 +281,13 @@ WRONG = {
             own=lambda v, m, s: (v - v.mean(0)) / (v.var(0, correction=0) + 1e-5)
         ),
         "variance of n − 1": wrong_norm(own=lambda v, m, s: norm(v, v.mean(0), v.var(0))),
+        "each dimension has its own": wrong_norm(
+            own=lambda v, m, s: norm(v, v.mean(), v.var(correction=0))
+        ),
+        "after you have moved them": wrong_norm(
+            own=lambda v, m, s: norm(v, 0.9 * m + 0.1 * v.mean(0), 0.9 * s + 0.1 * v.var(0))
+        ),
+        "an assert": refusing_by_assert,
         "inside the root": wrong_norm(
             own=lambda v, m, s: (v - v.mean(0)) / (v.std(0, correction=0) + 1e-5)
         ),
@@ -300,6 +313,9 @@ WRONG = {
         "has no scale and shift": wrong_fusion(norm=lambda dim: nn.BatchNorm1d(dim, affine=False)),
         "has the shape (128,), expected (6,)": wrong_fusion(norm=lambda dim: nn.BatchNorm1d(128)),
         "one weight too many": WithLayer,
+        "with dropout_rate=0.0 your module sets 100% to 0": lambda dim=128, dropout_rate=0.3: (
+            Fusion(dim, 1 - dropout_rate)
+        ),
         "skips the norm": Unnormalised,
         "comes before the norm": DropsFirst,
         "nothing is dropped": wrong_fusion(rate=0.0),
@@ -319,6 +335,15 @@ WRONG = {
         "without arguments the sizes are": wrong_default,
         "gives the dynamic vector first": wrong_forward(
             lambda m, s, d: m.head(m.fusion(m.cross_attention(d, s)))
+        ),
+        "gives the static vector twice": wrong_forward(
+            lambda m, s, d: m.head(m.fusion(m.cross_attention(s, s)))
+        ),
+        "gives the dynamic vector twice": wrong_forward(
+            lambda m, s, d: m.head(m.fusion(m.cross_attention(d, d)))
+        ),
+        "cut the prediction off": wrong_forward(
+            lambda m, s, d: m.head(m.fusion(m.cross_attention(s, d))).clamp(0, 1)
         ),
         "leaves out the fusion": wrong_forward(lambda m, s, d: m.head(m.cross_attention(s, d))),
         "ends with the fusion": wrong_forward(lambda m, s, d: m.fusion(m.cross_attention(s, d))),
@@ -363,6 +388,10 @@ WRONG = {
         "the gradient alone": lambda w, g, v: of_weights(g, v).mean(2).transpose(0, 1),
         "the attention alone": lambda w, g, v: w.mean(1)[:, None].repeat(1, 5, 1, 1),
         "traits come before the batch": lambda w, g, v: (w * of_weights(g, v)).mean(2),
+        "by the attended vectors": lambda w, g, v: (g * (w @ v)).sum(-1).mean(2).transpose(0, 1),
+        "you average over the batch": lambda w, g, v: (
+            (w * of_weights(g, v)).mean(1).transpose(0, 1)
+        ),
         "keep the heads": lambda w, g, v: (w * of_weights(g, v)).transpose(0, 1),
         "you sum over": lambda w, g, v: (w * of_weights(g, v)).sum(2).transpose(0, 1),
         "the negative": lambda w, g, v: (w * of_weights(g, v)).clamp(min=0).mean(2).transpose(0, 1),

@@ -148,6 +148,13 @@ def training_normalises_by_the_batch(student: Callable, library: Callable) -> No
             "you normalise each vector by itself, which is layer norm; batch norm takes each dimension over the batch (dim=0)": (
                 (vectors - across) / (wide + 1e-5).sqrt()
             ),
+            "you take one mean and one variance over all numbers; each dimension has its own (dim=0)": (
+                (vectors - vectors.mean()) / (vectors.var(correction=0) + 1e-5).sqrt()
+            ),
+            "you normalise by the running statistics after you have moved them; normalise by the batch's own": (
+                (vectors - (0.9 * mean + 0.1 * own))
+                / (0.9 * variance + 0.1 * vectors.var(0) + 1e-5).sqrt()
+            ),
             "you divide by the variance; divide by its root": (vectors - own) / (spread + 1e-5),
             "you divide by the variance of n − 1 (torch's default); batch norm normalises with correction=0": (
                 (vectors - own) / (vectors.var(0) + 1e-5).sqrt()
@@ -222,6 +229,8 @@ def a_batch_of_one_is_refused(student: Callable, library: Callable) -> None:
         came = student(*_norm_inputs(batch=1), True)
     except ValueError:
         return
+    except AssertionError as error:
+        raise Mistake("an assert raises an AssertionError; raise a ValueError") from error
     found = "NaN" if not torch.isfinite(_three(came)[2]).all() else "0 for every clip"
     raise Mistake(
         f"a batch of one in training mode has no spread, and your answer is {found}; raise a"
@@ -278,6 +287,11 @@ def fusion_normalises_and_drops(student: Callable, library: Callable) -> None:
     fused = 3 * torch.randn(400, 8) + 2
     normal = nn.BatchNorm1d(8)(fused)
     without = student(8, dropout_rate=0.0)(fused)
+    if isinstance(without, Tensor) and (without == 0).any():
+        raise Mistake(
+            f"with dropout_rate=0.0 your module sets {(without == 0).float().mean():.0%} to 0;"
+            " dropout_rate is the share that nn.Dropout sets to 0"
+        )
     expect(
         without,
         normal,
@@ -383,6 +397,11 @@ def model_predicts_what_its_parts_say(student: Callable, library: Callable) -> N
             {
                 "your `forward` gives the dynamic vector first; the static vector makes the query": (
                     example(dynamic, static)
+                ),
+                "your `forward` gives the static vector twice": example(static, static),
+                "your `forward` gives the dynamic vector twice": example(dynamic, dynamic),
+                "you cut the prediction off at 0 and 1; the head is linear at the end": (
+                    traits.clamp(0, 1)
                 ),
                 "your `forward` leaves out the fusion": example.head(fused),
                 "your `forward` ends with the fusion; the head turns it into five traits": (
@@ -522,6 +541,12 @@ def relevance_is_weights_times_their_gradient(student: Callable, library: Callab
                 weights.mean(1)[:, None].expand(-1, 5, -1, -1)
             ),
             "your traits come before the batch; return batch traits queries keys": product.mean(2),
+            "you multiply the gradient by the attended vectors, which leaves one number for each query; keep one for each key": (
+                (gradient * (weights @ value)).sum(-1).mean(2).transpose(0, 1)
+            ),
+            "you average over the batch; in the gradient the batch is axis 1 and the heads are axis 2": (
+                product.mean(1).transpose(0, 1)
+            ),
             "you keep the heads; average over them": product.transpose(0, 1),
             "you sum over the heads; average": product.sum(2).transpose(0, 1),
             "you throw the negative part away; the sign says whether attending raises the trait or lowers it": (

@@ -12,7 +12,6 @@ from ..looking.cost import Comparison, LayerProfile, ModelProfile, _inputs, _pro
 from .base import BLUE, GREY, INK, PAPER, Picture, blank_axes, open_axis
 
 __all__ = [
-    "COSTS",
     "compare_models",
     "plot_architectures",
     "plot_attribute_pipeline",
@@ -57,15 +56,15 @@ def plot_pipeline(*here: str) -> Picture:
         PERSONALITY_ARROWS,
         here,
         "The pipeline: a face image becomes face tokens, optical flow becomes "
-        "motion tokens, cross-attention lets the face ask the motion, a head predicts five traits.",
+        "motion tokens, the face tokens attend to the motion tokens, a head predicts five traits.",
     )
 
 
 ATTRIBUTES_STAGES = {  # name: (column, row, width, what it is)
     "face image": (0, 0.5, 1.5, "3 × height × width"),
     "token extractor": (2.1, 0.5, 1.7, "convolutions"),
-    "49 tokens": (4.4, 1, 1.4, "one a place"),
-    "33 queries": (4.4, 0, 1.4, "one an attribute"),
+    "49 tokens": (4.4, 1, 1.4, "one per place"),
+    "33 queries": (4.4, 0, 1.4, "one per attribute"),
     "cross-attention": (6.5, 0.5, 1.7, "lesson 04"),
     "33 classifiers": (8.8, 0.5, 1.6, "one logit each"),
 }
@@ -87,13 +86,13 @@ def plot_attribute_pipeline(*here: str) -> Picture:
         ATTRIBUTES_ARROWS,
         here,
         "The attribute model: convolutions turn a face into 49 tokens, one query for each attribute"
-        " looks at them through cross-attention, and a classifier each answers.",
+        " attends to them, and each attribute has a classifier of its own.",
     )
 
 
 PARTS_STAGES = {  # name: (column, row, width, what it is)
     "face image": (0, 0, 1.5, "3 × 64 × 64"),
-    "image tokens": (2.1, 0, 1.7, "8 × 8, one a place"),
+    "image tokens": (2.1, 0, 1.7, "8 × 8, one per place"),
     "noisy layers": (0, 1, 1.5, "10 × 64 × 64"),
     "part tokens": (2.1, 1, 1.7, "10 parts × 4 × 4"),
     "blocks": (4.5, 0.5, 1.9, "local, global, image"),
@@ -118,7 +117,7 @@ def plot_part_pipeline(*here: str) -> Picture:
         PARTS_STAGES,
         PARTS_ARROWS,
         here,
-        "The part transformer: tokens of noisy layers hear each other and look at the tokens of a"
+        "The part transformer: tokens of noisy layers attend to each other and to the tokens of a"
         " face image, clean layers come out, and an Euler step goes a little towards them; twenty"
         " times from pure noise to layers.",
     )

@@ -174,7 +174,7 @@ def test_maps_of_a_model():
 def test_models_can_be_measured_by_their_own_examples(make):
     model = make()
     profile = profile_model(model, rounds=1)
-    assert profile.values == get_param_count(model)
+    assert profile.parameters == get_param_count(model)
     assert profile.flops > 0
     assert model.eval()(*model.example_inputs()).shape[1] == 33
 

@@ -7,8 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from refusals import refused
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
@@ -16,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from course_lib.looking import (
     attention_flops,
-    count_by_hand,
     count_flops,
     get_model_summary,
     get_param_count,
@@ -40,18 +37,13 @@ def small():
 # Counting
 
 
-@settings(max_examples=15)
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 24), st.integers(1, 6))
-def test_counting_by_hand_and_by_code_agree(static_dim, dynamic_dim, fusion_dim, num_heads):
-    model = CompletePersonalityModel(static_dim, dynamic_dim, fusion_dim, num_heads)
-    assert count_by_hand(static_dim, dynamic_dim, fusion_dim, num_heads) == get_param_count(model)
-
-
 def test_the_default_model_holds_what_the_course_says():
-    assert count_by_hand(512, 256, 128, 4) == get_param_count(CompletePersonalityModel()) == 371_717
+    model = CompletePersonalityModel()
+    assert get_param_count(model) == 371_717
+    assert sum(parameter.numel() for parameter in model.parameters()) == 371_461
 
 
-def test_values_are_floats_that_a_file_keeps_each_once():
+def test_floats_that_a_file_stores_are_counted_once():
     tied = nn.Sequential(
         nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False), nn.BatchNorm1d(3)
     )
@@ -62,7 +54,7 @@ def test_values_are_floats_that_a_file_keeps_each_once():
     assert get_param_count(tied) == 9 + 4 * 3
 
 
-def test_the_summary_has_a_line_for_each_layer_with_values():
+def test_the_summary_has_a_line_for_each_layer_with_parameters():
     model = CompletePersonalityModel()
     model.head.layers[0].requires_grad_(False)
     lines = get_model_summary(model).splitlines()
@@ -82,7 +74,7 @@ def test_the_summary_has_a_line_for_each_layer_with_values():
     assert len({len(line) for line in lines}) == 1  # the columns are aligned
 
 
-def test_the_summary_finds_values_that_stand_outside_layers():
+def test_the_summary_finds_parameters_that_stand_outside_layers():
     attention = nn.MultiheadAttention(8, 2)
     lines = get_model_summary(attention).splitlines()
     assert lines[1].split() == ["(itself)", "MultiheadAttention", "24", "×", "8", "216", "216"]
@@ -225,7 +217,9 @@ def test_a_profile_leaves_the_model_as_it_was():
 def test_layers_add_up_and_say_who_feeds_them():
     profile = profile_model(small(), rounds=2)
     assert (
-        sum(layer.values for layer in profile.layers) == profile.values == get_param_count(small())
+        sum(layer.parameters for layer in profile.layers)
+        == profile.parameters
+        == get_param_count(small())
     )
     assert sum(layer.flops for layer in profile.layers) == profile.flops
     assert profile.inputs == {"face_tokens": (8, 49, 20), "motion_tokens": (8, 8, 12)}
@@ -275,7 +269,7 @@ def test_what_no_layer_holds_or_computes_is_a_line_of_its_own():
     assert layers["shelf.0"].sources == ("inputs",)
     assert layers["twice"].sources == ("shelf.1", "twice")
     assert layers["twice"].flops == 3 * 2 * 4 * 6 * 6
-    assert layers["(elsewhere)"].values == 6 + 6 * 9 + 9
+    assert layers["(elsewhere)"].parameters == 6 + 6 * 9 + 9
     assert layers["(elsewhere)"].flops == 2 * 4 * 6 * 6
     assert math.isnan(layers["(elsewhere)"].milliseconds)
 
@@ -305,9 +299,16 @@ def test_a_comparison_reads_like_a_table():
     first, *layers = text.split("\n\n")
     assert len(layers) == 2
     rows = {line[:22].strip(): line[22:].split() for line in first.splitlines()}
-    assert rows["values"] == ["371,717", "491,654", "1.32"]
+    assert rows["parameters"] == ["371,717", "491,654", "1.32"]
     assert rows["FLOPs"] == ["5,919,744", "266,869,760", "45.08"]
-    assert layers[0].splitlines()[0].split() == ["vectors", "puts", "out", "values", "FLOPs", "ms"]
+    assert layers[0].splitlines()[0].split() == [
+        "vectors",
+        "puts",
+        "out",
+        "parameters",
+        "FLOPs",
+        "ms",
+    ]
     assert len(layers[1].splitlines()) == 11
 
 
@@ -377,7 +378,7 @@ def test_the_diagram_names_every_layer_and_draws_every_arrow(comparison):
 
 
 def test_pictures_say_the_numbers_they_show(comparison):
-    assert "values 372k and 492k; FLOPs 5.92M and 267M" in plot_costs(comparison).description
+    assert "parameters 372k and 492k; FLOPs 5.92M and 267M" in plot_costs(comparison).description
     whole = plot_comparison(comparison)
     assert "cross_attention.project_face" in words(whole.figure)
     assert "372k" in words(whole.figure)

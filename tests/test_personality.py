@@ -14,12 +14,10 @@ from course_lib.models import (
     EndToEndPersonalityModel,
     FeatureFusionModule,
     PersonalityPredictionHead,
-    ProjectedPersonalityModel,
     StaticFeatureExtractor,
     TokenPersonalityModel,
     attend,
     attention_per_trait,
-    batch_norm,
     course_personality_model,
 )
 from course_lib.training import concordance
@@ -96,30 +94,6 @@ def test_a_batch_of_one_is_predicted():
     assert model.eval()(torch.randn(1, 512), torch.randn(1, 256)).shape == (1, 5)
 
 
-@pytest.mark.parametrize("steps", [1, 5])
-def test_batch_norm_by_hand_is_pytorchs(steps):
-    layer, mean, variance = nn.BatchNorm1d(12), torch.zeros(12), torch.ones(12)
-    for _ in range(steps):
-        vectors = 3 * torch.randn(7, 12) + torch.arange(12.0)
-        normalised, mean, variance = batch_norm(vectors, mean, variance, training=True)
-        assert_close(normalised, layer(vectors))
-    assert_close(mean, layer.running_mean)
-    assert_close(variance, layer.running_var)
-    assert_close(
-        batch_norm(vectors[:1], mean, variance, training=False)[0], layer.eval()(vectors[:1])
-    )
-
-
-def test_gradients_pass_through_batch_norm_as_through_pytorchs():
-    vectors = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
-    zero, one, weights = torch.zeros(3).double(), torch.ones(3).double(), torch.randn(5, 3).double()
-    ours = batch_norm(vectors, zero, one, training=True)[0]
-    expected = F.batch_norm(vectors, zero.clone(), one.clone(), training=True)
-    assert_close(
-        *(torch.autograd.grad((output * weights).sum(), vectors)[0] for output in (ours, expected))
-    )
-
-
 def test_one_key_attention_is_one_linear_layer_on_both_vectors():
     """Lesson 06 folds it: two vectors side by side, one matrix, the same output before the norm."""
     block = CompletePersonalityModel(20, 12, fusion_dim=16, num_heads=3).cross_attention.double()
@@ -134,33 +108,10 @@ def test_one_key_attention_is_one_linear_layer_on_both_vectors():
 
 
 @pytest.mark.parametrize(
-    ("model", "static", "dynamic"),
-    [
-        (CompletePersonalityModel(20, 12, 16, 2), (3, 30), (3, 50)),
-        (TokenPersonalityModel(20, 12, 16, 2), (3, 49, 30), (3, 8, 50)),
-    ],
-)
-def test_projections_make_other_widths_fit_either_model(model, static, dynamic):
-    projected = ProjectedPersonalityModel(model, 30, 50)
-    traits = projected(torch.randn(static), torch.randn(dynamic))
-    assert traits.shape == (3, 5)
-    traits.sum().backward()
-    assert projected.project_static.weight.grad.any()
-    assert projected.project_dynamic.weight.grad.any()
-    assert projected.model is model
-
-
-@pytest.mark.parametrize(
     "model",
     [
         TokenPersonalityModel(fusion_dim=16, num_heads=2),
         CompletePersonalityModel(2048, 1024, fusion_dim=16, num_heads=2),
-        ProjectedPersonalityModel(
-            CompletePersonalityModel(20, 12, fusion_dim=16, num_heads=2), 2048, 1024
-        ),
-        ProjectedPersonalityModel(
-            TokenPersonalityModel(20, 12, fusion_dim=16, num_heads=2), 2048, 1024
-        ),
     ],
 )
 def test_end_to_end_is_the_extractors_and_then_the_model(model):

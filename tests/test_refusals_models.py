@@ -22,7 +22,6 @@ from course_lib.models import (
     TokenPersonalityModel,
     VisualizableCrossAttention,
     attribute_head,
-    batch_norm,
     course_personality_model,
     freeze_first,
     inflate,
@@ -74,9 +73,6 @@ REFUSED = {
         torch.randn(1, 512), torch.randn(1, 256)
     ),
     "a batch of 1": lambda: tokens(torch.randn(1, 7, 10), torch.randn(1, 4, 6)),
-    "batch of 1": lambda: batch_norm(
-        torch.rand(1, 3), torch.zeros(3), torch.ones(3), training=True
-    ),
     "another static extractor": lambda: course_personality_model(
         static(), DynamicFeatureExtractor()
     ),

@@ -86,11 +86,15 @@ GLOSSARY = {  # by the lesson that introduces a word
     },
     "06": {
         "Fusion": "making one vector of two streams",
-        "Running statistics": "what batch norm remembers of all batches",
+        "Batch norm": "normalising each dimension by the mean and variance of a batch",
+        "Running statistics": "batch norm's slow averages of the batches that it was trained on",
+        "Dropout": "setting random numbers to 0 while training",
         "Dead weight": "parameters that no gradient ever reaches",
         "FLOPs": "floating-point operations, 2 for each product in a matrix product",
         "Latency": "the time of one forward pass",
-        "Attention × gradient": "what a look contributed to one output, to first order",
+        "Attention × gradient": (
+            "how much an attention weight contributed to one output, to first order"
+        ),
     },
     "07": {
         "Epoch": "once through the training items",

@@ -1,17 +1,101 @@
-"""The exercises of lesson 06: what the personality model is made of, what it costs, and what moved
-each trait.
+"""The exercises of lesson 06: the personality model from its parts, what it stores and costs, and
+what moved each trait.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..models.personality import CompletePersonalityModel, TokenPersonalityModel
+from ..models import CrossAttention
 from .exercises import Exercise, Mistake, expect
 
 __all__ = ["EXERCISES"]
+
+
+class PersonalityPredictionHead(nn.Module):
+    """Two linear layers with a ReLU between them, as the notebook defines it."""
+
+    def __init__(self, fusion_dim: int = 128, hidden_dim: int = 64, traits: int = 5):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(fusion_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, traits)
+        )
+
+    def forward(self, fused: Tensor) -> Tensor:
+        return self.layers(fused)
+
+
+# --------------------------------------------------------------------------------------------------
+# Solutions, as a student would write them
+
+
+def batch_norm(vectors, running_mean, running_variance, training):
+    """Normalise by the batch while training, by the running statistics otherwise."""
+    if not training:
+        normalised = (vectors - running_mean) / (running_variance + 1e-5).sqrt()
+        return normalised, running_mean, running_variance
+    if len(vectors) == 1:
+        raise ValueError("a batch of 1 has no spread; train on at least 2, or call model.eval()")
+    mean, variance = vectors.mean(dim=0), vectors.var(dim=0, correction=0)
+    normalised = (vectors - mean) / (variance + 1e-5).sqrt()
+    running_mean = 0.9 * running_mean + 0.1 * mean
+    running_variance = 0.9 * running_variance + 0.1 * vectors.var(dim=0, correction=1)
+    return normalised, running_mean, running_variance
+
+
+class FeatureFusionModule(nn.Module):
+    """Batch norm, then dropout."""
+
+    def __init__(self, fusion_dim=128, dropout_rate=0.3):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(fusion_dim)
+        self.dropout = nn.Dropout(dropout_rate)
+
+    def forward(self, fused):
+        return self.dropout(self.norm(fused))
+
+
+class CompletePersonalityModel(nn.Module):
+    """Cross-attention, fusion, head."""
+
+    def __init__(
+        self, static_dim=512, dynamic_dim=256, fusion_dim=128, num_heads=4, dropout_rate=0.3
+    ):
+        super().__init__()
+        self.cross_attention = CrossAttention(static_dim, dynamic_dim, fusion_dim, num_heads)
+        self.fusion = FeatureFusionModule(fusion_dim, dropout_rate)
+        self.head = PersonalityPredictionHead(fusion_dim)
+
+    def forward(self, static, dynamic):
+        return self.head(self.fusion(self.cross_attention(static, dynamic)))
+
+
+def count_by_hand(static_dim, dynamic_dim, fusion_dim, num_heads):
+    """Layer by layer, in the order of the data."""
+
+    def linear(inputs, outputs):
+        return inputs * outputs + outputs
+
+    all_heads = num_heads * fusion_dim
+    projections = linear(static_dim, fusion_dim) + linear(dynamic_dim, fusion_dim)
+    attention = 3 * linear(fusion_dim, all_heads) + linear(all_heads, fusion_dim)
+    layer_norm = 2 * fusion_dim  # scale and shift
+    batch_norm = 4 * fusion_dim  # scale, shift, running mean, running variance
+    head = linear(fusion_dim, 64) + linear(64, 5)
+    return projections + attention + layer_norm + batch_norm + head
+
+
+def attention_times_gradient(weights, gradient, value):
+    """The chain rule through attended = weights @ value, then times the weights."""
+    weights_gradient = gradient @ value.transpose(-2, -1)  # traits batch heads queries keys
+    product = weights * weights_gradient
+    return product.mean(dim=2).transpose(0, 1)
+
+
+# --------------------------------------------------------------------------------------------------
+# Counting
 
 
 def expect_count(
@@ -31,79 +115,18 @@ def expect_count(
         raise Mistake(f"{f'{given}, ' if given else ''}expected {expected:,}, got {came:,}")
 
 
-# projections
-
-
-def _both(came: Any) -> tuple[nn.Module, nn.Module]:
-    """The two layers that the student returned."""
-    if not isinstance(came, tuple | list) or len(came) != 2:
-        raise Mistake("return two layers: one for the static features, one for the dynamic ones")
-    if not all(isinstance(layer, nn.Module) for layer in came):
-        raise Mistake(
-            "return layers such as nn.Linear, not tensors: they must learn with the model"
-        )
-    return tuple(came)
-
-
-def _run(layer: nn.Module, stream: str, features: torch.Tensor, width: int) -> torch.Tensor:
-    try:
-        projected = layer(features)
-    except RuntimeError as error:
-        raise Mistake(
-            f"your {stream} layer does not take features {features.shape[-1]} wide;"
-            " nn.Linear(inputs, outputs) goes from the width of the features to the width of the"
-            " model"
-        ) from error
-    if projected.shape[-1] != width:
-        raise Mistake(
-            f"your {stream} layer puts out {projected.shape[-1]} numbers; the model was built with "
-            f"{stream}_dim={width} and keeps it in model.{stream}_dim"
-        )
-    return projected
-
-
-def projections_make_the_model_fit(student: Callable, library: Callable) -> None:
-    for sizes, features in (((512, 256), (2048, 1024)), ((30, 20), (12, 50)), ((8, 8), (8, 8))):
-        model = CompletePersonalityModel(*sizes, fusion_dim=16, num_heads=2).eval()
-        static, dynamic = _both(student(model, *features))
-        inputs = torch.randn(3, features[0]), torch.randn(3, features[1])
-        traits = model(
-            _run(static, "static", inputs[0], sizes[0]),
-            _run(dynamic, "dynamic", inputs[1], sizes[1]),
-        )
-        if traits.shape != (3, 5):
-            raise Mistake(f"the model then predicts {tuple(traits.shape)} instead of (3, 5)")
-
-
-def projections_are_linear_and_learn(student: Callable, library: Callable) -> None:
-    model = TokenPersonalityModel(32, 24, fusion_dim=16, num_heads=2)
-    layers, features = (
-        _both(student(model, 40, 48)),
-        (
-            torch.randn(2, 49, 40),
-            torch.randn(2, 8, 48),
-        ),
-    )
-    for layer, given in zip(layers, features, strict=True):
-        if not torch.allclose(
-            layer(given) - layer(0 * given), layer(0 * given) - layer(-given), atol=1e-4
-        ):
-            raise Mistake(
-                "your projection bends (a ReLU throws half of every feature away); one linear layer"
-                " each"
-            )
-        if not any(parameter.requires_grad for parameter in layer.parameters()):
-            raise Mistake("your projection cannot learn; leave its weights trainable")
-
-
+# --------------------------------------------------------------------------------------------------
 # batch_norm
 
 
-def _norm_inputs(batch: int = 6, dim: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return 3 * torch.randn(batch, dim) + 2, torch.randn(dim), torch.rand(dim) + 0.5
+def _norm_inputs(batch: int = 6, dim: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    """Vectors, a running mean and a running variance; the last dimension hardly varies."""
+    vectors = 3 * torch.randn(batch, dim) + 2
+    vectors[:, -1] = 0.01 * torch.randn(batch) - 1
+    return vectors, torch.randn(dim), torch.rand(dim) + 0.5
 
 
-def _three(came: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _three(came: Any) -> tuple[Tensor, Tensor, Tensor]:
     if not isinstance(came, tuple | list) or len(came) != 3:
         raise Mistake(
             "return three things: the normalised vectors, the running mean, the running variance"
@@ -111,7 +134,7 @@ def _three(came: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return tuple(came)
 
 
-def training_measures_by_the_batch(student: Callable, library: Callable) -> None:
+def training_normalises_by_the_batch(student: Callable, library: Callable) -> None:
     vectors, mean, variance = _norm_inputs()
     own, spread = vectors.mean(0), vectors.var(0, correction=0)
     across, wide = vectors.mean(1, keepdim=True), vectors.var(1, correction=0, keepdim=True)
@@ -119,20 +142,32 @@ def training_measures_by_the_batch(student: Callable, library: Callable) -> None
         _three(student(vectors, mean, variance, True))[0],
         library(vectors, mean, variance, True)[0],
         {
-            "in training mode the batch is its own yardstick; you use the running statistics": (
+            "in training mode normalise by the batch's own mean and variance; you use the running statistics": (
                 (vectors - mean) / (variance + 1e-5).sqrt()
             ),
             "you normalise each vector by itself, which is layer norm; batch norm takes each dimension over the batch (dim=0)": (
                 (vectors - across) / (wide + 1e-5).sqrt()
             ),
+            "you take one mean and one variance over all numbers; each dimension has its own (dim=0)": (
+                (vectors - vectors.mean()) / (vectors.var(correction=0) + 1e-5).sqrt()
+            ),
+            "you normalise by the running statistics after you have moved them; normalise by the batch's own": (
+                (vectors - (0.9 * mean + 0.1 * own))
+                / (0.9 * variance + 0.1 * vectors.var(0) + 1e-5).sqrt()
+            ),
             "you divide by the variance; divide by its root": (vectors - own) / (spread + 1e-5),
             "you divide by the variance of n − 1 (torch's default); batch norm normalises with correction=0": (
                 (vectors - own) / (vectors.var(0) + 1e-5).sqrt()
             ),
+            "you add 1e-5 to the root; add it to the variance, inside the root": (
+                (vectors - own) / (spread.sqrt() + 1e-5)
+            ),
+            "you leave out the 1e-5 in the root, and a dimension that never varies would divide by 0": (
+                (vectors - own) / spread.sqrt()
+            ),
             "you divide without subtracting the mean": vectors / (spread + 1e-5).sqrt(),
             "you subtract the mean and do not divide": vectors - own,
         },
-        tolerance=1e-6,
     )
 
 
@@ -163,7 +198,7 @@ def training_moves_the_running_statistics(student: Callable, library: Callable) 
             "your running variance forgets: nine tenths of the old one stay": (
                 0.1 * variance + 0.9 * spread
             ),
-            "your running variance takes correction=0; a batch is a sample of the data, so PyTorch keeps that of n − 1": (
+            "your running variance takes correction=0; there PyTorch takes the variance of n − 1": (
                 0.9 * variance + 0.1 * vectors.var(0, correction=0)
             ),
         },
@@ -171,20 +206,19 @@ def training_moves_the_running_statistics(student: Callable, library: Callable) 
     )
 
 
-def evaluation_measures_by_what_was_kept(student: Callable, library: Callable) -> None:
+def evaluation_normalises_by_the_running_statistics(student: Callable, library: Callable) -> None:
     for batch in (1, 2, 9):
         vectors, mean, variance = _norm_inputs(batch)
         normalised, new_mean, new_variance = _three(student(vectors, mean, variance, False))
         given = f"in evaluation mode, for a batch of {batch}"
-        wrong = (
-            {}
-            if batch == 1
-            else {
-                "in evaluation mode the running statistics are the yardstick; you use the batch's": (
-                    (vectors - vectors.mean(0)) / (vectors.var(0, correction=0) + 1e-5).sqrt()
+        wrong = {}
+        if batch > 1:
+            by_batch = (vectors - vectors.mean(0)) / (vectors.var(0, correction=0) + 1e-5).sqrt()
+            wrong = {
+                "in evaluation mode normalise by the running statistics; you use the batch's": (
+                    by_batch
                 )
             }
-        )
         expect(normalised, library(vectors, mean, variance, False)[0], wrong, given=given)
         expect(new_mean, mean, given=f"{given}, for the running mean, which must stay")
         expect(new_variance, variance, given=f"{given}, for the running variance, which must stay")
@@ -195,6 +229,8 @@ def a_batch_of_one_is_refused(student: Callable, library: Callable) -> None:
         came = student(*_norm_inputs(batch=1), True)
     except ValueError:
         return
+    except AssertionError as error:
+        raise Mistake("an assert raises an AssertionError; raise a ValueError") from error
     found = "NaN" if not torch.isfinite(_three(came)[2]).all() else "0 for every clip"
     raise Mistake(
         f"a batch of one in training mode has no spread, and your answer is {found}; raise a"
@@ -202,6 +238,203 @@ def a_batch_of_one_is_refused(student: Callable, library: Callable) -> None:
     )
 
 
+# --------------------------------------------------------------------------------------------------
+# FeatureFusionModule
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def _module(made: Any, name: str) -> nn.Module:
+    if not isinstance(made, nn.Module):
+        raise Mistake(
+            f"`{name}(…)` must make a module; it made a {type(made).__name__}, so write a class that"
+            " inherits from nn.Module"
+        )
+    return made
+
+
+def fusion_has_the_stored_names(student: Callable, library: Callable) -> None:
+    fusion, expected = _module(student(6), "FeatureFusionModule"), _shapes(library(6))
+    shapes = _shapes(fusion)
+    if any(isinstance(layer, nn.LayerNorm) for layer in fusion.modules()):
+        raise Mistake(
+            "your norm is a layer norm; take nn.BatchNorm1d, which compares the clips of a batch"
+        )
+    if shapes == expected:
+        return
+    if "norm.running_mean" not in shapes:
+        raise Mistake(
+            "there is no batch norm called `norm`; the stored weights go by the names norm.weight,"
+            f" norm.running_mean …, yours by {', '.join(shapes) or 'no name at all'}"
+        )
+    if "norm.weight" not in shapes:
+        raise Mistake(
+            "your batch norm has no scale and shift; leave its `affine` as it is, which is True"
+        )
+    for name, shape in expected.items():
+        if shapes.get(name) != shape:
+            raise Mistake(
+                f"{name} has the shape {shapes.get(name)}, expected {shape} for"
+                " FeatureFusionModule(fusion_dim=6)"
+            )
+    extra = sorted(shapes.keys() - expected.keys())
+    raise Mistake(f"{extra[0]} is one weight too many; only the batch norm has weights")
+
+
+def fusion_normalises_and_drops(student: Callable, library: Callable) -> None:
+    fused = 3 * torch.randn(400, 8) + 2
+    normal = nn.BatchNorm1d(8)(fused)
+    without = student(8, dropout_rate=0.0)(fused)
+    if isinstance(without, Tensor) and (without == 0).any():
+        raise Mistake(
+            f"with dropout_rate=0.0 your module sets {(without == 0).float().mean():.0%} to 0;"
+            " dropout_rate is the share that nn.Dropout sets to 0"
+        )
+    expect(
+        without,
+        normal,
+        {"your `forward` skips the norm": fused},
+        tolerance=1e-4,
+        given="with dropout_rate=0.0, in training mode",
+    )
+    for rate in (0.3, 0.8):
+        dropped = student(8, dropout_rate=rate)(fused)
+        share = (dropped == 0).float().mean().item()
+        if share == 0:
+            before = (dropped - normal).abs().mean() > 0.01
+            raise Mistake(
+                "your dropout comes before the norm, which then makes other numbers of its zeros;"
+                " first the norm, then dropout"
+                if before
+                else "nothing is dropped in training mode; apply nn.Dropout after the norm"
+            )
+        if abs(share - rate) > 0.05:
+            raise Mistake(
+                f"with dropout_rate={rate} your module sets {share:.0%} to 0; give the rate to"
+                " nn.Dropout"
+            )
+        left = dropped[dropped != 0]
+        if not torch.allclose(left, (normal / (1 - rate))[dropped != 0], atol=1e-4):
+            raise Mistake("what dropout leaves is divided by 1 − rate; nn.Dropout does that itself")
+
+
+def fusion_is_still_in_evaluation_mode(student: Callable, library: Callable) -> None:
+    fusion, fused = student(8, dropout_rate=0.5), 3 * torch.randn(50, 8) + 2
+    fusion(fused)
+    fusion.eval()
+    came = fusion(fused)
+    if (came == 0).float().mean() > 0.2:
+        raise Mistake(
+            "your dropout goes on in evaluation mode; make it a layer, self.dropout ="
+            " nn.Dropout(…), which eval() switches off (F.dropout needs training=self.training)"
+        )
+    expect(
+        came,
+        fusion.norm(fused),
+        {"your norm does not change to its running statistics": nn.BatchNorm1d(8)(fused)},
+        tolerance=1e-4,
+        given="in evaluation mode",
+    )
+    if fusion(fused[:1]).shape != (1, 8):
+        raise Mistake("in evaluation mode a batch of one must pass")
+
+
+# --------------------------------------------------------------------------------------------------
+# CompletePersonalityModel
+
+
+def model_has_the_stored_names(student: Callable, library: Callable) -> None:
+    sizes = {"static_dim": 20, "dynamic_dim": 12, "fusion_dim": 16, "num_heads": 2}
+    model, expected = student(**sizes), _shapes(library(**sizes))
+    shapes = _shapes(_module(model, "CompletePersonalityModel"))
+    for part in ("cross_attention", "fusion", "head"):
+        if not any(name.startswith(f"{part}.") for name in shapes):
+            raise Mistake(
+                f"there is no part with weights called `{part}`; the stored weights go by"
+                " cross_attention…, fusion… and head…"
+            )
+    for name, shape in expected.items():
+        if name not in shapes:
+            raise Mistake(f"{name} is missing; are all three parts made of the classes above?")
+        if shapes[name] != shape:
+            raise Mistake(
+                f"{name} has the shape {shapes[name]}, expected {shape} for static_dim=20,"
+                " dynamic_dim=12, fusion_dim=16, num_heads=2; does every part get its sizes?"
+            )
+    extra = sorted(shapes.keys() - expected.keys())
+    if extra:
+        raise Mistake(f"{extra[0]} is one weight too many; the model has three parts, no more")
+    if _shapes(student()) != _shapes(library()):
+        raise Mistake(
+            "without arguments the sizes are static_dim=512, dynamic_dim=256, fusion_dim=128,"
+            " num_heads=4; keep the defaults of the first line"
+        )
+
+
+def _filled(student: Callable, library: Callable, **sizes) -> tuple[nn.Module, nn.Module]:
+    """The student's model and the library's with the same weights, none of them an initial one."""
+    model, example = student(**sizes), library(**sizes)
+    with torch.no_grad():
+        for tensor in example.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand_like(tensor) + 0.1 - 0.5 * (tensor.ndim > 1))
+    model.load_state_dict(example.state_dict())
+    return model.eval(), example.eval()
+
+
+def model_predicts_what_its_parts_say(student: Callable, library: Callable) -> None:
+    sizes = {"static_dim": 14, "dynamic_dim": 14, "fusion_dim": 16, "num_heads": 2}
+    model, example = _filled(student, library, **sizes)
+    static, dynamic = torch.randn(5, 14), torch.randn(5, 14)
+    with torch.no_grad():
+        fused = example.cross_attention(static, dynamic)
+        traits = example(static, dynamic)
+        expect(
+            model(static, dynamic),
+            traits,
+            {
+                "your `forward` gives the dynamic vector first; the static vector makes the query": (
+                    example(dynamic, static)
+                ),
+                "your `forward` gives the static vector twice": example(static, static),
+                "your `forward` gives the dynamic vector twice": example(dynamic, dynamic),
+                "you cut the prediction off at 0 and 1; the head is linear at the end": (
+                    traits.clamp(0, 1)
+                ),
+                "your `forward` leaves out the fusion": example.head(fused),
+                "your `forward` ends with the fusion; the head turns it into five traits": (
+                    example.fusion(fused)
+                ),
+                "your `forward` ends with the cross-attention; fusion and head come after it": (
+                    fused
+                ),
+                "you squash the prediction with a sigmoid; the head is linear at the end": (
+                    traits.sigmoid()
+                ),
+                "you squash the prediction with a softmax; five traits do not compete": (
+                    traits.softmax(-1)
+                ),
+            },
+        )
+
+
+def model_drops_at_the_given_rate(student: Callable, library: Callable) -> None:
+    sizes = {"static_dim": 6, "dynamic_dim": 5, "fusion_dim": 128, "num_heads": 1}
+    static, dynamic = torch.randn(200, 6), torch.randn(200, 5)
+    for rate in (0.0, 0.6):
+        model = student(**sizes, dropout_rate=rate)
+        with torch.no_grad():
+            fused = model.fusion(model.cross_attention(static, dynamic))
+        share = (fused == 0).float().mean().item()
+        if abs(share - rate) > 0.05:
+            raise Mistake(
+                f"with dropout_rate={rate} your fusion sets {share:.0%} to 0; give it the rate"
+            )
+
+
+# --------------------------------------------------------------------------------------------------
 # count_by_hand
 
 
@@ -221,7 +454,8 @@ def count_of_the_default_model(student: Callable, library: Callable) -> None:
             "512 are missing: batch norm holds a scale, a shift, a running mean and a running variance": (
                 right - 512
             ),
-            "you count batch norm's integer counter of batches; it is no value": right + 1,
+            "you count batch norm's integer counter of batches; it is neither a parameter nor a running statistic": right
+            + 1,
             "here each head is fusion_dim wide, so queries, keys and values are 128 → 4 · 128, and back": (
                 right - 3 * 66_048 - 65_664 + narrow
             ),
@@ -245,6 +479,7 @@ def count_of_any_model(student: Callable, library: Callable) -> None:
         )
 
 
+# --------------------------------------------------------------------------------------------------
 # attention_flops
 
 
@@ -265,7 +500,7 @@ def flops_of_two_products(student: Callable, library: Callable) -> None:
             "you take both products to be as wide as the queries; the second is as wide as the values": (
                 once * 64
             ),
-            "your queries ask each other; there are queries × keys scores": right // 8 * 49,
+            "you count queries × queries scores; there are queries × keys": right // 8 * 49,
         },
     )
 
@@ -283,10 +518,11 @@ def flops_of_any_shape(student: Callable, library: Callable) -> None:
         )
 
 
+# --------------------------------------------------------------------------------------------------
 # attention_times_gradient
 
 
-def _random_attention() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _random_attention() -> tuple[Tensor, Tensor, Tensor]:
     weights = torch.randn(2, 3, 7, 4).softmax(-1)
     return weights, torch.randn(5, 2, 3, 7, 6), torch.randn(2, 3, 4, 6)
 
@@ -305,6 +541,12 @@ def relevance_is_weights_times_their_gradient(student: Callable, library: Callab
                 weights.mean(1)[:, None].expand(-1, 5, -1, -1)
             ),
             "your traits come before the batch; return batch traits queries keys": product.mean(2),
+            "you multiply the gradient by the attended vectors, which leaves one number for each query; keep one for each key": (
+                (gradient * (weights @ value)).sum(-1).mean(2).transpose(0, 1)
+            ),
+            "you average over the batch; in the gradient the batch is axis 1 and the heads are axis 2": (
+                product.mean(1).transpose(0, 1)
+            ),
             "you keep the heads; average over them": product.transpose(0, 1),
             "you sum over the heads; average": product.sum(2).transpose(0, 1),
             "you throw the negative part away; the sign says whether attending raises the trait or lowers it": (
@@ -352,30 +594,12 @@ def relevance_of_any_size(student: Callable, library: Callable) -> None:
 
 
 EXERCISES = {
-    "projections": Exercise(
-        solution="course_lib.models.personality:projections",
-        hints=(
-            (
-                "The sentence of the error names the layer. Which two widths must it join, for each"
-                " stream?"
-            ),
-            (
-                "(batch, static_dim) → (batch, model.static_dim) and (batch, dynamic_dim) → (batch,"
-                " model.dynamic_dim)."
-            ),
-            (
-                "return nn.Linear(width of the static features, width the model takes), and the"
-                " same for the dynamic ones"
-            ),
-        ),
-        properties=(projections_make_the_model_fit, projections_are_linear_and_learn),
-    ),
     "batch_norm": Exercise(
-        solution="course_lib.models.personality:batch_norm",
+        solution="course_lib.lessons.lesson_06:batch_norm",
         hints=(
             (
-                "What is a vector measured by: by those beside it in the batch, or by what was seen"
-                " in all batches before?"
+                "Which mean and variance does a vector get: those of the batch that it is in, or"
+                " those of all batches before?"
             ),
             (
                 "(batch, dim), (dim,), (dim,), a truth value → (batch, dim), (dim,), (dim,);"
@@ -389,14 +613,59 @@ EXERCISES = {
             ),
         ),
         properties=(
-            training_measures_by_the_batch,
+            training_normalises_by_the_batch,
             training_moves_the_running_statistics,
-            evaluation_measures_by_what_was_kept,
+            evaluation_normalises_by_the_running_statistics,
             a_batch_of_one_is_refused,
         ),
     ),
+    "FeatureFusionModule": Exercise(
+        solution="course_lib.lessons.lesson_06:FeatureFusionModule",
+        hints=(
+            (
+                "Two layers, made in `__init__` so that eval() finds them, and called one after the"
+                " other in `forward`."
+            ),
+            (
+                "(batch, fusion_dim) → (batch, fusion_dim). `self.norm` is an nn.BatchNorm1d,"
+                " `self.dropout` an nn.Dropout."
+            ),
+            (
+                "self.norm = nn.BatchNorm1d(fusion_dim); self.dropout = nn.Dropout(dropout_rate);"
+                " forward: return the dropout of the norm of `fused`"
+            ),
+        ),
+        properties=(
+            fusion_has_the_stored_names,
+            fusion_normalises_and_drops,
+            fusion_is_still_in_evaluation_mode,
+        ),
+    ),
+    "CompletePersonalityModel": Exercise(
+        solution="course_lib.lessons.lesson_06:CompletePersonalityModel",
+        hints=(
+            (
+                "Three parts, in the order of the data. What comes out of one is what goes into the"
+                " next."
+            ),
+            (
+                "cross_attention: (batch, static_dim), (batch, dynamic_dim) → (batch, fusion_dim);"
+                " fusion: (batch, fusion_dim) → the same; head: (batch, fusion_dim) → (batch, 5)."
+            ),
+            (
+                "self.cross_attention = CrossAttention(the first four sizes); self.fusion ="
+                " FeatureFusionModule(fusion_dim, dropout_rate); self.head ="
+                " PersonalityPredictionHead(fusion_dim); forward: head(fusion(cross_attention(…)))"
+            ),
+        ),
+        properties=(
+            model_has_the_stored_names,
+            model_predicts_what_its_parts_say,
+            model_drops_at_the_given_rate,
+        ),
+    ),
     "count_by_hand": Exercise(
-        solution="course_lib.looking.cost:count_by_hand",
+        solution="course_lib.lessons.lesson_06:count_by_hand",
         hints=(
             (
                 "Write a small helper for a linear layer, with its bias, and follow the data"
@@ -408,7 +677,7 @@ EXERCISES = {
             ),
             (
                 "wide = num_heads · fusion_dim; static → dim, dynamic → dim, three of dim → wide,"
-                " wide → dim, 2 · dim, 4 · dim, dim → 64, 64 → 5; a layer from a to b holds a ·"
+                " wide → dim, 2 · dim, 4 · dim, dim → 64, 64 → 5; a layer from a to b has a ·"
                 " b + b"
             ),
         ),
@@ -419,7 +688,7 @@ EXERCISES = {
         hints=(
             (
                 "Two products of matrices: queries with keys, then weights with values. How many"
-                " numbers does each put out, and how long is the sum behind one of them?"
+                " numbers does each give, and how long is the sum behind one of them?"
             ),
             (
                 "(…, queries, dim), (…, keys, dim), (…, keys, value_dim) → one whole number; … is"
@@ -430,11 +699,11 @@ EXERCISES = {
         properties=(flops_of_two_products, flops_of_any_shape),
     ),
     "attention_times_gradient": Exercise(
-        solution="course_lib.models.personality:attention_times_gradient",
+        solution="course_lib.lessons.lesson_06:attention_times_gradient",
         hints=(
             (
-                "heard = weights @ value. If one weight grows a little, by how much does each heard"
-                " number grow? The chain rule does the rest."
+                "attended = weights @ value. If weights[i, j] grows a little, by how much does"
+                " attended[i] change? The chain rule does the rest."
             ),
             (
                 "gradient (traits, batch, heads, queries, dim) times value (batch, heads, keys,"
@@ -442,8 +711,8 @@ EXERCISES = {
                 " shape of the weights with traits in front."
             ),
             (
-                "of_weights = gradient @ value with its last two axes swapped; return the mean over"
-                " heads of weights × of_weights, with batch in front of traits"
+                "weights_gradient = gradient @ value with its last two axes swapped; return the"
+                " mean over heads of weights × weights_gradient, with batch in front of traits"
             ),
         ),
         properties=(

@@ -1,5 +1,5 @@
-"""What a model costs: values, operations, memory and time, layer by layer; how data flows from
-layer to layer.
+"""What a model costs: parameters, operations, memory and time, layer by layer; how data flows
+from layer to layer.
 """
 
 import inspect
@@ -28,7 +28,6 @@ __all__ = [
     "ModelProfile",
     "attention_flops",
     "blocks",
-    "count_by_hand",
     "count_flops",
     "data_flow",
     "get_model_summary",
@@ -173,7 +172,7 @@ def _now() -> float:
 # Layer by layer
 def blocks(model: nn.Module, depth: int = 2, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """What is read as one layer: modules two levels down, or higher up where one has no parts or
-    values of its own.
+    parameters of its own.
     """
     for name, child in model.named_children():
         # a container: only its items are called
@@ -273,29 +272,12 @@ class _Origins(TorchDispatchMode):
         return result
 
 
-def count_by_hand(static_dim: int, dynamic_dim: int, fusion_dim: int, num_heads: int) -> int:
-    """How many values a `CompletePersonalityModel` of these sizes holds, from arithmetic. Derived
-    in lesson 06.
-    """
-
-    def linear(inputs: int, outputs: int) -> int:
-        return inputs * outputs + outputs
-
-    every_head = num_heads * fusion_dim
-    projections = linear(static_dim, fusion_dim) + linear(dynamic_dim, fusion_dim)
-    attention = 3 * linear(fusion_dim, every_head) + linear(every_head, fusion_dim)
-    layer_norm = 2 * fusion_dim  # scale and shift
-    batch_norm = 4 * fusion_dim  # scale and shift, running mean and variance
-    head = linear(fusion_dim, 64) + linear(64, 5)
-    return projections + attention + layer_norm + batch_norm + head
-
-
 def get_param_count(model: nn.Module) -> int:
-    """How many values a model holds: parameters and running statistics, shared ones once. Derived
+    """How many numbers a model stores: parameters and running statistics, shared ones once. Derived
     in lesson 06.
 
-    Integers, such as a batch norm's count of batches, are no values; nor are constants that no file
-    keeps.
+    Integers, such as a batch norm's count of batches, are left out, and so are constants that no
+    file holds.
     """
     tensors = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}
     return sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
@@ -308,12 +290,12 @@ def _trainable(model: nn.Module, recurse: bool = True) -> int:
 
 
 def get_model_summary(model: nn.Module) -> str:
-    """A table of the layers that hold values: kind, shape of the weight, values, and how many of
-    them are trained.
+    """A table of the layers that have parameters: kind, shape of the weight, how many numbers it
+    stores, and how many of them are trained.
 
     Derived in lesson 06.
     """
-    rows = [("layer", "kind", "weight", "values", "trained")]
+    rows = [("layer", "kind", "weight", "parameters", "trained")]
     for name, layer in model.named_modules():
         parameters = [
             tensor
@@ -345,7 +327,7 @@ class LayerProfile:
     name: str
     kind: str
     shape: tuple[int, ...]
-    values: int
+    parameters: int
     flops: int
     milliseconds: float
     sources: tuple[str, ...]
@@ -358,7 +340,7 @@ class ModelProfile:
     """
 
     inputs: dict[str, tuple[int, ...]]
-    values: int
+    parameters: int
     trainable: int
     flops: int
     inference_bytes: int
@@ -382,7 +364,7 @@ class Comparison:
         (name_a, a), (name_b, b) = self.profiles.items()
         rows = [("", name_a, name_b, f"{name_b} / {name_a}")]
         for what, field, write in (
-            ("values", "values", "{:,}".format),
+            ("parameters", "parameters", "{:,}".format),
             ("trained", "trainable", "{:,}".format),
             ("FLOPs", "flops", "{:,}".format),
             ("memory, inference", "inference_bytes", _bytes),
@@ -466,12 +448,12 @@ def _profile(
         "(elsewhere)",
         type(model).__name__,
         (),
-        get_param_count(model) - sum(layer.values for layer in profiles),
+        get_param_count(model) - sum(layer.parameters for layer in profiles),
         flops[""] - sum(layer.flops for layer in profiles),
         math.nan,
         (),
     )
-    if remainder.values > 0 or remainder.flops > 0:
+    if remainder.parameters > 0 or remainder.flops > 0:
         profiles.append(remainder)
     return ModelProfile(
         named_shapes(model, inputs),
@@ -486,9 +468,9 @@ def _profile(
 
 
 def _layer_table(name: str, profile: ModelProfile) -> str:
-    rows = [(name, "puts out", "values", "FLOPs", "ms")]
+    rows = [(name, "puts out", "parameters", "FLOPs", "ms")]
     for layer in profile.layers:
-        counts = (f"{layer.values:,}", f"{layer.flops:,}", f"{layer.milliseconds:.3f}")
+        counts = (f"{layer.parameters:,}", f"{layer.flops:,}", f"{layer.milliseconds:.3f}")
         rows.append((layer.name, _by(layer.shape), *counts))
     return aligned(rows)
 

@@ -16,46 +16,12 @@ __all__ = [
     "EndToEndPersonalityModel",
     "FeatureFusionModule",
     "PersonalityPredictionHead",
-    "ProjectedPersonalityModel",
     "SideBySideModel",
     "TokenPersonalityModel",
     "attention_per_trait",
     "attention_times_gradient",
-    "batch_norm",
     "course_personality_model",
-    "projections",
 ]
-
-
-def batch_norm(
-    vectors: Float[Tensor, "batch dim"],
-    running_mean: Float[Tensor, " dim"],
-    running_variance: Float[Tensor, " dim"],
-    training: bool,
-) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " dim"], Float[Tensor, " dim"]]:
-    """What batch norm does before its scale and shift; returns the normalised vectors and the
-    running statistics.
-
-    In training mode the batch is its own yardstick, and the running statistics move a tenth of the
-    way towards it; in evaluation mode the running statistics are the yardstick and stay. Raises
-    `ValueError` for training on a batch of one. Source: Ioffe & Szegedy, arXiv 1502.03167,
-    algorithm 1. Derived in lesson 06.
-    """
-    mean, variance = running_mean, running_variance
-    if training:
-        _refuse_batch_of_one(vectors)
-        mean, variance = vectors.mean(dim=0), vectors.var(dim=0, correction=0)
-        running_mean = 0.9 * running_mean + 0.1 * mean.detach()
-        running_variance = 0.9 * running_variance + 0.1 * vectors.detach().var(dim=0, correction=1)
-    return (vectors - mean) / torch.sqrt(variance + 1e-5), running_mean, running_variance
-
-
-def _refuse_batch_of_one(vectors: Tensor) -> None:
-    if len(vectors) == 1:
-        raise ValueError(
-            "a batch of 1 has no spread for batch norm to learn from; train on batches of at least"
-            " 2 (drop_last=True in the loader), or call model.eval() to predict"
-        )
 
 
 class FeatureFusionModule(nn.Module):
@@ -70,14 +36,17 @@ class FeatureFusionModule(nn.Module):
         self, fused: Float[Tensor, "batch fusion_dim"]
     ) -> Float[Tensor, "batch fusion_dim"]:
         """Raises `ValueError` for a batch of one in training mode."""
-        if self.training:
-            _refuse_batch_of_one(fused)
+        if self.training and len(fused) == 1:
+            raise ValueError(
+                "a batch of 1 has no spread for batch norm to learn from; train on batches of at"
+                " least 2 (drop_last=True in the loader), or call model.eval() to predict"
+            )
         return self.dropout(self.norm(fused))
 
 
 class PersonalityPredictionHead(nn.Module):
     """Predict the five traits O C E A N from a fused vector: 64 hidden units, ReLU, a linear
-    output.
+    output. Derived in lesson 06.
     """
 
     def __init__(self, fusion_dim: int = 128, hidden_dim: int = 64, traits: int = 5):
@@ -91,10 +60,10 @@ class PersonalityPredictionHead(nn.Module):
 
 
 class CompletePersonalityModel(nn.Module):
-    """Two feature vectors to five traits: one-key cross-attention, fusion, head (371,717 values by
-    default).
+    """Two feature vectors to five traits: one-key cross-attention, fusion, head.
 
-    Of those, 371,461 are trained; 256 are batch norm's running statistics. Derived in lesson 06.
+    By default 371,461 parameters, and 256 running statistics of batch norm: 371,717 numbers.
+    Derived in lesson 06.
     """
 
     reads_tokens = False
@@ -194,39 +163,6 @@ class TokenPersonalityModel(nn.Module):
         )
 
 
-def projections(
-    model: CompletePersonalityModel | TokenPersonalityModel,
-    static_dim: int,
-    dynamic_dim: int,
-) -> tuple[nn.Linear, nn.Linear]:
-    """One linear layer for each stream, from features of these widths to what the model takes.
-    Derived in lesson 06.
-    """
-    return nn.Linear(static_dim, model.static_dim), nn.Linear(dynamic_dim, model.dynamic_dim)
-
-
-class ProjectedPersonalityModel(nn.Module):
-    """A model behind its `projections`, so that features of other widths fit."""
-
-    def __init__(
-        self,
-        model: CompletePersonalityModel | TokenPersonalityModel,
-        static_dim: int,
-        dynamic_dim: int,
-    ):
-        super().__init__()
-        self.reads_tokens = model.reads_tokens
-        self.project_static, self.project_dynamic = projections(model, static_dim, dynamic_dim)
-        self.model = model
-
-    def forward(
-        self,
-        static: Float[Tensor, "batch *tokens static_dim"],
-        dynamic: Float[Tensor, "batch *moments dynamic_dim"],
-    ) -> Float[Tensor, "batch traits"]:
-        return self.model(self.project_static(static), self.project_dynamic(dynamic))
-
-
 class EndToEndPersonalityModel(nn.Module):
     """A face image and optical flow to five traits: both extractors, then a model on their tokens
     or vectors.
@@ -238,7 +174,7 @@ class EndToEndPersonalityModel(nn.Module):
         self,
         static: StaticFeatureExtractor,
         dynamic: DynamicFeatureExtractor,
-        model: CompletePersonalityModel | TokenPersonalityModel | ProjectedPersonalityModel,
+        model: CompletePersonalityModel | TokenPersonalityModel,
     ):
         super().__init__()
         self.static, self.dynamic, self.model = static, dynamic, model

@@ -1,7 +1,6 @@
 """What numbers, maps and images look like, each with its sentence."""
 
 from .architecture import (
-    COSTS,
     compare_models,
     plot_architectures,
     plot_attribute_pipeline,
@@ -55,7 +54,6 @@ from .images import (
 from .report import SECTIONS, Report, TimeReport, time_report
 
 __all__ = [
-    "COSTS",
     "SECTIONS",
     "Animation",
     "AttributeResults",

@@ -12,7 +12,6 @@ from ..looking.cost import Comparison, LayerProfile, ModelProfile, _inputs, _pro
 from .base import BLUE, GREY, INK, PAPER, Picture, blank_axes, open_axis
 
 __all__ = [
-    "COSTS",
     "compare_models",
     "plot_architectures",
     "plot_attribute_pipeline",
@@ -57,15 +56,15 @@ def plot_pipeline(*here: str) -> Picture:
         PERSONALITY_ARROWS,
         here,
         "The pipeline: a face image becomes face tokens, optical flow becomes "
-        "motion tokens, cross-attention lets the face ask the motion, a head predicts five traits.",
+        "motion tokens, the face tokens attend to the motion tokens, a head predicts five traits.",
     )
 
 
 ATTRIBUTES_STAGES = {  # name: (column, row, width, what it is)
     "face image": (0, 0.5, 1.5, "3 × height × width"),
     "token extractor": (2.1, 0.5, 1.7, "convolutions"),
-    "49 tokens": (4.4, 1, 1.4, "one a place"),
-    "33 queries": (4.4, 0, 1.4, "one an attribute"),
+    "49 tokens": (4.4, 1, 1.4, "one per place"),
+    "33 queries": (4.4, 0, 1.4, "one per attribute"),
     "cross-attention": (6.5, 0.5, 1.7, "lesson 04"),
     "33 classifiers": (8.8, 0.5, 1.6, "one logit each"),
 }
@@ -87,13 +86,13 @@ def plot_attribute_pipeline(*here: str) -> Picture:
         ATTRIBUTES_ARROWS,
         here,
         "The attribute model: convolutions turn a face into 49 tokens, one query for each attribute"
-        " looks at them through cross-attention, and a classifier each answers.",
+        " attends to them, and each attribute has a classifier of its own.",
     )
 
 
 PARTS_STAGES = {  # name: (column, row, width, what it is)
     "face image": (0, 0, 1.5, "3 × 64 × 64"),
-    "image tokens": (2.1, 0, 1.7, "8 × 8, one a place"),
+    "image tokens": (2.1, 0, 1.7, "8 × 8, one per place"),
     "noisy layers": (0, 1, 1.5, "10 × 64 × 64"),
     "part tokens": (2.1, 1, 1.7, "10 parts × 4 × 4"),
     "blocks": (4.5, 0.5, 1.9, "local, global, image"),
@@ -118,7 +117,7 @@ def plot_part_pipeline(*here: str) -> Picture:
         PARTS_STAGES,
         PARTS_ARROWS,
         here,
-        "The part transformer: tokens of noisy layers hear each other and look at the tokens of a"
+        "The part transformer: tokens of noisy layers attend to each other and to the tokens of a"
         " face image, clean layers come out, and an Euler step goes a little towards them; twenty"
         " times from pure noise to layers.",
     )
@@ -148,7 +147,7 @@ def plot_stages(
             f"{stage}\n{note}",
             ha="center",
             va="center",
-            fontsize=8.5,
+            fontsize=9,
             color=PAPER if chosen else INK,
             fontweight="bold" if chosen else "normal",
             bbox={
@@ -223,7 +222,7 @@ def plot_architectures(comparison: Comparison) -> Picture:
 
 
 def _height(comparison: Comparison) -> float:
-    return 0.9 + 0.72 * max(
+    return 0.9 + 0.86 * max(
         max(_ranks(profile).values()) for profile in comparison.profiles.values()
     )
 
@@ -234,7 +233,7 @@ def _draw_architectures(axes: np.ndarray, comparison: Comparison) -> None:
         _draw_architecture(axis, profile)
         axis.set_ylim(-depth - 0.4, 0.4)
         axis.set_title(
-            f"{name}: {profile.values:,} values", fontsize=10, color=INK, fontweight="bold"
+            f"{name}: {profile.parameters:,} parameters", fontsize=10, color=INK, fontweight="bold"
         )
 
 
@@ -276,7 +275,7 @@ def _draw_architecture(axis, profile: ModelProfile) -> None:
             text,
             ha="center",
             va="center",
-            fontsize=13.4 / widest,
+            fontsize=18.4 / widest,
             color=colour,
             linespacing=1.3,
             zorder=3,
@@ -309,7 +308,8 @@ def _draw_architecture(axis, profile: ModelProfile) -> None:
 def _label(layer: LayerProfile) -> str:
     shape = " × ".join(map(str, layer.shape))
     cost = f", {short(layer.flops)} FLOPs" if layer.flops else ""
-    return f"{layer.name}\n{layer.kind} → {shape}\n{short(layer.values)} values{cost}"
+    kind = layer.kind if len(layer.kind) <= 16 else ""  # what does not fit into the box
+    return f"{layer.name}\n{kind} → {shape}\n{short(layer.parameters)} parameters{cost}"
 
 
 def _shade(share: float) -> tuple[float, float, float]:
@@ -349,7 +349,7 @@ def _places(profile: ModelProfile, ranks: Mapping[str, int]) -> dict[str, tuple[
 # --------------------------------------------------------------------------------------------------
 # What they cost
 COSTS = {
-    "values": lambda profile: profile.values,
+    "parameters": lambda profile: profile.parameters,
     "FLOPs": lambda profile: profile.flops,
     "memory, training step (bytes)": lambda profile: profile.training_bytes,
     "latency (ms)": lambda profile: profile.latency[0],
@@ -365,9 +365,7 @@ def short(value: float) -> str:
 
 
 def plot_costs(comparison: Comparison) -> Picture:
-    """Values, operations, memory and latency of both models, each with its ratio. Derived in lesson
-    06.
-    """
+    """Parameters, operations, memory and latency of both models. Derived in lesson 06."""
     figure, axes = blank_axes(1, len(COSTS), 10.0, 1.5)
     _draw_costs(axes[0], comparison)
     return Picture(figure, _say_costs(comparison))
@@ -389,7 +387,7 @@ def _draw_costs(axes: np.ndarray, comparison: Comparison) -> None:
                 (3, 0),
                 textcoords="offset points",
                 va="center",
-                fontsize=8,
+                fontsize=9,
             )
         open_axis(axis, what, xlim=(0, 1.35 * max(*costs, 1e-9)), ylim=(1.5, -0.5), xticks=[])
         axis.spines["bottom"].set_visible(False)

@@ -138,7 +138,7 @@ def late_mode(model, optimizer, face, motion, traits):
 
 def asked_again(model, optimizer, face, motion, traits):
     step()(model, optimizer, face, motion, traits)
-    return float(F.mse_loss(model(face, motion), traits))
+    return F.mse_loss(model(face, motion), traits).item()
 
 
 def no_backward(model, optimizer, face, motion, traits):
@@ -164,8 +164,8 @@ ANSWER = {
 
 def swapped(one, other):
     """The right answer with two runs exchanged, the first of them first."""
-    answer = ANSWER | {one: ANSWER[other], other: ANSWER[one]}
-    return lambda: {one: answer.pop(one), **answer}
+    answer = {one: "", **ANSWER} | {one: ANSWER[other], other: ANSWER[one]}
+    return lambda: dict(answer)
 
 
 RIGHT = {

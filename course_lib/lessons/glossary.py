@@ -95,7 +95,7 @@ GLOSSARY = {  # by the lesson that introduces a word
             "ending a run when validation has not improved for some epochs, and going back to the"
             " best one"
         ),
-        "Checkpoint": "the state of a model at a moment of its training",
+        "Checkpoint": "the state of a run at one point of its training",
         "Bootstrap": "drawing the test again, with replacement, to see how much a score moves",
         "Ablation": "the same training with one thing changed",
     },

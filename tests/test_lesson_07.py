@@ -6,7 +6,14 @@ import math
 from itertools import pairwise
 
 import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
+
+from course_lib.lessons import lesson_07
+from course_lib.lessons.clinic import PATIENTS, train_patient
+from course_lib.training import concordance as library_concordance
+from course_lib.training import floor_prediction, lesson_tokens
 
 
 def literal_concordance(prediction, target):
@@ -91,9 +98,74 @@ def by_number(speakers, rng):
     )
 
 
-def literal_leak(train, test):
-    known = {str(int(s)) if torch.is_tensor(s) else str(s) for s in train}
-    return sum((str(int(s)) if torch.is_tensor(s) else str(s)) in known for s in test) / len(test)
+def step(
+    before=lambda m, o: (m.train(), o.zero_grad()),
+    loss=F.mse_loss,
+    after=None,
+    out=torch.Tensor.item,
+):
+    """A training step in which one line can be replaced."""
+
+    def train_step(model, optimizer, face, motion, traits):
+        before(model, optimizer)
+        value = loss(model(face, motion), traits)
+        value.backward()
+        (after or (lambda m, o: o.step()))(model, optimizer)
+        return out(value)
+
+    return train_step
+
+
+def cleared_at_the_end(model, optimizer, *batch):
+    model.train(True)
+    *inputs, target = batch
+    loss = ((model(*inputs) - target) ** 2).mean()
+    loss.backward()
+    optimizer.step()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    return loss.detach().item()
+
+
+def late_mode(model, optimizer, face, motion, traits):
+    loss = torch.nn.functional.mse_loss(model(face, motion), traits)
+    model.train()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def asked_again(model, optimizer, face, motion, traits):
+    step()(model, optimizer, face, motion, traits)
+    return F.mse_loss(model(face, motion), traits).item()
+
+
+def no_backward(model, optimizer, face, motion, traits):
+    model.train()
+    optimizer.step()
+    return F.mse_loss(model(face, motion), traits).item()
+
+
+def twice(model, optimizer, *batch):
+    loss = step()(model, optimizer, *batch)
+    step()(model, optimizer, *batch)
+    return loss
+
+
+ANSWER = {
+    "A": "labels shuffled apart",
+    "B": "zero_grad forgotten",
+    "C": "a leak",
+    "D": "softmax before the loss",
+    "E": "evaluation mode left on",
+}
+
+
+def swapped(one, other):
+    """The right answer with two runs exchanged, the first of them first."""
+    answer = {one: "", **ANSWER} | {one: ANSWER[other], other: ANSWER[one]}
+    return lambda: dict(answer)
 
 
 RIGHT = {
@@ -107,10 +179,8 @@ RIGHT = {
         lambda losses: len(losses) - 1 - losses.index(min(x for x in losses if x == x)),
     ],
     "resample_speakers": [by_speaker, by_number],
-    "leaked_share": [
-        literal_leak,
-        lambda train, test: np.mean(np.isin(np.asarray(test), np.asarray(train))).item(),
-    ],
+    "train_step": [step(), cleared_at_the_end],
+    "name_the_faults": [lambda: dict(sorted(ANSWER.items(), reverse=True)), ANSWER.copy],
 }
 WRONG = {
     "concordance": {
@@ -146,10 +216,82 @@ WRONG = {
         "generator that is passed": lambda s, rng: by_speaker(s, np.random.default_rng(0)),
         "return the indices": lambda s, rng: s[by_speaker(s, rng)],
     },
-    "leaked_share": {
-        "count items": lambda train, test: len(set(train) & set(test)) / len(set(test)),
-        "training items": lambda train, test: float(np.isin(train, test).mean()),
-        "divide by": lambda train, test: float(np.isin(test, train).sum()),
-        "does not leak": lambda train, test: 1 - float(np.isin(test, train).mean()),
+    "train_step": {
+        "never clear the gradients": step(before=lambda m, o: m.train()),
+        "zero_grad() must not come between": step(after=lambda m, o: (o.zero_grad(), o.step())),
+        "no parameter has changed": no_backward,
+        "begin with model.train()": step(before=lambda m, o: o.zero_grad()),
+        "loss in evaluation mode": late_mode,
+        "return loss.item()": step(out=lambda value: value),
+        "mean absolute error": step(loss=F.l1_loss),
+        "squared errors up": step(loss=lambda p, t: F.mse_loss(p, t, reduction="sum")),
+        "softmax before your loss": step(loss=lambda p, t: F.mse_loss(p.softmax(1), t)),
+        "loss after the step": asked_again,
+        "one step for each batch": twice,
+        "a number; got a str": step(out=lambda value: str(value.item())),
+    },
+    "name_the_faults": {
+        "add up to 1": swapped("A", "D"),
+        "so the loss jumps": swapped("C", "B"),
+        "asked again; look": swapped("A", "C"),
+        "validation stays above": swapped("E", "A"),
+        "no dropout": swapped("C", "E"),
+        "a dict with one name": lambda: ["a leak"],
+        "no fault is called": lambda: ANSWER | {"A": "dropout"},
+        "each fault occurs once": lambda: dict.fromkeys("ABCDE", "a leak"),
     },
 }
+
+
+def test_the_concordance_revealed_is_the_librarys():
+    torch.manual_seed(0)
+    prediction, target = torch.rand(50, 5), torch.rand(50, 5)
+    assert torch.allclose(
+        lesson_07.concordance(prediction, target), library_concordance(prediction, target)
+    )
+
+
+@pytest.fixture(scope="module")
+def patients():
+    """The six runs of the clinic as the lesson makes them."""
+    train, valid = lesson_tokens("train"), lesson_tokens("valid")
+    curves = {}
+    for fault in ("none", *PATIENTS.values()):
+        torch.manual_seed(0)
+        curves[fault] = train_patient(fault, train, valid, torch.device("cpu"))
+    return curves
+
+
+def test_each_fault_of_the_clinic_shows_the_sign_that_its_message_names(patients):
+    valid = lesson_tokens("valid")
+    constant = floor_prediction(lesson_tokens("train")["traits"], 200)
+    constant = F.mse_loss(constant, valid["traits"]).item()
+    last = {
+        fault: {name: values[-1] for name, values in curves.items()}
+        for fault, curves in patients.items()
+    }
+    assert last["none"]["validation"] < 0.7 * constant
+    assert last["none"]["asked again"] < 0.9 * last["none"]["as learned"]  # dropout
+    assert last["none"]["asked again"] < 0.9 * last["none"]["validation"]
+
+    apart = patients["labels shuffled apart"]
+    assert min(apart["validation"]) > constant
+    assert max(apart["validation"][1:]) < 2 * constant
+
+    jumping = patients["zero_grad forgotten"]["as learned"]
+    assert max(b / a for a, b in pairwise(jumping)) > 3
+    for fault, curves in patients.items():
+        if fault != "zero_grad forgotten":
+            assert max(b / a for a, b in pairwise(curves["as learned"])) < 1.2
+
+    flat = patients["softmax before the loss"]["validation"]
+    assert min(flat) > 3 * constant
+    assert max(flat) < 1.3 * min(flat)
+
+    left_on = last["evaluation mode left on"]
+    assert abs(left_on["as learned"] / left_on["asked again"] - 1) < 0.1
+    assert left_on["validation"] > 1.5 * left_on["asked again"]
+
+    leak = last["a leak"]
+    assert abs(leak["validation"] / leak["asked again"] - 1) < 0.1
+    assert leak["as learned"] > 1.1 * leak["asked again"]

@@ -42,7 +42,9 @@ FORBIDDEN = {
     rf"https?://(?!{re.escape(REPOSITORY.removeprefix('https://'))})": (
         "names a host on the network"
     ),
-    r"\btorch\.load\(|\bpickle\b": "reads pickles; use files.load_tensors",
+    r"\btorch\.load\((?!.*weights_only=True)|\bpickle\b": (
+        "reads pickles; use files.load_tensors, or weights_only=True"
+    ),
     r"(?m)^\s*from \S+ import \*": "imports a star",
 }
 EXERCISE = re.compile(

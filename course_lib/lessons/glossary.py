@@ -105,7 +105,13 @@ GLOSSARY = {  # by the lesson that introduces a word
         "Callback": (
             "a function that is called when something happens: an epoch ends, a slider moves"
         ),
-        "Checkpoint": "the state of a model at a moment of its training",
+        "Schedule": "how the learning rate changes during a run",
+        "Gradient clipping": "shortening a gradient that is longer than a given length",
+        "Early stopping": (
+            "ending a run when validation has not improved for some epochs, and going back to the"
+            " best one"
+        ),
+        "Checkpoint": "the state of a run at one point of its training",
         "Bootstrap": "drawing the test again, with replacement, to see how much a score moves",
         "Ablation": "the same training with one thing changed",
     },

@@ -1,18 +1,204 @@
-"""The exercises of lesson 07: a fair score, a schedule, when to stop, how sure to be, and a split
-that leaks.
+"""The exercises of lesson 07: one step of training, a schedule, when to stop, five broken loops, a
+fair score, and how sure to be.
 """
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from .clinic import FAULTS, PATIENTS
 from .exercises import Exercise, Mistake, expect, expect_number
 
 __all__ = ["EXERCISES"]
+
+
+# --------------------------------------------------------------------------------------------------
+# Solutions, as a student would write them
+
+
+def train_step(model, optimizer, face, motion, traits):
+    """One step on one batch; returns the loss before the step, as a plain number."""
+    model.train()
+    prediction = model(face, motion)
+    loss = F.mse_loss(prediction, traits)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def name_the_faults():
+    """Which fault each run has."""
+    return {
+        "A": "labels shuffled apart",
+        "B": "zero_grad forgotten",
+        "C": "a leak",
+        "D": "softmax before the loss",
+        "E": "evaluation mode left on",
+    }
+
+
+def concordance(prediction, target):
+    """Twice the covariance, over both variances and the squared difference of the means."""
+    p, t = prediction - prediction.mean(0), target - target.mean(0)
+    spread = p.square().mean(0) + t.square().mean(0)
+    offset = prediction.mean(0) - target.mean(0)
+    return 2 * (p * t).mean(0) / (spread + offset.square())
+
+
+# --------------------------------------------------------------------------------------------------
+# train_step
+
+
+class _TwoInputs(nn.Module):
+    """A model as the lesson's, of a few parameters; training and evaluation mode differ."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.layer = nn.BatchNorm1d(6), nn.Linear(6, 5)
+
+    def forward(self, face: Tensor, motion: Tensor) -> Tensor:
+        return self.layer(self.norm(torch.cat([face.mean(1), motion.mean(1)], dim=1)))
+
+
+def _model_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = _TwoInputs()
+    model.norm.running_mean.fill_(0.5)
+    return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def _trait_batch() -> tuple[Tensor, Tensor, Tensor]:
+    return torch.randn(8, 1, 3), torch.randn(8, 4, 3), torch.rand(8, 5)
+
+
+def _values(model: nn.Module) -> Tensor:
+    return torch.cat([values.detach().flatten() for values in model.parameters()])
+
+
+def a_step_returns_its_loss(student: Callable, library: Callable) -> None:
+    (model, optimizer), (face, motion, traits) = _model_and_optimizer(), _trait_batch()
+    output = deepcopy(model)(face, motion)
+    unnormalised = deepcopy(model).eval()(face, motion)
+    model.eval()  # as validation leaves it
+    loss = student(model, optimizer, face, motion, traits)
+    if isinstance(loss, Tensor):
+        raise Mistake(
+            "you return a tensor, which keeps the whole graph of the step in memory; return"
+            " loss.item()"
+        )
+    if not isinstance(loss, float):
+        raise Mistake(f"return the loss of the batch, a number; got a {type(loss).__name__}")
+    if not model.training:
+        raise Mistake(
+            "the model came from validation in evaluation mode, and you left it there; begin with"
+            " model.train()"
+        )
+    after = deepcopy(model).train()(face, motion)
+    expect_number(
+        loss,
+        F.mse_loss(output, traits).item(),
+        {
+            "you call the model before model.train(): this is the loss in evaluation mode": (
+                F.mse_loss(unnormalised, traits).item()
+            ),
+            "this is the mean absolute error; use F.mse_loss, the mean squared error": (
+                F.l1_loss(output, traits).item()
+            ),
+            "you add the squared errors up; F.mse_loss takes their mean": (
+                F.mse_loss(output, traits, reduction="sum").item()
+            ),
+            "this is the loss after the step; return the one you called backward on": (
+                F.mse_loss(after, traits).item()
+            ),
+            "there is a softmax before your loss; traits are no classes, compare them as they are": (
+                F.mse_loss(output.softmax(1), traits).item()
+            ),
+        },
+    )
+
+
+def a_step_changes_the_parameters(student: Callable, library: Callable) -> None:
+    (model, optimizer), batch = _model_and_optimizer(), _trait_batch()
+    before = _values(model)
+    student(model, optimizer, *batch)
+    if torch.equal(_values(model), before):
+        raise Mistake(
+            "no parameter has changed: backward() fills the gradients, step() uses them, and"
+            " zero_grad() must not come between the two"
+        )
+    if (before - _values(model)) @ torch.cat([p.grad.flatten() for p in model.parameters()]) < 0:
+        raise Mistake("your step goes up the gradient; call backward on the loss itself")
+
+
+def old_gradients_are_forgotten(student: Callable, library: Callable) -> None:
+    model, _ = _model_and_optimizer()
+    twins = [deepcopy(model) for _ in range(3)]
+    optimizers = [torch.optim.SGD(twin.parameters(), lr=0.1) for twin in twins]
+    ours, theirs, added_up = twins
+    for _ in range(3):
+        batch = _trait_batch()
+        student(ours, optimizers[0], *batch)
+        library(theirs, optimizers[1], *batch)
+        F.mse_loss(added_up.train()(*batch[:2]), batch[2]).backward()
+        optimizers[2].step()
+    if torch.allclose(_values(ours), _values(added_up), atol=1e-6):
+        raise Mistake(
+            "you never clear the gradients: backward() adds to those of the last batch, so each"
+            " step follows all batches so far; call optimizer.zero_grad()"
+        )
+    if not torch.allclose(_values(ours), _values(theirs), atol=1e-6):
+        raise Mistake(
+            "after three steps the parameters are not those of the five lines; take one step for"
+            " each batch, on its own gradient"
+        )
+
+
+# name_the_faults
+
+SIGNS = {
+    "labels shuffled apart": (
+        "the model can only learn such clips by heart, so the training loss falls slowly and"
+        " validation stays above the constant, without jumps"
+    ),
+    "zero_grad forgotten": "each step follows all old gradients too, so the loss jumps",
+    "a leak": (
+        "the validation clips were learned too, so validation lies on the curve of the training"
+        " clips asked again"
+    ),
+    "softmax before the loss": (
+        "the five outputs add up to 1, so their mean is 0.2 whatever the model does, and the loss"
+        " stands still far above the constant"
+    ),
+    "evaluation mode left on": (
+        "no dropout, so it makes no difference whether the training clips are learned or asked"
+        " again, while validation lies above both"
+    ),
+}
+
+
+def each_run_has_a_name(student: Callable, library: Callable) -> None:
+    answer = student()
+    if not isinstance(answer, dict) or set(answer) != set(PATIENTS):
+        raise Mistake(
+            'return a dict with one name for each of "A", "B", "C", "D" and "E": {"A": "a leak", …}'
+        )
+    for run, name in answer.items():
+        if name not in FAULTS:
+            raise Mistake(f"run {run}: no fault is called {name!r}; choose among {FAULTS}")
+    if len(set(answer.values())) < len(FAULTS):
+        raise Mistake("two of your runs have the same name; each fault occurs once")
+
+
+def each_name_is_right(student: Callable, library: Callable) -> None:
+    for run, name in student().items():
+        if name != PATIENTS[run]:
+            raise Mistake(f"run {run} is not {name!r}: {SIGNS[name]}; look for the run with that")
 
 
 # concordance
@@ -225,36 +411,6 @@ def speakers_are_drawn_evenly(student: Callable, library: Callable) -> None:
         )
 
 
-# leaked_share
-
-
-def leak_is_a_share_of_test_items(student: Callable, library: Callable) -> None:
-    train, test = ["a", "b", "b", "c"], ["b", "d", "b", "c", "e"]
-    expect_number(
-        student(train, test),
-        library(train, test),
-        {
-            "you give the share of test *speakers*; a speaker with many clips leaks more: count items": (
-                2 / 4
-            ),
-            "you give the share of training items; ask of every *test* item whether its speaker was in training": (
-                3 / 4
-            ),
-            "you count the items; divide by how many test items there are": 3.0,
-            "you give the share that does not leak": 2 / 5,
-        },
-    )
-
-
-def leak_of_any_split(student: Callable, library: Callable) -> None:
-    for train, test, what in (
-        ([1, 2], [3, 4], "for a clean split"),
-        ([1], [1, 1], "where all leak"),
-        (torch.tensor([5, 6]), torch.tensor([6, 7, 8, 6]), "for tensors of speaker ids"),
-    ):
-        expect_number(student(train, test), library(train, test), given=what)
-
-
 def concordance_of_tensors_only(student: Callable, library: Callable) -> None:
     prediction, target = (values.float().requires_grad_() for values in _answers(9, 3))
     expect(
@@ -265,20 +421,27 @@ def concordance_of_tensors_only(student: Callable, library: Callable) -> None:
 
 
 EXERCISES = {
-    "leaked_share": Exercise(
-        solution="course_lib.training.trait_scores:leaked_share",
+    "train_step": Exercise(
+        solution="course_lib.lessons.lesson_07:train_step",
         hints=(
             (
-                "A test item leaks if the model has met its speaker in training. How many of the"
-                " test items are like that?"
+                "Six lines: the mode, the prediction, the loss, and then three calls in the right"
+                " order. Which of them fills the gradients, which uses them, which clears them?"
             ),
-            "Two lists (or tensors) of speaker ids → one number between 0 and 1.",
             (
-                "np.isin(test_speakers, train_speakers) is True or False for each test item; its"
-                " mean is the share"
+                "face (batch 1 64), motion (batch 8 64), traits (batch 5) → prediction (batch 5) →"
+                " one number."
+            ),
+            (
+                "model.train(); loss = F.mse_loss(model(face, motion), traits);"
+                " optimizer.zero_grad(); loss.backward(); optimizer.step(); return loss.item()"
             ),
         ),
-        properties=(leak_is_a_share_of_test_items, leak_of_any_split),
+        properties=(
+            a_step_changes_the_parameters,
+            a_step_returns_its_loss,
+            old_gradients_are_forgotten,
+        ),
     ),
     "cosine_factor": Exercise(
         solution="course_lib.training.callbacks:cosine_factor",
@@ -310,14 +473,30 @@ EXERCISES = {
         ),
         properties=(waiting_is_counted_from_the_best, an_equal_is_no_better, nan_is_never_best),
     ),
+    "name_the_faults": Exercise(
+        solution="course_lib.lessons.lesson_07:name_the_faults",
+        hints=(
+            (
+                "For each fault ask which of the three curves it changes. Begin with the two runs"
+                " whose loss stays far above the constant."
+            ),
+            'a dict of five: {"A": name, "B": name, …}, each of the five names once.',
+            (
+                "jumps: gradients add up; flat near 0.1: outputs that add up to 1; validation equal"
+                " to asked again: they are the same clips; as learned equal to asked again: no"
+                " dropout; what is left"
+            ),
+        ),
+        properties=(each_run_has_a_name, each_name_is_right),
+    ),
     "concordance": Exercise(
-        solution="course_lib.training.trait_scores:concordance",
+        solution="course_lib.lessons.lesson_07:concordance",
         hints=(
             "Like a correlation, but an answer must also have the right mean and the right spread.",
             "(batch traits), (batch traits) → (traits,).",
             (
                 "2 · covariance / (variance of one + variance of the other + (difference of the"
-                " means)²), all over the batch, all divided by n; 0 for a constant"
+                " means)²), all over the batch, all divided by n"
             ),
         ),
         properties=(

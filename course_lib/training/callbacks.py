@@ -38,7 +38,7 @@ def cosine_factor(step: int, total_steps: int, warmup: float = 0.1) -> float:
     cosine.
 
     Loshchilov and Hutter, arXiv 1608.03983, with the linear warm-up of Goyal et al., arXiv
-    1706.02677.
+    1706.02677. Derived in lesson 07.
     """
     rising = max(1, round(warmup * total_steps))
     if step < rising:
@@ -48,7 +48,7 @@ def cosine_factor(step: int, total_steps: int, warmup: float = 0.1) -> float:
 
 def epochs_since_best(losses: Sequence[float]) -> int:
     """How many epochs have passed since the lowest loss; an equal one, or NaN, is no improvement.
-    Used in lesson 07.
+    Derived in lesson 07.
     """
     best, waited = math.inf, 0
     for loss in losses:

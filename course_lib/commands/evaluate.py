@@ -180,10 +180,10 @@ def _write(target: Path, run: RunData, result: Evaluation, report: dict) -> None
     for row, speaker, values in zip(rows, speakers, numbers, strict=True):
         table.writerow([row, speaker, *(round(value, 6) for value in values)])
     with files.atomic(target / "predictions.csv") as temporary:
-        temporary.write_text(text.getvalue())
+        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     if result.attention is not None:
         files.save_tensors(
             target / "attention.safetensors",
             {"attention": result.attention.half()},
-            {"run": str(run.folder), "rows": rows},
+            {"run": run.folder.resolve().name, "rows": rows},
         )

@@ -318,7 +318,7 @@ def _write_table(path: Path, names: list[str], speakers: list[str] | None) -> No
     table.writerow(["clip", "speaker"])
     table.writerows(zip(names, speakers or [""] * len(names), strict=True))
     with files.atomic(path) as temporary:
-        temporary.write_text(text.getvalue())
+        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
 def _read_labels(path: Path) -> dict[str, Float[Tensor, " traits"]]:

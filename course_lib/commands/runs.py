@@ -1,6 +1,9 @@
-"""A run's folder: who may write in it, what it was made of, and how to read it again."""
+"""A run's folder: who may write in it, what it was made of, and how to read it again; and the
+ranges of options.
+"""
 
 import hashlib
+import math
 import os
 import platform
 from datetime import UTC, datetime
@@ -16,9 +19,24 @@ import course_lib
 
 from .. import files, runtime
 
-__all__ = ["begin", "described", "hashes", "processes", "read_manifest"]
+__all__ = ["at_least", "begin", "between", "described", "hashes", "processes", "read_manifest"]
 
 MANIFEST = "manifest.json"
+
+
+def at_least(lowest: float, **options: float) -> None:
+    """Raise `ValueError` for an option that is smaller, or no finite number."""
+    for name, value in options.items():
+        if not lowest <= value < math.inf:
+            raise ValueError(f"--{name} is {value}; expected a number from {lowest} on")
+
+
+def between(lowest: float, highest: float, **options: float) -> None:
+    """Raise `ValueError` for an option outside the range, whose ends do not count."""
+    for name, value in options.items():
+        if not lowest < value < highest:
+            limit = f" and below {highest}" if highest < math.inf else ""
+            raise ValueError(f"--{name} is {value}; expected a number above {lowest}{limit}")
 
 
 def processes() -> PartialState:
@@ -54,6 +72,7 @@ def begin(folder: Path, manifest: dict) -> None:
 
     Raises `ValueError` for a folder that holds another run or something else.
     """
+    files.sweep(folder)
     if not (folder / MANIFEST).exists():
         if strange := next((path.name for path in folder.iterdir() if path.name != ".lock"), None):
             raise ValueError(f"{folder} holds {strange} and no run; choose another --output")
@@ -75,12 +94,25 @@ def begin(folder: Path, manifest: dict) -> None:
 
 
 def read_manifest(folder: Path) -> dict:
-    """What a run was made of. Raises `FileNotFoundError` for a folder without a run."""
-    if not (folder / MANIFEST).is_file():
+    """What a run was made of. Raises `FileNotFoundError` for a folder without a run, `ValueError`
+    for a manifest that is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
         raise FileNotFoundError(
             f"{folder} holds no run (there is no {MANIFEST}); give a folder that `train` wrote"
         )
-    return files.read_json(folder / MANIFEST)
+    manifest = files.read_json(path)
+    kinds = {"model": str, "config": dict, "sources": dict, "code": dict, "libraries": dict}
+    parts = {name: manifest.get(name) for name in kinds}
+    sources = manifest["sources"].values() if isinstance(parts["sources"], dict) else ()
+    whole = all(isinstance(parts[name], kind) for name, kind in kinds.items())
+    if not whole or not all(isinstance(source, dict) and "sha256" in source for source in sources):
+        raise ValueError(
+            f"{path} is damaged: it does not tell model, settings and data; restore it, or train in"
+            " another folder"
+        )
+    return manifest
 
 
 def hashes(sources: dict[str, dict]) -> dict[str, str]:

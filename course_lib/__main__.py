@@ -39,9 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if not str(error).startswith("memory is too short"):
+        sentence = str(error)
+        if sentence.startswith("DataLoader worker"):  # PyTorch's words for one that was killed
+            sentence = (
+                "a process that reads items was killed, most often because memory ran out; run the"
+                " same command again, with fewer --workers where it has them"
+            )
+        elif not sentence.startswith("memory is too short"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {sentence}", file=sys.stderr)
         return 2
     return 0
 

@@ -10,6 +10,7 @@ The commands run in forks of one process that has imported everything, so that a
 
 import contextlib
 import csv
+import importlib
 import os
 import random
 import shutil
@@ -27,12 +28,11 @@ from safetensors.torch import load_file
 
 from course_lib import files
 from course_lib.__main__ import main
-from course_lib.commands import evaluate, preprocess, train, visualize  # noqa: F401
-from course_lib.training import fit
 
-preprocess, fit = (
-    sys.modules[f"course_lib.{name}"] for name in ("commands.preprocess", "training.fit")
-)
+for name in ("evaluate", "preprocess", "train", "visualize"):  # before any fork
+    importlib.import_module(f"course_lib.commands.{name}")
+preprocess = sys.modules["course_lib.commands.preprocess"]
+fit = importlib.import_module("course_lib.training.fit")
 counts: Counter[str] = Counter()
 
 
@@ -161,22 +161,14 @@ def clips(folder: Path) -> list[str]:
         table += f"{name},.1,.2,.3,.4,.5,{name[0]}\n"
     (folder / "labels.csv").write_text(table)
 
-    def tokens(faces, flows, extractors):
-        means = faces.mean((1, 2, 3)), flows.mean((1, 2, 3, 4))
-        return [
-            {"face_tokens": face.expand(49, 6).half(), "motion_tokens": flow.expand(2, 4).half()}
-            for face, flow in zip(*means, strict=True)
-        ]
+    def tokens(faces, flows, extractors, chunk):
+        means = faces.mean((1, 2, 3))[:, None, None], flows.mean((1, 2, 3, 4))[:, None, None]
+        return means[0].expand(-1, 49, 6).half(), means[1].expand(-1, 2, 4).half()
 
     preprocess._extractors, preprocess._tokens = lambda: (), tokens
-    options = "--frames 4 --size 32 --on_missing centre --workers 0 --batch_size 2".split()
-    return [
-        "preprocess",
-        str(folder / "films"),
-        "--labels",
-        str(folder / "labels.csv"),
-        *options,
-    ]
+    options = ["--frames", "4", "--size", "32", "--on_missing", "centre"]
+    options += ["--workers", "0", "--batch_size", "2"]
+    return ["preprocess", str(folder / "films"), "--labels", str(folder / "labels.csv"), *options]
 
 
 def of_preprocessing(folder: Path) -> dict:

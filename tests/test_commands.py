@@ -686,7 +686,8 @@ def test_videos_become_windows_once_and_a_broken_one_is_named(videos, tmp_path, 
     with open(tmp_path / "clips.csv", newline="") as file:
         table = [(row["clip"], row["speaker"]) for row in csv.DictReader(file)]
     assert [clip for clip, _ in table] == sorted(CLIPS, key=lambda name: videos / name)
-    assert dict(table)["deep/_b.c-3dEfGhI.002.mp4"] == "_b.c-3dEfGhI"
+    assert dict(table)[CLIPS[2]] == "-_a-9XYZ_12"
+    assert dict(table)[CLIPS[3]] == "deep/_b.c-3dEfGhI"  # no name of YouTube, so no bare identity
     assert sorted(np.load(tmp_path / "speakers.npy")) == sorted(speaker for _, speaker in table)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "flow").iterdir()}
     assert len(written) == 4

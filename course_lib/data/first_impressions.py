@@ -192,7 +192,8 @@ def _files_below(folder: Path, pattern: str) -> dict[str, Path]:
     return {
         path.name: path
         for path in sorted(folder.rglob(pattern))
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     }
 
 

@@ -58,7 +58,8 @@ def parse(arguments: Sequence[str]) -> tuple[Callable, dict[str, Any]]:
     Raises `ValueError` in one sentence for what does not fit.
     """
     try:
-        from jsonargparse import ArgumentError, ArgumentParser
+        from jsonargparse import ArgumentError, ArgumentParser, set_loader
+        from yaml import YAMLError
     except ImportError as error:
         raise ValueError(
             "the command line needs jsonargparse; run `pip install jsonargparse[signatures]`"
@@ -71,7 +72,9 @@ def parse(arguments: Sequence[str]) -> tuple[Callable, dict[str, Any]]:
         )
     # only this one: importing torch takes seconds
     command = getattr(importlib.import_module(f".commands.{name}", __package__), name)
+    set_loader("as written", _load, exceptions=(YAMLError, RecursionError, UnicodeDecodeError))
     parser = ArgumentParser(
+        parser_mode="as written",
         prog=f"python -m course_lib {name}",
         description=inspect.getdoc(command).split("\n\nArgs:")[0],
         exit_on_error=False,
@@ -93,6 +96,17 @@ def parse(arguments: Sequence[str]) -> tuple[Callable, dict[str, Any]]:
         ) from error
     del options["config"]
     return command, options
+
+
+def _load(text: str, **options: Any) -> Any:
+    """A file of options with all values as they are written, which their types then read; or one
+    such value. YAML itself reads no as False, 007 as 7 and 010 as 8.
+    """
+    import yaml
+    from jsonargparse import get_loader
+
+    tree = yaml.load(text, yaml.BaseLoader)
+    return tree if isinstance(tree, dict) else get_loader("yaml")(text)
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -121,6 +121,63 @@ def test_the_printed_configuration_gives_the_same_settings(tmp_path, capsys):
     assert printed == arguments_of("train", "--epochs", "3")
 
 
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("precision: no", "no"),
+        ("seed: 007", 7),
+        ("seed: 010", 10),
+        ("output: 007", "007"),
+        ("output: no", "no"),
+        ("output: 1e2", "1e2"),
+        ("learning_rate: 1e-4", 1e-4),
+        ("minutes: 3", 3.0),
+        ("tensorboard: yes", True),
+        ("tensorboard: false", False),
+        ("clips: 64 # all", 64),
+    ],
+)
+def test_yaml_values_are_read_as_they_are_written(line, value, tmp_path):
+    (tmp_path / "one.yaml").write_text(line)
+    read = arguments_of("train", "--config", tmp_path / "one.yaml")[line.partition(":")[0]]
+    assert (read, type(read)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "words"),
+    [
+        ("train", "num_heads", 0, "a number from 1 on"),
+        ("train", "accumulate", 0, "a number from 1 on"),
+        ("train", "epochs", 0, "a number from 1 on"),
+        ("train", "fusion_dim", -3, "a number from 1 on"),
+        ("train", "patience", 0, "a number from 1 on"),
+        ("train", "minutes", -1, "a number from 0 on"),
+        ("train", "weight_decay", -0.1, "a number from 0 on"),
+        ("train", "clip", -1, "a number above 0"),
+        ("train", "clip", 0, "a number above 0"),
+        ("train", "learning_rate", 0, "a number above 0"),
+        ("train", "warmup", 5, "shares from 0 to 1"),
+        ("train", "dropout_rate", 1, "shares from 0 to 1"),
+        ("preprocess", "batch_size", 0, "a number from 1 on"),
+        ("preprocess", "workers", -1, "a number from 0 on"),
+        ("preprocess", "frames", 0, "do not make a window"),
+        ("preprocess", "stride", 0, "do not make a window"),
+        ("preprocess", "size", 4, "do not make a window"),
+        ("preprocess", "video_fps", 0, "a number above 0 and at most 240"),
+        ("preprocess", "video_fps", 241, "a number above 0 and at most 240"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_with_their_range(
+    name, option, value, words, data, tmp_path, capsys
+):
+    given = vectors(data) if name == "train" else [str(tmp_path)]
+    said = refused(capsys, name, *given, f"--{option}", value, "--output", tmp_path / "run")
+    assert words in said
+    assert f"{option}" in said
+    assert f"{value}" in said
+    assert not (tmp_path / "run").exists()
+
+
 def command_lines():
     """What README, lessons and configurations tell to type."""
     places = [
@@ -154,7 +211,9 @@ def test_the_configurations_to_start_from_are_valid(name):
         ("epoch: 3", "'epoch' is not accepted, did you mean epochs?"),
         ("training: {epochs: 3}", "'training.epochs' is not accepted, did you mean epochs?"),
         ("epochs: many", '"epochs"'),
-        ("dataset: !!python/object/apply:os.mkdir ['pwned']", "Problems parsing config"),
+        ("dataset: !!python/object/apply:os.mkdir ['pwned']", '"dataset"'),
+        ("epochs: 1e2", "Got value: 100.0"),
+        ("[" * 5000, "Problems parsing config"),
         ("- 1", "Unexpected config"),
         ("data: {", "Problems parsing config"),
     ],
@@ -272,7 +331,11 @@ class Harmful:
             lambda data: np.where(np.arange(ITEMS) == 9, np.nan, 1.0),
             "row 9 without a speaker id",
         ),
-        ("speakers", lambda data: np.zeros(ITEMS, int), "1 speakers cannot be split"),
+        (
+            "speakers",
+            lambda data: np.zeros(ITEMS, int),
+            "1 speakers cannot be split, .* add clips of other people, or leave out --speakers",
+        ),
         ("speakers", lambda data: np.ones((ITEMS, 2), int), r"the shape \(48, 2\)"),
     ],
 )

@@ -146,7 +146,7 @@ def preprocess(
     at_least(1, batch_size=batch_size)
     at_least(0, workers=workers)
     if video_fps is not None:
-        between(0, LARGEST_FPS + 1, video_fps=video_fps)
+        between(0, LARGEST_FPS, video_fps=video_fps)
     window = {
         "frames": frames,
         "stride": stride,

@@ -25,17 +25,17 @@ MANIFEST = "manifest.json"
 
 
 def at_least(lowest: float, **options: float) -> None:
-    """Raise `ValueError` for an option that is smaller, or no finite number."""
+    """Raise `ValueError` for an option that is smaller."""
     for name, value in options.items():
-        if not lowest <= value < math.inf:
+        if not lowest <= value:  # NaN too
             raise ValueError(f"--{name} is {value}; expected a number from {lowest} on")
 
 
 def between(lowest: float, highest: float, **options: float) -> None:
-    """Raise `ValueError` for an option outside the range, whose ends do not count."""
+    """Raise `ValueError` for an option that is not above the lowest, or is above the highest."""
     for name, value in options.items():
-        if not lowest < value < highest:
-            limit = f" and below {highest}" if highest < math.inf else ""
+        if not lowest < value <= highest:
+            limit = f" and at most {highest:g}" if highest < math.inf else ""
             raise ValueError(f"--{name} is {value}; expected a number above {lowest}{limit}")
 
 

@@ -26,6 +26,9 @@ COMMANDS = ("preprocess", "train", "evaluate", "visualize")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without × and ² shows ? instead
     if arguments in (["-h"], ["--help"]):
         print(__doc__.strip())
         return 0

@@ -3,7 +3,9 @@ processes.
 """
 
 import csv
+import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -19,10 +21,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_first_impressions import python2_pickle
+from test_hostile_files import MUTATIONS, mutated, only_sentences
 
 from course_lib import files
 from course_lib.__main__ import main, parse
-from course_lib.commands.arrays import open_arrays, split_rows
+from course_lib.commands.arrays import (
+    _load,
+    _read_labels,
+    _read_speakers,
+    open_arrays,
+    split_rows,
+)
+from course_lib.commands.evaluate import _open_run
 from course_lib.commands.visualize import curves
 from course_lib.data import ClipDataset, FirstImpressions, OpticalFlowSequenceLoader
 from course_lib.models import (
@@ -396,6 +406,19 @@ def test_labels_come_in_the_order_of_the_traits_whatever_the_file_says(data, tmp
     )
 
 
+def another(content, rng):
+    """JSON in which one value, somewhere, has become something else, or is gone."""
+    if not isinstance(content, dict | list) or not content or rng.random() < 0.15:
+        return rng.choice([None, True, 7, -1, 1e400, "x", "../../x", [], [1], {}, {"x": 1}, [[]]])
+    copy = content.copy()
+    key = rng.choice(list(copy) if isinstance(copy, dict) else range(len(copy)))
+    if rng.random() < 0.15:
+        del copy[key]
+    else:
+        copy[key] = another(copy[key], rng)
+    return copy
+
+
 def test_features_are_mapped_not_read(data):
     arrays = open_arrays(
         static_features=str(data / "static.npy"),
@@ -687,6 +710,85 @@ def test_the_folder_of_another_run_is_refused(run, data, tmp_path, capsys):
     assert "holds thesis.tex and no run" in refused(
         capsys, "train", *vectors(data, *QUICK), "--output", tmp_path / "mine"
     )
+
+
+def test_a_model_that_is_passed_on_tells_no_folder_of_ones_own(run, tmp_path):
+    for path in (run / "model").rglob("*"):
+        if path.is_file():
+            assert str(tmp_path.parent).encode() not in path.read_bytes()
+    metadata = files.read_json(run / "model" / "personality" / "0001" / "metadata.json")
+    assert metadata["data"]["sources"]["labels"]["path"] == "labels.npy"
+
+
+def test_a_terminal_that_knows_ascii_alone(data, tmp_path):
+    """And neither a home nor a folder for what is cached."""
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "course_lib",
+            "train",
+            *vectors(data, *QUICK, "--epochs", 1, "--output", tmp_path / "run"),
+        ],
+        capture_output=True,
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "LC_ALL": "C",
+            "PYTHONUTF8": "0",
+            "PYTHONCOERCECLOCALE": "0",
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+        },
+    )
+    assert run.returncode == 0, run.stderr
+    assert b"is complete" in run.stdout
+    evaluated = command("-m", "course_lib", "evaluate", tmp_path / "run")
+    assert evaluated.returncode == 0, evaluated.stderr
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model/personality/0001/metadata.json"])
+def test_a_mutated_run_is_scored_or_refused_in_one_sentence(name, run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    content = json.loads((folder / name).read_text())
+    for seed in range(MUTATIONS):
+        (folder / name).write_text(json.dumps(another(content, random.Random(seed))))
+        with only_sentences():
+            _open_run(folder)
+            ModelSerializer(folder / "model").load(CompletePersonalityModel, "personality")
+
+
+def test_mutated_arrays_are_opened_or_refused_in_one_sentence(data, tmp_path):
+    """Among them headers that announce terabytes."""
+    for name in ("static", "labels", "speakers"):
+        content = (data / f"{name}.npy").read_bytes()[:400]
+        for seed in range(MUTATIONS):
+            (tmp_path / "x.npy").write_bytes(mutated(content, seed))
+            with only_sentences():
+                _load(tmp_path / "x.npy")
+    header = {"descr": "<f4", "fortran_order": False, "shape": (2**32, 1200)}
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(ValueError, match=r"x\.npy is no plain \.npy file \(mmap length"):
+        _load(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("label", ["labels.csv", "speakers.csv"])
+def test_mutated_tables_are_read_or_refused_in_one_sentence(label, tmp_path, capsys):
+    names = ["clip", "speaker", *TRAITS]
+    rows = [[f"{k}.mp4", f'"anna {k % 3}"', *(f"0.{trait}" for trait in "12345")] for k in range(6)]
+    content = "\n".join(",".join(row) for row in [names, *rows]).encode()
+    for seed in range(MUTATIONS):
+        (tmp_path / label).write_bytes(mutated(content, seed))
+        with only_sentences():
+            if label == "labels.csv":
+                _read_labels(tmp_path / label, "")
+            else:
+                _read_speakers(tmp_path / label)
+    (tmp_path / label).write_text("<!DOCTYPE html>\n<html>\n")
+    with pytest.raises(ValueError, match="is a web page, which sites save"):
+        _read_labels(tmp_path / label, "")
 
 
 def test_a_folder_in_use_is_refused(data, tmp_path, capsys, monkeypatch):

@@ -25,7 +25,7 @@ from course_lib.data import (
 )
 from course_lib.world import TRAITS
 
-MUTATIONS = 300
+MUTATIONS = 1000
 
 
 def mutated(content: bytes, seed: int) -> bytes:

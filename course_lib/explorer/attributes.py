@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from tqdm.std import tqdm
 
@@ -24,6 +25,7 @@ from .packing import (
     look,
     pack_item,
     predict_all,
+    present,
     read_image,
     remove_patches,
     shares_of,
@@ -75,6 +77,7 @@ class AttentionExplorer(Explorer):
         }
         self.loaded: int | None = None
         self.own, self.own_name = None, ""
+        self.image_size: tuple[int, ...] = ()
         self.predictions: dict[int, Predictions] = {}
         image = self.first(self.load, 16)["image"]
         self.image_size = tuple(image.shape[1:])
@@ -96,10 +99,21 @@ class AttentionExplorer(Explorer):
     # ---------------------------------------------------------------- samples
 
     def fetch(self, sample: int) -> dict:
-        item = self.dataset[sample]
-        shape = tuple(item["image"].shape)
+        item = dict(self.dataset[sample])
+        image, target = item["image"], item.get("target")
+        shape = tuple(image.shape)
         if len(shape) != 3 or shape[0] != 3:
             raise ValueError(f"its image has the shape {shape}, expected 3 height width")
+        if shape[1:] != (self.image_size or shape[1:]):
+            height, width = self.image_size
+            raise ValueError(
+                f"its image has {shape[1]} × {shape[2]} px and the first one {height} × {width};"
+                " let the data set resize and crop all to one size"
+            )
+        if image.dtype == torch.uint8:
+            item["image"] = image.float() / 255
+        if target is not None:
+            item["target"] = present(target)
         return item
 
     def read(self, sample: int) -> dict:
@@ -276,7 +290,7 @@ class AttentionExplorer(Explorer):
 
     def _truth(self, sample: int) -> Tensor | None:
         if hasattr(self.dataset, "target"):  # faster than the whole item
-            return self.dataset.target(sample)
+            return present(self.dataset.target(sample))
         return self.read(sample).get("target")
 
     def _model(self, checkpoint: int | None) -> nn.Module:

@@ -38,6 +38,7 @@ __all__ = [
     "outline",
     "pack_item",
     "predict_all",
+    "present",
     "read_image",
     "remove_patches",
     "shares_of",
@@ -94,6 +95,14 @@ def look(model: nn.Module, images: Float[Tensor, "batch 3 height width"]) -> Loo
             " AttributeModel"
         )
     return Look(logits.sigmoid().float().cpu(), weights)
+
+
+def present(target: Tensor) -> Tensor:
+    """Labels of 1 and 0, or of 1 and -1 as CelebA's tables have them, as 1 where present, else 0."""
+    absent = target == -1
+    if absent.any() and (target == 0).any():
+        raise ValueError("its target holds both -1 and 0; give 1 where present, else 0")
+    return torch.where(absent, 0, target)
 
 
 def pack_item(

@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ..data.drawn import to_image
-from ..data.photographs import read_picture
+from ..data.photographs import centre_square, read_picture
 from ..looking.agreement import Maps
 from ..looking.attention import attention_relevance
 from ..models.attributes import AttributeModel
@@ -362,8 +360,8 @@ def record_folder(
     """Record the model, in evaluation mode, on each image of `folder` as
     `attention_<stem>.safetensors`; images of one stem (`a.png`, `a.jpg`) keep their suffix there.
 
-    The model gets the whole picture as a person sees it (`read_picture`), resized to `1 3 size
-    size` in [0, 1]. Files that are there already are not made again, and a file that is no image is
+    The model gets the picture as a person sees it (`read_picture`): the largest square in its
+    middle, as `CelebA` cuts it, so that nothing is squeezed, as `1 3 size size` in [0, 1]. Files that are there already are not made again, and a file that is no image is
     named and passed over. Raises `FileNotFoundError` if the folder holds no image.
     """
     images = sorted(
@@ -382,7 +380,7 @@ def record_folder(
             except (OSError, ValueError) as error:
                 print(f"{path.name} is passed over: it is no readable image ({error})")
                 continue
-            image = to_image(np.asarray(Image.fromarray(picture).resize((size, size))))
+            image = to_image(centre_square(picture, None, size))
             with evaluating(model), torch.no_grad(), AttentionRecorder(model) as recording:
                 model(*to_model(model, image[None]))
             recording.save(target)

@@ -20,6 +20,7 @@ from course_lib.data import (
     CelebA,
     FirstImpressions,
     read_annotations,
+    read_picture,
     speakers_of,
     unpack_archives,
 )
@@ -134,6 +135,19 @@ def test_one_folder_up_or_down_is_found(tmp_path, place):
             table.rename(folder / "Anno" / table.name)
         place = ".."
     assert targets(folder / place) == PRESENT
+
+
+def test_an_image_of_a_thousand_million_pixels_is_one_sentence(tmp_path):
+    folder = copy_of_celeba(tmp_path, labels_as())
+    path = folder / "img_align_celeba" / "1.jpg"
+    content = bytearray(path.read_bytes())
+    size = content.index(b"\xff\xc0") + 5  # the header says how large it is
+    content[size : size + 4] = struct.pack(">HH", 40_000, 30_000)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"1\.jpg is truncated, too large or no JPEG"):
+        CelebA(folder, names=NAMES, size=16)[0]
+    with pytest.raises(ValueError, match=r"1\.jpg has more than 178,956,970 pixels; make it sma"):
+        read_picture(path)
 
 
 def test_a_quota_page_is_called_one(tmp_path):

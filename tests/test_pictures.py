@@ -112,3 +112,25 @@ def test_a_caption_may_be_shorter_than_the_description():
     shown = picture._repr_html_()
     assert "<figcaption>It &lt;rises&gt;.</figcaption>" in shown
     assert 'alt="It &lt;rises&gt;. Loss from 0.25 to 0.5."' in shown
+
+
+@pytest.mark.parametrize("fps", [0, -1, 0.01, 51, 1000, float("nan")])
+def test_a_speed_that_no_film_plays_at_is_refused(fps):
+    with pytest.raises(
+        ValueError, match=rf"fps is {fps}; expected from 0\.1 to 50 frames a second"
+    ):
+        pictures.Animation([np.zeros((8, 8, 3), np.uint8)], fps, "A grey.")
+
+
+def test_a_name_that_promises_another_kind_of_file_is_refused(tmp_path):
+    film = pictures.Animation([np.zeros((8, 8, 3), np.uint8)] * 2, 50, "A grey.")
+    with pytest.raises(
+        ValueError, match=r"film\.mp4 is no name for this kind of file; end it in \.gif"
+    ):
+        film.save(tmp_path / "film.mp4")
+    picture = pictures.plot_attention_map(torch.eye(3))
+    with pytest.raises(ValueError, match=r"map is no name .* end it in \.png or \.svg or \.pdf"):
+        picture.save(tmp_path / "map")
+    assert not list(tmp_path.iterdir())
+    with Image.open(film.save(tmp_path / "film.GIF")) as gif:
+        assert gif.info["duration"] == 20

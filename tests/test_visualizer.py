@@ -413,3 +413,20 @@ def test_a_folder_holds_pictures_as_a_person_sees_them(tmp_path):
         record_folder(model, tmp_path / "one" / path.stem, tmp_path / "out", size=16)
         expected = torch.from_numpy(left).permute(2, 0, 1)[None] / 255
         torch.testing.assert_close(model.images, expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(60, 20), (20, 60), (40, 40)])
+def test_a_picture_is_not_squeezed_but_cut_to_a_square(tmp_path, shape):
+    """A disc in the middle stays a disc; what is beside the square is not seen."""
+    height, width = shape
+    y, x = np.ogrid[:height, :width]
+    disc = (y - height / 2 + 0.5) ** 2 + (x - width / 2 + 0.5) ** 2 < (min(shape) / 4) ** 2
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[disc] = 255
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture).save(tmp_path / "in" / "disc.png")
+    model = Trained().eval()
+    record_folder(model, tmp_path / "in", tmp_path / "out", size=20)
+    seen = model.images[0, 0] > 0.5
+    assert seen.any(1).sum() == seen.any(0).sum() == pytest.approx(10, abs=1)
+    assert seen.float().mean() == pytest.approx(np.pi / 16, abs=0.03)

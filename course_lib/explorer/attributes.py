@@ -21,11 +21,11 @@ from .packing import (
     RARE,
     Predictions,
     Removal,
+    as_labels,
     fitting_names,
     look,
     pack_item,
     predict_all,
-    present,
     read_image,
     remove_patches,
     shares_of,
@@ -113,7 +113,7 @@ class AttentionExplorer(Explorer):
         if image.dtype == torch.uint8:
             item["image"] = image.float() / 255
         if target is not None:
-            item["target"] = present(target)
+            item["target"] = as_labels(target)
         return item
 
     def read(self, sample: int) -> dict:
@@ -290,7 +290,7 @@ class AttentionExplorer(Explorer):
 
     def _truth(self, sample: int) -> Tensor | None:
         if hasattr(self.dataset, "target"):  # faster than the whole item
-            return present(self.dataset.target(sample))
+            return as_labels(self.dataset.target(sample))
         return self.read(sample).get("target")
 
     def _model(self, checkpoint: int | None) -> nn.Module:

@@ -33,12 +33,12 @@ __all__ = [
     "Look",
     "Predictions",
     "Removal",
+    "as_labels",
     "fitting_names",
     "look",
     "outline",
     "pack_item",
     "predict_all",
-    "present",
     "read_image",
     "remove_patches",
     "shares_of",
@@ -97,7 +97,7 @@ def look(model: nn.Module, images: Float[Tensor, "batch 3 height width"]) -> Loo
     return Look(logits.sigmoid().float().cpu(), weights)
 
 
-def present(target: Tensor) -> Tensor:
+def as_labels(target: Tensor) -> Tensor:
     """Labels of 1 and 0, or of 1 and -1 as CelebA's tables have them, as 1 where present, else 0."""
     absent = target == -1
     if absent.any() and (target == 0).any():

@@ -308,7 +308,7 @@ def test_the_maps_of_the_last_call():
 @pytest.mark.filterwarnings("ignore:not recorded")
 def test_a_pipeline_that_cannot_be_watched_says_why(tmp_path):
     model = encoder()
-    with pytest.raises(ValueError, match="neither `callback` nor `callback_on_step_end`"):
+    with pytest.raises(ValueError, match="no step of attention was recorded"):
         visualize_during_inference(lambda image, num_inference_steps: None, model, None, tmp_path)
     with pytest.raises(ValueError, match="no step of attention was recorded"):
         visualize_during_inference(Pipeline(encoder()), model, torch.randn(1, 5, 16), tmp_path, 2)
@@ -430,3 +430,45 @@ def test_a_picture_is_not_squeezed_but_cut_to_a_square(tmp_path, shape):
     seen = model.images[0, 0] > 0.5
     assert seen.any(1).sum() == seen.any(0).sum() == pytest.approx(10, abs=1)
     assert seen.float().mean() == pytest.approx(np.pi / 16, abs=0.03)
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_steps_of_a_pipeline_without_a_callback_are_told_by_the_models_calls(tmp_path, calls):
+    model, tokens = encoder(1), torch.randn(1, 5, 16)
+
+    def pipeline(image, num_inference_steps):
+        for step in range(num_inference_steps):
+            for call in range(calls):
+                model(image * (1 + step + 10 * call))
+
+    sequence = visualize_during_inference(pipeline, model, tokens, tmp_path, 3)
+    assert len(sequence) == len(list(tmp_path.iterdir())) == 3
+    for step, maps in enumerate(sequence):
+        last = tokens * (1 + step + 10 * (calls - 1))
+        expected = AttentionVisualizer().extract_attention_weights(model, last)
+        torch.testing.assert_close(maps["layers.0.self_attn"], expected["layers.0.self_attn"])
+
+
+def test_a_function_of_ones_own_reads_the_maps_from_the_model(tmp_path):
+    """As people write it who know hooks that fill an attribute of the model."""
+    model, tokens = encoder(2), torch.randn(1, 5, 16)
+    visualizer, seen = AttentionVisualizer(), []
+    visualizer.register_hooks(model)
+
+    def callback(step, timestep, latents):
+        if hasattr(model, "attention_maps"):
+            for name, weights in model.attention_maps.items():
+                path = tmp_path / f"{step}_{name}.png"
+                visualizer.visualize_attention_heatmap(weights, path)
+                seen.append(weights)
+
+    Pipeline(model)(tokens, num_inference_steps=3, callback=callback)
+    visualizer.clear_hooks()
+    assert len(seen) == len(list(tmp_path.iterdir())) == 6
+    assert not torch.equal(seen[1], seen[-1])
+    assert torch.equal(seen[-1], visualizer.attention_maps["layers.1.self_attn"])
+    assert not hasattr(model, "attention_maps")
+    own = FillsItself(lambda maps: maps)
+    with visualizer.register_hooks(own):
+        assert own.attention_maps == {}
+    assert own.attention_maps == {}

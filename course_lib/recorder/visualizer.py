@@ -5,7 +5,7 @@ of images.
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -67,12 +67,14 @@ class AttentionVisualizer:
     steps.
 
     Between `register_hooks(model)` and `clear_hooks()` (or the end of a `with` block) every call of
-    the model is recorded in `sequence`. Derived in lesson 04.
+    the model is recorded in `sequence`; the maps of the last one are `attention_maps`, here and,
+    unless it has such an attribute already, of the model. Derived in lesson 04.
     """
 
     def __init__(self) -> None:
         self._recorder: AttentionRecorder | None = None
         self._recording = None
+        self._model: nn.Module | None = None  # which shows the maps, too
 
     def register_hooks(self, model: nn.Module) -> Self:
         """Record every call of `model` from now on; a model registered before is let go."""
@@ -80,6 +82,8 @@ class AttentionVisualizer:
         recorder = AttentionRecorder(model)
         self._recording = recorder.__enter__()
         self._recorder = recorder
+        if not hasattr(model, "attention_maps"):
+            self._model, model.attention_maps = model, _LastMaps(self)
         return self
 
     def clear_hooks(self) -> None:
@@ -91,6 +95,9 @@ class AttentionVisualizer:
 
     def __exit__(self, *error) -> None:
         recorder, self._recorder = self._recorder, None
+        model, self._model = self._model, None
+        if model is not None:
+            del model.attention_maps
         if recorder is not None:
             recorder.__exit__(*error)
 
@@ -175,6 +182,22 @@ class AttentionVisualizer:
         return _saved(animate_attention(maps, fps), path)
 
 
+class _LastMaps(Mapping):
+    """The maps of the last call, whenever somebody looks."""
+
+    def __init__(self, visualizer: AttentionVisualizer):
+        self.visualizer = visualizer
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.visualizer.attention_maps[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.visualizer.attention_maps)
+
+    def __len__(self) -> int:
+        return len(self.visualizer.attention_maps)
+
+
 def _one_map(weights: Tensor | Weights) -> Tensor:
     """The weights themselves, or the only ones of a dict."""
     if not isinstance(weights, Mapping):
@@ -237,12 +260,13 @@ def visualize_during_inference(
     the sequence.
 
     The pipeline calls `callback(step, timestep, latents)` every `callback_steps`, or diffusers'
-    `callback_on_step_end`. Where it calls the model several times a step, the last call is shown.
+    `callback_on_step_end`; of one that takes neither, the calls of the model, as many for each
+    step, tell the steps. Where it calls the model several times a step, the last call is shown.
     `item` of the batch is drawn; unless given it is the first, and under guidance the first of the
     conditional half, which is the second. A model whose attention cannot be recorded may fill an
     attribute `attention_maps` (name → weights) itself. If the folder holds the pictures of another
     run, these go into `run_2` in it, and so on. Derived in lesson 13. Raises `ValueError` if the
-    pipeline takes neither callback or never ran the model.
+    pipeline never ran the model.
     """
     accepted = inspect.signature(pipeline).parameters
     any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
@@ -251,7 +275,9 @@ def visualize_during_inference(
     def keep(step: int) -> None:
         nonlocal seen
         calls, seen = by_step(recording.records[seen:]), len(recording.records)
-        maps = calls[-1] if calls else _own_maps(model)
+        show(step, calls[-1] if calls else _own_maps(model))
+
+    def show(step: int, maps: Weights) -> None:
         if maps:
             sequence.append(maps)
         for name, weights in maps.items():
@@ -267,23 +293,23 @@ def visualize_during_inference(
         keep(int(step))
         return callback_kwargs
 
+    callbacks = {}
     if "callback_on_step_end" in accepted:
         callbacks = {"callback_on_step_end": callback_on_step_end}
     elif "callback" in accepted or any_keyword:
         callbacks = {"callback": callback, "callback_steps": 1}
-    else:
-        raise ValueError(
-            f"the pipeline takes {', '.join(accepted)} but neither `callback` nor"
-            " `callback_on_step_end`; let it call callback(step, timestep, latents) after each"
-            " step"
-        )
     (image,) = to_model(model, image)
     with evaluating(model), AttentionRecorder(model) as recording:
         pipeline(image, num_inference_steps=num_inference_steps, **callbacks)
+    if not callbacks:
+        calls = by_step(recording.records)
+        each = max(1, len(calls) // num_inference_steps)
+        for step, maps in enumerate(calls[each - 1 :: each]):
+            show(step, maps)
     if not sequence:
         raise ValueError(
             f"no step of attention was recorded: the pipeline ran, but {type(model).__name__} was"
-            " not called before a callback or has no attention; pass the module that is called at"
+            " not called (before a callback) or has no attention; pass the module that is called at"
             " each step"
         )
     return sequence

@@ -184,12 +184,13 @@ def chosen_cache(cache: str | Path | bool, name: str) -> Path | None:
     """
     if isinstance(cache, bool):
         return cache_dir(name) if cache else None
-    if not _can_write(Path(cache)):
+    folder = Path(os.path.expanduser(cache))
+    if not _can_write(folder):
         raise OSError(
             f"the cache folder {cache} cannot be written; choose another, or cache=False to do"
             " without"
         )
-    return Path(cache)
+    return folder
 
 
 def _can_write(folder: Path) -> bool:

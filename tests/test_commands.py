@@ -32,7 +32,7 @@ from course_lib.commands.arrays import (
     open_arrays,
     split_rows,
 )
-from course_lib.commands.evaluate import _open_run
+from course_lib.commands.evaluate import _open_run, _predict
 from course_lib.commands.visualize import curves
 from course_lib.data import ClipDataset, FirstImpressions, OpticalFlowSequenceLoader
 from course_lib.models import (
@@ -255,6 +255,17 @@ def test_bad_yaml_is_refused(content, words, tmp_path, capsys, monkeypatch):
 )
 def test_bad_arguments_are_refused(arguments, words, capsys):
     assert words in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    "words", ["is killed by signal: Killed. ", "(pid(s) 7) exited unexpectedly"]
+)
+def test_a_reading_process_that_was_killed_is_one_sentence(words, capsys, monkeypatch, tmp_path):
+    def killed(**_):
+        raise RuntimeError(f"DataLoader worker {words}")
+
+    monkeypatch.setattr("course_lib.commands.train.open_arrays", killed)
+    assert "run the same command again, with fewer --workers" in refused(capsys, "train")
 
 
 # ---- arrays --------------------------------------------------------------------------------------
@@ -755,7 +766,7 @@ def test_a_mutated_run_is_scored_or_refused_in_one_sentence(name, run, tmp_path,
     for seed in range(MUTATIONS):
         (folder / name).write_text(json.dumps(another(content, random.Random(seed))))
         with only_sentences():
-            _open_run(folder)
+            _predict(_open_run(folder), False)
             ModelSerializer(folder / "model").load(CompletePersonalityModel, "personality")
 
 

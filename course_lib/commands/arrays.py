@@ -284,6 +284,8 @@ def split_rows(
     """
     if not 0 < share < 1:
         raise ValueError(f"val_split is {share}; expected a share between 0 and 1, such as 0.2")
+    if seed < 0:
+        raise ValueError(f"split_seed is {seed}; expected a number from 0 on")
     who = np.arange(count) if speakers is None else np.unique(speakers, return_inverse=True)[1]
     sizes = np.bincount(who)
     if len(sizes) < 4:

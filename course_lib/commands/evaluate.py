@@ -124,7 +124,12 @@ def _open_run(folder: Path, **data: Any) -> RunData:
 
 
 def _predict(run: RunData, attention: bool) -> Evaluation:
-    model_class = next(kind for kind in MODELS.values() if kind.__name__ == run.manifest["model"])
+    model_class = {kind.__name__: kind for kind in MODELS.values()}.get(run.manifest["model"])
+    if model_class is None:
+        raise ValueError(
+            f"{run.folder} holds a {run.manifest['model']}, which this version of the course does"
+            " not know; take the version that trained it"
+        )
     serializer = ModelSerializer(run.folder / "model")
     if not serializer.versions("personality"):
         raise FileNotFoundError(

@@ -22,6 +22,13 @@ from .. import files, runtime
 __all__ = ["at_least", "begin", "between", "described", "hashes", "processes", "read_manifest"]
 
 MANIFEST = "manifest.json"
+KINDS = {  # what is read from it
+    "model": str,
+    "config": {"traits": str, "val_split": float, "split_seed": int},
+    "sources": dict,
+    "code": dict,
+    "libraries": dict,
+}
 
 
 def at_least(lowest: float, **options: float) -> None:
@@ -103,16 +110,26 @@ def read_manifest(folder: Path) -> dict:
             f"{folder} holds no run (there is no {MANIFEST}); give a folder that `train` wrote"
         )
     manifest = files.read_json(path)
-    kinds = {"model": str, "config": dict, "sources": dict, "code": dict, "libraries": dict}
-    parts = {name: manifest.get(name) for name in kinds}
-    sources = manifest["sources"].values() if isinstance(parts["sources"], dict) else ()
-    whole = all(isinstance(parts[name], kind) for name, kind in kinds.items())
-    if not whole or not all(isinstance(source, dict) and "sha256" in source for source in sources):
+    if not _fits(manifest, KINDS) or not all(
+        _fits(
+            source, {"sha256": str} | ({"clips": int} if name == "drawn clips" else {"path": str})
+        )
+        for name, source in manifest["sources"].items()
+    ):
         raise ValueError(
             f"{path} is damaged: it does not tell model, settings and data; restore it, or train in"
             " another folder"
         )
     return manifest
+
+
+def _fits(value: Any, kinds: Any) -> bool:
+    """Whether a value is of this type, or holds under these names what fits there."""
+    if not isinstance(kinds, dict):
+        return isinstance(value, kinds)
+    return isinstance(value, dict) and all(
+        name in value and _fits(value[name], kind) for name, kind in kinds.items()
+    )
 
 
 def hashes(sources: dict[str, dict]) -> dict[str, str]:

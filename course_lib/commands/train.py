@@ -97,7 +97,7 @@ def train(
     config = {name: settings[name] for name in settings if name not in FREE}
     at_least(1, epochs=epochs, num_heads=num_heads, fusion_dim=fusion_dim, accumulate=accumulate)
     at_least(1, patience=patience)
-    at_least(0, weight_decay=weight_decay, minutes=minutes)
+    at_least(0, weight_decay=weight_decay, minutes=minutes, seed=seed)
     between(0, math.inf, learning_rate=learning_rate, clip=clip)
     if not 0 <= warmup <= 1 or not 0 <= dropout_rate < 1:
         raise ValueError(

@@ -77,7 +77,6 @@ class AttentionExplorer(Explorer):
         }
         self.loaded: int | None = None
         self.own, self.own_name = None, ""
-        self.image_size: tuple[int, ...] = ()
         self.predictions: dict[int, Predictions] = {}
         image = self.first(self.load, 16)["image"]
         self.image_size = tuple(image.shape[1:])
@@ -104,12 +103,6 @@ class AttentionExplorer(Explorer):
         shape = tuple(image.shape)
         if len(shape) != 3 or shape[0] != 3:
             raise ValueError(f"its image has the shape {shape}, expected 3 height width")
-        if shape[1:] != (self.image_size or shape[1:]):
-            height, width = self.image_size
-            raise ValueError(
-                f"its image has {shape[1]} × {shape[2]} px and the first one {height} × {width};"
-                " let the data set resize and crop all to one size"
-            )
         if image.dtype == torch.uint8:
             item["image"] = image.float() / 255
         if target is not None:
@@ -131,6 +124,11 @@ class AttentionExplorer(Explorer):
     def packed(self, sample: int, checkpoint: int) -> Item:
         item = self.read(sample)
         seen = look(self._model(checkpoint), item["image"][None])
+        if (count := next(iter(seen.weights.values())).shape[3]) != self.tokens:
+            raise ValueError(
+                f"the image of {self.what} {sample} becomes {count} tokens, and the first one"
+                f" {self.tokens}; let the data set resize and crop all to one size"
+            )
         return pack_item(
             item["image"],
             [weights[0] for weights in seen.weights.values()],

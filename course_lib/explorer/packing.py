@@ -285,11 +285,12 @@ def predict_all(
                 items[index] = read(index)
             except ValueError as error:
                 failures[index] = str(error)
-        if items:
-            seen = look(model, torch.stack([item["image"] for item in items.values()]))
+        for size in {item["image"].shape for item in items.values()}:  # most often one
+            same = {index: item for index, item in items.items() if item["image"].shape == size}
+            seen = look(model, torch.stack([item["image"] for item in same.values()]))
             maps, missing = seen.maps(), torch.full_like(seen.probabilities[0], torch.nan)
             for index, item, probabilities, of_image in zip(
-                items, items.values(), seen.probabilities, maps, strict=True
+                same, same.values(), seen.probabilities, maps, strict=True
             ):
                 truth, regions = item.get("target"), item.get("regions")
                 parts.append(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from test_hostile_files import MUTATIONS, mutated, only_sentences
 
 from course_lib import files, runtime
 
@@ -117,6 +118,21 @@ def test_json_of_another_kind_is_one_sentence(tmp_path, content):
     )
     with pytest.raises(ValueError, match=r"the metadata of .* are no valid JSON"):
         files.load_tensors(tmp_path / "x.safetensors")
+
+
+def test_mutated_files_are_read_or_refused_in_one_sentence(tmp_path):
+    files.write_json(tmp_path / "x.json", {"rows": [1, 2.5, None], "name": "ä", "deep": {"a": {}}})
+    tensors = {"a": torch.ones(2, 3), "b": torch.zeros(4, dtype=torch.int64)}
+    files.save_tensors(tmp_path / "x.safetensors", tensors, {"seed": 3, "names": ["x"]})
+    for path, read in (
+        (tmp_path / "x.json", files.read_json),
+        (tmp_path / "x.safetensors", files.load_tensors),
+    ):
+        content = path.read_bytes()
+        for seed in range(MUTATIONS):
+            path.write_bytes(mutated(content, seed))
+            with only_sentences():
+                read(path)
 
 
 def test_tensors_come_back_with_their_metadata(tmp_path):

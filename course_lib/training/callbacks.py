@@ -251,7 +251,7 @@ class MetricLog:
 def read_log(path: str | Path) -> list[dict[str, float]]:
     """The rows that `MetricLog` wrote, one an epoch, from a run's folder or its `log.csv`.
 
-    Raises FileNotFoundError where there is none.
+    Raises FileNotFoundError where there is none, ValueError for one that is damaged.
     """
     path = Path(path) / "log.csv" if Path(path).is_dir() else Path(path)
     if not path.is_file():
@@ -259,11 +259,20 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
             f"no log {path}; give the folder of a run that had MetricLog among its callbacks and "
             "completed an epoch"
         )
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {name: float(value) for name, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [
+                {name: float(value) for name, value in row.items() if value}
+                for row in csv.DictReader(file)
+            ]
+        lacking = next((name for name in ("epoch", "loss") for row in rows if name not in row), "")
+        if lacking:
+            raise ValueError(f"an epoch without {lacking}")
+    except (ValueError, TypeError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); restore it, or run the training again"
+        ) from error
+    return rows
 
 
 class Progress:

@@ -166,7 +166,7 @@ def clips(folder: Path) -> list[str]:
         means = faces.mean((1, 2, 3))[:, None, None], flows.mean((1, 2, 3, 4))[:, None, None]
         return means[0].expand(-1, 49, 6).half(), means[1].expand(-1, 2, 4).half()
 
-    preprocess._extractors, preprocess._tokens = lambda: (), tokens
+    preprocess._extractors, preprocess._tokens = lambda: (None, None), tokens
     options = ["--frames", "4", "--size", "32", "--on_missing", "centre"]
     options += ["--workers", "0", "--batch_size", "2"]
     return ["preprocess", str(folder / "films"), "--labels", str(folder / "labels.csv"), *options]

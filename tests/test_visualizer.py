@@ -7,10 +7,12 @@ import re
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
 from course_lib.models import CrossAttention, TokenCrossAttention
+from course_lib.pictures import Picture, plot_attention_map
 from course_lib.recorder import (
     AttentionVisualizer,
     Recording,
@@ -206,7 +208,7 @@ def test_under_guidance_the_conditional_half_is_drawn(
     drawings = []
     monkeypatch.setattr(
         "course_lib.recorder.visualizer.plot_attention_map",
-        lambda weights, path, title: drawings.append((weights, title)),
+        lambda weights, title: drawings.append((weights, title)) or Picture(Figure(), title),
     )
     model = encoder(1)
     (step,) = visualize_during_inference(
@@ -472,3 +474,22 @@ def test_a_function_of_ones_own_reads_the_maps_from_the_model(tmp_path):
     with visualizer.register_hooks(own):
         assert own.attention_maps == {}
     assert own.attention_maps == {}
+
+
+@pytest.mark.parametrize("tokens", [5, 40])
+def test_each_step_is_drawn_as_if_it_were_the_only_one(tmp_path, tokens):
+    model = encoder(1)
+    sequence = visualize_during_inference(
+        Pipeline(model), model, 3 * torch.randn(1, tokens, 16), tmp_path / "steps", 3
+    )
+    for step, maps in enumerate(sequence):
+        ((name, weights),) = maps.items()
+        plot_attention_map(weights, tmp_path / "alone.png", title=f"{name}, step {step}")
+        alone, among = (
+            np.asarray(Image.open(path).convert("L"), float)
+            for path in (tmp_path / "alone.png", tmp_path / "steps" / f"step_{step:03d}_{name}.png")
+        )
+        # the colour bar's numbers may move the map by a pixel
+        rows, columns = (min(sizes) for sizes in zip(alone.shape, among.shape, strict=True))
+        assert np.abs(np.subtract(alone.shape, among.shape)).max() <= 12
+        assert np.abs(alone[:rows, :columns] - among[:rows, :columns]).mean() < 12

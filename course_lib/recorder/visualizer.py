@@ -23,6 +23,7 @@ from ..pictures.attention import (
     plot_attention_map,
     plot_heads,
     plot_part_attention,
+    refill_attention_map,
 )
 from ..pictures.base import Animation, Picture
 from ..shapes import Float
@@ -271,6 +272,7 @@ def visualize_during_inference(
     accepted = inspect.signature(pipeline).parameters
     any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     sequence, folder, seen = [], _folder_of_its_own(Path(output_dir)), 0
+    drawn: dict[tuple, Picture] = {}
 
     def keep(step: int) -> None:
         nonlocal seen
@@ -283,8 +285,12 @@ def visualize_during_inference(
         for name, weights in maps.items():
             file = re.sub(r"[^\w.-]+", "_", f"step_{step:03d}_{name}")
             chosen, remark = _shown_item(weights, item, pipeline, image)
-            title = f"{name}, step {step}{remark}"
-            plot_attention_map(chosen, folder / f"{file}.png", title=title)
+            title, key = f"{name}, step {step}{remark}", (name, chosen.shape)
+            if key in drawn:
+                refill_attention_map(drawn[key], chosen, title)
+            else:
+                drawn[key] = plot_attention_map(chosen, title=title)
+            drawn[key].save(folder / f"{file}.png")
 
     def callback(step, timestep, latents):
         keep(int(step))

@@ -32,7 +32,7 @@ from course_lib.commands.arrays import (
     open_arrays,
     split_rows,
 )
-from course_lib.commands.evaluate import _open_run, _predict
+from course_lib.commands.evaluate import _open_run
 from course_lib.commands.visualize import curves
 from course_lib.data import ClipDataset, FirstImpressions, OpticalFlowSequenceLoader
 from course_lib.models import (
@@ -766,8 +766,15 @@ def test_a_mutated_run_is_scored_or_refused_in_one_sentence(name, run, tmp_path,
     for seed in range(MUTATIONS):
         (folder / name).write_text(json.dumps(another(content, random.Random(seed))))
         with only_sentences():
-            _predict(_open_run(folder), False)
+            _open_run(folder)
             ModelSerializer(folder / "model").load(CompletePersonalityModel, "personality")
+
+
+def test_a_model_of_another_version_is_one_sentence(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    manifest = files.read_json(run / "manifest.json")
+    files.write_json(tmp_path / "run" / "manifest.json", manifest | {"model": "LaterModel"})
+    assert "holds a LaterModel, which this version" in refused(capsys, "evaluate", tmp_path / "run")
 
 
 def test_mutated_arrays_are_opened_or_refused_in_one_sentence(data, tmp_path):

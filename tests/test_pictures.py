@@ -134,3 +134,18 @@ def test_a_name_that_promises_another_kind_of_file_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
     with Image.open(film.save(tmp_path / "film.GIF")) as gif:
         assert gif.info["duration"] == 20
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_a_full_disk_is_the_same_sentence_for_every_kind(kind, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    picture = pictures.plot_attention_map(torch.eye(3))
+    assert picture.save(tmp_path / f"map.{kind}").stat().st_size > 1000
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(
+        OSError, match=r"cannot write .*other\.\w+ \(No space left on device\); choose"
+    ):
+        picture.save(tmp_path / f"other.{kind}")
+    assert [path.name for path in tmp_path.iterdir()] == [f"map.{kind}"]

@@ -75,8 +75,11 @@ class Picture:
     def save(self, path: str | Path, dpi: int = 150) -> Path:
         """Write the picture atomically; the suffix decides the format."""
         ending_in(path, ".png", ".svg", ".pdf", ".jpg", ".webp")
+        content, kind = io.BytesIO(), Path(path).suffix[1:].lower()
+        # not into the file, because matplotlib's PDF fails in other words where the disk is full
+        self.figure.savefig(content, dpi=dpi, format=kind, bbox_inches="tight", facecolor=PAPER)
         with files.atomic(path) as temporary:
-            self.figure.savefig(temporary, dpi=dpi, bbox_inches="tight", facecolor=PAPER)
+            temporary.write_bytes(content.getvalue())
         return Path(path)
 
     def _repr_html_(self) -> str:

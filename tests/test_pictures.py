@@ -123,7 +123,8 @@ def test_a_speed_that_no_film_plays_at_is_refused(fps):
 
 
 def test_a_name_that_promises_another_kind_of_file_is_refused(tmp_path):
-    film = pictures.Animation([np.zeros((8, 8, 3), np.uint8)] * 2, 50, "A grey.")
+    greys = [np.full((8, 8, 3), grey, np.uint8) for grey in (0, 200)]
+    film = pictures.Animation(greys, 50, "Two greys.")
     with pytest.raises(
         ValueError, match=r"film\.mp4 is no name for this kind of file; end it in \.gif"
     ):

@@ -451,6 +451,7 @@ def test_steps_of_a_pipeline_without_a_callback_are_told_by_the_models_calls(tmp
         torch.testing.assert_close(maps["layers.0.self_attn"], expected["layers.0.self_attn"])
 
 
+@pytest.mark.filterwarnings("ignore:not recorded")
 def test_a_function_of_ones_own_reads_the_maps_from_the_model(tmp_path):
     """As people write it who know hooks that fill an attribute of the model."""
     model, tokens = encoder(2), torch.randn(1, 5, 16)

@@ -96,7 +96,7 @@ class Clips(NamedTuple):
             wanted["tokens"] = record.get("tokens")
         if "windows" not in record or wanted != {name: record.get(name) for name in wanted}:
             return False
-        return not record["tokens"] or self.tokens(video).exists()
+        return not wanted["tokens"] or self.tokens(video).exists()
 
 
 def preprocess(
@@ -202,7 +202,7 @@ def _videos(folder: Path) -> list[Path]:
         else:
             videos.append(path)
     if odd:
-        print(f"{odd} of {odd + len(videos)} videos were skipped because of their names")
+        print(f"{odd} of {odd + len(videos)} videos were skipped")
     if not videos:
         raise FileNotFoundError(
             f"no video below {folder}; it should hold files like {', '.join(VIDEOS[:4])}"

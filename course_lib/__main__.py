@@ -108,7 +108,7 @@ def _load(text: str, **options: Any) -> Any:
     import yaml
     from jsonargparse import get_loader
 
-    tree = yaml.load(text, yaml.BaseLoader)
+    tree = yaml.BaseLoader(text).get_single_data()  # text, lists and dicts, nothing else
     return tree if isinstance(tree, dict) else get_loader("yaml")(text)
 
 

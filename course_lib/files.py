@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "atomic",
+    "fault_of_name",
     "load_tensors",
     "read_json",
     "save_tensors",
@@ -22,6 +23,9 @@ __all__ = [
     "sweep",
     "write_json",
 ]
+
+
+LONGEST_NAME = 230  # bytes, so that there is room for what is added; file systems take 255
 
 
 @contextmanager
@@ -63,6 +67,18 @@ def atomic(path: str | Path) -> Iterator[Path]:
         if temporary is not None:
             with suppress(OSError):  # the error above is the one to tell
                 temporary.unlink(missing_ok=True)
+
+
+def fault_of_name(path: Path) -> str:
+    """Why results cannot be called after this file, with its name; empty if they can."""
+    name, size = path.name.encode(errors="replace").decode(), len(os.fsencode(path.name))
+    if size > LONGEST_NAME:
+        return f"{name}: its name has {size} bytes; expected at most {LONGEST_NAME}, so rename it"
+    if not path.is_file():
+        return f"{name}: it is no file, or a link to none"
+    if name != path.name:
+        return f"{name}: its name is not in UTF-8; rename it"
+    return ""
 
 
 def sweep(folder: str | Path) -> None:

@@ -242,6 +242,7 @@ def test_the_cache_with_a_home_and_without(monkeypatch, tmp_path, name):
     else:
         monkeypatch.setenv("COURSE_CACHE", name)
     expected = "course" if name else ".cache/seeing-cross-attention"
+    assert runtime.chosen_cache("~/mine", "flow") == tmp_path / "home" / "mine"
     assert runtime.cache_dir("a") == tmp_path / "home" / expected / "a"
     with monkeypatch.context() as homeless:
         homeless.setattr(os.path, "expanduser", lambda path: path)  # as where nobody knows the user

@@ -2,6 +2,8 @@
 folder of images.
 """
 
+import contextlib
+import os
 import re
 
 import numpy as np
@@ -494,3 +496,22 @@ def test_each_step_is_drawn_as_if_it_were_the_only_one(tmp_path, tokens):
         rows, columns = (min(sizes) for sizes in zip(alone.shape, among.shape, strict=True))
         assert np.abs(np.subtract(alone.shape, among.shape)).max() <= 12
         assert np.abs(alone[:rows, :columns] - among[:rows, :columns]).mean() < 12
+
+
+def test_names_that_no_file_can_be_called_after_are_passed_over(tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("good.png", "x" * 226 + ".png", "x" * 236 + ".png"):
+        Image.new("RGB", (16, 16)).save(folder / name)
+    (folder / "link.png").symlink_to(folder / "nowhere.png")
+    with contextlib.suppress(OSError):  # a file system that has no such names
+        os.link(folder / "good.png", os.fsencode(folder) + b"/caf\xe9.png")
+    written = record_folder(Patches(), folder, tmp_path / "out", size=16)
+    assert [path.name for path in written] == [
+        "attention_good.safetensors",
+        f"attention_{'x' * 226}.safetensors",
+    ]
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(list(folder.iterdir())) - 2
+    assert any("its name has 240 bytes; expected at most 230" in line for line in printed)
+    assert "passed over link.png: it is no file, or a link to none" in printed

@@ -35,7 +35,6 @@ __all__ = ["Windows", "preprocess"]
 
 VIDEOS = (".mp4", ".mpg", ".mpeg", ".avi", ".webm", ".mov", ".mkv", ".m4v", ".gif")
 FIRST_IMPRESSIONS = re.compile(r".+\.\d{3}\.\w+")  # what its clips are called
-LONGEST_NAME = 240  # bytes, so that results are called after it; file systems take 255
 
 
 class Windows(Dataset):
@@ -195,9 +194,8 @@ def _videos(folder: Path) -> list[Path]:
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() not in VIDEOS or hidden:
             continue
-        if fault := _fault(path):
-            name = path.name.encode(errors="replace").decode()
-            print(f"skipped {name}: {fault}")
+        if fault := files.fault_of_name(path):
+            print(f"skipped {fault}")
             odd += 1
         else:
             videos.append(path)
@@ -208,20 +206,6 @@ def _videos(folder: Path) -> list[Path]:
             f"no video below {folder}; it should hold files like {', '.join(VIDEOS[:4])}"
         )
     return videos
-
-
-def _fault(video: Path) -> str:
-    """Why a file of this name cannot be worked with; empty if it can."""
-    size = len(os.fsencode(video.name))
-    if size > LONGEST_NAME:
-        return f"its name has {size} bytes; expected at most {LONGEST_NAME}, so rename it"
-    if not video.is_file():
-        return "it is no file, or a link to none"
-    try:
-        str(video).encode()
-    except UnicodeEncodeError:
-        return "its name is not in UTF-8; rename it"
-    return ""
 
 
 def _extractor_hashes(features: str) -> list[str] | None:

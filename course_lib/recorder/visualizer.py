@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..data.drawn import to_image
 from ..data.photographs import centre_square, read_picture
+from ..files import fault_of_name
 from ..looking.agreement import Maps
 from ..looking.attention import attention_relevance
 from ..models.attributes import AttributeModel
@@ -393,8 +394,9 @@ def record_folder(
     `attention_<stem>.safetensors`; images of one stem (`a.png`, `a.jpg`) keep their suffix there.
 
     The model gets the picture as a person sees it (`read_picture`): the largest square in its
-    middle, as `CelebA` cuts it, so that nothing is squeezed, as `1 3 size size` in [0, 1]. Files that are there already are not made again, and a file that is no image is
-    named and passed over. Raises `FileNotFoundError` if the folder holds no image.
+    middle, as `CelebA` cuts it, so that nothing is squeezed, as `1 3 size size` in [0, 1]. Files that are there already are not made again; a file that is no image, or
+    whose name is too long or not in UTF-8, is named and passed over. Raises `FileNotFoundError` if
+    the folder holds no image.
     """
     images = sorted(
         path for path in Path(folder).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES
@@ -405,6 +407,9 @@ def record_folder(
         )
     written = []
     for path, name in zip(images, _names_of_their_own(images), strict=True):
+        if fault := fault_of_name(path):
+            print(f"passed over {fault}")
+            continue
         target = Path(output_dir) / f"attention_{name}.safetensors"
         if not target.exists():
             try:

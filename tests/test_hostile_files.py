@@ -358,6 +358,18 @@ def test_clips_that_are_missing_are_left_out_on_request_and_counted(half_a_copy,
     assert there.labels()["traits"].shape == (1, 5)
 
 
+def test_two_clips_of_one_name_are_refused_and_two_copies_are_not(half_a_copy):
+    for folder in ("copy", "other"):
+        (half_a_copy / folder).mkdir()
+    shutil.copy(half_a_copy / CLIPS[0], half_a_copy / "copy")
+    (half_a_copy / CLIPS[1]).symlink_to("nowhere.mp4")  # is not there
+    options = {"frames": 4, "size": 32, "cache": False, "skip_missing": True}
+    assert FirstImpressions(half_a_copy, **options).skipped == CLIPS[1:]
+    (half_a_copy / "other" / CLIPS[0]).write_bytes(b"another film")
+    with pytest.raises(ValueError, match=rf"{CLIPS[0]} and .*{CLIPS[0]} have one name and differ;"):
+        FirstImpressions(half_a_copy, **options)
+
+
 def test_several_windows_a_clip_at_one_rate(half_a_copy):
     options = {"frames": 4, "size": 32, "cache": False, "skip_missing": True}
     fast = FirstImpressions(half_a_copy, stride=10, **options)

@@ -272,7 +272,7 @@ class _Float64:
         self.byte_order = state[1]
 
 
-def _scalar(kind: _Float64, content: object) -> float:
+def _scalar(kind: object, content: object) -> float:  # whatever hostile bytes say
     if (kind.name, kind.byte_order) != ("f8", "<"):
         raise pickle.UnpicklingError("a number of another type than little-endian float64")
     eight = content if isinstance(content, bytes) else content.encode("latin1")

@@ -69,8 +69,7 @@ class AttentionVisualizer:
     steps.
 
     Between `register_hooks(model)` and `clear_hooks()` (or the end of a `with` block) every call of
-    the model is recorded in `sequence`; the maps of the last one are `attention_maps`, here and,
-    unless it has such an attribute already, of the model. Derived in lesson 04.
+    the model is recorded in `sequence`. Derived in lesson 04.
     """
 
     def __init__(self) -> None:
@@ -105,7 +104,9 @@ class AttentionVisualizer:
 
     @property
     def attention_maps(self) -> Weights:
-        """The maps of the last call since `register_hooks`, by name; empty before the first."""
+        """The maps of the last call since `register_hooks`, by name; empty before the first. Until
+        `clear_hooks` the model has them, too, unless it has an attribute of this name.
+        """
         return (self.sequence or [{}])[-1]
 
     @property
@@ -286,7 +287,8 @@ def visualize_during_inference(
         for name, weights in maps.items():
             file = re.sub(r"[^\w.-]+", "_", f"step_{step:03d}_{name}")
             chosen, remark = _shown_item(weights, item, pipeline, image)
-            title, key = f"{name}, step {step}{remark}", (name, chosen.shape)
+            title = f"{name}, step {step}{remark}"
+            key = name, chosen.shape
             if key in drawn:
                 refill_attention_map(drawn[key], chosen, title)
             else:

@@ -26,6 +26,9 @@ COMMANDS = ("preprocess", "train", "evaluate", "visualize")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without × and ² shows ? instead
     if arguments in (["-h"], ["--help"]):
         print(__doc__.strip())
         return 0
@@ -39,9 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if not str(error).startswith("memory is too short"):
+        sentence = str(error)
+        if sentence.startswith("DataLoader worker"):  # PyTorch's words for one that was killed
+            sentence = (
+                "a process that reads items was killed, most often because memory ran out; run the"
+                " same command again, with fewer --workers where it has them"
+            )
+        elif not sentence.startswith("memory is too short"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {sentence}", file=sys.stderr)
         return 2
     return 0
 
@@ -52,7 +61,8 @@ def parse(arguments: Sequence[str]) -> tuple[Callable, dict[str, Any]]:
     Raises `ValueError` in one sentence for what does not fit.
     """
     try:
-        from jsonargparse import ArgumentError, ArgumentParser
+        from jsonargparse import ArgumentError, ArgumentParser, set_loader
+        from yaml import YAMLError
     except ImportError as error:
         raise ValueError(
             "the command line needs jsonargparse; run `pip install jsonargparse[signatures]`"
@@ -65,7 +75,9 @@ def parse(arguments: Sequence[str]) -> tuple[Callable, dict[str, Any]]:
         )
     # only this one: importing torch takes seconds
     command = getattr(importlib.import_module(f".commands.{name}", __package__), name)
+    set_loader("as written", _load, exceptions=(YAMLError, RecursionError, UnicodeDecodeError))
     parser = ArgumentParser(
+        parser_mode="as written",
         prog=f"python -m course_lib {name}",
         description=inspect.getdoc(command).split("\n\nArgs:")[0],
         exit_on_error=False,
@@ -87,6 +99,17 @@ def parse(arguments: Sequence[str]) -> tuple[Callable, dict[str, Any]]:
         ) from error
     del options["config"]
     return command, options
+
+
+def _load(text: str, **options: Any) -> Any:
+    """A file of options with all values as they are written, which their types then read; or one
+    such value. YAML itself reads no as False, 007 as 7 and 010 as 8.
+    """
+    import yaml
+    from jsonargparse import get_loader
+
+    tree = yaml.BaseLoader(text).get_single_data()  # text, lists and dicts, nothing else
+    return tree if isinstance(tree, dict) else get_loader("yaml")(text)
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import re
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +15,26 @@ if TYPE_CHECKING:
 
 __all__ = [
     "atomic",
+    "fault_of_name",
     "load_tensors",
     "read_json",
     "save_tensors",
     "sha256",
+    "sweep",
     "write_json",
 ]
+
+
+LONGEST_NAME = 230  # bytes, so that there is room for what is added; file systems take 255
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it onto `path` only if the block succeeds.
 
-    A killed process or a full disk leaves the old file, or none, never half a file.
+    A killed process or a full disk leaves the old file, or none, never half a file. A link is
+    followed, and the old file's mode stays. Raises `OSError` for what cannot be written, and for a
+    folder, a pipe or a device.
     """
     path = Path(path)
     try:
@@ -35,9 +44,17 @@ def atomic(path: str | Path) -> Iterator[Path]:
             f"cannot create the folder {path.parent} ({error.strerror}); choose a folder you may"
             " write to"
         ) from error
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    temporary = None
     try:
+        path = Path(os.path.realpath(path)) if path.is_symlink() else path
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+        if mode is not None and not path.is_file():
+            raise OSError(f"{path} is no file but a folder, pipe or device; choose another name")
+        # shorter than the name, which may be as long as the file system takes
+        temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.part{path.suffix}")
         yield temporary
+        if mode is not None:
+            temporary.chmod(mode)
         os.replace(temporary, path)
     except OSError as error:
         if error.errno is None:  # not the file system's: it has its own sentence
@@ -47,7 +64,31 @@ def atomic(path: str | Path) -> Iterator[Path]:
             "with enough free space"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with suppress(OSError):  # the error above is the one to tell
+                temporary.unlink(missing_ok=True)
+
+
+def fault_of_name(path: Path) -> str:
+    """Why results cannot be called after this file, with its name; empty if they can."""
+    name, size = path.name.encode(errors="replace").decode(), len(os.fsencode(path.name))
+    if size > LONGEST_NAME:
+        return f"{name}: its name has {size} bytes; expected at most {LONGEST_NAME}, so rename it"
+    if not path.is_file():
+        return f"{name}: it is no file, or a link to none"
+    if name != path.name:
+        return f"{name}: its name is not in UTF-8; rename it"
+    return ""
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove what killed processes of this machine left half-written in `folder`, however deep."""
+    import psutil
+
+    for path in Path(folder).rglob(".*.part*"):
+        part = re.fullmatch(r"\..*\.(\d{1,9})\.part(\..*)?", path.name)
+        if part and not psutil.pid_exists(int(part[1])):
+            path.unlink(missing_ok=True)
 
 
 def sha256(path: str | Path) -> str:
@@ -59,17 +100,27 @@ def sha256(path: str | Path) -> str:
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
-    """The content of a JSON file; a broken one is named in the error."""
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file; a broken file, or one that holds something else, is named in the
+    error.
+    """
+    return _as_object(Path(path).read_bytes(), f"{path} is no valid JSON")
+
+
+def _as_object(text: str | bytes, fault: str) -> dict[str, Any]:
+    """The JSON object in a text; `ValueError`, which begins with the `fault`, for any other text."""
     try:
-        return json.loads(Path(path).read_text())
-    except ValueError as error:
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}, expected names and values")
+    except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is no valid JSON ({error}); delete it or restore it from the repository"
+            f"{fault} ({error}); delete it or restore it from where it came"
         ) from error
+    return content
 
 
 def save_tensors(
@@ -101,10 +152,11 @@ def load_tensors(path: str | Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]
         )
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("course_lib", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata
+            metadata = (file.metadata() or {}).get("course_lib", "{}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, ValueError) as error:
         raise ValueError(
             f"{path} is truncated or is no safetensors file ({error}); delete it and fetch or make "
             "it again"
         ) from error
+    return tensors, _as_object(metadata, f"the metadata of {path} are no valid JSON")

@@ -140,8 +140,8 @@ def assets(name: str = "") -> Path:
     root = package.parent / "assets"
     if not root.is_dir():
         raise FileNotFoundError(
-            f"{package} has no assets beside it, because the course works from its clone; install "
-            "it there with `pip install -e .`"
+            f"{package} has no assets beside it, because the course works from its clone; clone the"
+            " repository and run `pip install -e .` in the clone"
         )
     path = (root / name).resolve()
     if not path.is_relative_to(root):
@@ -158,11 +158,15 @@ def cache_dir(name: str = "") -> Path:
     """A folder for what can be computed again: `$COURSE_CACHE`, else
     `~/.cache/seeing-cross-attention`.
 
-    Where that cannot be written, a folder in the system's temporary directory is used and said.
+    Where that cannot be written, or there is no home, a folder in the system's temporary directory
+    is used and said.
     """
-    root = Path(os.environ.get("COURSE_CACHE", Path.home() / ".cache" / "seeing-cross-attention"))
-    folder = root / name
-    if not _can_write(folder):
+    root = Path(os.environ.get("COURSE_CACHE") or "~/.cache/seeing-cross-attention")
+    try:
+        folder = root.expanduser() / name
+    except RuntimeError:  # there is no home
+        folder = None
+    if folder is None or not _can_write(folder):
         folder = Path(tempfile.gettempdir()) / "seeing-cross-attention" / name
         folder.mkdir(parents=True, exist_ok=True)
         _say_once(
@@ -180,12 +184,13 @@ def chosen_cache(cache: str | Path | bool, name: str) -> Path | None:
     """
     if isinstance(cache, bool):
         return cache_dir(name) if cache else None
-    if not _can_write(Path(cache)):
+    folder = Path(os.path.expanduser(cache))
+    if not _can_write(folder):
         raise OSError(
             f"the cache folder {cache} cannot be written; choose another, or cache=False to do"
             " without"
         )
-    return Path(cache)
+    return folder
 
 
 def _can_write(folder: Path) -> bool:

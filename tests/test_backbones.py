@@ -1,5 +1,6 @@
 """Weights of both extractors: what is written comes back, and what cannot be read or had is named."""
 
+import http.client
 from functools import cache
 
 import pytest
@@ -76,13 +77,17 @@ def test_imagenet_weights_that_cannot_be_had_leave_a_choice(name, tmp_path, monk
     kind = KINDS[name][0]
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
-    def no_network(*arguments, **options):
-        raise OSError("no route to host")
+    for fault in (OSError("no route to host"), http.client.IncompleteRead(b"half")):
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    refused(
-        "weights='course' … weights=None", lambda: kind(weights="imagenet"), error=ConnectionError
-    )
+        def no_network(*arguments, fault=fault, **options):
+            raise fault
+
+        monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+        refused(
+            "weights='course' … weights=None",
+            lambda: kind(weights="imagenet"),
+            error=ConnectionError,
+        )
     path = imagenet_file(tmp_path, kind)
     path.parent.mkdir(exist_ok=True)
     torch.save({"conv1.weight": torch.zeros(1000)}, path)

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from test_fit import Losses, loaders, small_model
+from test_hostile_files import MUTATIONS, mutated, only_sentences
 from torch import nn
 
 from course_lib.training import (
@@ -18,6 +19,7 @@ from course_lib.training import (
     WarmupCosine,
     cosine_factor,
     fit,
+    read_log,
 )
 
 
@@ -149,3 +151,17 @@ def test_tensorboard_gets_every_number_of_every_epoch(tmp_path):
     assert set(kept.Tags()["scalars"]) == set(run.log)
     assert [event.step for event in kept.Scalars("valid_loss")] == [1, 2]
     assert kept.Scalars("valid_loss")[-1].value == pytest.approx(run.log["valid_loss"])
+
+
+def test_mutated_logs_are_read_or_refused_in_one_sentence(tmp_path):
+    rows = [f"{epoch},0.001,0.{9 - epoch},{0.8 - epoch / 10:.2f},1.25,3" for epoch in range(1, 6)]
+    header = "epoch,learning_rate,loss,valid_loss,seconds_data,batches"
+    content = "\r\n".join([header, *rows]).encode()
+    (tmp_path / "log.csv").write_bytes(content)
+    whole = read_log(tmp_path)
+    assert [row["epoch"] for row in whole] == [1, 2, 3, 4, 5]
+    assert whole[4]["valid_loss"] == 0.3
+    for seed in range(MUTATIONS):
+        (tmp_path / "log.csv").write_bytes(mutated(content, seed))
+        with only_sentences():
+            assert all({"epoch", "loss"} <= row.keys() for row in read_log(tmp_path))

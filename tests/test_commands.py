@@ -3,7 +3,9 @@ processes.
 """
 
 import csv
+import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -19,10 +21,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_first_impressions import python2_pickle
+from test_hostile_files import MUTATIONS, mutated, only_sentences
 
 from course_lib import files
 from course_lib.__main__ import main, parse
-from course_lib.commands.arrays import open_arrays, split_rows
+from course_lib.commands.arrays import (
+    _load,
+    _read_labels,
+    _read_speakers,
+    open_arrays,
+    split_rows,
+)
+from course_lib.commands.evaluate import _open_run
 from course_lib.commands.visualize import curves
 from course_lib.data import ClipDataset, FirstImpressions, OpticalFlowSequenceLoader
 from course_lib.models import (
@@ -121,6 +131,63 @@ def test_the_printed_configuration_gives_the_same_settings(tmp_path, capsys):
     assert printed == arguments_of("train", "--epochs", "3")
 
 
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("precision: no", "no"),
+        ("seed: 007", 7),
+        ("seed: 010", 10),
+        ("output: 007", "007"),
+        ("output: no", "no"),
+        ("output: 1e2", "1e2"),
+        ("learning_rate: 1e-4", 1e-4),
+        ("minutes: 3", 3.0),
+        ("tensorboard: yes", True),
+        ("tensorboard: false", False),
+        ("clips: 64 # all", 64),
+    ],
+)
+def test_yaml_values_are_read_as_they_are_written(line, value, tmp_path):
+    (tmp_path / "one.yaml").write_text(line)
+    read = arguments_of("train", "--config", tmp_path / "one.yaml")[line.partition(":")[0]]
+    assert (read, type(read)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "words"),
+    [
+        ("train", "num_heads", 0, "a number from 1 on"),
+        ("train", "accumulate", 0, "a number from 1 on"),
+        ("train", "epochs", 0, "a number from 1 on"),
+        ("train", "fusion_dim", -3, "a number from 1 on"),
+        ("train", "patience", 0, "a number from 1 on"),
+        ("train", "minutes", -1, "a number from 0 on"),
+        ("train", "weight_decay", -0.1, "a number from 0 on"),
+        ("train", "clip", -1, "a number above 0"),
+        ("train", "clip", 0, "a number above 0"),
+        ("train", "learning_rate", 0, "a number above 0"),
+        ("train", "warmup", 5, "shares from 0 to 1"),
+        ("train", "dropout_rate", 1, "shares from 0 to 1"),
+        ("preprocess", "batch_size", 0, "a number from 1 on"),
+        ("preprocess", "workers", -1, "a number from 0 on"),
+        ("preprocess", "frames", 0, "do not make a window"),
+        ("preprocess", "stride", 0, "do not make a window"),
+        ("preprocess", "size", 4, "do not make a window"),
+        ("preprocess", "video_fps", 0, "a number above 0 and at most 240"),
+        ("preprocess", "video_fps", 241, "a number above 0 and at most 240"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_with_their_range(
+    name, option, value, words, data, tmp_path, capsys
+):
+    given = vectors(data) if name == "train" else [str(tmp_path)]
+    said = refused(capsys, name, *given, f"--{option}", value, "--output", tmp_path / "run")
+    assert words in said
+    assert f"{option}" in said
+    assert f"{value}" in said
+    assert not (tmp_path / "run").exists()
+
+
 def command_lines():
     """What README, lessons and configurations tell to type."""
     places = [
@@ -154,7 +221,9 @@ def test_the_configurations_to_start_from_are_valid(name):
         ("epoch: 3", "'epoch' is not accepted, did you mean epochs?"),
         ("training: {epochs: 3}", "'training.epochs' is not accepted, did you mean epochs?"),
         ("epochs: many", '"epochs"'),
-        ("dataset: !!python/object/apply:os.mkdir ['pwned']", "Problems parsing config"),
+        ("dataset: !!python/object/apply:os.mkdir ['pwned']", '"dataset"'),
+        ("epochs: 1e2", "Got value: 100.0"),
+        ("[" * 5000, "Problems parsing config"),
         ("- 1", "Unexpected config"),
         ("data: {", "Problems parsing config"),
     ],
@@ -186,6 +255,17 @@ def test_bad_yaml_is_refused(content, words, tmp_path, capsys, monkeypatch):
 )
 def test_bad_arguments_are_refused(arguments, words, capsys):
     assert words in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    "words", ["is killed by signal: Killed. ", "(pid(s) 7) exited unexpectedly"]
+)
+def test_a_reading_process_that_was_killed_is_one_sentence(words, capsys, monkeypatch, tmp_path):
+    def killed(**_):
+        raise RuntimeError(f"DataLoader worker {words}")
+
+    monkeypatch.setattr("course_lib.commands.train.open_arrays", killed)
+    assert "run the same command again, with fewer --workers" in refused(capsys, "train")
 
 
 # ---- arrays --------------------------------------------------------------------------------------
@@ -272,7 +352,11 @@ class Harmful:
             lambda data: np.where(np.arange(ITEMS) == 9, np.nan, 1.0),
             "row 9 without a speaker id",
         ),
-        ("speakers", lambda data: np.zeros(ITEMS, int), "1 speakers cannot be split"),
+        (
+            "speakers",
+            lambda data: np.zeros(ITEMS, int),
+            "1 speakers cannot be split, .* add clips of other people, or leave out --speakers",
+        ),
         ("speakers", lambda data: np.ones((ITEMS, 2), int), r"the shape \(48, 2\)"),
     ],
 )
@@ -331,6 +415,19 @@ def test_labels_come_in_the_order_of_the_traits_whatever_the_file_says(data, tmp
     assert "no column conscientiousness" in refused(
         capsys, "train", *vectors(data), "--labels", tmp_path / "labels.csv"
     )
+
+
+def another(content, rng):
+    """JSON in which one value, somewhere, has become something else, or is gone."""
+    if not isinstance(content, dict | list) or not content or rng.random() < 0.15:
+        return rng.choice([None, True, 7, -1, 1e400, "x", "../../x", [], [1], {}, {"x": 1}, [[]]])
+    copy = content.copy()
+    key = rng.choice(list(copy) if isinstance(copy, dict) else range(len(copy)))
+    if rng.random() < 0.15:
+        del copy[key]
+    else:
+        copy[key] = another(copy[key], rng)
+    return copy
 
 
 def test_features_are_mapped_not_read(data):
@@ -626,6 +723,92 @@ def test_the_folder_of_another_run_is_refused(run, data, tmp_path, capsys):
     )
 
 
+def test_a_model_that_is_passed_on_tells_no_folder_of_ones_own(run, tmp_path):
+    for path in (run / "model").rglob("*"):
+        if path.is_file():
+            assert str(tmp_path.parent).encode() not in path.read_bytes()
+    metadata = files.read_json(run / "model" / "personality" / "0001" / "metadata.json")
+    assert metadata["data"]["sources"]["labels"]["path"] == "labels.npy"
+
+
+def test_a_terminal_that_knows_ascii_alone(data, tmp_path):
+    """And neither a home nor a folder for what is cached."""
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "course_lib",
+            "train",
+            *vectors(data, *QUICK, "--epochs", 1, "--output", tmp_path / "run"),
+        ],
+        capture_output=True,
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "LC_ALL": "C",
+            "PYTHONUTF8": "0",
+            "PYTHONCOERCECLOCALE": "0",
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+        },
+    )
+    assert run.returncode == 0, run.stderr
+    assert b"is complete" in run.stdout
+    evaluated = command("-m", "course_lib", "evaluate", tmp_path / "run")
+    assert evaluated.returncode == 0, evaluated.stderr
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model/personality/0001/metadata.json"])
+def test_a_mutated_run_is_scored_or_refused_in_one_sentence(name, run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    content = json.loads((folder / name).read_text())
+    for seed in range(MUTATIONS):
+        (folder / name).write_text(json.dumps(another(content, random.Random(seed))))
+        with only_sentences():
+            _open_run(folder)
+            ModelSerializer(folder / "model").load(CompletePersonalityModel, "personality")
+
+
+def test_a_model_of_another_version_is_one_sentence(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    manifest = files.read_json(run / "manifest.json")
+    files.write_json(tmp_path / "run" / "manifest.json", manifest | {"model": "LaterModel"})
+    assert "holds a LaterModel, which this version" in refused(capsys, "evaluate", tmp_path / "run")
+
+
+def test_mutated_arrays_are_opened_or_refused_in_one_sentence(data, tmp_path):
+    """Among them headers that announce terabytes."""
+    for name in ("static", "labels", "speakers"):
+        content = (data / f"{name}.npy").read_bytes()[:400]
+        for seed in range(MUTATIONS):
+            (tmp_path / "x.npy").write_bytes(mutated(content, seed))
+            with only_sentences():
+                _load(tmp_path / "x.npy")
+    header = {"descr": "<f4", "fortran_order": False, "shape": (2**32, 1200)}
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(ValueError, match=r"x\.npy is no plain \.npy file \(mmap length"):
+        _load(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("label", ["labels.csv", "speakers.csv"])
+def test_mutated_tables_are_read_or_refused_in_one_sentence(label, tmp_path, capsys):
+    names = ["clip", "speaker", *TRAITS]
+    rows = [[f"{k}.mp4", f'"anna {k % 3}"', *(f"0.{trait}" for trait in "12345")] for k in range(6)]
+    content = "\n".join(",".join(row) for row in [names, *rows]).encode()
+    for seed in range(MUTATIONS):
+        (tmp_path / label).write_bytes(mutated(content, seed))
+        with only_sentences():
+            if label == "labels.csv":
+                _read_labels(tmp_path / label, "")
+            else:
+                _read_speakers(tmp_path / label)
+    (tmp_path / label).write_text("<!DOCTYPE html>\n<html>\n")
+    with pytest.raises(ValueError, match="is a web page, which sites save"):
+        _read_labels(tmp_path / label, "")
+
+
 def test_a_folder_in_use_is_refused(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("course_lib.training.lock.WAIT", 0)
     arguments = ["train", *vectors(data, *QUICK, "--epochs", 1, "--output", tmp_path / "run")]
@@ -686,7 +869,8 @@ def test_videos_become_windows_once_and_a_broken_one_is_named(videos, tmp_path, 
     with open(tmp_path / "clips.csv", newline="") as file:
         table = [(row["clip"], row["speaker"]) for row in csv.DictReader(file)]
     assert [clip for clip, _ in table] == sorted(CLIPS, key=lambda name: videos / name)
-    assert dict(table)["deep/_b.c-3dEfGhI.002.mp4"] == "_b.c-3dEfGhI"
+    assert dict(table)[CLIPS[2]] == "-_a-9XYZ_12"
+    assert dict(table)[CLIPS[3]] == "deep/_b.c-3dEfGhI"  # no name of YouTube, so no bare identity
     assert sorted(np.load(tmp_path / "speakers.npy")) == sorted(speaker for _, speaker in table)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "flow").iterdir()}
     assert len(written) == 4

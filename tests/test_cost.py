@@ -322,6 +322,15 @@ def test_the_picture_is_saved_where_it_is_asked_for(tmp_path, suffix):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("name", ["cmp.html", "cmp", "cmp.gif"])
+def test_a_picture_of_another_kind_is_refused_before_the_measuring(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "course_lib.pictures.architecture._profiles", lambda *_: pytest.fail("late")
+    )
+    with pytest.raises(ValueError, match=rf"{name} is no name for this .*; end it in \.png or"):
+        compare_models(small(), small(), save_path=tmp_path / name)
+
+
 def test_bad_input_is_met_with_a_sentence():
     model = CompletePersonalityModel()
     with pytest.raises(ValueError, match="both models are called 'A'; give name_a and name_b"):
@@ -334,7 +343,7 @@ def test_bad_input_is_met_with_a_sentence():
         "static is 2048 wide", profile_model, model, (torch.zeros(4, 2048), torch.zeros(4, 256))
     )
     assert model.training  # put back although it failed
-    with pytest.raises(ValueError, match="Format 'xyz' is not supported"):
+    with pytest.raises(ValueError, match=r"both\.xyz is no name for this kind of file"):
         compare_models(model, small(), "a", "b", "both.xyz", rounds=1)
 
 

@@ -26,6 +26,7 @@ from course_lib.explorer import (
     read_image,
 )
 from course_lib.explorer.attributes import HELD
+from course_lib.explorer.packing import as_labels
 from course_lib.looking import energy, pointing_game
 from course_lib.pictures import ExplorableFigure
 from course_lib.world import ATTRIBUTES, CELEBA_RATES
@@ -303,6 +304,65 @@ def test_a_sample_that_cannot_be_read_is_named_and_nothing_else_suffers():
     assert not predictions.probabilities[3].isnan().any()
     assert set(predictions.outcomes(0, 0.5)) == {0}  # nothing is known
     assert "could not be loaded" in json.dumps(content_of(explorer.page(4))[0]["items"][2])
+
+
+class AsPeopleHaveThem(FaceDataset):
+    """The same faces: bytes, labels of 1 and -1, and the fourth of another size."""
+
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        image = (item["image"] * 255).round().to(torch.uint8)
+        image = image[:, :40] if index == 3 else image
+        return item | {"image": image, "target": self.target(index)}
+
+    def target(self, index):
+        return (2 * super().target(index) - 1).long()
+
+
+def test_bytes_and_labels_of_minus_one_are_read_as_they_are_meant():
+    ours, theirs = (
+        AttentionExplorer(small_model(), kind(5, "test", size=56))
+        for kind in (FaceDataset, AsPeopleHaveThem)
+    )
+    one, other = ours.item(1), theirs.item(1)
+    assert set(other.header["truth"]) == {0, 1}
+    assert one.header["truth"] == other.header["truth"]
+    assert (
+        np.abs(np.subtract(one.header["probabilities"], other.header["probabilities"])).max() < 0.01
+    )
+    assert ours.find("male -bald") == theirs.find("male -bald")
+    predictions = theirs.predict()
+    assert not predictions.failures
+    assert ((predictions.truth == 0) | (predictions.truth == 1)).all()
+    for sample in (1, 3):  # the third has another size
+        of_one = torch.tensor(theirs.item(sample).header["probabilities"])
+        torch.testing.assert_close(predictions.probabilities[sample], of_one, atol=1e-5, rtol=0)
+
+
+def test_an_image_that_becomes_other_tokens_is_refused():
+    class OfTwoSizes(FaceDataset):
+        def __getitem__(self, index):
+            return {"image": torch.rand(3, 48 + 16 * (index == 1), 48 + 16 * (index == 1))}
+
+    class Grid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attend, self.queries = nn.MultiheadAttention(3, 1, batch_first=True), 5
+
+        def forward(self, images):
+            tokens = nn.functional.avg_pool2d(images, 16).flatten(2).mT
+            queries = tokens.mean(1, keepdim=True).expand(-1, self.queries, -1)
+            return self.attend(queries, tokens, tokens)[0].mean(-1)
+
+    explorer = AttentionExplorer(Grid(), OfTwoSizes(3))
+    assert explorer.item(2).header["size"] == [48, 48]
+    with pytest.raises(ValueError, match="sample 1 becomes 16 tokens, and the first one 9; let"):
+        explorer.item(1)
+
+
+def test_labels_of_three_kinds_are_refused():
+    with pytest.raises(ValueError, match="its target holds both -1 and 0; give 1 where present"):
+        as_labels(torch.tensor([-1, 0, 1]))
 
 
 def test_an_image_of_ones_own_is_cut_scaled_and_explored(explorer, tmp_path):

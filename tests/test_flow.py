@@ -1,6 +1,7 @@
 """Optical flow against motion that is known, and the loader's cache, windows and workers."""
 
 import email.message
+import http.client
 import io
 import os
 from pathlib import Path
@@ -137,7 +138,10 @@ def test_an_interrupted_download_names_the_other_methods(monkeypatch, tmp_path):
     def unreachable(*_, **__):
         raise OSError("no network")
 
-    for answer in (lambda *_, **__: Interrupted(b"half a file"), unreachable):
+    def cut_off(*_, **__):
+        raise http.client.IncompleteRead(b"half")
+
+    for answer in (lambda *_, **__: Interrupted(b"half a file"), unreachable, cut_off):
         monkeypatch.setattr(torch.hub, "urlopen", answer)
         words, raft = "use method='dis' or method='farneback'", OpticalFlowComputer("raft")
         refused(words, raft.between, FACE, FACE, error=ConnectionError)

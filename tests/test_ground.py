@@ -1,12 +1,16 @@
 """The ground floor: files that are never half-written, and a runtime that is safe to set up twice."""
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
+from test_hostile_files import MUTATIONS, mutated, only_sentences
 
 from course_lib import files, runtime
 
@@ -39,6 +43,96 @@ def test_a_full_disk_is_said(tmp_path):
     with pytest.raises(OSError, match="enough free space"), files.atomic(tmp_path / "x"):
         raise OSError(28, "No space left on device")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_first_error_is_told_not_that_of_the_cleaning_up(tmp_path, monkeypatch):
+    def read_only(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(type(tmp_path), "unlink", read_only)
+    with pytest.raises(OSError, match="No space left"), files.atomic(tmp_path / "x"):
+        raise OSError(28, "No space left on device")
+
+
+def test_links_are_followed_and_the_mode_stays(tmp_path):
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "real.txt", tmp_path / "link.txt"
+    target.write_text("old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    dangling = tmp_path / "dangling.json"
+    dangling.symlink_to(tmp_path / "there" / "later.json")
+    for path in (link, dangling):
+        files.write_json(path, {"a": 1})
+        assert path.is_symlink()
+        assert files.read_json(path) == {"a": 1}
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == [
+        "later.json",
+        "real.txt",
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_what_is_no_file_is_refused_and_stays(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(OSError, match=rf"{name}.*; choose a"), files.atomic(tmp_path / name):
+            pass
+    with pytest.raises(OSError, match="null is no file but a folder"), files.atomic("/dev/null"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]
+
+
+def test_a_name_as_long_as_it_can_be(tmp_path):
+    path = tmp_path / ("ä" * 120 + ".json")  # 245 bytes
+    files.write_json(path, {})
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    with pytest.raises(OSError, match="File name too long"):
+        files.write_json(tmp_path / ("x" * 300), {})
+
+
+def test_parts_of_killed_processes_are_swept_and_those_of_living_ones_stay(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / "deep").mkdir()
+    for name in (f".a.npy.{dead.pid}.part.npy", f".b.{dead.pid}.part", f"deep/.c.{dead.pid}.part"):
+        (tmp_path / name).touch()
+    stay = [f".d.{os.getpid()}.part.json", ".mine.partial", ".x.part", "y.part"]
+    for name in stay:
+        (tmp_path / name).touch()
+    files.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*stay, "deep"])
+    assert not list((tmp_path / "deep").iterdir())
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "null", "7", '"a"', "[" * 10**5, "\xff", ""])
+def test_json_of_another_kind_is_one_sentence(tmp_path, content):
+    (tmp_path / "x.json").write_bytes(content.encode("latin1"))
+    with pytest.raises(ValueError, match=r"x\.json is no valid JSON \(.*; delete it") as error:
+        files.read_json(tmp_path / "x.json")
+    assert "\n" not in str(error.value)
+    safetensors.torch.save_file(
+        {"a": torch.zeros(1)}, tmp_path / "x.safetensors", {"course_lib": content}
+    )
+    with pytest.raises(ValueError, match=r"the metadata of .* are no valid JSON"):
+        files.load_tensors(tmp_path / "x.safetensors")
+
+
+def test_mutated_files_are_read_or_refused_in_one_sentence(tmp_path):
+    files.write_json(tmp_path / "x.json", {"rows": [1, 2.5, None], "name": "ä", "deep": {"a": {}}})
+    tensors = {"a": torch.ones(2, 3), "b": torch.zeros(4, dtype=torch.int64)}
+    files.save_tensors(tmp_path / "x.safetensors", tensors, {"seed": 3, "names": ["x"]})
+    for path, read in (
+        (tmp_path / "x.json", files.read_json),
+        (tmp_path / "x.safetensors", files.load_tensors),
+    ):
+        content = path.read_bytes()
+        for seed in range(MUTATIONS):
+            path.write_bytes(mutated(content, seed))
+            with only_sentences():
+                read(path)
 
 
 def test_tensors_come_back_with_their_metadata(tmp_path):
@@ -127,7 +221,7 @@ def test_a_copy_without_assets_says_that_the_course_works_from_its_clone(monkeyp
     monkeypatch.setattr(runtime, "__file__", str(tmp_path / "course_lib" / "runtime.py"))
     for name in ("", "weights/static_head.safetensors"):
         with pytest.raises(
-            FileNotFoundError, match=r"works from its clone; install it there with `pip install"
+            FileNotFoundError, match=r"works from its clone; clone the .* in the clone"
         ):
             runtime.assets(name)
 
@@ -138,6 +232,23 @@ def test_a_cache_that_cannot_be_written_moves_and_says_so_once(monkeypatch, tmp_
     assert runtime.cache_dir("a").is_dir()
     assert runtime.cache_dir("a").is_dir()
     assert capsys.readouterr().out.count("set COURSE_CACHE") == 1
+
+
+@pytest.mark.parametrize("name", ["~/course", "", None])
+def test_the_cache_with_a_home_and_without(monkeypatch, tmp_path, name):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    if name is None:
+        monkeypatch.delenv("COURSE_CACHE")
+    else:
+        monkeypatch.setenv("COURSE_CACHE", name)
+    expected = "course" if name else ".cache/seeing-cross-attention"
+    assert runtime.chosen_cache("~/mine", "flow") == tmp_path / "home" / "mine"
+    assert runtime.cache_dir("a") == tmp_path / "home" / expected / "a"
+    with monkeypatch.context() as homeless:
+        homeless.setattr(os.path, "expanduser", lambda path: path)  # as where nobody knows the user
+        assert runtime.cache_dir("a").is_relative_to(tempfile.gettempdir())
+        homeless.setenv("COURSE_CACHE", str(tmp_path / "chosen"))
+        assert runtime.cache_dir("a") == tmp_path / "chosen" / "a"
 
 
 def test_importing_the_library_is_quick_and_leaves_torch_alone():

@@ -20,12 +20,13 @@ from course_lib.data import (
     CelebA,
     FirstImpressions,
     read_annotations,
+    read_picture,
     speakers_of,
     unpack_archives,
 )
 from course_lib.world import TRAITS
 
-MUTATIONS = 300
+MUTATIONS = 1000
 
 
 def mutated(content: bytes, seed: int) -> bytes:
@@ -134,6 +135,19 @@ def test_one_folder_up_or_down_is_found(tmp_path, place):
             table.rename(folder / "Anno" / table.name)
         place = ".."
     assert targets(folder / place) == PRESENT
+
+
+def test_an_image_of_a_thousand_million_pixels_is_one_sentence(tmp_path):
+    folder = copy_of_celeba(tmp_path, labels_as())
+    path = folder / "img_align_celeba" / "1.jpg"
+    content = bytearray(path.read_bytes())
+    size = content.index(b"\xff\xc0") + 5  # the header says how large it is
+    content[size : size + 4] = struct.pack(">HH", 40_000, 30_000)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"1\.jpg is truncated, too large or no JPEG"):
+        CelebA(folder, names=NAMES, size=16)[0]
+    with pytest.raises(ValueError, match=r"1\.jpg has more than 178,956,970 pixels; make it sma"):
+        read_picture(path)
 
 
 def test_a_quota_page_is_called_one(tmp_path):
@@ -342,6 +356,18 @@ def test_clips_that_are_missing_are_left_out_on_request_and_counted(half_a_copy,
     assert (there.clips, there.skipped) == (CLIPS[:1], CLIPS[1:])
     assert there[0]["clip"] == CLIPS[0]
     assert there.labels()["traits"].shape == (1, 5)
+
+
+def test_two_clips_of_one_name_are_refused_and_two_copies_are_not(half_a_copy):
+    for folder in ("copy", "other"):
+        (half_a_copy / folder).mkdir()
+    shutil.copy(half_a_copy / CLIPS[0], half_a_copy / "copy")
+    (half_a_copy / CLIPS[1]).symlink_to("nowhere.mp4")  # is not there
+    options = {"frames": 4, "size": 32, "cache": False, "skip_missing": True}
+    assert FirstImpressions(half_a_copy, **options).skipped == CLIPS[1:]
+    (half_a_copy / "other" / CLIPS[0]).write_bytes(b"another film")
+    with pytest.raises(ValueError, match=rf"{CLIPS[0]} and .*{CLIPS[0]} have one name and differ;"):
+        FirstImpressions(half_a_copy, **options)
 
 
 def test_several_windows_a_clip_at_one_rate(half_a_copy):

@@ -5,6 +5,7 @@ was left alone.
 several callbacks.
 """
 
+import os
 import random
 import signal
 import subprocess
@@ -152,6 +153,38 @@ def test_two_kills_change_nothing(tmp_path):
 def test_twenty_five_kills_change_nothing(tmp_path):
     table = killed_and_resumed(tmp_path, 25, seed=2)
     assert len(set(table)) > 12, f"the kills hit the same moments: {table}"
+
+
+# ---- commands, killed at each point of theirs ----------------------------------------------------
+
+
+def killed_at(tmp_path: Path, command: str, *points: str) -> str:
+    script = Path(__file__).with_name("kill_points.py")
+    tries = subprocess.run(
+        [sys.executable, script, command, tmp_path / "tries", *points],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert tries.returncode == 0, tries.stdout + tries.stderr
+    return tries.stdout
+
+
+def test_train_killed_where_it_once_got_stuck_is_finished_by_the_same_line(tmp_path):
+    points = ("written manifest.json 1", "validation 2", "renamed model.safetensors 1")
+    assert "3 kills, 3 as if never killed" in killed_at(tmp_path, "train", *points)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "preprocess"])
+def test_a_command_killed_at_each_point_is_finished_by_the_same_line(tmp_path, command):
+    print(killed_at(tmp_path, command, "all"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "preprocess"])
+def test_a_command_killed_at_random_is_finished_by_the_same_line(tmp_path, command):
+    print(killed_at(tmp_path, command, "random", "25"))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,14 @@
 words.
 """
 
+import errno
 import importlib
+import io
 import json
 import random
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -210,6 +214,74 @@ def test_an_endless_loop_is_stopped(monkeypatch, capsys):
     assert "still running after 0.2 seconds" in line
 
 
+SWALLOW = """
+import signal, time
+from course_lib.lessons import check, exercises
+
+def swallows(prediction, target):
+    while True:
+        try:
+            time.sleep(0.01)
+        except:
+            pass
+
+def swallows_in_layers(prediction, target):
+    while True:
+        try:
+            while True:
+                try:
+                    prediction = prediction @ prediction.mT @ prediction
+                except:
+                    continue
+        except BaseException:
+            target = None
+
+exercises.SECONDS = 0.1
+for answer in (swallows, swallows_in_layers) * 3:
+    check("mean_accuracy", answer)
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+check("mean_accuracy", lambda prediction, target: 1 - (prediction - target).abs().mean(dim=0))
+"""
+
+
+def test_an_endless_loop_that_swallows_everything_is_stopped(cache):
+    """In a process of its own, because an alarm may also meet pytest's hooks."""
+    run = subprocess.run([sys.executable, "-c", SWALLOW], capture_output=True, text=True)
+    *stopped, last = run.stdout.splitlines()
+    assert run.stderr == ""
+    assert len(stopped) == 6
+    assert all("still running after 0.1 seconds; is there" in line for line in stopped)
+    assert last.startswith("✓")
+
+
+@pytest.mark.parametrize("leave", [lambda: sys.exit(), lambda: exit(3), lambda: quit()])
+def test_an_answer_that_ends_the_program_is_one_sentence(leave, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # which plain Python's `exit` closes
+    _, line = checked("mean_accuracy", lambda prediction, target: leave(), capsys)
+    assert (
+        "raises SystemExit, which would end the notebook; end your function with `return`" in line
+    )
+
+
+def test_a_notebooks_exit_does_not_end_the_kernel(capsys, monkeypatch):
+    """There `exit()` raises nothing: it asks the shell to end after the cell."""
+
+    class Shell:
+        asked = False
+
+        def ask_exit(self):
+            self.asked = True
+
+    shell = Shell()
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    _, line = checked("mean_accuracy", lambda prediction, target: shell.ask_exit(), capsys)
+    assert "raises SystemExit" in line
+    assert not shell.asked
+    shell.ask_exit()
+    assert shell.asked
+
+
 def draw():
     return random.random(), np.random.rand(), torch.rand(1).item()
 
@@ -336,7 +408,34 @@ def test_progress_shows_the_lesson_or_all(capsys):
     assert names(all=True) == everything
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "{"])
+def test_a_full_disk_is_said_and_the_lesson_goes_on(monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert check("mean_accuracy", averaged) is averaged
+    said, line = capsys.readouterr().out.splitlines()
+    assert re.search("could not be saved: cannot write .*No space left", said)
+    assert line.startswith("✓")
+    for call in (lambda: hint("to_tokens"), lambda: reveal("to_tokens"), progress):
+        capsys.readouterr()
+        call()
+        printed = capsys.readouterr().out
+        assert "your progress could not be saved: " in printed
+        assert len(printed.splitlines()) > 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[1]",
+        "{",
+        "[" * 10**5,
+        '{"mean_accuracy": 3}',
+        '{"mean_accuracy": {"tries": "many", "solved": 1, "hints": null}}',
+    ],
+)
 def test_a_spoilt_progress_file_begins_anew(content, cache, capsys):
     (cache / "progress").mkdir()
     (cache / "progress" / "progress.json").write_text(content)

@@ -223,7 +223,7 @@ def test_truncated_and_missing_images_are_named_or_skipped_and_counted(broken, c
     faces = CelebA(broken)
     assert faces[1]["image"].isfinite().all()
     for index in (2, 5, 9):
-        words = f"{FILES[index]} is truncated or no JPEG … skip_broken=True"
+        words = f"{FILES[index]} is truncated, too large or no JPEG … skip_broken=True"
         refused(words, faces.__getitem__, index)
     refused(f"{FILES[7]} is missing", lambda: faces[7], error=FileNotFoundError)
     capsys.readouterr()

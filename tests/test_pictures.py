@@ -64,6 +64,44 @@ def test_an_animation_plays_at_its_speed(tmp_path):
         assert gif.info["duration"] == 100
 
 
+@pytest.mark.parametrize("fps", [0, -1, 0.01, 51, 1000, float("nan")])
+def test_a_speed_that_no_film_plays_at_is_refused(fps):
+    with pytest.raises(
+        ValueError, match=rf"fps is {fps}; expected from 0\.1 to 50 frames a second"
+    ):
+        pictures.Animation([np.zeros((8, 8, 3), np.uint8)], fps, "A grey.")
+
+
+def test_a_name_that_promises_another_kind_of_file_is_refused(tmp_path):
+    greys = [np.full((8, 8, 3), grey, np.uint8) for grey in (0, 200)]
+    film = pictures.Animation(greys, 50, "Two greys.")
+    with pytest.raises(
+        ValueError, match=r"film\.mp4 is no name for this kind of file; end it in \.gif"
+    ):
+        film.save(tmp_path / "film.mp4")
+    picture = pictures.plot_attention_map(torch.eye(3))
+    with pytest.raises(ValueError, match=r"map is no name .* end it in \.png or \.svg or \.pdf"):
+        picture.save(tmp_path / "map")
+    assert not list(tmp_path.iterdir())
+    with Image.open(film.save(tmp_path / "film.GIF")) as gif:
+        assert gif.info["duration"] == 20
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_a_full_disk_is_the_same_sentence_for_every_kind(kind, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    picture = pictures.plot_attention_map(torch.eye(3))
+    assert picture.save(tmp_path / f"map.{kind}").stat().st_size > 1000
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(
+        OSError, match=r"cannot write .*other\.\w+ \(No space left on device\); choose"
+    ):
+        picture.save(tmp_path / f"other.{kind}")
+    assert [path.name for path in tmp_path.iterdir()] == [f"map.{kind}"]
+
+
 def test_hostile_text_in_a_description_stays_text():
     picture = pictures.contact_sheet(
         [torch.rand(3, 8, 8)], description='<script>alert("x")</script>'

@@ -2,15 +2,19 @@
 folder of images.
 """
 
+import contextlib
+import os
 import re
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
 from course_lib.models import CrossAttention, TokenCrossAttention
+from course_lib.pictures import Picture, plot_attention_map
 from course_lib.recorder import (
     AttentionVisualizer,
     Recording,
@@ -206,7 +210,7 @@ def test_under_guidance_the_conditional_half_is_drawn(
     drawings = []
     monkeypatch.setattr(
         "course_lib.recorder.visualizer.plot_attention_map",
-        lambda weights, path, title: drawings.append((weights, title)),
+        lambda weights, title: drawings.append((weights, title)) or Picture(Figure(), title),
     )
     model = encoder(1)
     (step,) = visualize_during_inference(
@@ -308,7 +312,7 @@ def test_the_maps_of_the_last_call():
 @pytest.mark.filterwarnings("ignore:not recorded")
 def test_a_pipeline_that_cannot_be_watched_says_why(tmp_path):
     model = encoder()
-    with pytest.raises(ValueError, match="neither `callback` nor `callback_on_step_end`"):
+    with pytest.raises(ValueError, match="no step of attention was recorded"):
         visualize_during_inference(lambda image, num_inference_steps: None, model, None, tmp_path)
     with pytest.raises(ValueError, match="no step of attention was recorded"):
         visualize_during_inference(Pipeline(encoder()), model, torch.randn(1, 5, 16), tmp_path, 2)
@@ -413,3 +417,107 @@ def test_a_folder_holds_pictures_as_a_person_sees_them(tmp_path):
         record_folder(model, tmp_path / "one" / path.stem, tmp_path / "out", size=16)
         expected = torch.from_numpy(left).permute(2, 0, 1)[None] / 255
         torch.testing.assert_close(model.images, expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(60, 20), (20, 60), (40, 40)])
+def test_a_picture_is_not_squeezed_but_cut_to_a_square(tmp_path, shape):
+    """A disc in the middle stays a disc; what is beside the square is not seen."""
+    height, width = shape
+    y, x = np.ogrid[:height, :width]
+    disc = (y - height / 2 + 0.5) ** 2 + (x - width / 2 + 0.5) ** 2 < (min(shape) / 4) ** 2
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[disc] = 255
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture).save(tmp_path / "in" / "disc.png")
+    model = Trained().eval()
+    record_folder(model, tmp_path / "in", tmp_path / "out", size=20)
+    seen = model.images[0, 0] > 0.5
+    assert seen.any(1).sum() == seen.any(0).sum() == pytest.approx(10, abs=1)
+    assert seen.float().mean() == pytest.approx(np.pi / 16, abs=0.03)
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_steps_of_a_pipeline_without_a_callback_are_told_by_the_models_calls(tmp_path, calls):
+    model, tokens = encoder(1), torch.randn(1, 5, 16)
+
+    def pipeline(image, num_inference_steps):
+        for step in range(num_inference_steps):
+            for call in range(calls):
+                model(image * (1 + step + 10 * call))
+
+    sequence = visualize_during_inference(pipeline, model, tokens, tmp_path, 3)
+    assert len(sequence) == len(list(tmp_path.iterdir())) == 3
+    for step, maps in enumerate(sequence):
+        last = tokens * (1 + step + 10 * (calls - 1))
+        expected = AttentionVisualizer().extract_attention_weights(model, last)
+        torch.testing.assert_close(maps["layers.0.self_attn"], expected["layers.0.self_attn"])
+
+
+@pytest.mark.filterwarnings("ignore:not recorded")
+def test_a_function_of_ones_own_reads_the_maps_from_the_model(tmp_path):
+    """As people write it who know hooks that fill an attribute of the model."""
+    model, tokens = encoder(2), torch.randn(1, 5, 16)
+    visualizer, seen = AttentionVisualizer(), []
+    visualizer.register_hooks(model)
+
+    def callback(step, timestep, latents):
+        if hasattr(model, "attention_maps"):
+            for name, weights in model.attention_maps.items():
+                path = tmp_path / f"{step}_{name}.png"
+                visualizer.visualize_attention_heatmap(weights, path)
+                seen.append(weights)
+
+    Pipeline(model)(tokens, num_inference_steps=3, callback=callback)
+    visualizer.clear_hooks()
+    assert len(seen) == len(list(tmp_path.iterdir())) == 6
+    assert not torch.equal(seen[1], seen[-1])
+    assert torch.equal(seen[-1], visualizer.attention_maps["layers.1.self_attn"])
+    assert not hasattr(model, "attention_maps")
+    own = FillsItself(lambda maps: maps)
+    with visualizer.register_hooks(own):
+        assert own.attention_maps == {}
+    assert own.attention_maps == {}
+
+
+@pytest.mark.parametrize("tokens", [5, 40])
+def test_each_step_is_drawn_as_if_it_were_the_only_one(tmp_path, tokens):
+    model = encoder(1)
+    sequence = visualize_during_inference(
+        Pipeline(model), model, 3 * torch.randn(1, tokens, 16), tmp_path / "steps", 3
+    )
+    alone, among = [], []
+    for step, maps in enumerate(sequence):
+        ((name, weights),) = maps.items()
+        plot_attention_map(weights, tmp_path / "alone.png", title=f"{name}, step {step}")
+        alone.append(grey(tmp_path / "alone.png"))
+        among.append(grey(tmp_path / "steps" / f"step_{step:03d}_{name}.png"))
+    # the numbers of the colour bar may move a map by a pixel
+    sizes = np.array([picture.shape for picture in alone + among])
+    rows, columns = sizes.min(axis=0)
+    assert np.ptp(sizes, axis=0).max() <= 16
+    for step, picture in enumerate(among):
+        away = [np.abs(picture[:rows, :columns] - one[:rows, :columns]).mean() for one in alone]
+        assert np.argmin(away) == step, away
+
+
+def grey(path):
+    return np.asarray(Image.open(path).convert("L"), float)
+
+
+def test_names_that_no_file_can_be_called_after_are_passed_over(tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("good.png", "x" * 226 + ".png", "x" * 236 + ".png"):
+        Image.new("RGB", (16, 16)).save(folder / name)
+    (folder / "link.png").symlink_to(folder / "nowhere.png")
+    with contextlib.suppress(OSError):  # a file system that has no such names
+        os.link(folder / "good.png", os.fsencode(folder) + b"/caf\xe9.png")
+    written = record_folder(Patches(), folder, tmp_path / "out", size=16)
+    assert [path.name for path in written] == [
+        "attention_good.safetensors",
+        f"attention_{'x' * 226}.safetensors",
+    ]
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(list(folder.iterdir())) - 2
+    assert any("its name has 240 bytes; expected at most 230" in line for line in printed)
+    assert "passed over link.png: it is no file, or a link to none" in printed

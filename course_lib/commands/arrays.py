@@ -141,7 +141,7 @@ def _checked(arrays: Arrays) -> Arrays:
 
 def _open(path: str | Path) -> Tensor:
     """An .npy file of floats, mapped into memory; a pickle inside is never opened."""
-    array = _load(path, mmap_mode="c")  # copy on write: nothing is read yet, nothing written ever
+    array = _load(path)
     if array.dtype.kind != "f":
         raise ValueError(
             f"{path} holds {array.dtype}; expected floats, so save it with array.astype('float32')"
@@ -149,14 +149,17 @@ def _open(path: str | Path) -> Tensor:
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
-def _load(path: str | Path, **options) -> np.ndarray:
+def _load(path: str | Path) -> np.ndarray:
+    """The array of an .npy file: copy on write, so nothing is read yet, nothing written ever."""
     try:
-        array = np.load(path, allow_pickle=False, **options)
+        array = np.load(path, allow_pickle=False, mmap_mode="c")
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"no file {path}; check the path, or make it with `python -m course_lib preprocess`"
         ) from error
-    except (ValueError, EOFError) as error:
+    except OSError as error:
+        raise OSError(f"{path} cannot be read ({error.strerror}); check the path") from error
+    except Exception as error:  # a damaged header can fail in any way
         raise ValueError(
             f"{path} is no plain .npy file ({' '.join(str(error).split())}); save numbers or text"
             " with np.save, never objects"
@@ -178,10 +181,17 @@ def read_columns(path: str | Path) -> dict[str, list[str]]:
             header, *rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no file {path}; check the path") from error
+    except OSError as error:
+        raise OSError(f"{path} cannot be read ({error.strerror}); check the path") from error
     except (ValueError, csv.Error) as error:  # no row at all, or no text
         raise ValueError(
             f"{path} is no CSV file with a header ({error}); save it as comma-separated UTF-8"
         ) from error
+    if header[0].startswith("<"):
+        raise ValueError(
+            f"{path} is a web page, which sites save instead of a file when a limit is reached; get"
+            " the table again"
+        )
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise ValueError(
@@ -274,13 +284,16 @@ def split_rows(
     """
     if not 0 < share < 1:
         raise ValueError(f"val_split is {share}; expected a share between 0 and 1, such as 0.2")
+    if seed < 0:
+        raise ValueError(f"split_seed is {seed}; expected a number from 0 on")
     who = np.arange(count) if speakers is None else np.unique(speakers, return_inverse=True)[1]
     sizes = np.bincount(who)
     if len(sizes) < 4:
         what = "rows" if speakers is None else "speakers"
         raise ValueError(
-            f"{len(sizes)} {what} cannot be split; each side needs 2 {what}, or it is as good as"
-            " empty"
+            f"{len(sizes)} {what} cannot be split, because each side needs 2; add clips"
+            + (" of other people, or leave out --speakers: then clips are split, which leaks")
+            * (speakers is not None)
         )
     order = np.random.default_rng(seed).permutation(len(sizes))
     nearest = 1 + int(np.abs(np.cumsum(sizes[order]) - share * count).argmin())

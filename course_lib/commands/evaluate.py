@@ -124,7 +124,12 @@ def _open_run(folder: Path, **data: Any) -> RunData:
 
 
 def _predict(run: RunData, attention: bool) -> Evaluation:
-    model_class = next(kind for kind in MODELS.values() if kind.__name__ == run.manifest["model"])
+    model_class = {kind.__name__: kind for kind in MODELS.values()}.get(run.manifest["model"])
+    if model_class is None:
+        raise ValueError(
+            f"{run.folder} holds a {run.manifest['model']}, which this version of the course does"
+            " not know; take the version that trained it"
+        )
     serializer = ModelSerializer(run.folder / "model")
     if not serializer.versions("personality"):
         raise FileNotFoundError(
@@ -180,10 +185,10 @@ def _write(target: Path, run: RunData, result: Evaluation, report: dict) -> None
     for row, speaker, values in zip(rows, speakers, numbers, strict=True):
         table.writerow([row, speaker, *(round(value, 6) for value in values)])
     with files.atomic(target / "predictions.csv") as temporary:
-        temporary.write_text(text.getvalue())
+        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     if result.attention is not None:
         files.save_tensors(
             target / "attention.safetensors",
             {"attention": result.attention.half()},
-            {"run": str(run.folder), "rows": rows},
+            {"run": run.folder.resolve().name, "rows": rows},
         )

@@ -1,6 +1,9 @@
-"""A run's folder: who may write in it, what it was made of, and how to read it again."""
+"""A run's folder: who may write in it, what it was made of, and how to read it again; and the
+ranges of options.
+"""
 
 import hashlib
+import math
 import os
 import platform
 from datetime import UTC, datetime
@@ -16,9 +19,31 @@ import course_lib
 
 from .. import files, runtime
 
-__all__ = ["begin", "described", "hashes", "processes", "read_manifest"]
+__all__ = ["at_least", "begin", "between", "described", "hashes", "processes", "read_manifest"]
 
 MANIFEST = "manifest.json"
+KINDS = {  # what is read from it
+    "model": str,
+    "config": {"traits": str, "val_split": float, "split_seed": int},
+    "sources": dict,
+    "code": dict,
+    "libraries": dict,
+}
+
+
+def at_least(lowest: float, **options: float) -> None:
+    """Raise `ValueError` for an option that is smaller."""
+    for name, value in options.items():
+        if not lowest <= value:  # NaN too
+            raise ValueError(f"--{name} is {value}; expected a number from {lowest} on")
+
+
+def between(lowest: float, highest: float, **options: float) -> None:
+    """Raise `ValueError` for an option that is not above the lowest, or is above the highest."""
+    for name, value in options.items():
+        if not lowest < value <= highest:
+            limit = f" and at most {highest:g}" if highest < math.inf else ""
+            raise ValueError(f"--{name} is {value}; expected a number above {lowest}{limit}")
 
 
 def processes() -> PartialState:
@@ -54,6 +79,7 @@ def begin(folder: Path, manifest: dict) -> None:
 
     Raises `ValueError` for a folder that holds another run or something else.
     """
+    files.sweep(folder)
     if not (folder / MANIFEST).exists():
         if strange := next((path.name for path in folder.iterdir() if path.name != ".lock"), None):
             raise ValueError(f"{folder} holds {strange} and no run; choose another --output")
@@ -75,12 +101,35 @@ def begin(folder: Path, manifest: dict) -> None:
 
 
 def read_manifest(folder: Path) -> dict:
-    """What a run was made of. Raises `FileNotFoundError` for a folder without a run."""
-    if not (folder / MANIFEST).is_file():
+    """What a run was made of. Raises `FileNotFoundError` for a folder without a run, `ValueError`
+    for a manifest that is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
         raise FileNotFoundError(
             f"{folder} holds no run (there is no {MANIFEST}); give a folder that `train` wrote"
         )
-    return files.read_json(folder / MANIFEST)
+    manifest = files.read_json(path)
+    if not _fits(manifest, KINDS) or not all(
+        _fits(
+            source, {"sha256": str} | ({"clips": int} if name == "drawn clips" else {"path": str})
+        )
+        for name, source in manifest["sources"].items()
+    ):
+        raise ValueError(
+            f"{path} is damaged: it does not tell model, settings and data; restore it, or train in"
+            " another folder"
+        )
+    return manifest
+
+
+def _fits(value: Any, kinds: Any) -> bool:
+    """Whether a value is of this type, or holds under these names what fits there."""
+    if not isinstance(kinds, dict):
+        return isinstance(value, kinds)
+    return isinstance(value, dict) and all(
+        name in value and _fits(value[name], kind) for name, kind in kinds.items()
+    )
 
 
 def hashes(sources: dict[str, dict]) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +31,7 @@ from ..training.tokens import TokenDataset
 from ..training.trait_scores import concordance
 from ..training.trait_scores import evaluate as score_model
 from .arrays import Arrays, open_arrays, split_rows
-from .runs import begin, described, hashes, processes
+from .runs import at_least, begin, between, described, hashes, processes
 from .visualize import visualize
 
 __all__ = ["MODELS", "model_for", "rows_of", "train"]
@@ -93,6 +95,15 @@ def train(
     """
     settings = locals()
     config = {name: settings[name] for name in settings if name not in FREE}
+    at_least(1, epochs=epochs, num_heads=num_heads, fusion_dim=fusion_dim, accumulate=accumulate)
+    at_least(1, patience=patience)
+    at_least(0, weight_decay=weight_decay, minutes=minutes, seed=seed)
+    between(0, math.inf, learning_rate=learning_rate, clip=clip)
+    if not 0 <= warmup <= 1 or not 0 <= dropout_rate < 1:
+        raise ValueError(
+            f"--warmup is {warmup} and --dropout_rate {dropout_rate}; expected shares from 0 to 1,"
+            " and of dropout less than 1"
+        )
     state = processes()
     arrays = open_arrays(split="train", traits=traits, **data)
     if arrays.speakers is None:
@@ -193,16 +204,23 @@ def _share(batch_size: int, processes: int) -> int:
 
 
 def _save_once(folder: Path, model: nn.Module, config: dict, best: dict, valid: DataLoader) -> None:
-    """Save the model with the weights of the best epoch, unless an earlier call has."""
+    """Save the model with the weights of the best epoch, unless an earlier call has. Of the data
+    files it tells names and hashes, not where they lay: models are passed on.
+    """
     serializer = ModelSerializer(folder / "model")
     if serializer.versions("personality"):
         return
+    shutil.rmtree(folder / "model", ignore_errors=True)  # a killed call's, without metadata
+    manifest = files.read_json(folder / "manifest.json")
+    for source in manifest["sources"].values():
+        if "path" in source:
+            source["path"] = Path(source["path"]).name
     scores = score_model(model, DataLoader(valid.dataset, valid.batch_size)).scores.value
     serializer.save(
         model,
         "personality",
         config,
-        files.read_json(folder / "manifest.json"),
+        manifest,
         best | {"mean_accuracy": scores[0].tolist(), "ccc": scores[1].tolist()},
     )
 

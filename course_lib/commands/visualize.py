@@ -1,5 +1,6 @@
 """Pictures of a run, made from what is in its folder."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -62,7 +63,9 @@ def curves(log: Sequence[Mapping[str, float]]) -> Picture:
     for title, columns in titles.items():
         logged = {name: key for name, key in columns.items() if key in log[0]}
         if logged:
-            panels[title] = {name: [row[key] for row in log] for name, key in logged.items()}
+            panels[title] = {
+                name: [row.get(key, math.nan) for row in log] for name, key in logged.items()
+            }
     epochs, marks = [row["epoch"] for row in log], {"lowest loss": best["epoch"]}
     return lines(panels, epochs, marks=marks, xlabel="epoch", yscale={"loss": "log"})
 

@@ -187,13 +187,17 @@ def _split_of(speaker: str) -> str:
 
 def _files_below(folder: Path, pattern: str) -> dict[str, Path]:
     """By name; what is hidden (folders where unpacking is under way, a Mac's `._` files) does not
-    count.
+    count. Raises `ValueError` for two files of one name that differ.
     """
-    return {
-        path.name: path
-        for path in sorted(folder.rglob(pattern))
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    }
+    by_name: dict[str, Path] = {}
+    for path in sorted(folder.rglob(pattern)):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or not path.is_file():
+            continue
+        other = by_name.setdefault(path.name, path)
+        if other is not path and other.stat().st_size != path.stat().st_size:
+            raise ValueError(f"{other} and {path} have one name and differ; leave one of them")
+    return by_name
 
 
 def _annotation_files(folder: Path, splits: Sequence[str]) -> list[Path]:
@@ -268,7 +272,7 @@ class _Float64:
         self.byte_order = state[1]
 
 
-def _scalar(kind: _Float64, content: object) -> float:
+def _scalar(kind: object, content: object) -> float:  # whatever hostile bytes say
     if (kind.name, kind.byte_order) != ("f8", "<"):
         raise pickle.UnpicklingError("a number of another type than little-endian float64")
     eight = content if isinstance(content, bytes) else content.encode("latin1")

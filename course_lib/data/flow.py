@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache as remember
+from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def _raft() -> torch.nn.Module:
             check_hash=True,
             weights_only=True,
         )
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, HTTPException, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ConnectionError(
             f"the weights of method='raft' could not be downloaded to {folder}; use method='dis' or"
             f" method='farneback', which need none ({error})"

@@ -9,6 +9,7 @@ own copy.
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from ..world.population import ATTRIBUTES
 from .drawn import to_image
 from .video import to_rgb
 
-__all__ = ["CelebA", "decode_picture", "fetch_celeba", "read_picture"]
+__all__ = ["CelebA", "centre_square", "decode_picture", "fetch_celeba", "read_picture"]
 
 SPLITS = ("train", "valid", "test")  # 0, 1 and 2 in the partition table
 
@@ -184,7 +185,7 @@ class CelebA(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict:
         file = self.files[index]
-        square = _square(_whole_picture(self.images / file), self.crop, self.size)
+        square = centre_square(_whole_picture(self.images / file), self.crop, self.size)
         item = {"image": to_image(square), "target": self.target(index)}
         return item | ({"person": self.people.get(file, -1)} if self.people else {})
 
@@ -367,16 +368,17 @@ def _whole_picture(path: Path) -> UInt8[np.ndarray, "height width 3"]:
         )
     content, picture = path.read_bytes(), None
     if _is_whole(content):  # cv2 is twice as quick as Pillow, and equal for ordinary JPEGs
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        with suppress(cv2.error):  # too many pixels
+            picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
         raise ValueError(
-            f"the image {path} is truncated or no JPEG ({len(content)} bytes); restore it, or"
+            f"the image {path} is truncated, too large or no JPEG ({len(content)} bytes); restore it, or"
             " leave such images out with skip_broken=True"
         )
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
-def _square(
+def centre_square(
     image: UInt8[np.ndarray, "height width 3"], crop: int | None, size: int
 ) -> UInt8[np.ndarray, "size size 3"]:
     """The square of `crop` px in the middle, or the largest there is, at `size` px."""

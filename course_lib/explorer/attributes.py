@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from tqdm.std import tqdm
 
@@ -20,6 +21,7 @@ from .packing import (
     RARE,
     Predictions,
     Removal,
+    as_labels,
     fitting_names,
     look,
     pack_item,
@@ -96,10 +98,15 @@ class AttentionExplorer(Explorer):
     # ---------------------------------------------------------------- samples
 
     def fetch(self, sample: int) -> dict:
-        item = self.dataset[sample]
-        shape = tuple(item["image"].shape)
+        item = dict(self.dataset[sample])
+        image, target = item["image"], item.get("target")
+        shape = tuple(image.shape)
         if len(shape) != 3 or shape[0] != 3:
             raise ValueError(f"its image has the shape {shape}, expected 3 height width")
+        if image.dtype == torch.uint8:
+            item["image"] = image.float() / 255
+        if target is not None:
+            item["target"] = as_labels(target)
         return item
 
     def read(self, sample: int) -> dict:
@@ -117,6 +124,11 @@ class AttentionExplorer(Explorer):
     def packed(self, sample: int, checkpoint: int) -> Item:
         item = self.read(sample)
         seen = look(self._model(checkpoint), item["image"][None])
+        if (count := next(iter(seen.weights.values())).shape[3]) != self.tokens:
+            raise ValueError(
+                f"the image of {self.what} {sample} becomes {count} tokens, and the first one"
+                f" {self.tokens}; let the data set resize and crop all to one size"
+            )
         return pack_item(
             item["image"],
             [weights[0] for weights in seen.weights.values()],
@@ -276,7 +288,7 @@ class AttentionExplorer(Explorer):
 
     def _truth(self, sample: int) -> Tensor | None:
         if hasattr(self.dataset, "target"):  # faster than the whole item
-            return self.dataset.target(sample)
+            return as_labels(self.dataset.target(sample))
         return self.read(sample).get("target")
 
     def _model(self, checkpoint: int | None) -> nn.Module:

@@ -33,6 +33,7 @@ __all__ = [
     "Look",
     "Predictions",
     "Removal",
+    "as_labels",
     "fitting_names",
     "look",
     "outline",
@@ -94,6 +95,14 @@ def look(model: nn.Module, images: Float[Tensor, "batch 3 height width"]) -> Loo
             " AttributeModel"
         )
     return Look(logits.sigmoid().float().cpu(), weights)
+
+
+def as_labels(target: Tensor) -> Tensor:
+    """Labels of 1 and 0, or of 1 and -1 as CelebA's tables have them, as 1 where present, else 0."""
+    absent = target == -1
+    if absent.any() and (target == 0).any():
+        raise ValueError("its target holds both -1 and 0; give 1 where present, else 0")
+    return torch.where(absent, 0, target)
 
 
 def pack_item(
@@ -276,11 +285,12 @@ def predict_all(
                 items[index] = read(index)
             except ValueError as error:
                 failures[index] = str(error)
-        if items:
-            seen = look(model, torch.stack([item["image"] for item in items.values()]))
+        for size in {item["image"].shape for item in items.values()}:  # most often one
+            same = {index: item for index, item in items.items() if item["image"].shape == size}
+            seen = look(model, torch.stack([item["image"] for item in same.values()]))
             maps, missing = seen.maps(), torch.full_like(seen.probabilities[0], torch.nan)
             for index, item, probabilities, of_image in zip(
-                items, items.values(), seen.probabilities, maps, strict=True
+                same, same.values(), seen.probabilities, maps, strict=True
             ):
                 truth, regions = item.get("target"), item.get("regions")
                 parts.append(

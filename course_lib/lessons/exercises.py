@@ -11,27 +11,29 @@ import dis
 import importlib
 import inspect
 import io
-import json
 import linecache
 import math
 import pkgutil
 import random
 import signal
+import sys
 import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
+from types import FrameType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import write_json
+from ..files import read_json, write_json
 from ..runtime import cache_dir
 
 __all__ = [
@@ -218,9 +220,11 @@ def _same(tensor: Tensor, before: Tensor) -> bool:
     )
 
 
-def _raised(error: Exception, function: Callable) -> str:
+def _raised(error: BaseException, function: Callable) -> str:
     """Say what the student's code raised, and in which of its lines."""
     said = f"{type(error).__name__}: {error}"
+    if isinstance(error, SystemExit):
+        said = "SystemExit, which would end the notebook; end your function with `return`"
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         if frame.f_globals.get("__name__") == getattr(function, "__module__", None):
             return (
@@ -228,6 +232,19 @@ def _raised(error: Exception, function: Callable) -> str:
                 f" raises {said}"
             )
     return f"calling your function, or using what it returns, raises {said}"
+
+
+def _hold(properties: tuple[Callable, ...], function: Callable, solution: Callable) -> None:
+    """Try one property after another; while this runs, the alarm of `_calm` raises."""
+    for holds in properties:
+        holds(_attempt(function), solution)
+
+
+def _within_check(frame: FrameType | None) -> bool:
+    here = (__file__, "_hold")
+    while frame is not None and (frame.f_code.co_filename, frame.f_code.co_name) != here:
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextmanager
@@ -238,25 +255,46 @@ def _calm() -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()
     gpus = range(torch.cuda.device_count())
     timed = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+    pause = 0.1
 
-    def stop(*_):
-        raise Mistake(f"still running after {SECONDS} seconds; is there a loop that never ends?")
+    def stop(_, frame: FrameType | None) -> None:
+        # An `except:` within a loop may catch it. So it comes again, sooner each time, until it
+        # meets the loop outside its `try`.
+        nonlocal pause
+        pause = max(pause / 2, 5e-5)
+        signal.setitimer(signal.ITIMER_REAL, pause)
+        if _within_check(frame):
+            raise Mistake(
+                f"still running after {SECONDS} seconds; is there a loop that never ends?"
+            )
 
     if timed:
         previous = signal.signal(signal.SIGALRM, stop)
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
-        with torch.random.fork_rng(gpus), torch.enable_grad(), redirect_stdout(io.StringIO()):
+        with (
+            torch.random.fork_rng(gpus),
+            torch.enable_grad(),
+            redirect_stdout(io.StringIO()),
+            _exit_raises(),
+        ):
             random.seed(0)
             np.random.seed(0)
             torch.manual_seed(0)
             yield
     finally:
         if timed:
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+def _exit_raises():
+    """In a notebook `exit()` raises nothing and ends the kernel later; here it raises SystemExit."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return patch.object(shell, "ask_exit", sys.exit) if shell else nullcontext()
 
 
 def check(name: str, function: Any) -> Callable:
@@ -282,9 +320,8 @@ def check(name: str, function: Any) -> Callable:
         return solution
     try:
         with _calm():
-            for holds in exercise.properties:
-                holds(_attempt(function), solution)
-    except Exception as error:
+            _hold(exercise.properties, function, solution)
+    except (Exception, SystemExit) as error:
         mistake = str(error) if isinstance(error, Mistake) else _raised(error, function)
         _remember(name, tries=_record(name)["tries"] + 1)
         print(shorten(f"✗ {name}: {mistake}", 400, placeholder=" …"))
@@ -321,7 +358,6 @@ def progress(path: str | Path | None = None, *, all: bool = False) -> None:
     The lesson is that of the exercise last checked, hinted at or revealed in this kernel; before
     there is one, all are printed. The default path is in the cache folder.
     """
-    path = Path(path or _progress_file())
     records = {
         name: {"lesson": lesson, **_record(name)} for name, (lesson, _) in all_exercises().items()
     }
@@ -334,10 +370,11 @@ def progress(path: str | Path | None = None, *, all: bool = False) -> None:
             f"{record['lesson']:<7} {name:<24} {'✓' if record['solved'] else '○':^6}"
             f" {record['tries']:>6} {record['hints']:>6}  {'yes' if record['revealed'] else ''}".rstrip()
         )
-    write_json(path, records)
+    place = _save(records, path)
+    saved = f"; saved in {place}" if place else ""
     print(
         f"{sum(record['solved'] for record in shown.values())} of {len(shown)} solved"
-        f"{'' if shown is records else ', progress(all=True) shows all lessons'}; saved in {path}"
+        f"{'' if shown is records else ', progress(all=True) shows all lessons'}{saved}"
     )
 
 
@@ -345,17 +382,34 @@ def _progress_file() -> Path:
     return cache_dir("progress") / "progress.json"
 
 
-def _records() -> dict[str, dict[str, Any]]:
+def _records() -> dict[str, Any]:
     try:
-        records = json.loads(_progress_file().read_text())
-    except (FileNotFoundError, ValueError):
+        return read_json(_progress_file())
+    except (OSError, ValueError):
         return {}
-    return records if isinstance(records, dict) else {}
 
 
 def _record(name: str) -> dict[str, Any]:
-    return {"solved": False, "tries": 0, "hints": 0, "revealed": False, **_records().get(name, {})}
+    """What is saved of an exercise; a value of another type than it should have counts as none."""
+    record = {"solved": False, "tries": 0, "hints": 0, "revealed": False}
+    saved = _records().get(name)
+    if isinstance(saved, dict):
+        for key, default in record.items():
+            if type(saved.get(key)) is type(default):
+                record[key] = saved[key]
+    return record
 
 
 def _remember(name: str, **changes: Any) -> None:
-    write_json(_progress_file(), {**_records(), name: {**_record(name), **changes}})
+    _save({**_records(), name: {**_record(name), **changes}})
+
+
+def _save(records: Mapping[str, Any], path: str | Path | None = None) -> Path | None:
+    """Where they were written; that they could not be is said, and stops no lesson."""
+    try:
+        path = Path(path or _progress_file())
+        write_json(path, records)
+    except OSError as error:
+        print(f"your progress could not be saved: {error}")
+        return None
+    return path

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlparse
@@ -55,7 +56,14 @@ def imagenet_weights(network: str) -> Weights:
         tensors = torch.hub.load_state_dict_from_url(
             url, progress=False, check_hash=True, weights_only=True, map_location="cpu"
         )
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        HTTPException,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        pickle.UnpicklingError,
+    ) as error:
         if path.is_file():
             raise ValueError(
                 f"{path} is damaged ({error}); delete it and try again, {instead}"

@@ -9,7 +9,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 
 from ..looking.cost import Comparison, LayerProfile, ModelProfile, _inputs, _profiles
-from .base import BLUE, GREY, INK, PAPER, Picture, blank_axes, open_axis
+from .base import BLUE, GREY, INK, PAPER, Picture, blank_axes, ending_in, open_axis
 
 __all__ = [
     "compare_models",
@@ -181,13 +181,16 @@ def compare_models(
     or PDF) there.
 
     Each model is measured on `inputs_a` or `inputs_b`, the tensors of one forward pass, or else on
-    its own `example_inputs()`. Raises `ValueError` if it has none, or if both have one name.
+    its own `example_inputs()`. Raises `ValueError` if it has none, if both have one name, and for a
+    file of another kind.
     Derived in lesson 06.
     """
     if name_a == name_b:
         raise ValueError(
             f"both models are called {name_a!r}; give name_a and name_b that tell them apart"
         )
+    if save_path is not None:
+        ending_in(save_path, ".png", ".svg", ".pdf")
     inputs = [_inputs(model_a, inputs_a, "inputs_a"), _inputs(model_b, inputs_b, "inputs_b")]
     comparison = Comparison(
         dict(zip((name_a, name_b), _profiles([model_a, model_b], inputs, rounds), strict=True))

@@ -33,6 +33,7 @@ __all__ = [
     "plot_heads",
     "plot_matrices",
     "plot_part_attention",
+    "refill_attention_map",
 ]
 
 CELL = 0.34  # inches; where cells are wider, each shows its weight
@@ -135,6 +136,20 @@ def plot_attention_map(
     if save_path is not None:
         picture.save(save_path)
     return picture
+
+
+def refill_attention_map(picture: Picture, weights, title: str) -> None:
+    """Show other weights of the same shape in a picture of `plot_attention_map` that was saved: its
+    layout, which takes a third of the time, stays.
+    """
+    values = first_item(weights).mean(0).numpy()
+    picture.figure.set_layout_engine("none")
+    axis = picture.figure.axes[0]
+    brightest = max(float(values.max()), 1e-12)
+    axis.images[0].set(data=values, clim=(0, brightest))
+    axis.set_title(title, fontsize=10, color=INK)
+    for text, value in zip(axis.texts, values.flat, strict=False):
+        text.set(text=f"{value:.2f}", color="black" if value > 0.55 * brightest else "white")
 
 
 def plot_heads(

@@ -32,6 +32,7 @@ __all__ = [
     "Picture",
     "blank_axes",
     "data_url",
+    "ending_in",
     "open_axis",
     "styles",
     "to_picture",
@@ -53,6 +54,14 @@ def styles() -> Iterator[tuple[str, str, str]]:
     )
 
 
+def ending_in(path: str | Path, *suffixes: str) -> None:
+    """Raise `ValueError` unless the name ends in one of these, which say what the file will be."""
+    if Path(path).suffix.lower() not in suffixes:
+        raise ValueError(
+            f"{path} is no name for this kind of file; end it in {' or '.join(suffixes[:3])}"
+        )
+
+
 class Picture:
     """A matplotlib figure with its description; `save` writes PNG, SVG or PDF.
 
@@ -65,8 +74,12 @@ class Picture:
 
     def save(self, path: str | Path, dpi: int = 150) -> Path:
         """Write the picture atomically; the suffix decides the format."""
+        ending_in(path, ".png", ".svg", ".pdf", ".jpg", ".webp")
+        content, kind = io.BytesIO(), Path(path).suffix[1:].lower()
+        # not into the file, because matplotlib's PDF fails in other words where the disk is full
+        self.figure.savefig(content, dpi=dpi, format=kind, bbox_inches="tight", facecolor=PAPER)
         with files.atomic(path) as temporary:
-            self.figure.savefig(temporary, dpi=dpi, bbox_inches="tight", facecolor=PAPER)
+            temporary.write_bytes(content.getvalue())
         return Path(path)
 
     def _repr_html_(self) -> str:
@@ -84,6 +97,8 @@ class Animation:
     def __init__(
         self, frames: Sequence[UInt8[np.ndarray, "height width 3"]], fps: float, description: str
     ):
+        if not 0.1 <= fps <= 50:  # a GIF counts hundredths of a second, and two are the least
+            raise ValueError(f"fps is {fps}; expected from 0.1 to 50 frames a second")
         self.frames, self.fps, self.description = frames, fps, description
 
     def _gif(self) -> bytes:
@@ -102,7 +117,8 @@ class Animation:
         return buffer.getvalue()
 
     def save(self, path: str | Path) -> Path:
-        """Write the GIF atomically."""
+        """Write the GIF atomically; `ValueError` for a name that promises another kind of file."""
+        ending_in(path, ".gif")
         with files.atomic(path) as temporary:
             temporary.write_bytes(self._gif())
         return Path(path)

@@ -5,17 +5,16 @@ of images.
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ..data.drawn import to_image
-from ..data.photographs import read_picture
+from ..data.photographs import centre_square, read_picture
+from ..files import fault_of_name
 from ..looking.agreement import Maps
 from ..looking.attention import attention_relevance
 from ..models.attributes import AttributeModel
@@ -25,6 +24,7 @@ from ..pictures.attention import (
     plot_attention_map,
     plot_heads,
     plot_part_attention,
+    refill_attention_map,
 )
 from ..pictures.base import Animation, Picture
 from ..shapes import Float
@@ -75,6 +75,7 @@ class AttentionVisualizer:
     def __init__(self) -> None:
         self._recorder: AttentionRecorder | None = None
         self._recording = None
+        self._model: nn.Module | None = None  # which shows the maps, too
 
     def register_hooks(self, model: nn.Module) -> Self:
         """Record every call of `model` from now on; a model registered before is let go."""
@@ -82,6 +83,8 @@ class AttentionVisualizer:
         recorder = AttentionRecorder(model)
         self._recording = recorder.__enter__()
         self._recorder = recorder
+        if not hasattr(model, "attention_maps"):
+            self._model, model.attention_maps = model, _LastMaps(self)
         return self
 
     def clear_hooks(self) -> None:
@@ -93,12 +96,17 @@ class AttentionVisualizer:
 
     def __exit__(self, *error) -> None:
         recorder, self._recorder = self._recorder, None
+        model, self._model = self._model, None
+        if model is not None:
+            del model.attention_maps
         if recorder is not None:
             recorder.__exit__(*error)
 
     @property
     def attention_maps(self) -> Weights:
-        """The maps of the last call since `register_hooks`, by name; empty before the first."""
+        """The maps of the last call since `register_hooks`, by name; empty before the first. Until
+        `clear_hooks` the model has them, too, unless it has an attribute of this name.
+        """
         return (self.sequence or [{}])[-1]
 
     @property
@@ -177,6 +185,22 @@ class AttentionVisualizer:
         return _saved(animate_attention(maps, fps), path)
 
 
+class _LastMaps(Mapping):
+    """The maps of the last call, whenever somebody looks."""
+
+    def __init__(self, visualizer: AttentionVisualizer):
+        self.visualizer = visualizer
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.visualizer.attention_maps[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.visualizer.attention_maps)
+
+    def __len__(self) -> int:
+        return len(self.visualizer.attention_maps)
+
+
 def _one_map(weights: Tensor | Weights) -> Tensor:
     """The weights themselves, or the only ones of a dict."""
     if not isinstance(weights, Mapping):
@@ -239,28 +263,37 @@ def visualize_during_inference(
     the sequence.
 
     The pipeline calls `callback(step, timestep, latents)` every `callback_steps`, or diffusers'
-    `callback_on_step_end`. Where it calls the model several times a step, the last call is shown.
+    `callback_on_step_end`; of one that takes neither, the calls of the model, as many for each
+    step, tell the steps. Where it calls the model several times a step, the last call is shown.
     `item` of the batch is drawn; unless given it is the first, and under guidance the first of the
     conditional half, which is the second. A model whose attention cannot be recorded may fill an
     attribute `attention_maps` (name → weights) itself. If the folder holds the pictures of another
     run, these go into `run_2` in it, and so on. Derived in lesson 13. Raises `ValueError` if the
-    pipeline takes neither callback or never ran the model.
+    pipeline never ran the model.
     """
     accepted = inspect.signature(pipeline).parameters
     any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     sequence, folder, seen = [], _folder_of_its_own(Path(output_dir)), 0
+    drawn: dict[tuple, Picture] = {}
 
     def keep(step: int) -> None:
         nonlocal seen
         calls, seen = by_step(recording.records[seen:]), len(recording.records)
-        maps = calls[-1] if calls else _own_maps(model)
+        show(step, calls[-1] if calls else _own_maps(model))
+
+    def show(step: int, maps: Weights) -> None:
         if maps:
             sequence.append(maps)
         for name, weights in maps.items():
             file = re.sub(r"[^\w.-]+", "_", f"step_{step:03d}_{name}")
             chosen, remark = _shown_item(weights, item, pipeline, image)
             title = f"{name}, step {step}{remark}"
-            plot_attention_map(chosen, folder / f"{file}.png", title=title)
+            key = name, chosen.shape
+            if key in drawn:
+                refill_attention_map(drawn[key], chosen, title)
+            else:
+                drawn[key] = plot_attention_map(chosen, title=title)
+            drawn[key].save(folder / f"{file}.png")
 
     def callback(step, timestep, latents):
         keep(int(step))
@@ -269,23 +302,23 @@ def visualize_during_inference(
         keep(int(step))
         return callback_kwargs
 
+    callbacks = {}
     if "callback_on_step_end" in accepted:
         callbacks = {"callback_on_step_end": callback_on_step_end}
     elif "callback" in accepted or any_keyword:
         callbacks = {"callback": callback, "callback_steps": 1}
-    else:
-        raise ValueError(
-            f"the pipeline takes {', '.join(accepted)} but neither `callback` nor"
-            " `callback_on_step_end`; let it call callback(step, timestep, latents) after each"
-            " step"
-        )
     (image,) = to_model(model, image)
     with evaluating(model), AttentionRecorder(model) as recording:
         pipeline(image, num_inference_steps=num_inference_steps, **callbacks)
+    if not callbacks:
+        calls = by_step(recording.records)
+        each = max(1, len(calls) // num_inference_steps)
+        for step, maps in enumerate(calls[each - 1 :: each]):
+            show(step, maps)
     if not sequence:
         raise ValueError(
             f"no step of attention was recorded: the pipeline ran, but {type(model).__name__} was"
-            " not called before a callback or has no attention; pass the module that is called at"
+            " not called (before a callback) or has no attention; pass the module that is called at"
             " each step"
         )
     return sequence
@@ -362,9 +395,10 @@ def record_folder(
     """Record the model, in evaluation mode, on each image of `folder` as
     `attention_<stem>.safetensors`; images of one stem (`a.png`, `a.jpg`) keep their suffix there.
 
-    The model gets the whole picture as a person sees it (`read_picture`), resized to `1 3 size
-    size` in [0, 1]. Files that are there already are not made again, and a file that is no image is
-    named and passed over. Raises `FileNotFoundError` if the folder holds no image.
+    The model gets the picture as a person sees it (`read_picture`): the largest square in its
+    middle, as `CelebA` cuts it, so that nothing is squeezed, as `1 3 size size` in [0, 1]. Files that are there already are not made again; a file that is no image, or
+    whose name is too long or not in UTF-8, is named and passed over. Raises `FileNotFoundError` if
+    the folder holds no image.
     """
     images = sorted(
         path for path in Path(folder).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES
@@ -375,6 +409,9 @@ def record_folder(
         )
     written = []
     for path, name in zip(images, _names_of_their_own(images), strict=True):
+        if fault := fault_of_name(path):
+            print(f"passed over {fault}")
+            continue
         target = Path(output_dir) / f"attention_{name}.safetensors"
         if not target.exists():
             try:
@@ -382,7 +419,7 @@ def record_folder(
             except (OSError, ValueError) as error:
                 print(f"{path.name} is passed over: it is no readable image ({error})")
                 continue
-            image = to_image(np.asarray(Image.fromarray(picture).resize((size, size))))
+            image = to_image(centre_square(picture, None, size))
             with evaluating(model), torch.no_grad(), AttentionRecorder(model) as recording:
                 model(*to_model(model, image[None]))
             recording.save(target)

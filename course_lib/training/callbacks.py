@@ -60,6 +60,8 @@ class WarmupCosine:
     """Warm up over a share of all steps, then lower the learning rate to zero along a cosine."""
 
     def __init__(self, warmup: float = 0.1):
+        if not 0 <= warmup <= 1:
+            raise ValueError(f"warmup is {warmup}; expected a share of the steps, from 0 to 1")
         self.warmup = warmup
 
     def batch_ready(self, run: Run) -> None:
@@ -138,6 +140,8 @@ class ClipGradients:
     """
 
     def __init__(self, norm: float = 1.0):
+        if not norm > 0:
+            raise ValueError(f"the longest gradient is {norm}; expected more than 0, such as 1")
         self.norm, self.lengths = norm, []
 
     def after_backward(self, run: Run) -> None:
@@ -204,6 +208,13 @@ class Timing:
         self.seconds.clear()
         self.batches = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": dict(self.seconds), "batches": self.batches}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seconds.update(state["seconds"])
+        self.batches = state["batches"]
+
 
 class MetricLog:
     """Every epoch's log as a row of `log.csv`; and for TensorBoard where it is installed."""
@@ -222,7 +233,7 @@ class MetricLog:
         table.writeheader()
         table.writerows(self.rows)
         with files.atomic(self.path) as temporary:
-            temporary.write_text(text.getvalue())
+            temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
         if self.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -240,7 +251,7 @@ class MetricLog:
 def read_log(path: str | Path) -> list[dict[str, float]]:
     """The rows that `MetricLog` wrote, one an epoch, from a run's folder or its `log.csv`.
 
-    Raises FileNotFoundError where there is none.
+    Raises FileNotFoundError where there is none, ValueError for one that is damaged.
     """
     path = Path(path) / "log.csv" if Path(path).is_dir() else Path(path)
     if not path.is_file():
@@ -248,11 +259,20 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
             f"no log {path}; give the folder of a run that had MetricLog among its callbacks and "
             "completed an epoch"
         )
-    with path.open(newline="") as file:
-        return [
-            {name: float(value) for name, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [
+                {name: float(value) for name, value in row.items() if value}
+                for row in csv.DictReader(file)
+            ]
+        lacking = next((name for name in ("epoch", "loss") for row in rows if name not in row), "")
+        if lacking:
+            raise ValueError(f"an epoch without {lacking}")
+    except (ValueError, TypeError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); restore it, or run the training again"
+        ) from error
+    return rows
 
 
 class Progress:

@@ -84,10 +84,13 @@ def fit(
     `persistent_workers` on their past; without workers, nothing but the data set may draw from
     NumPy's or Python's generator.)
 
-    Raises ValueError for a loader without a batch and for a loss that is not finite (naming the
+    Raises ValueError for a loader without a batch, for less than one epoch and for a loss that is not finite (naming the
     layer where it began), RuntimeError when memory is short (naming a batch size to try; it is
     never changed silently, since batch norm would notice). Derived in lesson 07.
     """
+    for name, value in (("epochs", epochs), ("accumulate", accumulate)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; expected at least 1")
     for name, loader in (("train", train), ("valid", valid)):
         if loader is not None and not len(loader):
             raise ValueError(

@@ -81,11 +81,12 @@ def stored_tokens(
         "precision": str(half),
     }
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
-    parts = []
+    parts, folder = [], runtime.cache_dir("tokens")
+    files.sweep(folder)
     for start in range(0, len(clips), part):
         indices = range(start, min(start + part, len(clips)))
         name = f"{clips.split}_{clips.seed}_{digest}_{start}_{len(indices)}.safetensors"
-        path = runtime.cache_dir("tokens") / name
+        path = folder / name
         tensors = _read_part(path, made_by)
         if not {"traits", *also} <= {*tensors}:
             tensors = cache_tokens(Subset(clips, indices), static, dynamic, also=also, dtype=half)

@@ -223,7 +223,12 @@ def play(page, root, now, expect):
     check(query=now()["points"][1])
     root.locator(".plane").first.scroll_into_view_if_needed()
     box = root.locator(".plane").first.bounding_box()
-    drag(page, (box["x"] + 9, box["y"] + 9), handle(root, "points", 3))
+    page.mouse.move(box["x"] + 9, box["y"] + 9)
+    page.mouse.down()
+    check(query=[-2.5, 2.5])
+    page.mouse.move(*middle(handle(root, "points", 3)))
+    check(query=now()["points"][3])
+    page.mouse.up()
     check(query=now()["points"][3])
     drag(page, handle(root, "points", 2), handle(root, "points", 4))
     check(points=[*now()["points"][:2], now()["points"][4], *now()["points"][3:]])
@@ -351,15 +356,14 @@ def test_a_finger_drags_a_point_and_taps_the_query_elsewhere(browser, saved):
     box = plane.bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
     assert near(state(page, "query"), [-1.35, 1.35])
-    start, end = middle(handle(page, "points", 0)), middle(handle(page, "points", 3))
+    start, end = middle(handle(page, "points", 0)), middle(handle(page, "points", 2))
     touch = context.new_cdp_session(page)
-    for kind, (x, y) in (("Start", start), ("Move", end)):
-        touch.send(
-            "Input.dispatchTouchEvent",
-            {"type": f"touch{kind}", "touchPoints": [{"x": x, "y": y}]},
-        )
+    for step in range(11):  # downwards and in small steps, as the page would be scrolled
+        x, y = (a + (b - a) * step / 10 for a, b in zip(start, end, strict=True))
+        kind = "touchMove" if step else "touchStart"
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    eventually(lambda: near(state(page, "points")[0], state(page, "points")[3]))
+    eventually(lambda: near(state(page, "points")[0], state(page, "points")[2]))
     context.close()
 
 

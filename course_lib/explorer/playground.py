@@ -47,10 +47,10 @@ class AttentionPlayground(anywidget.AnyWidget):
     output follow. It works without a kernel, and `to_html` saves it as one page.
 
     `query` is a point; `points` are the keys, `values` and `names` are as many points and names;
-    `mask` is True for each key that may be attended to. The score of head h is query · projections[h] · key / (√2 ·
-    `temperature`), and the output is the mean of the heads' outputs. With `self_attention` every key
-    is also a query and a value. All but the names are traits; `TraitError` says what cannot be. Used
-    in lesson 04.
+    `mask` is True for each key that may be attended to. A score is query · matrix · key / (√2 ·
+    `temperature`), the matrix that of the head, and the output is the mean of the heads' outputs.
+    With `self_attention` every key is also a query and a value. All but the names are traits;
+    `TraitError` says what cannot be. Used in lesson 04.
     """
 
     _esm = script("recorder/web/kit.js", "explorer/web/playground.js")

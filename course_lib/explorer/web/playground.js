@@ -121,6 +121,7 @@ function plane(label, { reach, points, over, move, nudge, choose, empty }, ...dr
     if (dragged) move(dragged.name, dragged.index, [x + dragged.from[0], y + dragged.from[1]]);
     else choose(under(event)?.dataset);
   };
+  const ontouchstart = (event) => { if (under(event)) event.preventDefault(); };      // it drags, and does not scroll
   const release = (event) => { event.currentTarget.dragged = null; };
   const onkeydown = (point) => (event) => {
     const step = event.shiftKey ? 0.01 : 0.1, { key } = event;
@@ -141,8 +142,8 @@ function plane(label, { reach, points, over, move, nudge, choose, empty }, ...dr
       y: -14 + 24 * points.slice(0, i).filter((other) => near(point, other)).length },
       point.label, point.note && h("tspan", { class: "amount", dx: 7 }, point.note)));
   return h("svg", { xmlns: "http://www.w3.org/2000/svg", viewBox: `${-EDGE} ${-EDGE} ${2 * EDGE} ${2 * EDGE}`,
-    role: "group", "aria-label": label, class: empty ? "plane open" : "plane", onpointerdown, onpointermove,
-    onpointerup: release, onpointercancel: release, onpointerleave: () => choose(),
+    role: "group", "aria-label": label, class: empty ? "plane open" : "plane", ontouchstart, onpointerdown,
+    onpointermove, onpointerup: release, onpointercancel: release, onpointerleave: () => choose(),
     onclick: (event) => { if (empty && !under(event)) move(empty, 0, where(event)); } },
     line([-3, 0], [3, 0], 1, { class: "axis" }), line([0, -3], [0, 3], 1, { class: "axis" }), drawn,
     points.map(node), over || "");
@@ -341,7 +342,7 @@ const PLAYGROUND_STYLE = `
   stroke-width: 5px; stroke-linejoin: round }
 .playground .plane .amount { font-weight: 700 }
 .playground .axis { stroke: var(--line) } .playground .level { stroke: var(--soft); stroke-dasharray: 3 7 }
-.playground .point { cursor: grab; touch-action: none }
+.playground .point { cursor: grab }
 .playground .grip { fill: transparent }
 .playground .point:is(:hover, .on) .grip { stroke: var(--line); stroke-width: 3 }
 .playground .shape { fill: var(--ink); stroke: var(--paper); stroke-width: 3 }

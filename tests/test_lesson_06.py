@@ -5,6 +5,7 @@ mistake.
 import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,10 @@ def looped_flops(query, key, value):
         flops += 2 * query[-2] * query[-1] * key[-2]
         flops += 2 * query[-2] * value[-2] * value[-1]
     return flops
+
+
+def with_numpy(query, key, value):
+    return 2 * np.prod(query[:-1], dtype=int) * key[-2] * (query[-1] + value[-1])
 
 
 def with_autograd(weights, gradient, value):
@@ -98,7 +103,7 @@ RIGHT = {
     "FeatureFusionModule": [Fusion, FusionInSteps, FeatureFusionModule],
     "CompletePersonalityModel": [Model, CompletePersonalityModel],
     "count_by_hand": [as_dict_count],
-    "attention_flops": [looped_flops],
+    "attention_flops": [looped_flops, with_numpy],
     "attention_times_gradient": [trait_by_trait, with_autograd],
 }
 
@@ -139,6 +144,12 @@ def by_vector(vectors, mean, variance):
     return (vectors - vectors.mean(1, keepdim=True)) / (
         vectors.var(1, correction=0, keepdim=True) + 1e-5
     ).sqrt()
+
+
+def refusing_one_always(vectors, mean, variance, training):
+    if len(vectors) == 1:
+        raise ValueError("one")
+    return batch_norm(vectors, mean, variance, training)
 
 
 def always_batch(vectors, mean, variance, training):
@@ -303,6 +314,7 @@ WRONG = {
         "your running variance stands still": lambda v, m, s, t: (*batch_norm(v, m, s, t)[:2], s),
         "you use the batch's": always_batch,
         "which must stay": drifting,
+        "in evaluation mode too": refusing_one_always,
         "no spread, and your answer is NaN": wrong_norm(refuse=False),
         "there PyTorch takes": wrong_norm(refuse=False, correction=0),
     },
@@ -366,7 +378,14 @@ WRONG = {
         "each head is fusion_dim wide": lambda s, d, f, h: total(s, d, f, h, wide=f),
         "a layer each": miscounted(thirds=1),
         "projected back": miscounted(back=0),
+        "you count it as fusion_dim → fusion_dim": lambda s, d, f, h: (
+            total(s, d, f, h) - h * f * f + f * f
+        ),
+        "one for each input": lambda s, d, f, h: (
+            total(s, d, f, h, bias=0) + s + d + (4 + h) * f + 64
+        ),
         "leave out the head": miscounted(head=0),
+        "the biases of the head": lambda *sizes: total(*sizes) - 64 - 5,
         "static_dim=2048, dynamic_dim=1024, fusion_dim=128, num_heads=4, ": lambda *sizes: 371_717,
         "return a whole number": lambda *sizes: float(total(*sizes)),
         "got a str": lambda *sizes: f"{total(*sizes)}",
@@ -392,6 +411,7 @@ WRONG = {
         "you average over the batch": lambda w, g, v: (
             (w * of_weights(g, v)).mean(1).transpose(0, 1)
         ),
+        "axis 1 is the batch": lambda w, g, v: (w * of_weights(g, v)).mean(1),
         "keep the heads": lambda w, g, v: (w * of_weights(g, v)).transpose(0, 1),
         "you sum over": lambda w, g, v: (w * of_weights(g, v)).sum(2).transpose(0, 1),
         "the negative": lambda w, g, v: (w * of_weights(g, v)).clamp(min=0).mean(2).transpose(0, 1),

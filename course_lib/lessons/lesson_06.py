@@ -3,6 +3,7 @@ what moved each trait.
 """
 
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -106,7 +107,7 @@ def expect_count(
         raise Mistake(
             f"{came} counts things, so return a whole number; // divides without making a float"
         )
-    if not isinstance(came, int):
+    if not isinstance(came, Integral):  # NumPy's, too
         raise Mistake(f"expected a whole number, got a {type(came).__name__}")
     for sentence, wrong in (mistakes or {}).items():
         if came == wrong:
@@ -209,7 +210,16 @@ def training_moves_the_running_statistics(student: Callable, library: Callable) 
 def evaluation_normalises_by_the_running_statistics(student: Callable, library: Callable) -> None:
     for batch in (1, 2, 9):
         vectors, mean, variance = _norm_inputs(batch)
-        normalised, new_mean, new_variance = _three(student(vectors, mean, variance, False))
+        try:
+            came = student(vectors, mean, variance, False)
+        except ValueError as error:
+            if batch > 1:
+                raise
+            raise Mistake(
+                "you refuse a batch of one in evaluation mode too; there it needs no spread, so"
+                " refuse it only while training"
+            ) from error
+        normalised, new_mean, new_variance = _three(came)
         given = f"in evaluation mode, for a batch of {batch}"
         wrong = {}
         if batch > 1:
@@ -465,7 +475,14 @@ def count_of_the_default_model(student: Callable, library: Callable) -> None:
             "the heads' outputs are projected back, 4 · 128 → 128; you leave that layer out": (
                 right - 65_664
             ),
+            "that layer goes from num_heads · fusion_dim back to fusion_dim; you count it as fusion_dim → fusion_dim": (
+                right - 65_664 + 128 * 128 + 128
+            ),
+            "a linear layer has one bias for each output; you add one for each input": (
+                right - biases + 512 + 256 + 3 * 128 + 512 + 128 + 64
+            ),
             "you leave out the head": right - 8_581,
+            "you leave out the biases of the head": right - 64 - 5,
         },
     )
 
@@ -546,6 +563,9 @@ def relevance_is_weights_times_their_gradient(student: Callable, library: Callab
             ),
             "you average over the batch; in the gradient the batch is axis 1 and the heads are axis 2": (
                 product.mean(1).transpose(0, 1)
+            ),
+            "with the traits in front, axis 1 is the batch and axis 2 the heads; average over the heads": (
+                product.mean(1)
             ),
             "you keep the heads; average over them": product.transpose(0, 1),
             "you sum over the heads; average": product.sum(2).transpose(0, 1),

@@ -103,6 +103,8 @@ GLOSSARY = {  # by the lesson that introduces a word
         "p_t": "the probability given to the true answer",
         "Margin": "by how much the right answer must win",
         "Calibration": "making probabilities mean what they say",
+    },
+    "09": {
         "Pointing game": "does the brightest place hit the region?",
         "Follows": "whether the map moves with the region",
     },

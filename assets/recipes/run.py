@@ -72,7 +72,7 @@ RECIPES: dict[str, Weights | Study] = {
     "evolution": Study(
         evolution.run_remedy,
         tuple({"remedy": remedy, "seed": seed} for seed, remedy in product(REMEDY_SEEDS, REMEDIES)),
-        60,
+        75,
         processes=2,
     ),
     "pointing": Study(

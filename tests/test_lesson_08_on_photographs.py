@@ -78,7 +78,7 @@ def test_the_lesson_runs_on_photographs(learn_tokens, tmp_path, monkeypatch):
         for cell in notebook.cells
         if cell.cell_type == "code"
     }
-    assert "{'train': 300, 'valid': 160, 'test': 160} faces" in said["data"]
+    assert "{'train': 300, 'valid': 160, 'test': 160} photographs" in said["data"]
     assert said["live-table"].startswith("photographs")
     assert "balanced sampler" in said["sampled"]
     assert "new faces" not in said["more-data"]

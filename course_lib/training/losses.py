@@ -89,10 +89,11 @@ def focal_terms(
     """w (1 − p_t)^γ · −log p_t of every image and attribute: `FocalLoss` before its mean. Derived
     in lesson 08.
     """
-    right = _right(logits, targets)  # its sigmoid is p_t
-    return (
-        _weight(targets, pos_weight) * _power(torch.sigmoid(-right), gamma) * -F.logsigmoid(right)
-    )
+    log_right = F.logsigmoid((2 * targets - 1) * logits)  # log p_t, of the true answer
+    # the floor keeps a gradient of 0 · ∞ away where the factor is 0 and gamma below 1
+    focus = (-torch.expm1(log_right)).clamp(min=1e-30) ** gamma  # (1 − p_t)^γ
+    weight = 1 if pos_weight is None else targets * pos_weight + 1 - targets
+    return weight * focus * -log_right
 
 
 class ClassBalancedLoss(nn.Module):

@@ -21,7 +21,6 @@ from course_lib.training import (
     score_attributes,
     threshold_scores,
 )
-from course_lib.training.attribute_scores import attribute_table
 
 
 def drawn(seed: int, size: int = 40, levels: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -145,28 +144,6 @@ def test_a_single_attribute_and_gradients_are_welcome():
         values.shape == (1,) and values[0] == 1
         for name, values in scores.items()
         if name not in ("positive_rate", "calibration_error")
-    )
-
-
-def test_the_table_sorts_by_rarity_and_averages_the_rare():
-    scores = {"f1": torch.tensor([0.5, 0.1, 0.3]), "recall": torch.tensor([0.2, 0.4, 0.9])}
-    table = attribute_table(
-        scores,
-        ["Young", "Bald", "Mustache"],
-        torch.tensor([0.77, 0.02, 0.04]),
-        columns=("f1", "recall"),
-    )
-    assert table.rows == [
-        ("", "frequency", "f1", "recall"),
-        ("Bald", "0.020", "0.100", "0.400"),
-        ("Mustache", "0.040", "0.300", "0.900"),
-        ("Young", "0.770", "0.500", "0.200"),
-        ("mean, under 10%", "0.030", "0.200", "0.650"),
-        ("mean, all", "0.277", "0.300", "0.500"),
-    ]
-    nobody_rare = torch.tensor([0.5, 0.4, 0.3])
-    assert "under" not in str(
-        attribute_table(scores, ["a", "b", "c"], nobody_rare, columns=("f1",))
     )
 
 

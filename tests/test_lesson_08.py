@@ -1,12 +1,27 @@
 """The exercises of lesson 08: right answers pass however they are written, wrong ones read their
-mistake.
+mistake. And the lesson's own training loop, which must be the library's.
 """
 
+import ast
+import json
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
+
+from course_lib.data import TokenArrays, rarest_weights
+from course_lib.training import (
+    focal_terms,
+    inverse_frequencies,
+    predict,
+    prior_logits,
+    train_remedy,
+)
+from course_lib.world import ATTRIBUTES
 
 
 def literal_blind(frequencies):
@@ -46,10 +61,8 @@ def one_for_all(probabilities, targets):
     return best.expand(targets.shape[1]).clone()
 
 
-def capped(frequencies, cap, low=1.0, high=None, offset=0.001):
-    return torch.tensor(
-        [min(high or cap, max(low, 1 / (f + offset))) for f in frequencies.tolist()]
-    )
+def capped(frequencies, cap, low=1.0, ratio=lambda f: (1 - f) / f):
+    return torch.tensor([min(cap, max(low, ratio(f))) for f in frequencies.tolist()])
 
 
 def focal(
@@ -96,20 +109,13 @@ def rarest(targets, of=max, nothing=1.0, divide=True, frequency=lambda column: c
     return weights / weights.sum() if divide else weights
 
 
-def pooled(logits, sharpness, axis=1, log=True, divide=True):
-    total = (
-        torch.exp(sharpness * logits).mean(axis) if log else torch.exp(sharpness * logits).sum(axis)
-    )
-    return torch.log(total) / (sharpness if divide else 1)
-
-
-def stable_pooled(logits, sharpness):
-    top = logits.amax(1, keepdim=True)
-    return top[:, 0] + torch.log(torch.exp(sharpness * (logits - top)).mean(1)) / sharpness
-
-
 RIGHT = {
     "blind_accuracies": [literal_blind, lambda f: [1 - f.mean(), 0.5 + (f - 0.5).abs().mean()]],
+    "prior_logits": [
+        torch.logit,
+        lambda f: torch.tensor([math.log(p / (1 - p)) for p in f.tolist()]),
+        lambda f: -torch.log(1 / f - 1),
+    ],
     "best_thresholds": [
         literal_thresholds,
         lambda p, t: torch.stack(
@@ -122,17 +128,13 @@ RIGHT = {
     "inverse_frequencies": [
         capped,
         lambda f, cap: torch.minimum(
-            torch.maximum((f + 0.001).reciprocal(), torch.ones(())), torch.tensor(cap)
+            torch.maximum(f.reciprocal() - 1, torch.ones(())), torch.tensor(cap)
         ),
     ],
     "focal_terms": [focal, literal_focal],
     "rarest_weights": [
         rarest,
         lambda t: F.normalize((t / t.mean(0)).amax(1).clamp(min=1), p=1, dim=0),
-    ],
-    "pool_over_tokens": [
-        stable_pooled,
-        lambda z, s: torch.logsumexp(s * z - math.log(z.shape[1]), 1) / s,
     ],
 }
 WRONG = {
@@ -143,6 +145,14 @@ WRONG = {
         "average after": lambda f: (literal_blind(f)[0], max(float(f.mean()), 1 - float(f.mean()))),
         "return two numbers": lambda f: literal_blind(f)[0],
     },
+    "prior_logits": {
+        "itself": lambda f: f,
+        "odds": lambda f: f / (1 - f),
+        "sign": lambda f: torch.log((1 - f) / f),
+        "this is log(f)": torch.log,
+        "inverse": torch.sigmoid,
+        "natural logarithm": lambda f: torch.log10(f / (1 - f)),
+    },
     "best_thresholds": {
         "best accuracy": lambda p, t: literal_thresholds(p, t, accuracy),
         "each attribute has its own": one_for_all,
@@ -152,8 +162,9 @@ WRONG = {
     },
     "inverse_frequencies": {
         "forget the cap": lambda f, cap: capped(f, 1e9),
-        "0.001": lambda f, cap: capped(f, cap, offset=0),
-        "negatives over positives": lambda f, cap: ((1 - f) / f).clamp(1, cap),
+        "counts the positives among": lambda f, cap: (1 / f).clamp(1, cap),
+        "1 / (f + 0.001)": lambda f, cap: capped(f, cap, ratio=lambda f: 1 / (f + 0.001)),
+        "positives over negatives": lambda f, cap: capped(f, cap, ratio=lambda f: f / (1 - f)),
         "count less than a negative": lambda f, cap: capped(f, cap, low=0),
     },
     "focal_terms": {
@@ -171,12 +182,70 @@ WRONG = {
         "divide by the sum": lambda t: rarest(t, divide=False),
         "you count images": lambda t: rarest(t, frequency=lambda column: column.sum()),
     },
-    "pool_over_tokens": {
-        "forget to subtract": lambda z, s: pooled(z, s, log=False),
-        "forget to divide": lambda z, s: pooled(z, s, divide=False),
-        "axis 1 holds the tokens": lambda z, s: pooled(z, s, axis=2),
-        "this is the mean": lambda z, s: z.mean(1),
-        "this is the maximum": lambda z, s: z.amax(1),
-        "infinite": pooled,
-    },
 }
+
+
+# The lesson's training loop
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    """What the cells `model`, `loop` and `sampled` of the notebook define, on a few random tokens."""
+    generator = torch.Generator().manual_seed(0)
+    targets = (torch.rand(200, len(ATTRIBUTES), generator=generator) < 0.2).float()
+    faces = TokenArrays(torch.randn(200, 49, 96, generator=generator), targets)
+    names = {
+        "ATTRIBUTES": ATTRIBUTES,
+        "LEARN_TOKENS": False,
+        "extractor": None,
+        "frequencies": targets.mean(0),
+        "prior_logits": prior_logits,
+        "rarest_weights": rarest_weights,
+        "rt": SimpleNamespace(device=torch.device("cpu")),
+        "torch": torch,
+        "train_faces": faces,
+    }
+    notebook = json.loads(
+        (Path(__file__).parent.parent / "notebooks" / "08_class_imbalance.ipynb").read_text()
+    )
+    cells = {cell["id"]: "".join(cell["source"]) for cell in notebook["cells"]}
+    for cell in ("model", "loop", "sampled"):
+        # not the lines that train
+        tree = ast.parse(cells[cell])
+        tree.body = [node for node in tree.body if not isinstance(node, ast.Expr)]
+        exec(compile(tree, cell, "exec"), names)
+    names["EPOCHS"], names["STEPS"] = 2, 5
+    return SimpleNamespace(names=names, **{key: names[key] for key in ("train", "balanced", "bce")})
+
+
+ARMS = {
+    "naive BCE": lambda lesson: {},
+    "naive BCE, zero bias": lambda lesson: {"prior": False},
+    "weights up to 50": lambda lesson: {
+        "loss": lambda z, y: lesson.bce(
+            z, y, pos_weight=inverse_frequencies(lesson.names["frequencies"], 50)
+        )
+    },
+    "focal": lambda lesson: {"loss": lambda z, y: focal_terms(z, y, 2.0).mean()},
+    "balanced sampler": lambda lesson: {"sampler": lesson.balanced},
+}
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("name", ARMS)
+def test_the_loop_of_the_lesson_trains_as_the_library_does(name, seed, lesson):
+    faces = lesson.names["train_faces"]
+    own = lesson.train(**{"loss": lesson.bce, "seed": seed} | ARMS[name](lesson))
+    library, _ = train_remedy(
+        name, faces, faces, seed, 2, 5, lesson.names["build"], lesson.names["RATE"]
+    )
+    torch.testing.assert_close(predict(own, faces), predict(library, faces), atol=2e-3, rtol=1e-3)
+
+
+def test_another_start_or_loss_is_another_model(lesson):
+    faces = lesson.names["train_faces"]
+    models = [lesson.train(lesson.bce), lesson.train(lesson.bce, prior=False)]
+    models += [lesson.train(lambda z, y: focal_terms(z, y, 2.0).mean())]
+    models += [lesson.train(lesson.bce, sampler=lesson.balanced), lesson.train(lesson.bce, seed=1)]
+    logits = [predict(model, faces) for model in models]
+    assert all((logits[0] - other).abs().mean() > 0.02 for other in logits[1:])

@@ -57,7 +57,7 @@ def test_the_lesson_runs_on_photographs(learn_tokens, tmp_path, monkeypatch):
         r'^DATA = "synthetic"': 'DATA = "celeba"',
         r'^CELEBA = ""': f'CELEBA = "{tmp_path / "celeba"}"',
         r"^LEARN_TOKENS = False": f"LEARN_TOKENS = {learn_tokens}",
-        r"epochs=6, steps=scale\(cpu=40": "epochs=6, steps=scale(cpu=4",
+        r"= range\(5\), 6, 40, 64,": "= range(2), 2, 4, 64,",
     }
     for before, after in choices.items():
         changed = 0
@@ -78,6 +78,7 @@ def test_the_lesson_runs_on_photographs(learn_tokens, tmp_path, monkeypatch):
         for cell in notebook.cells
         if cell.cell_type == "code"
     }
-    assert "{'train': 300, 'valid': 160, 'test': 160} faces" in said["data"]
-    assert "balanced sampler" in said["live"]
-    assert "the same decisions: True" in said["ready"]
+    assert "{'train': 300, 'valid': 160, 'test': 160} photographs" in said["data"]
+    assert said["live-table"].startswith("photographs")
+    assert "balanced sampler" in said["sampled"]
+    assert "new faces" not in said["more-data"]

@@ -305,6 +305,27 @@ def test_a_cut_off_study_goes_on(workplace, tmp_path, monkeypatch):
     assert not (workplace / "squares").exists()  # the next run begins anew
 
 
+def test_only_what_a_stored_result_lacks_is_run(workplace, tmp_path, monkeypatch):
+    calls = []
+
+    def square(number):
+        calls.append(number)
+        return [{"square": number**2}]
+
+    def study(*numbers):
+        return Study(square, tuple({"number": number} for number in numbers), 1)
+
+    monkeypatch.setattr(runtime, "assets", lambda name: tmp_path / Path(name).name)
+    monkeypatch.setitem(RECIPES, "squares", study(0, 2))
+    make("squares", tmp_path)
+    monkeypatch.setitem(RECIPES, "squares", study(0, 1, 2))
+    result = make("squares", tmp_path, add=True)
+    assert calls == [0, 2, 1]
+    assert [(row["number"], row["square"]) for row in result["rows"]] == [(0, 0), (1, 1), (2, 4)]
+    make("squares", tmp_path)  # without it, all are run
+    assert calls == [0, 2, 1, 0, 1, 2]
+
+
 def cube(number):
     """What another process runs; it says how many threads it has."""
     if number < 0:

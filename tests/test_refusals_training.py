@@ -39,7 +39,6 @@ from course_lib.training import (
     speaker_lookup,
     threshold_scores,
 )
-from course_lib.training.attribute_scores import attribute_table
 
 FREQUENCIES = [0.02, 0.3, 0.84]
 HALF, BOTH, ONE_KIND = torch.full((2, 2), 0.5), torch.eye(2), torch.tensor([[0.0, 0], [1, 0]])
@@ -107,9 +106,6 @@ REFUSED = {
     "expected (batch, traits)": lambda: floor_prediction(TRAITS[0], 2),
     "target … nan": lambda: floor_prediction(NAN, 2),
     "count is -1": lambda: floor_prediction(TRAITS, -1),
-    "no score 'auc'; choose columns from f1, recall": lambda: attribute_table(
-        SCORES, ["a", "b", "c"], torch.rand(3), columns=("auc",)
-    ),
     "attribute 'Bald' has no positive": lambda: score_attributes(
         HALF, ONE_KIND, names=["Young", "Bald"]
     ),

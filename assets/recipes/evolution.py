@@ -1,9 +1,9 @@
-"""`evolution`, for lesson 08: what helps the rare attributes, at one training
-budget?
+"""`evolution`, for lesson 08: what helps the rare attributes, at one training budget?
 
 Every remedy trains the same model on the same faces for the same number of steps, from the same
-five seeds, with the settings that its authors publish; thresholds and calibration come from
-validation faces, scores from test faces.
+five seeds (lesson 08 lists its settings beside those that its authors publish); thresholds and
+calibration come from validation faces, scores from test faces. Biases begin at the prior, or, in
+the arms with "zero bias" in their name, at 0.
 """
 
 import shutil

@@ -72,7 +72,7 @@ RECIPES: dict[str, Weights | Study] = {
     "evolution": Study(
         evolution.run_remedy,
         tuple({"remedy": remedy, "seed": seed} for seed, remedy in product(REMEDY_SEEDS, REMEDIES)),
-        60,
+        75,
         processes=2,
     ),
     "pointing": Study(
@@ -88,19 +88,23 @@ RECIPES: dict[str, Weights | Study] = {
 }
 
 
-def make(name: str, folder: str | Path | None = None) -> dict:
+def make(name: str, folder: str | Path | None = None, add: bool = False) -> dict:
     """Make one weight or stored result again, in `folder` instead of assets/; a run that was cut off
     goes on.
 
-    Returns what stands in the manifest or the stored result. Raises ValueError for an unknown name,
-    FileNotFoundError if a weight that the recipe starts from is missing.
+    With `add`, a study runs only the settings that the stored result lacks. Returns what stands in
+    the manifest or the stored result. Raises ValueError for an unknown name, FileNotFoundError if a
+    weight that the recipe starts from is missing.
     """
     if name not in RECIPES:
         raise ValueError(f"no recipe {name!r}; choose one of {', '.join(RECIPES)}")
     recipe = RECIPES[name]
-    kind = "weights" if isinstance(recipe, Weights) else "results"
-    target = Path(folder) if folder else runtime.assets(kind)
-    return (_make_weights if kind == "weights" else _make_result)(name, recipe, target)
+    if isinstance(recipe, Weights):
+        return _make_weights(name, recipe, Path(folder) if folder else runtime.assets("weights"))
+    target = Path(folder) if folder else runtime.assets("results")
+    if add:
+        _take_over(name, recipe, files.read_json(runtime.assets(f"results/{name}.json")))
+    return _make_result(name, recipe, target)
 
 
 def _make_weights(name: str, recipe: Weights, folder: Path) -> dict:
@@ -125,8 +129,22 @@ def _make_weights(name: str, recipe: Weights, folder: Path) -> dict:
     return entry
 
 
+def _setting_paths(name: str, study: Study) -> list[Path]:
+    """Where the rows of each setting wait until the study is done."""
+    return [workplace(name) / f"setting_{number}.json" for number in range(len(study.settings))]
+
+
+def _take_over(name: str, study: Study, stored: dict) -> None:
+    """Put the rows of a stored result where those of finished settings are."""
+    seconds = 60 * stored["minutes"] * study.processes / len(stored["rows"])
+    for setting, path in zip(study.settings, _setting_paths(name, study), strict=True):
+        rows = [row for row in stored["rows"] if row.items() >= setting.items()]
+        if rows and not path.exists():
+            files.write_json(path, {"rows": rows, "seconds": seconds * len(rows)})
+
+
 def _make_result(name: str, study: Study, folder: Path) -> dict:
-    paths = [workplace(name) / f"setting_{number}.json" for number in range(len(study.settings))]
+    paths = _setting_paths(name, study)
     missing = [
         (study, setting, path)
         for setting, path in zip(study.settings, paths, strict=True)
@@ -197,10 +215,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "without a name they are listed",
     )
     parser.add_argument("--folder", help="where to write instead of assets/")
+    parser.add_argument(
+        "--add", action="store_true", help="of a study, run only what the stored result lacks"
+    )
     options = parser.parse_args(arguments)
     try:
         for name in options.names:
-            _do(name, options.folder)
+            _do(name, options.folder, options.add)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -226,7 +247,7 @@ def _listing() -> str:
     return "\n".join(lines)
 
 
-def _do(name: str, folder: str | None) -> None:
+def _do(name: str, folder: str | None, add: bool = False) -> None:
     if name == "tables":
         for table in readme_tables().values():
             print(f"{table.markdown()}\n\n{table.caption}".rstrip(), end="\n\n")
@@ -234,8 +255,8 @@ def _do(name: str, folder: str | None) -> None:
         pictures.write_pictures(Path(folder) if folder else runtime.assets("pictures"))
     elif name == "all":
         for recipe in RECIPES:
-            _do(recipe, folder)
+            _do(recipe, folder, add)
     else:
-        entry = make(name, folder)
+        entry = make(name, folder, add)
         what = f"{len(entry['rows'])} rows" if "rows" in entry else f"scores {entry['scores']}"
         print(f"{name}: made in {entry['minutes']} minutes; {what}")

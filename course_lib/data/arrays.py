@@ -39,8 +39,8 @@ class ImageArrays(Dataset):
     """Images and targets in memory, as `fit` takes them: `(image, target)`, float32 in [0, 1] and
     {0, 1}.
 
-    `images` uint8 `n 3 height width`, a quarter of what floats take; with `flip`, an image is
-    mirrored half the time.
+    `images` uint8 `n 3 height width`, a quarter of what floats take; with `flip`, an image (or a
+    batch, for several indices) is mirrored half the time.
     """
 
     def __init__(self, images: Tensor, targets: Tensor, flip: bool = False):
@@ -50,8 +50,8 @@ class ImageArrays(Dataset):
         return len(self.targets)
 
     def __getitem__(
-        self, index: int
-    ) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, " attributes"]]:
+        self, index: int | Tensor
+    ) -> tuple[Float[Tensor, "*batch 3 height width"], Float[Tensor, "*batch attributes"]]:
         image = self.images[index].float() / 255
         return (image.flip(-1) if self.flip and torch.rand(()) < 0.5 else image), self.targets[
             index
@@ -64,7 +64,7 @@ class ImageArrays(Dataset):
 
 class TokenArrays(Dataset):
     """Cached tokens of images (`n tokens dim`, kept in half precision) and targets: `(tokens,
-    target)` as floats.
+    target)` as floats, of one index or several.
 
     Derived in lesson 08.
     """
@@ -76,8 +76,8 @@ class TokenArrays(Dataset):
         return len(self.targets)
 
     def __getitem__(
-        self, index: int
-    ) -> tuple[Float[Tensor, "tokens dim"], Float[Tensor, " attributes"]]:
+        self, index: int | Tensor
+    ) -> tuple[Float[Tensor, "*batch tokens dim"], Float[Tensor, "*batch attributes"]]:
         return self.tokens[index].float(), self.targets[index]
 
     def batches(self, size: int = 500) -> Iterator[Float[Tensor, "batch tokens dim"]]:

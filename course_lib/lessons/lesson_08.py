@@ -1,6 +1,4 @@
-"""The exercises of lesson 08: what accuracy hides, thresholds, weights, focal loss, samplers,
-calibration, pooling.
-"""
+"""The exercises of lesson 08: what accuracy hides, priors, thresholds, weights, focal loss, samplers."""
 
 import math
 from collections.abc import Callable
@@ -73,6 +71,40 @@ def blind_models_of_any_attributes(student: Callable, library: Callable) -> None
             )
 
 
+# prior_logits
+
+
+def sigmoid_of_the_prior_is_the_frequency(student: Callable, library: Callable) -> None:
+    frequencies = torch.tensor([0.02, 0.25, 0.5, 0.9])
+    expect(
+        student(frequencies),
+        library(frequencies),
+        {
+            "this is the frequency itself; the bias is a *logit*, and its sigmoid should be the frequency": frequencies,
+            "these are odds, f / (1 − f); the logit is their logarithm": (
+                frequencies / (1 - frequencies)
+            ),
+            "the sign is turned: what is rare begins far below 0": -library(frequencies),
+            "this is log(f), whose sigmoid is f / (1 + f); divide by 1 − f before the logarithm": (
+                frequencies.log()
+            ),
+            "this is the sigmoid of the frequency; you need its inverse": frequencies.sigmoid(),
+            "take the natural logarithm, log, because sigmoid is made of exp": (
+                library(frequencies) / math.log(10)
+            ),
+            "take the natural logarithm, log, because sigmoid has exp in it": (
+                library(frequencies) / math.log(2)
+            ),
+        },
+        given="for frequencies of 2, 25, 50 and 90 %",
+    )
+
+
+def prior_of_any_frequencies(student: Callable, library: Callable) -> None:
+    frequencies = 0.001 + 0.998 * torch.rand(40)
+    expect(student(frequencies), library(frequencies), tolerance=1e-4, given="for 40 attributes")
+
+
 # best_thresholds
 
 
@@ -140,24 +172,27 @@ def _most_accurate(probabilities: Tensor, targets: Tensor) -> Tensor:
 # inverse_frequencies
 
 
-def weights_are_capped_inverses(student: Callable, library: Callable) -> None:
-    frequencies = torch.tensor([0.004, 0.0224, 0.05, 0.3, 0.9995])
-    plain = 1 / (frequencies + 0.001)
+def weights_are_capped_ratios(student: Callable, library: Callable) -> None:
+    frequencies = torch.tensor([0.004, 0.0224, 0.25, 0.3, 0.9995])
+    ratio = (1 - frequencies) / frequencies
     expect(
         student(frequencies, 20.0),
         library(frequencies, 20.0),
         {
-            "you forget the cap: an attribute that nearly nobody has would get a weight without bound": plain.clamp(
-                min=1
+            "you forget the cap: an attribute that nearly nobody has would get a weight without bound": (
+                ratio.clamp(min=1)
             ),
-            "you forget the 0.001 that keeps a frequency of nearly 0 from an infinite weight": (
+            "this is 1 / f, which counts the positives among the negatives; here it is negatives over positives, (1 − f) / f": (
                 (1 / frequencies).clamp(1, 20)
             ),
-            "this is negatives over positives; here it is 1 / (frequency + 0.001)": (
-                ((1 - frequencies) / frequencies).clamp(1, 20)
+            "this is the formula 1 / (f + 0.001), a little more than negatives over positives; here it is (1 − f) / f": (
+                (1 / (frequencies + 0.001)).clamp(1, 20)
             ),
-            "a weight under 1 would make a positive count less than a negative; the smallest is 1": plain.clamp(
-                max=20
+            "a weight under 1 would make a positive count less than a negative; the smallest is 1": (
+                ratio.clamp(max=20)
+            ),
+            "this is positives over negatives; what is rare should weigh more": (
+                (1 / ratio).clamp(1, 20)
             ),
             "the frequent ones should weigh less, the rare ones more": frequencies.clamp(1, 20),
         },
@@ -167,8 +202,13 @@ def weights_are_capped_inverses(student: Callable, library: Callable) -> None:
 
 def weights_of_any_cap(student: Callable, library: Callable) -> None:
     for cap in (1.0, 10.0, 1000.0):
-        frequencies = 0.001 + 0.9 * torch.rand(7)
-        expect(student(frequencies, cap), library(frequencies, cap), given=f"with a cap of {cap:g}")
+        frequencies = 0.002 + 0.9 * torch.rand(7)
+        expect(
+            student(frequencies, cap),
+            library(frequencies, cap),
+            tolerance=1e-4,
+            given=f"with a cap of {cap:g}",
+        )
 
 
 # focal_terms
@@ -275,46 +315,6 @@ def weights_of_any_labels(student: Callable, library: Callable) -> None:
     expect(student(targets), library(targets), given="for 50 images and 6 attributes")
 
 
-# pool_over_tokens
-
-
-def pooling_is_log_mean_exp(student: Callable, library: Callable) -> None:
-    logits = torch.randn(3, 9, 4)
-    expect(
-        student(logits, 2.0),
-        library(logits, 2.0),
-        {
-            "you forget to subtract log(tokens): the same logit everywhere must come back as it is": (
-                torch.logsumexp(2 * logits, 1) / 2
-            ),
-            "you forget to divide by the sharpness after the logarithm": (
-                torch.logsumexp(2 * logits, 1) - math.log(9)
-            ),
-            "you pool over the attributes; axis 1 holds the tokens": (
-                (torch.logsumexp(2 * logits, 2) - math.log(4)) / 2
-            ),
-            "this is the mean: then a mouth that is open has to convince 48 tokens that see no mouth": logits.mean(
-                1
-            ),
-            "this is the maximum: only one token would learn from each image": logits.amax(1),
-            "you divide log(tokens) not by the sharpness; bracket both, then divide": (
-                torch.logsumexp(2 * logits, 1) / 2 - math.log(9)
-            ),
-        },
-        given="with a sharpness of 2",
-    )
-
-
-def pooling_is_stable(student: Callable, library: Callable) -> None:
-    logits = torch.tensor([[[300.0], [-300.0]]])
-    came = student(logits, 2.0)
-    if isinstance(came, Tensor) and not came.isfinite().all():
-        raise Mistake(
-            "exp of a large logit is infinite; torch.logsumexp takes the largest out first"
-        )
-    expect(came, library(logits, 2.0), given="for logits of ±300")
-
-
 EXERCISES = {
     "blind_accuracies": Exercise(
         solution="course_lib.training.attribute_scores:blind_accuracies",
@@ -327,6 +327,15 @@ EXERCISES = {
             "mean of (1 − frequency); mean of the larger of frequency and 1 − frequency",
         ),
         properties=(blind_models_are_right_by_frequency, blind_models_of_any_attributes),
+    ),
+    "prior_logits": Exercise(
+        solution="course_lib.training.losses:prior_logits",
+        hints=(
+            "Solve sigmoid(b) = f for b: 1 / (1 + exp(−b)) = f.",
+            "(attributes,) → (attributes,); f = 0.5 gives 0, a smaller f gives less than 0.",
+            "log(frequencies / (1 − frequencies)), which is also torch.logit(frequencies)",
+        ),
+        properties=(sigmoid_of_the_prior_is_the_frequency, prior_of_any_frequencies),
     ),
     "best_thresholds": Exercise(
         solution="course_lib.training.attribute_scores:best_thresholds",
@@ -351,13 +360,13 @@ EXERCISES = {
         solution="course_lib.training.losses:inverse_frequencies",
         hints=(
             (
-                "One divided by the frequency, but neither without bound for the very rare, nor"
-                " below 1 for the common."
+                "How many negatives are there for each positive? Then neither without bound for"
+                " the very rare, nor below 1 for the common."
             ),
             "(attributes,), a number → (attributes,).",
-            "(1 / (frequencies + 0.001)).clamp(1, cap)",
+            "((1 − frequencies) / frequencies).clamp(1, cap)",
         ),
-        properties=(weights_are_capped_inverses, weights_of_any_cap),
+        properties=(weights_are_capped_ratios, weights_of_any_cap),
     ),
     "focal_terms": Exercise(
         solution="course_lib.training.losses:focal_terms",
@@ -396,20 +405,5 @@ EXERCISES = {
             ),
         ),
         properties=(images_weigh_by_their_rarest, weights_of_any_labels),
-    ),
-    "pool_over_tokens": Exercise(
-        solution="course_lib.models.attributes:pool_over_tokens",
-        hints=(
-            (
-                "Something between the mean, where every token must agree, and the maximum, where"
-                " only one is heard."
-            ),
-            "(batch, tokens, attributes), a number → (batch, attributes).",
-            (
-                "(logsumexp over the tokens of (sharpness · logits) − log(number of tokens)) /"
-                " sharpness"
-            ),
-        ),
-        properties=(pooling_is_log_mean_exp, pooling_is_stable),
     ),
 }

@@ -63,7 +63,7 @@ POINTING = {  # columns of the table, and what the rows call them
 
 def pointing_table(rows: Sequence[dict]) -> Table:
     """Where the attention of both attribute decoders looks: means over seeds, 95 % intervals. Used
-    in lessons 08 and 11.
+    in lesson 11.
     """
     lines = [("tokens", *POINTING)]
     for decoder in dict.fromkeys(row["decoder"] for row in rows):

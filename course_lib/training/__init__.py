@@ -4,7 +4,6 @@ from .attribute_scores import (
     DECODERS,
     AttributePredictor,
     Calibration,
-    attribute_table,
     best_thresholds,
     blind_accuracies,
     calibrate,
@@ -44,6 +43,7 @@ from .losses import (
     inverse_frequencies,
     part_loss,
     prediction_diversity_penalty,
+    prior_logits,
 )
 from .remedies import (
     RARE,
@@ -109,7 +109,6 @@ __all__ = [
     "WarmupCosine",
     "Watch",
     "WeightedBCELoss",
-    "attribute_table",
     "best_thresholds",
     "blind_accuracies",
     "bootstrap_counts",
@@ -141,6 +140,7 @@ __all__ = [
     "part_loss",
     "predict",
     "prediction_diversity_penalty",
+    "prior_logits",
     "read_log",
     "red_flags",
     "resample_speakers",

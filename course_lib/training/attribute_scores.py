@@ -2,7 +2,7 @@
 that is ready to decide.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
@@ -18,14 +18,12 @@ from ..models.attributes import (
 )
 from ..models.backbones import fill
 from ..shapes import Bool, Float
-from ..tables import Table
 from ..world.population import ATTRIBUTES
 
 __all__ = [
     "DECODERS",
     "AttributePredictor",
     "Calibration",
-    "attribute_table",
     "best_thresholds",
     "blind_accuracies",
     "calibrate",
@@ -135,32 +133,6 @@ def score_attributes(
     }
 
 
-def attribute_table(
-    scores: Mapping[str, Tensor],
-    names: Sequence[str],
-    frequencies: Tensor,
-    rare: float = 0.10,
-    columns: Sequence[str] = ("positive_rate", "f1", "average_precision"),
-) -> Table:
-    """The scores, one row an attribute, the rarest first; then the means of the rare and of
-    all attributes.
-
-    Raises ValueError for a column that is not among the scores. Derived in lesson 08.
-    """
-    if unknown := [name for name in columns if name not in scores]:
-        raise ValueError(f"no score {unknown[0]!r}; choose columns from {', '.join(scores)}")
-    order = frequencies.argsort()
-    values = torch.stack([frequencies, *(scores[name].to(frequencies) for name in columns)], 1)
-    groups = {f"mean, under {rare:.0%}": values[frequencies < rare], "mean, all": values}
-    rows = [
-        *((names[index], values[index]) for index in order.tolist()),
-        *((title, group.mean(0)) for title, group in groups.items() if len(group)),
-    ]
-    header = ("", "frequency", *columns)
-    lines = [(title, *(f"{value:.3f}" for value in row)) for title, row in rows]
-    return Table("", [header, *lines])
-
-
 def _ratio(part: Tensor, whole: Tensor) -> Float[Tensor, " attributes"]:
     return part / whole.clamp(min=1)
 
@@ -263,8 +235,7 @@ class AttributePredictor(nn.Module):
     of its own.
 
     All of it is in the `state_dict`, and its `config` builds it again, so that `ModelSerializer`
-    keeps it as one thing. A new one is neither trained nor calibrated: see `ready`. Derived in
-    lesson 08.
+    keeps it as one thing. A new one is neither trained nor calibrated: see `ready`.
     """
 
     def __init__(
@@ -346,7 +317,7 @@ DECODERS: dict[str, Callable[[], AttributeModel]] = {
 
 
 def shipped_decoders() -> dict[str, AttributeModel]:
-    """Both models by the names of `DECODERS`, with the shipped weights. Used in lessons 08 and 11."""
+    """Both models by the names of `DECODERS`, with the shipped weights. Used in lesson 11."""
     mixed = DECODERS["tokens that hear each other"]()
     tensors, _ = files.load_tensors(runtime.assets("weights/attributes_mixed.safetensors"))
     fill(mixed, tensors, "weights/attributes_mixed.safetensors")

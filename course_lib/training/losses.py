@@ -31,6 +31,7 @@ __all__ = [
     "inverse_frequencies",
     "part_loss",
     "prediction_diversity_penalty",
+    "prior_logits",
 ]
 
 # frequencies are the share of images that have the attribute
@@ -88,10 +89,11 @@ def focal_terms(
     """w (1 − p_t)^γ · −log p_t of every image and attribute: `FocalLoss` before its mean. Derived
     in lesson 08.
     """
-    right = _right(logits, targets)  # its sigmoid is p_t
-    return (
-        _weight(targets, pos_weight) * _power(torch.sigmoid(-right), gamma) * -F.logsigmoid(right)
-    )
+    log_right = F.logsigmoid((2 * targets - 1) * logits)  # log p_t, of the true answer
+    # the floor keeps a gradient of 0 · ∞ away where the factor is 0 and gamma below 1
+    focus = (-torch.expm1(log_right)).clamp(min=1e-30) ** gamma  # (1 − p_t)^γ
+    weight = 1 if pos_weight is None else targets * pos_weight + 1 - targets
+    return weight * focus * -log_right
 
 
 class ClassBalancedLoss(nn.Module):
@@ -196,13 +198,13 @@ class LogitAdjustedLoss(nn.Module):
     """Cross-entropy of logits + τ log(π / (1 − π)): the prior π is given, so the logits learn only
     what it leaves.
 
-    Use the plain logits at test time. With τ = 1 their threshold 0 aims at balanced accuracy. Menon
-    et al., arXiv 2007.07314.
+    Use the plain logits at test time. With τ = 1 their threshold 0 aims at balanced accuracy: the
+    form for two classes of Menon et al., arXiv 2007.07314.
     """
 
     def __init__(self, frequencies: PerAttribute, tau: float = 1.0):
         super().__init__()
-        self.register_buffer("prior", tau * torch.logit(_frequencies(frequencies)))
+        self.register_buffer("prior", tau * prior_logits(_frequencies(frequencies)))
 
     def forward(self, logits: Tensor, targets: Tensor) -> Float[Tensor, ""]:
         logits, targets = _pair(logits, targets, self.prior)
@@ -215,16 +217,17 @@ class LogitAdjustedLoss(nn.Module):
 def calculate_aggressive_pos_weights(
     frequencies: PerAttribute, cap: float = 50.0, names: Sequence[str] | None = None
 ) -> Float[Tensor, " attributes"]:
-    """Inverse frequencies 1 / (f + 0.001), no smaller than 1 and no larger than `cap`: weights for
-    the positives.
+    """1 / (f + 0.001), no smaller than 1 and no larger than `cap`: weights for the positives that
+    many recipes have.
 
-    Attributes under 5 % are named in a printed sentence. Raises ValueError for frequencies that are
-    not between 0 and 1, a `cap` below 1, and names of another number. Derived in lesson 08.
+    For what is rare it is nearly `inverse_frequencies`; for what half of the images have it is 2,
+    not 1. Attributes under 5 % are named in a printed sentence. Raises ValueError for frequencies
+    that are not between 0 and 1, a `cap` below 1, and names of another number.
     """
     frequencies = _frequencies(frequencies, names)
     if not cap >= 1:
         raise ValueError(f"cap is {cap}; expected at least 1, the smallest weight, such as 50")
-    weights = inverse_frequencies(frequencies, cap)
+    weights = aggressive_weights(frequencies, cap)
     critical = [index for index in frequencies.argsort().tolist() if frequencies[index] < CRITICAL]
     if critical:
         print(
@@ -238,11 +241,29 @@ def calculate_aggressive_pos_weights(
     return weights
 
 
+def aggressive_weights(
+    frequencies: Float[Tensor, " attributes"], cap: float
+) -> Float[Tensor, " attributes"]:
+    """The formula of `calculate_aggressive_pos_weights`, without its checks."""
+    return (1 / (frequencies + 0.001)).clamp(1, cap)
+
+
 def inverse_frequencies(
     frequencies: Float[Tensor, " attributes"], cap: float
 ) -> Float[Tensor, " attributes"]:
-    """1 / (f + 0.001), no smaller than 1 and no larger than `cap`."""
-    return (1 / (frequencies + 0.001)).clamp(1, cap)
+    """Negatives over positives, (1 − f) / f, no smaller than 1 and no larger than `cap`.
+
+    With this weight for positives both classes weigh the same. Derived in lesson 08.
+    """
+    return ((1 - frequencies) / frequencies).clamp(1, cap)
+
+
+def prior_logits(frequencies: Float[Tensor, " attributes"]) -> Float[Tensor, " attributes"]:
+    """log(f / (1 − f)): the logit whose sigmoid is the frequency, where a bias should begin.
+
+    Lin et al., arXiv 1708.02002, section 4.1. Derived in lesson 08.
+    """
+    return torch.logit(frequencies)
 
 
 class TokenLoss(nn.Module):

@@ -30,6 +30,8 @@ from .losses import (
     LogitAdjustedLoss,
     TokenLoss,
     WeightedBCELoss,
+    inverse_frequencies,
+    prior_logits,
 )
 from .stuck import AggressiveLoss, StuckDetector
 
@@ -63,8 +65,8 @@ Faces = ImageArrays | TokenArrays
 
 
 class Remedy(NamedTuple):
-    """What is changed: the loss (from frequencies and the number of images), and which images an
-    epoch shows.
+    """What is changed: the loss (from frequencies and the number of images), which images an epoch
+    shows, and where the biases of the classifiers begin.
     """
 
     loss: Callable[[Tensor, int], nn.Module]
@@ -72,15 +74,15 @@ class Remedy(NamedTuple):
     sampler: Callable[[Tensor, int, int, int], Sampler] | None = None
     enriched: bool = False  # with faces drawn to have a rare attribute
     cosine: bool = False
-
-
-def _weights(frequencies: Tensor, cap: float) -> Tensor:
-    """Negatives over positives, no more than `cap`."""
-    return ((1 - frequencies) / frequencies).clamp(1, cap)
+    prior: bool = True  # biases begin at the logit of the frequency, else at 0
 
 
 def _naive(frequencies: Tensor, images: int) -> nn.Module:
     return WeightedBCELoss()
+
+
+def _weighted(frequencies: Tensor, cap: float) -> nn.Module:
+    return WeightedBCELoss(inverse_frequencies(frequencies, cap))
 
 
 def _balanced(targets: Tensor, epochs: int, draws: int, seed: int) -> Sampler:
@@ -93,22 +95,28 @@ def _curriculum(targets: Tensor, epochs: int, draws: int, seed: int) -> Sampler:
 
 REMEDIES = {
     "naive BCE": Remedy(_naive),
-    "weights up to 10": Remedy(lambda frequencies, n: WeightedBCELoss(_weights(frequencies, 10))),
-    "weights up to 50": Remedy(lambda frequencies, n: WeightedBCELoss(_weights(frequencies, 50))),
+    "weights up to 10": Remedy(lambda frequencies, n: _weighted(frequencies, 10)),
+    "weights up to 50": Remedy(lambda frequencies, n: _weighted(frequencies, 50)),
     "focal": Remedy(lambda frequencies, n: FocalLoss(gamma=2)),
     "aggressive focal": Remedy(lambda frequencies, n: AggressiveLoss(frequencies, cap=50)),
     "class-balanced": Remedy(lambda frequencies, n: ClassBalancedLoss(frequencies, n)),
     "LDAM": Remedy(
         lambda frequencies, n: LDAMLoss(
-            frequencies, _weights(frequencies, 10), EPOCHS * 3 // 5, scale=LDAM_SCALE
+            frequencies, inverse_frequencies(frequencies, 10), EPOCHS * 3 // 5, scale=LDAM_SCALE
         ),
         cosine=True,
+        prior=False,  # its head has no bias
     ),
     "asymmetric": Remedy(lambda frequencies, n: AsymmetricLoss()),
-    "logit-adjusted": Remedy(lambda frequencies, n: LogitAdjustedLoss(frequencies)),
+    # its loss adds the prior
+    "logit-adjusted": Remedy(lambda frequencies, n: LogitAdjustedLoss(frequencies), prior=False),
     "balanced sampler": Remedy(_naive, _balanced),
     "curriculum": Remedy(_naive, _curriculum),
     "synthetic balancing": Remedy(_naive, enriched=True),
+}
+REMEDIES |= {
+    f"{name}, zero bias": REMEDIES[name]._replace(prior=False)
+    for name in ("naive BCE", "focal", "balanced sampler")
 }
 
 
@@ -141,6 +149,7 @@ def train_remedy(
     epochs: int = EPOCHS,
     steps: int = FACES // BATCH,
     build: Callable[[int, bool], nn.Module] = whole_model,
+    learning_rate: float = LEARNING_RATE,
     callbacks: Sequence[Any] = (),
 ) -> tuple[nn.Module, StuckDetector]:
     """Train an attribute model with one remedy: the model in evaluation mode, and what the stuck
@@ -154,10 +163,9 @@ def train_remedy(
     torch.manual_seed(seed)
     model = build(len(frequencies), remedy.cosine)
     loss = remedy.loss(frequencies, len(train))
-    if not (remedy.cosine or isinstance(loss, LogitAdjustedLoss)):
+    if remedy.prior:
         head = getattr(model, "decoder", model).head
-        # begin at the prior instead of learning it
-        head.bias.data = torch.logit(frequencies).to(head.bias.device)
+        head.bias.data = prior_logits(frequencies).to(head.bias.device)
     model.to(runtime.default_device())
     sampler = (
         remedy.sampler(train.targets, epochs, steps * BATCH, seed)
@@ -172,7 +180,7 @@ def train_remedy(
         epochs=epochs,
         loss_function=TokenLoss(loss, WeightedBCELoss() if remedy.cosine else None),
         seed=seed,
-        optimizer=torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY),
+        optimizer=torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=WEIGHT_DECAY),
         callbacks=[detector, WarmupCosine(0.15), ClipGradients(1.0), *callbacks],
     )
     return model.eval(), detector
@@ -227,13 +235,13 @@ def _scores(rows: Sequence[dict], remedy: str, score: str) -> Float[np.ndarray, 
 
 
 def evolution_table(rows: Sequence[dict], columns: dict[str, str] = COLUMNS) -> Table:
-    """All remedies, in the order of `REMEDIES`: means over the seeds and 95 % intervals.
+    """All remedies, in the order of the rows: means over the seeds and 95 % intervals.
 
     Columns with a star use what was chosen on validation faces: thresholds, or the calibration.
     Shown in lesson 08.
     """
     lines = [("remedy", *columns)]
-    for remedy in REMEDIES:
+    for remedy in dict.fromkeys(row["remedy"] for row in rows):
         means = [over_seeds(_scores(rows, remedy, score)) for score in columns.values()]
         lines.append((remedy, *(f"{mean:.3f} ± {half:.3f}" for mean, half in means)))
     return Table("", lines)

@@ -18,8 +18,8 @@ from .fit import Run
 from .losses import (
     FocalLoss,
     PerAttribute,
+    aggressive_weights,
     calculate_aggressive_pos_weights,
-    inverse_frequencies,
     prediction_diversity_penalty,
 )
 
@@ -37,7 +37,7 @@ REMEDIES = (
 
 
 class AggressiveLoss(nn.Module):
-    """Focal loss with inverse-frequency weights, and penalties on mean probabilities: all that
+    """Focal loss with weights for the rare, and penalties on mean probabilities: all that
     `REMEDIES` turn up.
 
     A positive weighs `factor` · 1 / (f + 0.001), the fraction at most `cap`; added are `diversity`
@@ -69,7 +69,7 @@ class AggressiveLoss(nn.Module):
 
     def pos_weight(self) -> Float[Tensor, " attributes"]:
         """What a positive of each attribute weighs now."""
-        return self.factor * inverse_frequencies(self.frequencies, self.cap)
+        return self.factor * aggressive_weights(self.frequencies, self.cap)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Float[Tensor, ""]:
         loss = FocalLoss(self.gamma, self.pos_weight())(logits, targets)

@@ -287,14 +287,21 @@ class PointingDecoder(AttributeDecoder):
         logits of the tokens.
         """
         values = self.project(self._checked(tokens))
+        logits = self.decode(self.keys_of(values), values, record)
+        return (logits, self.pooled_logits(values)) if self.training else logits
+
+    def pooled_logits(self, values: Float[Tensor, "batch tokens dim"]) -> Logits:
+        """What the tokens say by themselves, for `TokenLoss`."""
+        return pool_over_tokens(self.token_classifier(values))
+
+    def keys_of(
+        self, values: Float[Tensor, "batch tokens dim"]
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """What the queries are compared with: the surroundings of each token, and its position."""
         grid = rearrange(
             values, "batch (height width) dim -> batch dim height width", height=self.side
         )
-        keys = self.key_norm(to_tokens(self.context(grid))) + self.positions
-        logits = self.decode(keys, values, record)
-        return (
-            (logits, pool_over_tokens(self.token_classifier(values))) if self.training else logits
-        )
+        return self.key_norm(to_tokens(self.context(grid))) + self.positions
 
 
 def pool_over_tokens(

@@ -2,8 +2,6 @@
 mistake.
 """
 
-import math
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -96,18 +94,6 @@ def rarest(targets, of=max, nothing=1.0, divide=True, frequency=lambda column: c
     return weights / weights.sum() if divide else weights
 
 
-def pooled(logits, sharpness, axis=1, log=True, divide=True):
-    total = (
-        torch.exp(sharpness * logits).mean(axis) if log else torch.exp(sharpness * logits).sum(axis)
-    )
-    return torch.log(total) / (sharpness if divide else 1)
-
-
-def stable_pooled(logits, sharpness):
-    top = logits.amax(1, keepdim=True)
-    return top[:, 0] + torch.log(torch.exp(sharpness * (logits - top)).mean(1)) / sharpness
-
-
 RIGHT = {
     "blind_accuracies": [literal_blind, lambda f: [1 - f.mean(), 0.5 + (f - 0.5).abs().mean()]],
     "best_thresholds": [
@@ -129,10 +115,6 @@ RIGHT = {
     "rarest_weights": [
         rarest,
         lambda t: F.normalize((t / t.mean(0)).amax(1).clamp(min=1), p=1, dim=0),
-    ],
-    "pool_over_tokens": [
-        stable_pooled,
-        lambda z, s: torch.logsumexp(s * z - math.log(z.shape[1]), 1) / s,
     ],
 }
 WRONG = {
@@ -170,13 +152,5 @@ WRONG = {
         "never be drawn": lambda t: rarest(t, nothing=0.0),
         "divide by the sum": lambda t: rarest(t, divide=False),
         "you count images": lambda t: rarest(t, frequency=lambda column: column.sum()),
-    },
-    "pool_over_tokens": {
-        "forget to subtract": lambda z, s: pooled(z, s, log=False),
-        "forget to divide": lambda z, s: pooled(z, s, divide=False),
-        "axis 1 holds the tokens": lambda z, s: pooled(z, s, axis=2),
-        "this is the mean": lambda z, s: z.mean(1),
-        "this is the maximum": lambda z, s: z.amax(1),
-        "infinite": pooled,
     },
 }

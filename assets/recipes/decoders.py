@@ -46,7 +46,10 @@ from .common import cached_images, known_regions, workplace
 
 __all__ = ["SEEDS", "run_decoder", "write_attributes"]
 
-SEEDS = {"pointing": 5, "tokens that hear each other": 2}  # how many; the first of each is shipped
+SEEDS = {
+    "pointing": 5,
+    "tokens that attend to each other": 2,
+}  # how many; the first of each is shipped
 FACES, VALID, TEST, WITH_REGIONS = 8_000, 2_000, 4_000, 1_500
 BATCH, EPOCHS, LEARNING_RATE, WEIGHT_DECAY = 64, 12, 2e-3, 0.02
 
@@ -172,7 +175,7 @@ def write_attributes(path: Path) -> dict:
     scores = {"f1": f1.mean(), "f1_rare": f1[RARE].mean(), "average_precision": ranked.mean()}
     save_weights(ready, path, names=ATTRIBUTES)
     save_weights(
-        models["tokens that hear each other"], path.with_name("attributes_mixed.safetensors")
+        models["tokens that attend to each other"], path.with_name("attributes_mixed.safetensors")
     )
     shutil.rmtree(workplace("attributes"))
     return scores

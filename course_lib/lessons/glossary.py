@@ -102,8 +102,11 @@ GLOSSARY = {  # by the lesson that introduces a word
         "AP": "average precision, the quality of a ranking",
         "p_t": "the probability given to the true answer",
         "Margin": "by how much the right answer must win",
+    },
+    "09": {
+        "Learnable query": "a query that is a parameter, the same for every image",
+        "Pooling": "making one number of many",
         "Pointing game": "does the brightest place hit the region?",
-        "Follows": "whether the map moves with the region",
     },
     "10": {
         "Widget": "a control that lives in the page and in the kernel at once",
@@ -119,6 +122,7 @@ GLOSSARY = {  # by the lesson that introduces a word
         "Deletion": "hiding, step by step, what a map marks",
         "Insertion": "showing, step by step, what a map marks",
         "Habit": "what maps of different images share",
+        "Follows": "whether the map moves with the region",
     },
     "12": {
         "Miss": "an attribute that is there and is not found",

@@ -275,46 +275,6 @@ def weights_of_any_labels(student: Callable, library: Callable) -> None:
     expect(student(targets), library(targets), given="for 50 images and 6 attributes")
 
 
-# pool_over_tokens
-
-
-def pooling_is_log_mean_exp(student: Callable, library: Callable) -> None:
-    logits = torch.randn(3, 9, 4)
-    expect(
-        student(logits, 2.0),
-        library(logits, 2.0),
-        {
-            "you forget to subtract log(tokens): the same logit everywhere must come back as it is": (
-                torch.logsumexp(2 * logits, 1) / 2
-            ),
-            "you forget to divide by the sharpness after the logarithm": (
-                torch.logsumexp(2 * logits, 1) - math.log(9)
-            ),
-            "you pool over the attributes; axis 1 holds the tokens": (
-                (torch.logsumexp(2 * logits, 2) - math.log(4)) / 2
-            ),
-            "this is the mean: then a mouth that is open has to convince 48 tokens that see no mouth": logits.mean(
-                1
-            ),
-            "this is the maximum: only one token would learn from each image": logits.amax(1),
-            "you divide log(tokens) not by the sharpness; bracket both, then divide": (
-                torch.logsumexp(2 * logits, 1) / 2 - math.log(9)
-            ),
-        },
-        given="with a sharpness of 2",
-    )
-
-
-def pooling_is_stable(student: Callable, library: Callable) -> None:
-    logits = torch.tensor([[[300.0], [-300.0]]])
-    came = student(logits, 2.0)
-    if isinstance(came, Tensor) and not came.isfinite().all():
-        raise Mistake(
-            "exp of a large logit is infinite; torch.logsumexp takes the largest out first"
-        )
-    expect(came, library(logits, 2.0), given="for logits of ±300")
-
-
 EXERCISES = {
     "blind_accuracies": Exercise(
         solution="course_lib.training.attribute_scores:blind_accuracies",
@@ -396,20 +356,5 @@ EXERCISES = {
             ),
         ),
         properties=(images_weigh_by_their_rarest, weights_of_any_labels),
-    ),
-    "pool_over_tokens": Exercise(
-        solution="course_lib.models.attributes:pool_over_tokens",
-        hints=(
-            (
-                "Something between the mean, where every token must agree, and the maximum, where"
-                " only one is heard."
-            ),
-            "(batch, tokens, attributes), a number → (batch, attributes).",
-            (
-                "(logsumexp over the tokens of (sharpness · logits) − log(number of tokens)) /"
-                " sharpness"
-            ),
-        ),
-        properties=(pooling_is_log_mean_exp, pooling_is_stable),
     ),
 }

@@ -16,6 +16,7 @@ from .attributes import (
     AttributeModel,
     MixedTokenExtractor,
     PointingDecoder,
+    ResidualBlock,
     TokenExtractor,
     pool_over_tokens,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "PersonalityPredictionHead",
     "PointingDecoder",
     "ProjectedPersonalityModel",
+    "ResidualBlock",
     "SideBySideModel",
     "StaticFeatureExtractor",
     "TimePaddedConv3d",

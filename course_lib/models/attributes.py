@@ -20,6 +20,7 @@ __all__ = [
     "AttributeModel",
     "MixedTokenExtractor",
     "PointingDecoder",
+    "ResidualBlock",
     "TokenExtractor",
     "pool_over_tokens",
 ]
@@ -180,7 +181,7 @@ class AttributeDecoder(nn.Module):
     Queries do not attend to each other, as in Query2Label (arXiv 2107.10834) without its
     self-attention. Where tokens see the whole image, nothing makes it look where the answer is:
     score its maps before reading them. `cosine` is what `LDAMLoss` needs. Takes cached tokens, or
-    is the second half of an `AttributeModel`. Derived in lesson 08.
+    is the second half of an `AttributeModel`. Derived in lesson 09.
     """
 
     def __init__(
@@ -311,14 +312,14 @@ def pool_over_tokens(
     log-sum-exp.
 
     A few sure tokens are enough, and the gradient goes to them most. Pinheiro and Collobert, arXiv
-    1411.6228. Derived in lesson 08.
+    1411.6228. Derived in lesson 09.
     """
     return (torch.logsumexp(sharpness * logits, dim=1) - math.log(logits.shape[1])) / sharpness
 
 
 class AttributeModel(nn.Module):
     """Face images to attributes: tokens of a backbone, then a decoder on them. Derived in lesson
-    08.
+    09.
 
     `backbone` is a `StaticFeatureExtractor`, whose tokens see the whole image, or a
     `TokenExtractor`.

@@ -117,11 +117,30 @@ def test_flow_colours_show_stillness_white_and_direction_as_hue():
     assert np.abs(colours[0, 0] - colours[0, 1]).max() > 200
 
 
-def test_overlay_is_brightest_where_the_map_is():
+def test_a_map_is_clear_where_it_is_nothing_and_strongest_at_its_maximum():
     heat = np.zeros((4, 4), np.float32)
-    heat[0, 3] = 1
-    mixed = pictures.overlay(torch.zeros(3, 40, 40), heat=heat).sum(-1)
-    assert mixed[:10, 30:].mean() > 2 * mixed[30:, :10].mean()
+    heat[0, 3], heat[1, 0] = 0.5, 0.25
+    grey = torch.full((3, 40, 40), 0.5)
+    plain, mixed = pictures.overlay(grey), pictures.overlay(grey, heat=heat)
+    side = len(plain) // 4
+    changed = np.abs(mixed.astype(int) - plain.astype(int)).sum(-1)
+    assert (changed[2 * side :] == 0).all()
+    strongest, half = changed[:side, 3 * side :], changed[side : 2 * side, :side]
+    assert strongest.min() == strongest.max() > 100
+    assert abs(half.mean() / strongest.mean() - 0.5) < 0.05
+
+
+def test_a_region_is_outlined_and_its_inside_is_left_alone():
+    region = np.zeros((40, 40), bool)
+    region[10:30, 10:30] = True
+    plain, outlined = (
+        pictures.overlay(torch.zeros(3, 40, 40)),
+        pictures.overlay(torch.zeros(3, 40, 40), region),
+    )
+    side = len(plain) / 40
+    inside = slice(int(14 * side), int(26 * side))
+    assert (outlined[inside, inside] == plain[inside, inside]).all()
+    assert outlined[int(10 * side), int(20 * side)].min() > 200
 
 
 def test_an_unknown_stage_or_no_image_is_refused():

@@ -29,7 +29,7 @@ def test_a_run_gives_the_stored_row_and_the_recipe_ships_it(tmp_path, monkeypatc
         monkeypatch.setattr(decoders, name, size)
     for kept in (decoders._faces, decoders._regions):
         kept.cache_clear()
-    (row,) = decoders.run_decoder("tokens that hear each other", 1)
+    (row,) = decoders.run_decoder("tokens that attend to each other", 1)
     scores = decoders.write_attributes(tmp_path / "attributes.safetensors")
     for kept in (decoders._faces, decoders._regions):
         kept.cache_clear()
@@ -61,7 +61,7 @@ def test_the_shipped_decoder_points_where_the_mean_map_does_not(looked):
     assert scores.mean("pointing") > 0.6
     assert scores.mean("pointing") > scores.mean("pointing", "mean map") + 0.03
     assert scores.mean("pointing", "chance") < 0.2
-    mixed = score_localisation(maps["tokens that hear each other"], regions)
+    mixed = score_localisation(maps["tokens that attend to each other"], regions)
     assert scores.mean("pointing") > mixed.mean("pointing")
     ours, theirs = (follows(values, regions).nanmean() for values in maps.values())
     assert ours > theirs + 0.1

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from course_lib import files, runtime
@@ -46,13 +46,16 @@ from .common import cached_images, known_regions, workplace
 
 __all__ = ["SEEDS", "run_decoder", "write_attributes"]
 
-SEEDS = {"pointing": 5, "tokens that hear each other": 2}  # how many; the first of each is shipped
+SEEDS = {
+    "pointing": 5,
+    "tokens that attend to each other": 2,
+}  # how many; the first of each is shipped
 FACES, VALID, TEST, WITH_REGIONS = 8_000, 2_000, 4_000, 1_500
 BATCH, EPOCHS, LEARNING_RATE, WEIGHT_DECAY = 64, 12, 2e-3, 0.02
 
 
 @cache
-def _faces(part: str) -> ImageArrays:
+def faces_of(part: str) -> ImageArrays:
     """The faces of "train", "valid" or "test" in memory, kept until the study is done."""
     count = {"train": FACES, "valid": VALID, "test": TEST}[part]
     path = workplace("pointing") / f"{part}.safetensors"
@@ -66,7 +69,7 @@ def _regions() -> Bool[Tensor, "n attributes height width"]:
 
 
 def _train(decoder: str, seed: int) -> AttributeModel:
-    train, valid = _faces("train"), _faces("valid")
+    train, valid = faces_of("train"), faces_of("valid")
     torch.manual_seed(seed)
     model = DECODERS[decoder]()
     model.decoder.head.bias.data = torch.logit(train.targets.mean(0))
@@ -90,14 +93,22 @@ def _train(decoder: str, seed: int) -> AttributeModel:
 def run_decoder(decoder: str, seed: int) -> list[dict]:
     """One row: how well one decoder and seed points, and what it scores, on the test faces."""
     started = time.time()
-    model, test, regions = _train(decoder, seed), _faces("test"), _regions()
-    seconds, images = round(time.time() - started), test.images[:WITH_REGIONS].float() / 255
+    model = _train(decoder, seed)
+    seconds = round(time.time() - started)
     torch.manual_seed(100 + seed)
-    maps, untrained = (
-        model.attention_maps(images),
-        DECODERS[decoder]().eval().attention_maps(images),
-    )
-    looks = score_localisation(maps, regions, untrained)
+    if seed == 0:  # what the recipe "attributes" ships
+        files.save_tensors(_first(decoder), model.state_dict())
+    return [{"seconds": seconds, **scores_of(model, DECODERS[decoder]())}]
+
+
+def scores_of(model: AttributeModel, untrained: AttributeModel) -> dict[str, float | str]:
+    """How well a trained model points, beside the baselines and an untrained one, and what it
+    scores, on the test faces.
+    """
+    test, regions = faces_of("test"), _regions()
+    images = test.images[:WITH_REGIONS].float() / 255
+    maps, blank = (each.eval().attention_maps(images) for each in (model, untrained))
+    looks = score_localisation(maps, regions, blank)
     lucky, hits = pointing_at_one_place(regions, maps.shape[-2:]), pointing_game(maps, regions)
     known = regions.flatten(-2).any(-1)
     scores = {
@@ -109,25 +120,31 @@ def run_decoder(decoder: str, seed: int) -> list[dict]:
         "pointing best place": torch.where(known, lucky.float(), torch.nan).nanmean(0),
         "pointing where it misses": torch.where(known & ~lucky, hits, torch.nan).nanmean(0),
         "follows map": follows(maps, regions),
-        "follows untrained": follows(untrained, regions),
+        "follows untrained": follows(blank, regions),
     }
-    logits, unseen = predict(model, _faces("valid")).sigmoid(), predict(model, test).sigmoid()
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **{name: round(float(values.nanmean()), 4) for name, values in scores.items()},
+        **answers_of(model),
+        "pointing each": " ".join(f"{value:.2f}" for value in scores["pointing map"].tolist()),
+    }
+
+
+def answers_of(model: nn.Module) -> dict[str, float]:
+    """What a trained model's answers score on the test faces, its thresholds chosen on the
+    validation faces.
+    """
+    valid, test = faces_of("valid"), faces_of("test")
+    logits, unseen = predict(model, valid).sigmoid(), predict(model, test).sigmoid()
     right = score_attributes(unseen, test.targets, names=ATTRIBUTES)
-    right["f1_tuned"] = threshold_scores(
-        unseen, test.targets, best_thresholds(logits, _faces("valid").targets)
-    )["f1"]
-    scores |= {name: right[name] for name in ("average_precision", "f1", "f1_tuned")}
-    if seed == 0:  # what the recipe "attributes" ships
-        files.save_tensors(_first(decoder), model.state_dict())
-    return [
-        {
-            "seconds": seconds,
-            "parameters": sum(p.numel() for p in model.parameters()),
-            **{name: round(float(values.nanmean()), 4) for name, values in scores.items()},
-            "average_precision rare": round(float(right["average_precision"][RARE].mean()), 4),
-            "pointing each": " ".join(f"{value:.2f}" for value in scores["pointing map"].tolist()),
-        }
-    ]
+    tuned = best_thresholds(logits, valid.targets)
+    right["f1_tuned"] = threshold_scores(unseen, test.targets, tuned)["f1"]
+    scores = {
+        name: round(float(right[name].mean()), 4)
+        for name in ("average_precision", "f1", "f1_tuned")
+    }
+    rare = right["average_precision"][RARE].mean()
+    return scores | {"average_precision rare": round(float(rare), 4)}
 
 
 # ---- what ships ----------------------------------------------------------------------------------
@@ -148,7 +165,7 @@ def write_attributes(path: Path) -> dict:
             run_decoder(decoder, 0)
         models[decoder] = build().eval()
         models[decoder].load_state_dict(files.load_tensors(_first(decoder))[0])
-    valid, test = _faces("valid"), _faces("test")
+    valid, test = faces_of("valid"), faces_of("test")
     ready = AttributePredictor.ready(
         models["pointing"], ATTRIBUTES, predict(models["pointing"], valid), valid.targets
     )
@@ -158,7 +175,7 @@ def write_attributes(path: Path) -> dict:
     scores = {"f1": f1.mean(), "f1_rare": f1[RARE].mean(), "average_precision": ranked.mean()}
     save_weights(ready, path, names=ATTRIBUTES)
     save_weights(
-        models["tokens that hear each other"], path.with_name("attributes_mixed.safetensors")
+        models["tokens that attend to each other"], path.with_name("attributes_mixed.safetensors")
     )
     shutil.rmtree(workplace("attributes"))
     return scores

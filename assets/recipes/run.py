@@ -20,7 +20,17 @@ from course_lib.training.remedies import REMEDIES, SUMMARY, evolution_table
 from course_lib.training.remedies import SEEDS as REMEDY_SEEDS
 from course_lib.world import DIFFICULTIES
 
-from . import ablation, decoders, difficulty, dynamic, evolution, parts, pictures, static
+from . import (
+    ablation,
+    decoders,
+    difficulty,
+    dynamic,
+    evolution,
+    ingredients,
+    parts,
+    pictures,
+    static,
+)
 from .common import workplace
 
 __all__ = ["RECIPES", "Study", "Weights", "main", "make", "readme_tables"]
@@ -73,6 +83,14 @@ RECIPES: dict[str, Weights | Study] = {
         evolution.run_remedy,
         tuple({"remedy": remedy, "seed": seed} for seed, remedy in product(REMEDY_SEEDS, REMEDIES)),
         75,
+        processes=2,
+    ),
+    "ingredients": Study(
+        ingredients.run_arm,
+        tuple(
+            {"arm": arm, "seed": seed} for seed, arm in product(ingredients.SEEDS, ingredients.ARMS)
+        ),
+        55,
         processes=2,
     ),
     "pointing": Study(

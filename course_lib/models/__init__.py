@@ -16,6 +16,7 @@ from .attributes import (
     AttributeModel,
     MixedTokenExtractor,
     PointingDecoder,
+    ResidualBlock,
     TokenExtractor,
     pool_over_tokens,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "PartTransformer",
     "PersonalityPredictionHead",
     "PointingDecoder",
+    "ResidualBlock",
     "SideBySideModel",
     "StaticFeatureExtractor",
     "TimePaddedConv3d",

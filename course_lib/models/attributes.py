@@ -20,6 +20,7 @@ __all__ = [
     "AttributeModel",
     "MixedTokenExtractor",
     "PointingDecoder",
+    "ResidualBlock",
     "TokenExtractor",
     "pool_over_tokens",
 ]
@@ -180,7 +181,7 @@ class AttributeDecoder(nn.Module):
     Queries do not attend to each other, as in Query2Label (arXiv 2107.10834) without its
     self-attention. Where tokens see the whole image, nothing makes it look where the answer is:
     score its maps before reading them. `cosine` is what `LDAMLoss` needs. Takes cached tokens, or
-    is the second half of an `AttributeModel`.
+    is the second half of an `AttributeModel`. Derived in lesson 09.
     """
 
     def __init__(
@@ -287,14 +288,21 @@ class PointingDecoder(AttributeDecoder):
         logits of the tokens.
         """
         values = self.project(self._checked(tokens))
+        logits = self.decode(self.keys_of(values), values, record)
+        return (logits, self.pooled_logits(values)) if self.training else logits
+
+    def pooled_logits(self, values: Float[Tensor, "batch tokens dim"]) -> Logits:
+        """What the tokens say by themselves, for `TokenLoss`."""
+        return pool_over_tokens(self.token_classifier(values))
+
+    def keys_of(
+        self, values: Float[Tensor, "batch tokens dim"]
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """What the queries are compared with: the surroundings of each token, and its position."""
         grid = rearrange(
             values, "batch (height width) dim -> batch dim height width", height=self.side
         )
-        keys = self.key_norm(to_tokens(self.context(grid))) + self.positions
-        logits = self.decode(keys, values, record)
-        return (
-            (logits, pool_over_tokens(self.token_classifier(values))) if self.training else logits
-        )
+        return self.key_norm(to_tokens(self.context(grid))) + self.positions
 
 
 def pool_over_tokens(
@@ -304,7 +312,7 @@ def pool_over_tokens(
     log-sum-exp.
 
     A few sure tokens are enough, and the gradient goes to them most. Pinheiro and Collobert, arXiv
-    1411.6228.
+    1411.6228. Derived in lesson 09.
     """
     return (torch.logsumexp(sharpness * logits, dim=1) - math.log(logits.shape[1])) / sharpness
 

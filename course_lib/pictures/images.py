@@ -90,28 +90,34 @@ def plot_track(clip: Clip, track: FaceTrack, shown: int = 6) -> Picture:
     )
 
 
+MAP_COLOUR = (225, 0, 190)  # no skin, hair or outline has it
+LARGE = 224  # pixels a side, so that outlines are thin where a face is small
+
+
 def overlay(
     image,
     region: Bool[np.ndarray, "height width"] | None = None,
     heat: Float[np.ndarray, "rows columns"] | None = None,
-    strength: float = 0.55,
-) -> UInt8[np.ndarray, "height width 3"]:
-    """The image with a region outlined, or with a map laid over it (cividis, the map's own maximum
-    is brightest).
+) -> UInt8[np.ndarray, "large_height large_width 3"]:
+    """The image, enlarged if it is small, with a region outlined, or with a map laid over it.
+
+    The map is one colour, clear where the weight is 0 and strongest at the map's own maximum; a
+    square is a token.
     """
-    picture = to_picture(image).copy()
-    size = picture.shape[1::-1]
+    picture = to_picture(image)
+    times = max(1, -(-LARGE // min(picture.shape[:2])))
+    size = (times * picture.shape[1], times * picture.shape[0])
+    picture = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
     if heat is not None:
-        scaled = cv2.resize(np.asarray(heat, np.float32), size, interpolation=cv2.INTER_CUBIC)
-        scaled = np.clip(scaled / max(float(scaled.max()), 1e-12) * 255, 0, 255).astype(np.uint8)
-        colours = cv2.applyColorMap(scaled, cv2.COLORMAP_CIVIDIS)[..., ::-1]
-        picture = cv2.addWeighted(picture, 1 - strength, np.ascontiguousarray(colours), strength, 0)
+        weights = np.asarray(heat, np.float32)
+        shares = np.clip(weights / max(float(weights.max()), 1e-12), 0, 1)
+        opacity = 0.8 * cv2.resize(shares, size, interpolation=cv2.INTER_NEAREST)[..., None]
+        picture = ((1 - opacity) * picture + opacity * MAP_COLOUR).round().astype(np.uint8)
     if region is not None:
-        outlines, _ = cv2.findContours(
-            region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
-        cv2.drawContours(picture, outlines, -1, (0, 0, 0), 2)
-        cv2.drawContours(picture, outlines, -1, (255, 220, 60), 1)
+        mask = cv2.resize(region.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, outlines, -1, (0, 0, 0), 4, cv2.LINE_AA)
+        cv2.drawContours(picture, outlines, -1, (255, 255, 255), 2, cv2.LINE_AA)
     return picture
 
 

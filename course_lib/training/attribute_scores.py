@@ -310,18 +310,20 @@ def course_attribute_predictor() -> AttributePredictor:
 # Two attribute models: tokens that see little, and tokens that attention has mixed before.
 DECODERS: dict[str, Callable[[], AttributeModel]] = {
     "pointing": lambda: AttributeModel(TokenExtractor(), PointingDecoder()),
-    "tokens that hear each other": lambda: AttributeModel(
+    "tokens that attend to each other": lambda: AttributeModel(
         MixedTokenExtractor(), AttributeDecoder(96)
     ),
 }
 
 
 def shipped_decoders() -> dict[str, AttributeModel]:
-    """Both models by the names of `DECODERS`, with the shipped weights. Used in lesson 11."""
-    mixed = DECODERS["tokens that hear each other"]()
+    """Both models by the names of `DECODERS`, with the shipped weights. Used in lessons 09 and
+    11.
+    """
+    mixed = DECODERS["tokens that attend to each other"]()
     tensors, _ = files.load_tensors(runtime.assets("weights/attributes_mixed.safetensors"))
     fill(mixed, tensors, "weights/attributes_mixed.safetensors")
     return {
         "pointing": course_attribute_predictor().model,
-        "tokens that hear each other": mixed.eval(),
+        "tokens that attend to each other": mixed.eval(),
     }

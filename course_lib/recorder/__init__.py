@@ -1,11 +1,10 @@
 """The attention of any model: recorded, kept, shown on a page."""
 
 from .monitor import AttentionMonitor
+from .observer import Observer
 from .operators import (
     ATTENDING,
     Attention,
-    Observer,
-    Tracer,
     call,
     encoder_layer,
     flex,
@@ -35,6 +34,7 @@ from .recording import (
     megabytes,
     reduce_rows,
 )
+from .tracing import Tracer
 from .visualizer import (
     AttentionVisualizer,
     attention_per_attribute,

@@ -2,14 +2,15 @@
 
 import os
 import sys
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import cache, cached_property, partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nested._internal.nested_tensor import NestedTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .operators import ATTENDING, RECORD_IT, call, in_backward, role_of, unobserved
+from .operators import ATTENDING, RECORD_IT, call, in_backward, meaning, names_of, unobserved
 from .tracing import Call, Found, Owner, Tracer
 
 __all__ = ["Observer"]
@@ -34,17 +35,17 @@ def _is_inside(file: str) -> bool:
 class Observer(TorchDispatchMode):
     """Sees every operator of one forward of a model, in one thread.
 
-    `names` are those of the model's modules, by `id`. Each attention goes to `keep`; what could not
+    `buffers` are the model's. Each attention goes to `keep`; what could not
     be recorded goes to `miss`; `add_gradient` gets what a backward pass delivers for what was put
     into `fresh`.
     """
 
     supports_higher_order_operators = True  # flex attention refuses to run under a mode without it
 
-    def __init__(self, root: nn.Module, names: dict[int, str]):
+    def __init__(self, root: nn.Module, buffers: Sequence[Tensor | None] = ()):
         super().__init__()
-        self.root, self.names = root, names
-        self.tracer = Tracer(self.owner, self.call, self.unclear, root.buffers())
+        self.root = root
+        self.tracer = Tracer(self.owner, self.call, self.unclear, buffers)
         self.fresh: list[tuple] = []
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
@@ -55,10 +56,18 @@ class Observer(TorchDispatchMode):
         # autograd may detach an output, to keep it, before it joins the graph
         if self.fresh and operator is not torch.ops.aten.detach.default:
             self.attempt(operator, self.await_gradients)
-        output = call(operator, args, kwargs)
+        role, has_steps = meaning(operator)
+        output = call(operator, args, kwargs) if has_steps else operator(*args, **kwargs)
         if not in_backward():
-            self.attempt(operator, self.see, operator, args, kwargs, output)
+            self.attempt(operator, self.see, operator, role, args, kwargs, output)
         return output
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """The names of the model's modules, by `id`, read when the first is wanted: modules may be
+        exchanged between forwards.
+        """
+        return {id(module): name for name, module in names_of(self.root)}
 
     def attempt(self, operator, action, *args) -> None:
         """Nothing that goes wrong here may reach the model."""
@@ -76,8 +85,7 @@ class Observer(TorchDispatchMode):
             "pad them (`torch.nested.to_padded_tensor`) and mask the padding",
         )
 
-    def see(self, operator, args: tuple, kwargs: dict, output) -> None:
-        role = role_of(operator)
+    def see(self, operator, role: str, args: tuple, kwargs: dict, output) -> None:
         if args and getattr(args[0], "is_nested", False) and role not in NESTED:
             return self.nested() if role in ("fused", "product", "softmax") else None
         if role == "opaque":
@@ -88,8 +96,8 @@ class Observer(TorchDispatchMode):
             )
         if role in ATTENDING:
             with unobserved():
-                self.keep_all(self.tracer.follow(operator, args, kwargs, output))
-        elif found := self.tracer.follow(operator, args, kwargs, output):
+                self.keep_all(self.tracer.follow(operator, role, args, kwargs, output))
+        elif found := self.tracer.follow(operator, role, args, kwargs, output):
             with unobserved():
                 self.keep_all(found)
 

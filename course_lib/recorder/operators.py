@@ -5,8 +5,7 @@ stands in this module.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -35,7 +34,9 @@ __all__ = [
     "heads_of",
     "in_backward",
     "leave",
+    "meaning",
     "name_of",
+    "names_of",
     "native",
     "of_weights",
     "reproduces",
@@ -100,6 +101,14 @@ def uncompiled(module: nn.Module) -> nn.Module:
     return module._orig_mod if type(module).__name__ == "OptimizedModule" else module
 
 
+def names_of(root: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules with the names they have before torch.compile wraps some of them."""
+    return [
+        (".".join(part for part in name.split(".") if part != "_orig_mod"), module)
+        for name, module in root.named_modules()
+    ]
+
+
 @cache
 def name_of(operator) -> str:
     """The name of an operator; the same for its overloads and its in-place twin."""
@@ -107,7 +116,6 @@ def name_of(operator) -> str:
     return name.rstrip("_") if operator._schema.is_mutable else name
 
 
-@cache
 def role_of(operator) -> str:
     """What an operator means for attention; the same for its overloads and its in-place twin."""
     if operator is flex_attention:
@@ -136,19 +144,25 @@ def call(operator, args: tuple, kwargs: dict):
     or in mixed precision in the second digit: such a one runs in the dispatcher's state outside the
     mode.
     """
-    with _as_outside() if _has_steps(operator) else nullcontext():
+    if not meaning(operator)[1]:
+        return operator(*args, **kwargs)
+    with _as_outside():
         return operator(*args, **kwargs)
 
 
 @cache
-def _has_steps(operator) -> bool:
-    return role_of(operator) in ("native", "encoder layer") or (
-        isinstance(operator, torch._ops.OpOverload)
-        and not operator.is_view
-        and torch._C._dispatch_has_kernel_for_dispatch_key(
-            operator.name(), "CompositeImplicitAutograd"
-        )
-    )
+def meaning(operator) -> tuple[str, bool]:
+    """What an operator means for attention, and whether it computes in several steps."""
+    role = role_of(operator)
+    if role in ("native", "encoder layer"):
+        return role, True
+    if not isinstance(operator, torch._ops.OpOverload) or operator.is_view:
+        return role, False
+    name, key = operator.name(), "CompositeImplicitAutograd"
+    try:
+        return role, torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
+    except RuntimeError:  # it exists in Python only
+        return role, False
 
 
 def _as_outside():
@@ -373,13 +387,18 @@ def of_weights(
     return attention
 
 
-def tensors(values: Sequence) -> Iterator[Tensor]:
+def tensors(values: Sequence) -> list[Tensor]:
     """The tensors among the arguments of an operator, also those in lists."""
+    found = []
     for value in values:
         if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from tensors(value)
+            found.append(value)
+        elif isinstance(value, _LISTS):
+            found += tensors(value)
+    return found
+
+
+_LISTS = (list, tuple)
 
 
 def heads_of(module: nn.Module | None) -> int | None:

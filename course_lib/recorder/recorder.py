@@ -36,6 +36,7 @@ from .operators import (
     heads_of,
     in_backward,
     leave,
+    names_of,
     of_weights,
     uncompiled,
     unobserved,
@@ -91,7 +92,9 @@ class AttentionRecorder:
     def __enter__(self) -> Recording:
         self.recording = Recording(self.keep, self.rows, self.budget, self.gradients)
         self.forwards, self.products = 0, 0
-        self.parts = {id(module) for module in self.root.modules()}
+        modules = list(self.root.modules())
+        self.parts, self.types = {id(module) for module in modules}, {type(one) for one in modules}
+        self.buffers = [one for module in modules for one in module._buffers.values()]
         try:
             _open(self)
             return self.recording
@@ -139,9 +142,9 @@ class AttentionRecorder:
                 "call the model itself, or record the part that attends",
             )
         known = owners | {gap.where for gap in recording.gaps if gap.grave}
-        for name, module in _names(self.root):
-            attends = LOOKS_LIKE_ATTENTION.search(type(module).__name__)
-            if attends and not any(_related(name, one) for one in known):
+        attending = {one for one in self.types if LOOKS_LIKE_ATTENTION.search(one.__name__)}
+        for name, module in names_of(self.root) if attending else ():
+            if type(module) in attending and not any(_related(name, one) for one in known):
                 recording.miss(
                     name,
                     f"{type(module).__name__} gave no weights: it did not run, it has no softmax,"
@@ -171,14 +174,6 @@ def _indices(rows: Any) -> list[int]:
         return [operator.index(row) for row in rows]
     except TypeError:
         return []
-
-
-def _names(root: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The modules with the names they have before torch.compile wraps some of them."""
-    return [
-        (".".join(part for part in name.split(".") if part != "_orig_mod"), module)
-        for name, module in root.named_modules()
-    ]
 
 
 def _related(name: str, owner: str) -> bool:
@@ -300,9 +295,7 @@ class _Watch(Observer):
     """Files what one forward of the model attends to, or of a part of it that `method` runs."""
 
     def __init__(self, recorder: AttentionRecorder, method: FrameType | None = None):
-        # Modules may be exchanged between forwards, so their names are read anew.
-        names = {id(module): name for name, module in _names(recorder.root)}
-        super().__init__(recorder.root, names)
+        super().__init__(recorder.root, recorder.buffers)
         torch.clear_autocast_cache()  # parameters that were cast before would look like inputs
         self.recorder, self.recording = recorder, recorder.recording
         self.miss, self.add_gradient = self.recording.miss, self.recording.add_gradient

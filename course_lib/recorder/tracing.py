@@ -5,7 +5,7 @@ layout, and whose tokens ask whose.
 import itertools
 import math
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import CodeType
 from typing import NamedTuple
@@ -25,7 +25,6 @@ from .operators import (
     native,
     of_weights,
     reproduces,
-    role_of,
     tensors,
     unobserved,
 )
@@ -104,7 +103,7 @@ class Tracer:
         owner: Callable[[], Owner],
         call: Callable[[], Call],
         unclear: Callable[[Owner, str, str], None],
-        buffers: Iterable[Tensor] = (),
+        buffers: Sequence[Tensor | None] = (),
     ):
         self.owner, self.call, self.unclear = owner, call, unclear
         self.traces: dict[int, tuple[weakref.ref, Trace]] = {}  # by `id`, which may be used again
@@ -112,7 +111,7 @@ class Tracer:
         self.attended: set[int] = set()  # the numbers of what attention returned
         self.softmaxes: list[Softmax] = []
         self.products = 0  # of two tensors that both depend on the model's input
-        for buffer in buffers:
+        for buffer in tensors(buffers):
             self._note(buffer, Trace(self._new_tokens(), constant=True))
 
     def trace(self, tensor: Tensor) -> Trace:
@@ -129,9 +128,8 @@ class Tracer:
         """
         return _kind(self.trace(query).tokens, self.trace(key).tokens)
 
-    def follow(self, operator, args: tuple, kwargs: dict, output) -> Found:
+    def follow(self, operator, role: str, args: tuple, kwargs: dict, output) -> Found:
         """The attention in this call, with its owner; remembers where its output comes from."""
-        role = role_of(operator)
         if role == "same":
             return self._view(operator, args[0], output)
         if role == "product":
@@ -170,6 +168,8 @@ class Tracer:
         if operator is torch.ops.aten.unsqueeze.default and output.dim() == 4:
             trace = replace(trace, lifted=self.call())
         copied = torch.is_inference_mode_enabled()  # there a reshape comes as one operator
+        if not copied and isinstance(output, Tensor) and output.numel() >= given.numel():
+            return self._note(output, trace)
         for view in tensors((output,)):
             if copied and (trace.weights or trace.features) and not _share_memory(given, view):
                 self._note(view, _recopied(trace, given, _contiguous(given.shape)))
@@ -193,7 +193,7 @@ class Tracer:
         weights that are summed over the keys are attention.
         """
         name = name_of(operator)
-        factors = list(tensors(args[1:] if name in ("addmm", "baddbmm", "einsum") else args))[:2]
+        factors = tensors(args[1:] if name in ("addmm", "baddbmm", "einsum") else args)[:2]
         if len(factors) < 2:
             return self._pass_on(operator, "product", args, output)
         first, second = (self.trace(factor) for factor in factors)
@@ -317,7 +317,7 @@ class Tracer:
         active = [one for one in given if not one[1].constant] or given
         if not active:
             return self._note(output, Trace(self._new_tokens(), constant=True))
-        results = list(tensors((output,)))
+        results = [output] if isinstance(output, Tensor) else tensors((output,))
         for tensor, trace in active:
             if trace.weights and results:
                 self._note(results[1:], replace(trace, weights=None))
@@ -421,8 +421,11 @@ class Tracer:
         return frozenset([(number, ())])
 
     def _note(self, output, trace: Trace) -> Found:
-        for tensor in (output,) if isinstance(output, Tensor) else tensors((output,)):
-            self.traces[id(tensor)] = weakref.ref(tensor), trace
+        if isinstance(output, Tensor):
+            self.traces[id(output)] = weakref.ref(output), trace
+        else:
+            for tensor in tensors((output,)):
+                self.traces[id(tensor)] = weakref.ref(tensor), trace
         return ()
 
 

@@ -278,8 +278,10 @@ def fused(
                 scores = scores.masked_fill(~part, -math.inf)
             else:
                 scores = scores + part.to(precise)
-        # a query that may look nowhere: zeros
-        return four_axes(scores.softmax(-1).nan_to_num(0), heads)
+        weights = scores.softmax(-1)
+        if mask is not None:  # a query that may look nowhere: zeros
+            weights = weights.nan_to_num(0)
+        return four_axes(weights, heads)
 
     value = four_axes(value, heads)
     batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])

@@ -32,6 +32,7 @@ from einops import reduce
 from playwright.sync_api import sync_playwright
 from test_page import random_maps
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet50, vit_b_16
 
@@ -559,6 +560,36 @@ def bench_attention() -> None:
             watched / plain,
             "≤ 1.05",
         )
+        convolutions, image = resnet50().eval(), torch.randn(1, 3, 224, 224)
+
+        def nothing() -> None:
+            with AttentionRecorder(convolutions):
+                convolutions(image)
+
+        def function_mode() -> None:  # the least that a hook on functions costs
+            with TorchFunctionMode():
+                convolutions(image)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # there is no attention
+            plain, watched, least = seconds(
+                lambda: convolutions(image),
+                nothing,
+                function_mode,
+                rounds=9,
+                clock=time.process_time,
+            )
+        for name, spent in (
+            ("recorded, no attention", watched),
+            ("empty TorchFunctionMode", least),
+        ):
+            row(
+                f"resnet50, one image, {name}",
+                f"{1e3 * spent:.0f} ms",
+                f"{1e3 * plain:.0f} ms",
+                spent / plain,
+                "≤ 1.2",
+            )
     torch.set_num_threads(threads)
 
 

@@ -4,6 +4,7 @@ output changed.
 
 import copy
 import gc
+import inspect
 import itertools
 import json
 import random
@@ -37,8 +38,9 @@ from course_lib.recorder import (
     from_records,
     operators,
     record,
+    tracing,
 )
-from course_lib.recorder.recording import SIDE, Gap
+from course_lib.recorder.recording import SIDE, Gap, Record
 
 CONTEXTS = {"grad": torch.enable_grad, "no_grad": torch.no_grad, "inference": torch.inference_mode}
 
@@ -583,28 +585,126 @@ def test_an_axis_that_the_model_adds_itself_stays_the_batch(context):
     assert not recording.coverage()
 
 
+def only_two(weights):
+    best, places = weights.topk(2, -1)
+    return torch.zeros_like(weights).scatter(-1, places, best)
+
+
+def written_over(weights):
+    weights = weights.clone()
+    weights[:, 0], weights[..., 1] = 0, 0.5
+    return weights
+
+
+def mixed_by(layer):
+    """What mixes heads: a layer over the last axis."""
+    return lambda weights: layer(weights.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+torch.manual_seed(0)
+MIX, NORM = torch.randn(4, 4), nn.BatchNorm2d(4).eval()
 EDITS = {
-    "mask": lambda weights: weights * torch.ones(5, 5).tril(),
+    "mask": lambda weights: weights * torch.ones(4, 4).tril(),
     "renormalised": lambda weights: weights / (weights.sum(-2, keepdim=True) + 1),
     "sharpened": lambda weights: weights.masked_fill(weights < 0.2, 0),
-    "sink": lambda weights: torch.where(torch.arange(5) == 0, 0.0, weights),
+    "sink": lambda weights: torch.where(torch.arange(4) == 0, 0.0, weights),
+    "squared": lambda weights: F.normalize(weights**2, p=1, dim=-1),
+    "clamped": lambda weights: weights.clamp(min=0.2),
+    "the best two": only_two,
+    "written over": written_over,
+    "inhibited": lambda weights: F.relu(weights - 0.8 * weights.flip(-1)),
+    "CaiT": mixed_by(nn.Linear(4, 4)),
+    "CaiT, without bias": mixed_by(nn.Linear(4, 4, bias=False)),
+    "more heads": mixed_by(nn.Linear(4, 8)),
+    "DeepViT": lambda weights: NORM(torch.einsum("bhij,hg->bgij", weights, MIX)),
+    "DeepViT, by convolution": nn.Conv2d(4, 4, 1),
+    "ConViT": lambda weights: 0.3 * weights + 0.7 * (MIX * torch.ones(2, 4, 4, 4)).softmax(-1),
+    "mean of the heads": lambda weights: weights.mean(1, keepdim=True).expand(-1, 4, -1, -1),
 }
 
 
+# as many tokens as heads: sizes do not tell which axis is which
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("edit", EDITS)
 def test_what_is_filed_is_what_meets_the_values(edit, context):
     class Edited(Attention):
-        def forward(self, x):
-            q, k, v = self.parts(x, x)
-            return EDITS[edit]((q @ k.mT).softmax(-1)) @ v
+        def weights(self, x):
+            q, k, _ = self.parts(x, x)
+            return EDITS[edit]((q @ k.mT).softmax(-1))
 
-    model, x = Edited(), torch.randn(2, 5, 16)
-    q, k, _ = model.parts(x, x)
+        def forward(self, x):
+            weights = self.weights(x)
+            return weights @ self.heads_of(self.to_value(x), weights.shape[1])
+
+    model, x = Edited(), torch.randn(2, 4, 16)
+    expected = model.weights(x)
     with CONTEXTS[context]():
         (found,) = recorded(model, x).records
-    assert_close(found.weights, EDITS[edit]((q @ k.mT).softmax(-1)))
-    assert (found.residual, found.kind) == (0, "self")
+    assert_close(found.weights, expected)
+    assert found.residual < 1e-5
+    assert found.kind == "self"
+    with AttentionRecorder(model, gradients=True) as recording:
+        model(x).sum().backward()
+    v = model.heads_of(model.to_value(x), expected.shape[1])
+    gradient = v.sum(-1)[:, :, None].expand(expected.shape)
+    assert_close(recording.records[0].gradient, gradient, atol=1e-5)
+
+
+def test_what_is_no_distribution_is_drawn_as_shares():
+    weights = torch.tensor([[-1.0, 3.0], [0.0, 0.0], [0.25, 0.75]])[None, None]
+    plain = weights[..., 2:, :]
+    records = [
+        Record(name, "Talking", "self", "softmax", tuple(one.shape), 0, 0, weights=one)
+        for name, one in (("mixed", weights), ("plain", plain))
+    ]
+    page = from_records(records)
+    (drawn,) = page["maps"]["mixed"]
+    assert_close(drawn, torch.tensor([[0.25, 0.75], [0.0, 0.0], [0.25, 0.75]])[None, None])
+    assert "shares of the absolute weights" in page["notes"]["mixed"]
+    assert page["maps"]["plain"][0] is plain
+    assert "shares" not in page["notes"]["plain"]
+
+
+MEETINGS = {
+    "heads behind queries": lambda q, k, v: torch.einsum(
+        "bihj,bhjd->bihd", torch.einsum("bhid,bhjd->bihj", q, k).softmax(-1), v
+    ),
+    "einsum": lambda q, k, v: torch.einsum("bhij,bhjd->bihd", (q @ k.mT).softmax(-1), v),
+    "einsum with dots": lambda q, k, v: torch.einsum("...ij,...jd", (q @ k.mT).softmax(-1), v),
+    "values first": lambda q, k, v: torch.einsum("bhjd,bhij->bhdi", v, (q @ k.mT).softmax(-1)),
+    "turned": lambda q, k, v: v.mT @ (k @ q.mT).softmax(-2),
+    "folded": lambda q, k, v: torch.bmm((q @ k.mT).softmax(-1).flatten(0, 1), v.flatten(0, 1)),
+    "values shared by heads": lambda q, k, v: torch.einsum(
+        "bhij,bjd->bhid", (q @ k.mT).softmax(-1), v[:, 0]
+    ),
+    "multiplied and summed": lambda q, k, v: (
+        (q @ k.mT).softmax(-1).unsqueeze(-1) * v.unsqueeze(2)
+    ).sum(3),
+    "unbatched": lambda q, k, v: torch.stack(
+        [(q[i] @ k[i].mT).softmax(-1) @ v[i] for i in range(1)]
+    ),
+}
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("keys", [1, 2, 4])
+@pytest.mark.parametrize("meeting", MEETINGS)
+def test_weights_meet_values_in_many_ways(meeting, keys, context):
+    """One key among them, for which an einsum multiplies no matrices."""
+
+    class Meets(Attention):
+        num_heads = 4
+
+        def forward(self, x, y):
+            return MEETINGS[meeting](*self.parts(x, y))
+
+    model, x, y = Meets(), torch.randn(1, 5, 16), torch.randn(1, keys, 16)
+    q, k, _ = model.parts(x, y)
+    with CONTEXTS[context]():
+        (found,) = recorded(model, x, y).records
+    assert_close(found.weights, (q @ k.mT).softmax(-1))
+    assert found.kind == "cross"
+    assert found.residual is None or found.residual < 1e-5
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
@@ -626,7 +726,7 @@ def test_a_sink_that_is_cut_off_is_not_filed(context):
     with CONTEXTS[context]():
         (found,) = recorded(model, x).records
     assert_close(found.weights, model.weights(*model.inner.parts(x, x)[:2]))
-    assert found.residual == 0
+    assert found.residual < 1e-5
     with AttentionRecorder(model, gradients=True) as recording:
         model(x).sum().backward()
     _, _, v = model.inner.parts(x, x)
@@ -635,22 +735,28 @@ def test_a_sink_that_is_cut_off_is_not_filed(context):
 
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_no_claim_without_a_measure(context):
-    """Heads that are mixed after the softmax, and dropout: nothing is said to give the output."""
+    """With dropout the output is of other weights: what is filed is what was there before it."""
 
     class Talking(Attention):
         def __init__(self):
             super().__init__()
-            self.mix = nn.Linear(4, 4)
+            self.mix = mixed_by(nn.Linear(4, 4))
+
+        def weights(self, x):
+            q, k, _ = self.parts(x, x)
+            return self.mix((q @ k.mT / 2).softmax(-1))
 
         def forward(self, x):
-            q, k, v = self.parts(x, x)
-            weights = self.mix((q @ k.mT).softmax(-1).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            return weights @ v
+            return F.dropout(self.weights(x), 0.5) @ self.parts(x, x)[2]
 
-    for model in (Talking(), ByHand().train()):
+    model, x = Talking(), torch.randn(2, 5, 16)
+    q, k, _ = (by_hand := ByHand().train()).parts(x, x)
+    for module, expected in ((model, model.weights(x)), (by_hand, (q @ k.mT / 2).softmax(-1))):
         with CONTEXTS[context]():
-            recording = recorded(model, torch.randn(2, 5, 16))
-        assert [found.residual for found in recording.records] == [None]
+            recording = recorded(module, x)
+        (found,) = recording.records
+        assert_close(found.weights, expected)
+        assert found.residual is None
         assert "own output again" not in str(recording)
 
 
@@ -701,6 +807,160 @@ def test_rotation_and_caches_leave_it_self_attention():
     assert found.shape == (2, 4, 5, 8)
 
 
+class Asks(Attention):
+    """`q` and `k` may wrap the projections; `streams` says what asks what."""
+
+    def __init__(self, wrap=lambda layer: layer, streams=lambda *inputs: inputs):
+        super().__init__()
+        self.to_query, self.to_key = wrap(self.to_query), wrap(self.to_key)
+        self.streams = streams
+
+    def forward(self, *inputs):
+        return super().forward(*self.streams(*inputs))
+
+
+class LowRank(nn.Module):
+    """LoRA: a projection and the product of two narrow ones beside it."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.down, self.up = layer, nn.Linear(16, 2), nn.Linear(2, 16)
+
+    def forward(self, x):
+        return self.layer(x) + 2 * self.up(self.down(x))
+
+
+class EightBits(nn.Module):
+    """A linear layer of integers, whose inputs are rounded too."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.register_buffer("weight", (layer.weight * 100).round().to(torch.int8))
+
+    def forward(self, x):
+        scale = x.abs().amax(-1, keepdim=True) / 127
+        rounded = (x / scale).round().to(torch.int32)
+        return (rounded @ self.weight.to(torch.int32).T).to(x.dtype) * scale / 100
+
+
+class AfterSums(Attention):
+    """Conditional DETR: content and position are projected, then added."""
+
+    def __init__(self):
+        super().__init__()
+        self.of_query, self.of_key = nn.Linear(16, 16), nn.Linear(16, 16)
+
+    def forward(self, query, where, key=None, there=None):
+        key, there = query if key is None else key, where if there is None else there
+        q, k, v = (
+            self.heads_of(x, 4)
+            for x in (
+                self.to_query(query) + self.of_query(where),
+                self.to_key(key) + self.of_key(there),
+                self.to_value(key),
+            )
+        )
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+class Reduced(Attention):
+    """SegFormer: the keys are a convolution of the tokens the queries come from."""
+
+    def __init__(self):
+        super().__init__()
+        self.reduce, self.norm = nn.Conv2d(16, 16, 2, 2), nn.LayerNorm(16)
+
+    def forward(self, x):
+        image = x.mT.unflatten(2, (2, 2))
+        return super().forward(x, self.norm(self.reduce(image).flatten(2).mT))
+
+
+class Packed(Attention):
+    def __init__(self):
+        super().__init__()
+        self.to_all = nn.Linear(16, 48)
+
+    def forward(self, x):
+        q, k, v = self.to_all(x).view(2, 4, 3, 4, 4).permute(2, 0, 3, 1, 4).contiguous()
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+def positions():
+    return torch.arange(64.0).view(1, 4, 16).sin()
+
+
+X = [torch.randn(2, 4, 16) for _ in range(4)]
+PAIR = torch.cat(X[:2], 1)
+KINDS = {
+    "LoRA": (Asks(LowRank), X[:1], "self"),
+    "LoRA, two": (Asks(LowRank), X[:2], "cross"),
+    "eight bits": (Asks(EightBits), X[:1], "self"),
+    "eight bits, two": (Asks(EightBits), X[:2], "cross"),
+    "own norms": (Asks(lambda layer: nn.Sequential(nn.LayerNorm(16), layer)), X[:1], "self"),
+    "own norms, two": (Asks(lambda layer: nn.Sequential(nn.LayerNorm(16), layer)), X[:2], "cross"),
+    "sums": (AfterSums(), X[:2], "self"),
+    "sums, two": (AfterSums(), X, "cross"),
+    "positions at the queries": (Asks(streams=lambda x, at: (x + at, x)), X[:2], "self"),
+    "the same positions": (
+        Asks(streams=lambda x, y: (x + positions(), y + positions())),
+        [x[:1] for x in X[:2]],
+        "cross",
+    ),
+    "reduced keys": (Reduced(), X[:1], "self"),
+    "packed": (Packed(), X[:1], "self"),
+    "cut along tokens": (Asks(streams=lambda x: x.chunk(2, 1)), [PAIR], "cross"),
+    "cut along the batch": (Asks(streams=lambda x: x.chunk(2)), X[:1], "cross"),
+    "cut in unequal parts": (Asks(streams=lambda x: (x[:, :3], x[:, 3:])), [PAIR], "cross"),
+    "cut after a layer": (Asks(streams=lambda x: F.gelu(2 * x).split(4, 1)), [PAIR], "cross"),
+    "a stack": (Asks(streams=lambda x: x.unbind(1)), [torch.stack(X[:2], 1)], "cross"),
+    "one token asks all": (Asks(streams=lambda x: (x[:, :1], x)), X[:1], "self"),
+    "some of both": (
+        Asks(streams=lambda x, y, z: (torch.cat([x, y], 1), torch.cat([y, z], 1))),
+        X[:3],
+        "unknown",
+    ),
+}
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("case", KINDS)
+def test_kinds_follow_the_tokens_through_whatever_projects_them(case, context):
+    model, inputs, kind = KINDS[case]
+    with CONTEXTS[context]():
+        (found,) = recorded(model, *inputs).records
+    assert found.kind == kind
+
+
+def test_two_branches_of_one_input_ask_each_other():
+    class Branches(Attention):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other, self.norm = Attention(), Attention(), nn.LayerNorm(16)
+
+        def forward(self, x):
+            return super().forward(self.norm(x + self.one(x)), self.norm(x + self.other(x)))
+
+    kinds = {found.name: found.kind for found in recorded(Branches(), X[0]).records}
+    assert kinds == {"one": "self", "other": "self", "": "cross"}
+
+
+@pytest.mark.parametrize("written", ["index_copy", "slice"])
+def test_a_cache_that_is_written_into_leaves_it_self_attention(written):
+    class Cached(Attention):
+        def forward(self, x):
+            parts = self.parts(x, x)
+            if written == "slice":
+                caches = [torch.zeros(2, 4, 8, 4) for _ in parts[1:]]
+                for cache, part in zip(caches, parts[1:], strict=True):
+                    cache[:, :, :4] = part
+            else:
+                places = torch.arange(4)
+                caches = [torch.zeros(2, 4, 8, 4).index_copy(2, places, part) for part in parts[1:]]
+            return F.scaled_dot_product_attention(parts[0], *caches)
+
+    assert recorded(Cached(), X[0]).records[0].kind == "self"
+
+
 def test_two_streams_that_ask_each_other_are_one_self_attention():
     class Joint(Attention):
         def forward(self, x, words):
@@ -739,6 +999,60 @@ def test_steps_and_sub_count_forwards_and_calls():
     assert [(found.name, found.step, found.sub) for found in recording.records] == [
         ("blocks.0", step, sub) for step in range(3) for sub in (0, 1)
     ]
+
+
+class Entries(nn.Module):
+    """A model with other doors than `forward`."""
+
+    def __init__(self):
+        super().__init__()
+        self.image, self.text = Attention(), Attention()
+
+    def forward(self, x):
+        return self.text(x)
+
+    def encode_image(self, x):
+        return self.image(self.text(x)) + self.image(x)
+
+    def training_step(self, x):
+        return self.encode_image(x).sum()
+
+    def generate(self, x):
+        for _ in range(2):
+            x = self(x)
+        return x
+
+    def project(self, x):
+        return self.text.to_query(x)
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_methods_of_the_model_are_recorded_too(context):
+    model, x = Entries(), torch.randn(2, 5, 16)
+    in_two = [("text", 0, 0), ("image", 0, 0), ("image", 0, 1)]
+    expected = {
+        "encode_image": in_two,
+        "training_step": in_two,
+        "generate": [("text", 0, 0), ("text", 1, 0)],
+        "forward": [("text", 0, 0)],
+    }
+    for name, places in expected.items():
+        method = getattr(model, name)
+        with CONTEXTS[context]():
+            unseen = method(x)
+            with AttentionRecorder(model) as recording:
+                assert torch.equal(method(x), unseen)
+        assert [(found.name, found.step, found.sub) for found in recording.records] == places
+    with AttentionRecorder(model) as recording:
+        for _ in range(2):
+            model.encode_image(x)
+        model.text(x)  # a part, called by somebody else
+    assert [found.step for found in recording.records] == [0, 0, 0, 1, 1, 1]
+    with (
+        pytest.warns(UserWarning, match=r"Entries\.project ran parts of the model, and none"),
+        AttentionRecorder(model),
+    ):
+        model.project(x)
 
 
 def test_a_model_that_calls_itself_is_recorded_once():
@@ -895,17 +1209,28 @@ def test_a_full_budget_steps_down_and_says_how(long, fraction):
             torch.testing.assert_close(found.statistics, whole.statistics, atol=1e-5, rtol=1e-5)
 
 
+class Unspeakable:
+    def __repr__(self):
+        raise ArithmeticError
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"keep": "everything"}, "keep='everything' says nothing"),
         ({"keep": []}, "says nothing"),
+        ({"keep": 5}, "keep=5 says nothing"),
+        ({"keep": [0.5]}, "says nothing"),
+        ({"keep": Unspeakable()}, "keep=<Unspeakable instance.* says nothing"),
         ({"budget": -1}, "-1 bytes"),
+        ({"budget": float("inf")}, "inf bytes; give a number"),
+        ({"budget": "2 GB"}, "'2 GB' bytes"),
     ],
 )
 def test_bad_options(options, said):
+    build = inspect.unwrap(AttentionRecorder.__init__)  # without the types that tests check
     with pytest.raises(ValueError, match=said):
-        AttentionRecorder(Attention(), **options)
+        build(object.__new__(AttentionRecorder), Attention(), **options)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -944,6 +1269,49 @@ def test_attention_without_softmax_is_reported_by_name():
         model(torch.randn(2, 5, 16))
     assert [gap.where for gap in recording.coverage()] == ["blocks.1"]
     assert "record(weights)" in str(recording)
+
+
+@pytest.mark.parametrize(
+    ("attend", "said"),
+    [
+        (lambda x: (x @ x.mT).sigmoid() @ x, "multiplies tensors as attention does, but no soft"),
+        (lambda x: x.relu(), "Mine has no attention"),
+        (lambda x: (x.mean(-1, True).softmax(1) * x).sum(1), "softmax over axis -2 of .* may be"),
+    ],
+    ids=["sigmoid", "none", "pooling"],
+)
+def test_where_nothing_is_recognised_a_sentence_says_why(attend, said):
+    class Mine(nn.Module):
+        def forward(self, x):
+            return attend(x)
+
+    model = Mine()
+    with (
+        pytest.warns(UserWarning, match=rf"{said}.*call `record\(weights\)`"),
+        AttentionRecorder(model),
+    ):
+        model(X[0])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_nested_tensors_are_passed_over_in_a_sentence(context, gradients):
+    model = Attention()
+    tokens = [torch.randn(3, 16), torch.randn(5, 16)]
+    x = torch.nested.nested_tensor(tokens, layout=torch.jagged)
+    with CONTEXTS[context]():
+        unseen = model(x)
+        with (
+            pytest.warns(UserWarning, match="come as a nested tensor.*pad them"),
+            AttentionRecorder(model, gradients=gradients) as recording,
+        ):
+            seen = model(x)
+        if context == "grad":
+            seen.values().sum().backward()
+    assert torch.equal(seen.values(), unseen.values())
+    assert len(recording.gaps) == 1
+    assert not recording.records
 
 
 @torch.library.custom_op("course_tests::my_attention", mutates_args=())
@@ -1185,7 +1553,7 @@ def test_a_recorder_that_cannot_open_leaves_nothing(monkeypatch):
 
 def test_gradients_are_let_go_of():
     """A hook that held its own result would be a cycle through C++ that no collector sees."""
-    kinds = operators.Attention, operators.Tracer, operators.Softmax
+    kinds = operators.Attention, tracing.Tracer, tracing.Softmax, tracing.Weights
 
     def observed():
         gc.collect()

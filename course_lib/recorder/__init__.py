@@ -1,22 +1,6 @@
 """The attention of any model: recorded, kept, shown on a page."""
 
 from .monitor import AttentionMonitor
-from .operators import (
-    ATTENDING,
-    Attention,
-    Observer,
-    Tracer,
-    call,
-    encoder_layer,
-    flex,
-    fused,
-    heads_of,
-    in_backward,
-    native,
-    of_weights,
-    role_of,
-    unobserved,
-)
 from .packing import dequantise, pack_arrays, quantise, read_arrays, script
 from .page import attention_page, pack, save_page, show_page
 from .recorder import AttentionRecorder, record
@@ -44,37 +28,25 @@ from .visualizer import (
 )
 
 __all__ = [
-    "ATTENDING",
     "BUDGET",
     "CHUNK",
     "KEEP",
-    "Attention",
     "AttentionMonitor",
     "AttentionRecorder",
     "AttentionVisualizer",
     "Gap",
-    "Observer",
     "Plan",
     "Record",
     "Recording",
     "Statistics",
-    "Tracer",
     "attention_page",
     "attention_per_attribute",
-    "call",
     "cost",
     "dequantise",
-    "encoder_layer",
     "finish",
-    "flex",
     "from_records",
-    "fused",
     "get_attention_weights",
-    "heads_of",
-    "in_backward",
     "megabytes",
-    "native",
-    "of_weights",
     "pack",
     "pack_arrays",
     "quantise",
@@ -82,10 +54,8 @@ __all__ = [
     "record",
     "record_folder",
     "reduce_rows",
-    "role_of",
     "save_page",
     "script",
     "show_page",
-    "unobserved",
     "visualize_during_inference",
 ]

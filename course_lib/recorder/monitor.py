@@ -17,6 +17,7 @@ from ..pictures.base import BLUE, HIGHLIGHT, INK, Animation, Picture, blank_axes
 from ..shapes import Float
 from ..training.fit import Run
 from .recorder import AttentionRecorder
+from .recording import as_shares
 
 __all__ = ["AttentionMonitor"]
 
@@ -57,6 +58,7 @@ class AttentionMonitor:
         weights = [
             record.weights for record in recording.records if self.layer in (None, record.name)
         ][-1].float()
+        weights, _ = as_shares(weights)
         statistics = attention_statistics(weights)
         self.rows.append(
             {name: statistics[name].mean().item() for name in ("entropy", "support", "sink")}

@@ -187,11 +187,11 @@ class Record:
     """One attention map: the `sub`-th of module `name` in the `step`-th forward of the model.
 
     `weights` is `batch heads queries keys`, reduced as `kept` says, None if nothing of it is kept;
-    `shape` is that of the whole map. `kind` is "self" if queries and keys are projections of the
-    same tensor, "cross" if not, "unknown" if that could not be followed. `residual` is the largest
-    difference between the kernel's own output and weights @ values, or what the kernel puts out
-    when it is asked again for its weights (0 if these very weights met the values; None where that
-    is not known: dropout, a kernel that hides it, weights that the model handed over). `gradient` has the shape of `weights` and comes with the
+    `shape` is that of the whole map. `kind` is "self" if queries ask the tokens they are
+    computed from, "cross" if others, "unknown" if some of both, or if that could not be followed. `residual` is the largest
+    difference between what the model got and weights @ values, or what the kernel puts out when it
+    is asked again for its weights (None where that cannot be measured: dropout, a kernel that hides
+    it, weights that the model handed over). `gradient` has the shape of `weights` and comes with the
     backward pass.
     """
 
@@ -360,7 +360,7 @@ class Recording:
 
     def warn(self) -> None:
         """Say what went missing or was reduced: silence would pass for success."""
-        grave = [str(gap) for gap in self.gaps if gap.grave]
+        grave = [str(gap) for gap in self.gaps if gap.grave or not self.records]
         more = f" (and {len(grave) - 1} more: print the recording)" if len(grave) > 1 else ""
         for sentence in [*self.notes[-1:], *(f"not recorded: {gap}{more}" for gap in grave[:1])]:
             warnings.warn(sentence, stacklevel=3)
@@ -510,6 +510,18 @@ def _is_npz(path: str | Path) -> bool:
     return suffix == ".npz"
 
 
+def as_shares(weights: Tensor) -> tuple[Tensor, str]:
+    """Weights as they can be drawn, and what has to be said of it: a model that edits or mixes them
+    after the softmax leaves no distribution over keys, so each key's share of the absolute weights.
+    """
+    sums, size = weights.sum(-1), weights.abs()
+    off = torch.where(sums == 0, 0, (sums - 1).abs())
+    if not weights.numel() or (weights.min() >= 0 and off.max() <= 1e-2):
+        return weights, ""
+    total = size.sum(-1, keepdim=True)
+    return size / total.where(total > 0, 1), "no distribution: shares of the absolute weights"
+
+
 def layer_name(record: Record) -> str:
     """The module's name; its second map in one forward is `name [1]`."""
     return (record.name or "model") + (f" [{record.sub}]" if record.sub else "")
@@ -531,8 +543,9 @@ def from_records(records: Iterable[Record]) -> dict[str, Any]:
         name = layer_name(record)
         if len(shapes[record.name, record.sub]) > 1:
             name += " {} × {}".format(*record.weights.shape[-2:])
-        runs.setdefault(name, {})[record.step] = record.weights
-        notes[name] = f"{record.class_name}, {record.kind}-attention"
+        runs.setdefault(name, {})[record.step], remark = as_shares(record.weights)
+        kind = "kind unknown" if record.kind == "unknown" else f"{record.kind}-attention"
+        notes[name] = ", ".join(filter(None, [record.class_name, kind, remark]))
         if record.kind == "cross":
             cross.add(name)
     steps = sorted({record.step for record in records})

@@ -29,7 +29,7 @@ from ..pictures.attention import (
 from ..pictures.base import Animation, Picture
 from ..shapes import Float
 from .recorder import AttentionRecorder
-from .recording import Record, layer_name
+from .recording import Record, as_shares, layer_name
 
 __all__ = [
     "AttentionVisualizer",
@@ -287,7 +287,8 @@ def visualize_during_inference(
         for name, weights in maps.items():
             file = re.sub(r"[^\w.-]+", "_", f"step_{step:03d}_{name}")
             chosen, remark = _shown_item(weights, item, pipeline, image)
-            title = f"{name}, step {step}{remark}"
+            chosen, shares = as_shares(chosen)
+            title = f"{name}, step {step}{remark}" + f", {shares}" * bool(shares)
             key = name, chosen.shape
             if key in drawn:
                 refill_attention_map(drawn[key], chosen, title)

@@ -126,8 +126,8 @@ def waves(angle, start=0):
     return positions
 
 
-def own_rates(keys, dim):
-    angles = torch.arange(keys)[:, None] * 1e4 ** (-torch.arange(dim) / dim)
+def own_rates(keys, dim, factor=1):
+    angles = torch.arange(keys)[:, None] * 1e4 ** (-factor * torch.arange(dim) / dim)
     return torch.where(torch.arange(dim) % 2 == 0, angles.sin(), angles.cos())
 
 
@@ -227,6 +227,17 @@ class Extra(Layer):
         self.output = nn.Linear(2, 2)
 
 
+class QueryResidual(Layer):
+    def outputs(self, face, attended):
+        return self.norm(attended + self.query_norm(face))
+
+
+class NoSoftmax(Layer):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.importance = self.importance[:3]
+
+
 class Narrow(Layer):
     def __init__(self, static_dim, dynamic_dim, dim=64, heads=4):
         super().__init__(static_dim, dynamic_dim, dim, heads)
@@ -257,7 +268,9 @@ WRONG = {
         "number of keys": attending(scale=lambda q, k: k.shape[-2] ** 0.5),
         "weigh the values": attending(values=lambda k, v: k),
         "return two things": lambda q, k, v: attending()(q, k, v)[0],
-        "weights": lambda q, k, v: attending()(q, k, v)[::-1],
+        "output comes first": lambda q, k, v: attending()(q, k, v)[::-1],
+        "dim 2 only": attending(scale=lambda q, k: 2**0.5),
+        "number of queries": attending(scale=lambda q, k: q.shape[-2] ** 0.5),
         "exp overflows": overflowing,
         "input": detached,
         "values' dim": lambda q, k, v: comparing(lambda q, k: q @ k.mT / v.shape[-1] ** 0.5)(
@@ -292,6 +305,10 @@ WRONG = {
         "gets NaN": masking(unlikely),
         "the same weight for each": masking(lambda scores, mask: scores.masked_fill(~mask, -1e9)),
         "return two things": lambda q, k, v, mask: fused_masked(q, k, v, mask)[0],
+        "as `attend` does": masking(
+            lambda scores, mask: unlikely(scores * 2, mask),  # dim is 4
+            lambda weights, mask: weights.nan_to_num(0),
+        ),
     },
     "time_positions": {
         "sines come first": halves,
@@ -306,7 +323,9 @@ WRONG = {
         "return angles": lambda keys, dim: (
             torch.arange(keys)[:, None] * 1e4 ** (-torch.arange(0, dim, 2) / dim)
         ),
-        "dtype": lambda keys, dim: looped_positions(keys, dim).double(),
+        "numbers the pairs": lambda keys, dim: own_rates(keys, dim, 2),
+        "is 2i already": waves(lambda t, i, dim: t / 1e4 ** (4 * i / dim)),
+        "dtype torch.float32": lambda keys, dim: looped_positions(keys, dim).double(),
     },
     "TokenCrossAttention": {
         "names of the drawing; norm.bias is missing, and yours has out_norm.bias": Renamed,
@@ -319,6 +338,13 @@ WRONG = {
         "your values have positions": changed(
             value=lambda self, motion: motion + self.places(motion)
         ),
+        "your values are the keys": changed(value=lambda self, motion: self.key(motion)),
+        "your values are normalised": changed(value=lambda self, motion: self.key_norm(motion)),
+        "before you add the positions": changed(
+            key=lambda self, motion: self.key_norm(motion) + self.places(motion)
+        ),
+        "adds the queries": QueryResidual,
+        "does not sum to 1": NoSoftmax,
         "query_norm is not used": changed(query=lambda self, face: face),
         "key_norm is not used": changed(key=lambda self, motion: motion + self.places(motion)),
         "residual connection is missing": changed(

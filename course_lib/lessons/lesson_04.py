@@ -103,6 +103,10 @@ def attend_is_a_weighted_mean(student: Callable, library: Callable) -> None:
     output, weights = _pair(student(q, k, v))
     scores = q @ k.mT
     right = (scores / 2).softmax(-1)
+    if isinstance(output, Tensor) and output.shape == right.shape:
+        raise Mistake(
+            "the output comes first and the weights second; what you return first has the shape of weights"
+        )
     expect(
         weights,
         right,
@@ -111,6 +115,12 @@ def attend_is_a_weighted_mean(student: Callable, library: Callable) -> None:
                 -1
             ),
             "you divide by dim; divide by its square root": (scores / 4).softmax(-1),
+            "you divide by √2, which is right for dim 2 only; dim is the last axis of q": (
+                (scores / math.sqrt(2)).softmax(-1)
+            ),
+            "you divide by the square root of the number of queries; divide by that of dim": (
+                (scores / math.sqrt(3)).softmax(-1)
+            ),
             "your softmax runs over the queries; each *query* spends one unit of attention over the keys (dim=-1)": (
                 (scores / 2).softmax(-2)
             ),
@@ -228,7 +238,12 @@ def masked_keys_get_nothing(student: Callable, library: Callable) -> None:
         weights,
         F.scaled_dot_product_attention(q, k, everything, mask),
         {
-            "your mask has no effect; use it before the softmax": scores.softmax(-1),
+            "your mask has no effect; use it before the softmax, and keep what masked_fill returns, because it does not change the scores in place": scores.softmax(
+                -1
+            ),
+            "you do not divide the scores by √dim, as `attend` does": (
+                (q @ k.mT).masked_fill(~mask, -math.inf).softmax(-1)
+            ),
             "you mask the wrong way round; True means that the query *may* attend to the key": (
                 scores.masked_fill(mask, -math.inf).softmax(-1).nan_to_num(0)
             ),
@@ -296,10 +311,22 @@ def _positions(keys: int, dim: int, rate: Callable[[int], float], start: int = 0
     return torch.tensor(waves)
 
 
+def _columns(keys: int, dim: int, rate: Callable[[int], float]) -> Tensor:
+    """Sines and cosines in turn, where each column has a `rate` of its own."""
+    waves = [
+        [(math.sin, math.cos)[column % 2](t * rate(column)) for column in range(dim)]
+        for t in range(keys)
+    ]
+    return torch.tensor(waves)
+
+
 def positions_are_sines_and_cosines(student: Callable, library: Callable) -> None:
     right = _positions(4, 6, lambda pair: 10_000 ** (-2 * pair / 6))
+    came = student(4, 6)
+    if isinstance(came, Tensor) and came.dtype == torch.float64:
+        raise Mistake("positions are float64; the docstring wants the dtype torch.float32")
     expect(
-        student(4, 6),
+        came,
         right,
         {
             "all your sines come first and then all cosines; alternate them, column by column": (
@@ -314,17 +341,17 @@ def positions_are_sines_and_cosines(student: Callable, library: Callable) -> Non
             "your exponent is i/dim; a pair of columns i has the exponent 2i/dim": _positions(
                 4, 6, lambda pair: 10_000 ** (-pair / 6)
             ),
+            "you use the column's number as i; i numbers the pairs of columns: 0, 1, …, dim/2 − 1": (
+                _columns(4, 6, lambda column: 10_000 ** (-2 * column / 6))
+            ),
+            "your exponent is 4i/dim; `arange(0, dim, 2)` is 2i already": _positions(
+                4, 6, lambda pair: 10_000 ** (-4 * pair / 6)
+            ),
             "your rates grow; divide t by 10000^(2i/dim), so that later columns turn more slowly": (
                 _positions(4, 6, lambda pair: 10_000 ** (2 * pair / 6))
             ),
-            "every column has a rate of its own; a sine and its cosine share one": torch.tensor(
-                [
-                    [
-                        (math.sin, math.cos)[column % 2](t * 10_000 ** (-column / 6))
-                        for column in range(6)
-                    ]
-                    for t in range(4)
-                ]
+            "every column has a rate of its own; a sine and its cosine share one": _columns(
+                4, 6, lambda column: 10_000 ** (-column / 6)
             ),
             "your axes are swapped; return `keys dim`": right.T,
             "you return angles; take their sine and cosine": torch.tensor(
@@ -395,9 +422,12 @@ def _with(
     motion_tokens: Tensor,
     positions: float = 1.0,
     on_values: float = 0.0,
+    values: str = "motion",
     query_norm: bool = True,
     key_norm: bool = True,
+    key_norm_first: bool = False,
     residual: float = 1.0,
+    residual_from: str = "face",
     norm: bool = True,
     norm_first: bool = False,
     heads: int | None = None,
@@ -409,10 +439,18 @@ def _with(
     query = layer.query_norm(face) if query_norm else face
     key = motion + positions * places
     key = layer.key_norm(key) if key_norm else key
+    if key_norm_first:
+        key = layer.key_norm(motion) + positions * places
+    if values == "keys":
+        motion = key
+    elif values == "normalised":
+        motion = layer.key_norm(motion)
     own = layer.attention.heads
     layer.attention.heads = heads or own
     attended = layer.attention(query, key, motion + on_values * places)
     layer.attention.heads = own
+    if residual_from == "query":
+        face = query
     if norm_first:
         attended = face + layer.norm(attended)
     else:
@@ -422,6 +460,8 @@ def _with(
         return attended.mean(dim=1)
     if pooling == "sum":
         return attended.sum(dim=1)
+    if pooling == "scores":
+        return (layer.importance[:3](attended) * attended).sum(dim=1)
     of = attended if pooling == "importance" else face
     return (layer.importance(of) * attended).sum(dim=1)
 
@@ -440,6 +480,18 @@ def layer_does_what_the_drawing_says(student: Callable, library: Callable) -> No
                 "your values have positions too; only the keys get them, the values are the projected motion": {
                     "on_values": 1.0
                 },
+                "your values are the keys; the values are the projected motion, without positions and norm": {
+                    "values": "keys"
+                },
+                "your values are normalised; the values are the projected motion": {
+                    "values": "normalised"
+                },
+                "you normalise the keys before you add the positions; the drawing adds first": {
+                    "key_norm_first": True
+                },
+                "your residual connection adds the queries; add the projected face, before query_norm": {
+                    "residual_from": "query"
+                },
                 "query_norm is not used; the queries are query_norm(face)": {"query_norm": False},
                 "key_norm is not used; the keys are key_norm(motion + positions)": {
                     "key_norm": False
@@ -452,8 +504,11 @@ def layer_does_what_the_drawing_says(student: Callable, library: Callable) -> No
                     "norm_first": True
                 },
                 "you average the outputs; weight each one by its importance": {"pooling": "mean"},
-                "you add the outputs up; weight each one by its importance first": {
+                "you add the outputs up; weight each one by its importance, a softmax over the face tokens (dim=1)": {
                     "pooling": "sum"
+                },
+                "your importance does not sum to 1 over the face tokens; end it with nn.Softmax(dim=1)": {
+                    "pooling": "scores"
                 },
                 "your importance is computed from the face; compute it from the normalised outputs": {
                     "pooling": "face"

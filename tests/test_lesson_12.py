@@ -38,6 +38,18 @@ def literal_calibration(probabilities, targets, bins=15, reduce=None):
     return torch.tensor(out, dtype=torch.float32)
 
 
+def bins_of_floor(probabilities, targets, bins=15, empty=True):
+    out = []
+    for p, t in zip(probabilities.T, targets.T, strict=True):
+        which = (p * bins).int()
+        inside = [which == k for k in range(bins)]
+        parts = [
+            m.float().mean() * (p[m].mean() - t[m].mean()).abs() for m in inside if empty or m.any()
+        ]
+        out.append(sum(parts, torch.tensor(0.0)))
+    return torch.stack(out)
+
+
 def literal_gaps(
     positive, truth, groups, smallest=25, score=lambda p, t: p[t].float().mean().item(), against=min
 ):
@@ -126,6 +138,11 @@ def one_by_one(first, second, resamples, generator):
     return torch.stack([mean(first) - mean(second) for _ in range(resamples)])
 
 
+def one_draw_for_both(first, second, resamples, generator):
+    drawn = torch.randint(len(first), (resamples, len(first)), generator=generator)
+    return first[drawn].mean(1) - second[drawn].mean(1)
+
+
 def by_counts(first, second, resamples, generator):
     def means(values: Tensor) -> Tensor:
         even = torch.ones(resamples, len(values))
@@ -188,6 +205,8 @@ WRONG = {
         "square": lambda p, t, b=15: literal_calibration(
             p, t, b, lambda parts: sum(s * g * g for s, g in parts)
         ),
+        "0 / 0 is NaN": bins_of_floor,
+        "it belongs to the last": lambda p, t, b=15: bins_of_floor(p, t, b, empty=False),
     },
     "asked_for": {
         "the place in the list": answer_of(right_cost, lambda cost, answers: cost.argmin()),
@@ -208,6 +227,9 @@ WRONG = {
         "how often *yes* is said": lambda p, t, g: literal_gaps(
             p, t, g, score=lambda p, t: p.float().mean().item()
         ),
+        "count the hits": lambda p, t, g: literal_gaps(
+            p, t, g, score=lambda p, t: (p.sum() / t.sum()).item()
+        ),
         "the worst is what a mean hides": lambda p, t, g: literal_gaps(p, t, g, against=mean_of),
         "one gap for all": lambda p, t, g: literal_gaps(p, t, g).mean(),
         "fewer than 25 positives": lambda p, t, g: literal_gaps(p, t, g, smallest=1),
@@ -221,5 +243,6 @@ WRONG = {
         "first minus second": lambda a, b, n, g: differences(b, a, n, g),
         "as if both groups were one": pooled_groups,
         "as many people": too_few,
+        "indices of its own": one_draw_for_both,
     },
 }

@@ -147,11 +147,26 @@ def gaps_are_weighted_by_images(student: Callable, library: Callable) -> None:
 def calibrated_is_zero(student: Callable, library: Callable) -> None:
     probabilities = torch.tensor([[0.25], [0.25], [0.25], [0.25], [1.0], [1.0]])
     targets = torch.tensor([[1.0], [0], [0], [0], [1], [1]])
+    came = student(probabilities, targets, 5)
+    if isinstance(came, Tensor) and came.isnan().any():
+        raise Mistake("a bin without images has no mean, and 0 / 0 is NaN; such a bin adds nothing")
     expect(
-        student(probabilities, targets, 5),
+        came,
         torch.zeros(1),
         tolerance=1e-4,
-        given="where a quarter of what is given 25 % is positive, and all of what is given 100 %,",
+        given="where a quarter of what is given 25 % is positive, and all of what is given 100 %",
+    )
+
+
+def one_is_in_the_last_bin(student: Callable, library: Callable) -> None:
+    probabilities = torch.tensor([[0.25], [0.25], [0.25], [0.25], [1.0], [1.0]])
+    targets = torch.tensor([[1.0], [0], [0], [0], [1], [0]])
+    expect(
+        student(probabilities, targets, 5),
+        torch.full((1,), 0.5 * 2 / 6),
+        {"your bins leave out a probability of exactly 1; it belongs to the last": torch.zeros(1)},
+        tolerance=1e-4,
+        given="where two of six images are given 100 % and one of the two is positive",
     )
 
 
@@ -250,6 +265,9 @@ def gaps_are_between_best_and_worst_recall(student: Callable, library: Callable)
             "this is the gap in how often *yes* is said; recall asks how many of those who have it are found": spread(
                 lambda p, t: p.float().mean(0)
             ),
+            "you count every *yes*, also where the attribute is not there; count the hits": spread(
+                lambda p, t: p.sum(0) / t.sum(0)
+            ),
             "you divide by all images of the group; divide by those that have the attribute": (
                 spread(lambda p, t: (p & t).float().mean(0))
             ),
@@ -300,7 +318,7 @@ def gaps_need_two_groups(student: Callable, library: Callable) -> None:
 
 
 def people_are_drawn_again(student: Callable, library: Callable) -> None:
-    first, second = (torch.arange(40) < 30).float(), (torch.arange(90) < 45).float()
+    first, second = (torch.arange(40) < 30).float(), (torch.arange(90) % 2).float()
     came = student(first, second, 4_000, torch.Generator().manual_seed(1))
     if not isinstance(came, Tensor) or came.shape != (4_000,):
         shape = tuple(came.shape) if isinstance(came, Tensor) else type(came).__name__
@@ -327,7 +345,7 @@ def people_are_drawn_again(student: Callable, library: Callable) -> None:
     if abs(spread / right - 1) > 0.1:
         raise Mistake(
             f"the differences spread by {spread:.3f}, expected {right:.3f}; draw as many people as"
-            " each group has: 40 of the first and 90 of the second"
+            " each group has: 40 of the first and 90 of the second, each by indices of its own"
         )
 
 
@@ -366,7 +384,7 @@ EXERCISES = {
                 " divide by the number of all images"
             ),
         ),
-        properties=(gaps_are_weighted_by_images, calibrated_is_zero),
+        properties=(gaps_are_weighted_by_images, calibrated_is_zero, one_is_in_the_last_bin),
     ),
     "asked_for": Exercise(
         solution="course_lib.lessons.lesson_12:asked_for",

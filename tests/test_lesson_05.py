@@ -150,6 +150,9 @@ RIGHT = {
 }
 WRONG = {
     "silent_parameters": {
+        "return a list of names": lambda model: {
+            n for n, p in model.named_parameters() if zero_or_none(p)
+        },
         "*do* learn": lambda model: [n for n, p in model.named_parameters() if not zero_or_none(p)],
         "exactly 0": lambda model: [n for n, p in model.named_parameters() if p.grad is None],
         "a parameter with *some* zeros": lambda model: [
@@ -204,11 +207,15 @@ WRONG = {
         "hides it": faults(sums=lambda w: w.sum(-1).mean()),
         "'one key', got 'uniform'": faults(order=("rows", "uniform", "one key", "sink", "habit")),
         "sink comes first": faults(order=("rows", "one key", "uniform", "habit", "sink")),
+        "compare it with 0.9 · keys": faults(support=lambda w: support(w).mean() * w.size(-1)),
         "average the support": faults(support=lambda w: support(w).max()),
         "average over the rows first": faults(sink=lambda w: w.max()),
         "average over the inputs too": faults(sink=lambda w: w.mean((1, 2)).max()),
         "one input cannot show a habit": faults(
             habit=lambda w: (w.amax(0) - w.amin(0)).max() <= 1e-5
+        ),
+        "compare all inputs": faults(
+            habit=lambda w: len(w) > 1 and bool(((w[1] - w[0]).abs() <= 1e-5).all())
         ),
         "differ by rounding only": faults(habit=lambda w: len(w) > 1 and bool((w == w[:1]).all())),
         "as a string": faults(otherwise=0),

@@ -68,7 +68,7 @@ def _after_backward() -> tuple[nn.Module, list[str]]:
 def silence_is_found(student: Callable, library: Callable) -> None:
     model, silent = _after_backward()
     came = student(model)
-    if not isinstance(came, (list, tuple, set)) or not all(isinstance(name, str) for name in came):
+    if not isinstance(came, (list, tuple)) or not all(isinstance(name, str) for name in came):
         raise Mistake("return a list of names, as `model.named_parameters()` gives them")
     everything = {name for name, _ in model.named_parameters()}
     if set(came) == everything - set(silent):
@@ -364,6 +364,11 @@ def faults_are_named(student: Callable, library: Callable) -> None:
     )
     diagonal = (12 * torch.eye(9)).softmax(-1)
     moved = torch.stack([diagonal.roll(step, -1) for step in range(3)])[:, None]
+    if student(moved) == "uniform":
+        raise Mistake(
+            "each query attends to one of 9 keys, and you say 'uniform'; the support is a number of"
+            " keys: compare it with 0.9 · keys"
+        )
     _said(
         student,
         moved,
@@ -402,6 +407,14 @@ def what_is_no_fault(student: Callable, library: Callable) -> None:
         sparse,
         "fine",
         "each input has another bright key; for a sink average over the inputs too",
+    )
+    two_alike = _sharp(3, 2, 6, 9)
+    two_alike[1] = two_alike[0]
+    _said(
+        student,
+        two_alike,
+        "fine",
+        "of three inputs only two have the same map; for a habit compare all inputs",
     )
     one_even_row = _sharp(4, 2, 6, 9)
     one_even_row[0, 0, 0] = 1 / 9

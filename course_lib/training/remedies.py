@@ -116,7 +116,7 @@ REMEDIES = {
 }
 REMEDIES |= {
     f"{name}, zero bias": REMEDIES[name]._replace(prior=False)
-    for name in ("naive BCE", "focal", "balanced sampler")
+    for name in ("naive BCE", "weights up to 50", "focal", "balanced sampler")
 }
 
 

@@ -51,6 +51,12 @@ def ccc(two=2, offset=lambda d: d.square(), correction=0):
     return concordance
 
 
+def deviations(p, t):
+    covariance = ((p - p.mean(0)) * (t - t.mean(0))).mean(0)
+    spread = p.std(0, correction=0) + t.std(0, correction=0)
+    return 2 * covariance / (spread + (p.mean(0) - t.mean(0)) ** 2)
+
+
 def pearson(p, t):
     return torch.stack(
         [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(p.T, t.T, strict=True)]
@@ -63,6 +69,12 @@ def cosine(fall, first=1):
         return (step + first) / rising if step < rising else fall(step, rising, total)
 
     return factor
+
+
+def lesson_factor(step, total, rising):
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
 
 
 def half(step, rising, total):
@@ -84,6 +96,11 @@ def by_speaker(speakers, rng, size=None, replace=True):
 
 def by_clip(speakers, rng):
     return rng.integers(len(speakers), size=len(speakers))
+
+
+def by_count(speakers, rng):
+    drawn = rng.integers(len(set(speakers)), size=len(set(speakers)))
+    return np.concatenate([np.flatnonzero(speakers == number) for number in drawn])
 
 
 def by_weighted_speaker(speakers, rng):
@@ -189,6 +206,7 @@ WRONG = {
         "difference of the means below": ccc(offset=lambda d: 0),
         "without its square": ccc(offset=torch.abs),
         "two kinds of variance": ccc(correction=1),
+        "add standard deviations": deviations,
         "keep one number": lambda p, t: error_concordance(p, t).mean(),
     },
     "cosine_factor": {
@@ -199,6 +217,12 @@ WRONG = {
         "whole": cosine(
             lambda s, r, n: 0.5 * (1 + math.cos(2 * math.pi * (s - r) / max(1, n - r)))
         ),
+        "cut R off": lambda step, total, warmup: lesson_factor(
+            step, total, int(warmup * total) or 1
+        ),
+        "R is 1, not 0": lambda step, total, warmup: lesson_factor(
+            step, total, round(warmup * total)
+        ),
         "reaches": cosine(lambda s, r, n: 1 + math.cos(math.pi * (s - r) / max(1, n - r))),
     },
     "epochs_since_best": {
@@ -207,13 +231,18 @@ WRONG = {
         "got worse": lambda losses: sum(b >= a for a, b in pairwise(losses)),
         "no improvement": lambda losses: waited(losses, lambda loss, best: loss <= best),
         "NaN": lambda losses: len(losses) - 1 - int(np.argmin(losses)),
+        "confuses": lambda losses: len(losses) - 1 - losses.index(min(losses)),
     },
     "resample_speakers": {
         "draw *speakers*": by_clip,
         "*with* replacement": lambda s, rng: by_speaker(s, rng, replace=False),
         "perhaps one for each clip": lambda s, rng: by_speaker(s, rng, size=len),
         "the same chance": by_weighted_speaker,
-        "generator that is passed": lambda s, rng: by_speaker(s, np.random.default_rng(0)),
+        "hardly differ": lambda s, rng: by_speaker(s, np.random.default_rng(0)),
+        "another sample the second time": lambda s, rng: by_speaker(s, np.random.default_rng()),
+        "no clip was drawn": by_count,
+        "np.concatenate": lambda s, rng: [np.flatnonzero(s == name) for name in np.unique(s)],
+        "comes twice": lambda s, rng: np.unique(by_speaker(s, rng)),
         "return the indices": lambda s, rng: s[by_speaker(s, rng)],
     },
     "train_step": {

@@ -231,6 +231,9 @@ def concordance_of_each_trait(student: Callable, library: Callable) -> None:
             "you take the difference of the means without its square": (
                 2 * covariance / (spread + offset.sqrt())
             ),
+            "you add standard deviations below; the formula adds their squares, the variances": (
+                2 * covariance / (p.square().mean(0).sqrt() + t.square().mean(0).sqrt() + offset)
+            ),
             "you mix two kinds of variance: `var` divides by n − 1 unless you say correction=0, your covariance by n": (
                 2 * covariance / (unbiased + offset)
             ),
@@ -296,11 +299,20 @@ def factor_rises_then_falls(student: Callable, library: Callable) -> None:
 
 
 def factor_of_any_length(student: Callable, library: Callable) -> None:
-    for total, warmup in ((10, 0.2), (7, 0.0), (1000, 0.05), (3, 1.0)):
+    mistakes = {
+        (0, 18): {"you cut R off to a whole number; R is round(warmup · total_steps)": 1.0},
+        (1, 7): {
+            "without a warm-up R is 1, not 0: the docstring says at least 1": (
+                0.5 * (1 + math.cos(math.pi / 7))
+            )
+        },
+    }
+    for total, warmup in ((10, 0.2), (18, 0.1), (7, 0.0), (1000, 0.05), (3, 1.0)):
         for step in range(total):
             expect_number(
                 student(step, total, warmup),
                 library(step, total, warmup),
+                mistakes.get((step, total)),
                 given=f"at step {step} of {total} with a warm-up of {warmup}",
             )
 
@@ -340,7 +352,8 @@ def an_equal_is_no_better(student: Callable, library: Callable) -> None:
 
 
 def nan_is_never_best(student: Callable, library: Callable) -> None:
-    if student([2.0, 1.0, float("nan"), 3.0]) != 2:
+    nan = float("nan")
+    if student([2.0, 1.0, nan, 3.0]) != 2 or student([nan, 2.0, 3.0]) != 1:
         raise Mistake(
             "a loss of NaN is no improvement, but it confuses `min` and `argmin`; compare with `<`,"
             " which NaN never is"
@@ -359,13 +372,21 @@ def whole_speakers_are_drawn(student: Callable, library: Callable) -> None:
     names, counts = np.unique(speakers, return_counts=True)
     seen = set()
     for seed in range(40):
-        indices = np.asarray(student(speakers, np.random.default_rng(seed)))
+        drawn = student(speakers, np.random.default_rng(seed))
+        if isinstance(drawn, list) and drawn and np.ndim(drawn[0]):
+            raise Mistake("you return one array for each speaker; join them with np.concatenate")
+        indices = np.asarray(drawn)
+        if not indices.size:
+            raise Mistake(
+                "no clip was drawn: ids may be any numbers or names, so draw from"
+                " np.unique(speakers)"
+            )
         if indices.ndim != 1 or indices.dtype.kind not in "iu":
             raise Mistake(
                 f"return the indices of the items, whole numbers in one row; got {indices.dtype}"
                 f" of shape {indices.shape}"
             )
-        if len(indices) and (indices.min() < 0 or indices.max() >= len(speakers)):
+        if indices.min() < 0 or indices.max() >= len(speakers):
             raise Mistake(f"an index lies outside the {len(speakers)} items")
         times = np.array([(speakers[indices] == name).sum() for name in names])
         if (times % counts).any():
@@ -385,6 +406,12 @@ def whole_speakers_are_drawn(student: Callable, library: Callable) -> None:
             raise Mistake(
                 f"draw as many speakers as there are, {len(names)}; you drew {drawn}"
                 + (": perhaps one for each clip" if drawn == len(speakers) else "")
+                + ("; who is drawn twice comes twice" if drawn < len(names) else "")
+            )
+        if not np.array_equal(indices, student(speakers, np.random.default_rng(seed))):
+            raise Mistake(
+                "the same generator gave another sample the second time; draw from the `rng` that"
+                " is passed in"
             )
         seen.add(tuple(times // counts))
     if seen == {(1,) * len(names)}:
@@ -394,7 +421,7 @@ def whole_speakers_are_drawn(student: Callable, library: Callable) -> None:
         )
     if len(seen) < 10:
         raise Mistake(
-            "your draws hardly differ from seed to seed; use the generator that is passed in"
+            "your draws hardly differ from seed to seed; draw from the `rng` that is passed in"
         )
 
 

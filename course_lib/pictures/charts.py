@@ -261,6 +261,7 @@ def _finish(axis, panel: str, settings: Mapping, leftmost: bool) -> None:
     }
     scales = {key: own.pop(key) for key in ("xscale", "yscale") if key in own}
     open_axis(axis, own.pop("title", panel), **scales)
+    axis.set(**{key: own.pop(key) for key in ("xlim", "ylim") if key in own})
     for side in (axis.xaxis, axis.yaxis):
         if side.get_scale() == "log":
             low, high = side.get_view_interval()

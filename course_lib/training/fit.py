@@ -1,4 +1,4 @@
-"""The training loop, small enough to hold in the head. Everything else is a callback
+"""The training loop, small enough to keep in your head. Everything else is a callback
 (`callbacks.py`).
 """
 

@@ -27,11 +27,11 @@ def test_a_run_gives_the_stored_row_and_the_recipe_ships_it(tmp_path, monkeypatc
         ("EPOCHS", 1),
     ):
         monkeypatch.setattr(decoders, name, size)
-    for kept in (decoders._faces, decoders._regions):
+    for kept in (decoders.faces_of, decoders._regions):
         kept.cache_clear()
     (row,) = decoders.run_decoder("tokens that attend to each other", 1)
     scores = decoders.write_attributes(tmp_path / "attributes.safetensors")
-    for kept in (decoders._faces, decoders._regions):
+    for kept in (decoders.faces_of, decoders._regions):
         kept.cache_clear()
     stored = files.read_json(runtime.assets("results/pointing.json"))["rows"]
     assert row.keys() == stored[0].keys() - {"decoder", "seed"}

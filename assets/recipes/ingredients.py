@@ -6,7 +6,7 @@ pooled tokens in its place: the same hard faces, the same steps, the same seeds.
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from course_lib.models import (
     TokenExtractor,
 )
 from course_lib.shapes import Float
+from course_lib.tables import Table
 from course_lib.training import (
     Checkpoints,
     ClipGradients,
@@ -28,13 +29,14 @@ from course_lib.training import (
     WarmupCosine,
     WeightedBCELoss,
     fit,
+    over_seeds,
 )
 from course_lib.world import ATTRIBUTES
 
 from .common import workplace
 from .decoders import answers_of, faces_of, scores_of
 
-__all__ = ["ARMS", "SEEDS", "run_arm"]
+__all__ = ["ARMS", "SEEDS", "ingredients_table", "run_arm"]
 
 SEEDS = range(5)
 FACES, BATCH, EPOCHS, LEARNING_RATE, WEIGHT_DECAY = 4_000, 64, 10, 2e-3, 0.02
@@ -114,3 +116,25 @@ def run_arm(arm: str, seed: int) -> list[dict]:
         parameters = sum(p.numel() for p in model.parameters())
         return [{"seconds": seconds, "parameters": parameters, **answers_of(model.eval())}]
     return [{"seconds": seconds, **scores_of(model, ARMS[arm]())}]
+
+
+COLUMNS = {  # of the table, and what the rows call them
+    "pointing": "pointing map",
+    "mean map": "pointing mean map",
+    "where the best place misses": "pointing where it misses",
+    "follows": "follows map",
+    "AP": "average_precision",
+}
+
+
+def ingredients_table(rows: Sequence[dict]) -> Table:
+    """Each arm: means over seeds with their 95 % intervals; a dash where there is no map."""
+    lines = [("arm", *COLUMNS)]
+    for arm in ARMS:
+        runs = [row for row in rows if row["arm"] == arm]
+        cells = []
+        for score in COLUMNS.values():
+            mean, half = over_seeds([run.get(score, float("nan")) for run in runs])
+            cells.append("–" if mean != mean else f"{mean:.3f} ± {half:.3f}")
+        lines.append((arm, *cells))
+    return Table("", lines)

@@ -218,6 +218,7 @@ def readme_tables() -> dict[str, Table]:
         "difficulty": difficulty.difficulty_table(rows["difficulty"]),
         "evolution": evolution_table(rows["evolution"], SUMMARY),
         "pointing": pointing_table(rows["pointing"]),
+        "ingredients": ingredients.ingredients_table(rows["ingredients"]),
         "parts": parts.parts_table(manifest["parts"]["scores"]),
     }
 

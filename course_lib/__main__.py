@@ -52,7 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         return 2
+    finally:
+        _leave_processes()
     return 0
+
+
+def _leave_processes() -> None:
+    """End what joins the processes of `accelerate launch`: left to Python's exit, it can abort one
+    of them after its work is done.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def parse(arguments: Sequence[str]) -> tuple[Callable, dict[str, Any]]:

@@ -44,7 +44,7 @@ from course_lib.world import ATTRIBUTES
 
 from .common import cached_images, known_regions, workplace
 
-__all__ = ["SEEDS", "run_decoder", "write_attributes"]
+__all__ = ["SEEDS", "answers_of", "faces_of", "run_decoder", "scores_of", "write_attributes"]
 
 SEEDS = {
     "pointing": 5,

@@ -95,10 +95,11 @@ def run_arm(arm: str, seed: int) -> list[dict]:
     train = ImageArrays(everything.images[:FACES], everything.targets[:FACES], flip=True)
     torch.manual_seed(seed)
     model = ARMS[arm]()
-    head = model.head if arm == "pooled, without queries" else model.decoder.head
+    pooled = isinstance(model, PooledHead)
+    head = model.head if pooled else model.decoder.head
     head.bias.data = torch.logit(train.targets.mean(0))
     folder = workplace("ingredients") / f"{arm} {seed}"
-    with_tokens = arm not in ("no loss on the tokens", "pooled, without queries")
+    with_tokens = not pooled and arm != "no loss on the tokens"
     fit(
         model.to(runtime.default_device()),
         DataLoader(train, BATCH, shuffle=True, drop_last=True),
@@ -112,7 +113,7 @@ def run_arm(arm: str, seed: int) -> list[dict]:
     shutil.rmtree(folder)
     seconds = round(time.time() - started)
     torch.manual_seed(100 + seed)
-    if arm == "pooled, without queries":
+    if pooled:
         parameters = sum(p.numel() for p in model.parameters())
         return [{"seconds": seconds, "parameters": parameters, **answers_of(model.eval())}]
     return [{"seconds": seconds, **scores_of(model, ARMS[arm]())}]

@@ -224,7 +224,7 @@ def static_part(explorer: Any, samples: Sequence[int]) -> str:
     return picture_and_table(
         buffer.getvalue(),
         "jpeg",
-        "Where the surest attribute looks, bright where most (last layer, mean of the heads; its "
+        "Where the surest attribute looks, strongest colour where most (last layer, mean of the heads; its "
         f"true region outlined where known): {'; '.join(sentences)}.",
         "The first sample",
         ("attribute", "frequency", "threshold", "probability", "truth"),

@@ -316,9 +316,9 @@ def plot_attribute_maps(
             fontsize=8,
             color=INK,
         )
-    sentence = f"{len(images)} faces, and over each where it is looked at (bright: most)"
+    sentence = f"{len(images)} faces, and over each where it is looked at (strongest colour: most)"
     if regions is not None:
-        sentence += "; the brightest place is on the outlined region in " + ", ".join(
+        sentence += "; the strongest place is on the outlined region in " + ", ".join(
             f"{pointing_game(values, regions).nansum():.0f} ({name})"
             for name, values in maps.items()
         )

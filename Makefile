@@ -1,14 +1,14 @@
 # Each target sets up .venv if it is missing or pyproject.toml has changed, and is quick if it is there.
 #   make lab              open JupyterLab at lesson 00         (PORT=8888, ARGS="…" go to JupyterLab)
-#   make test             units, properties, every notebook, the browser        (ARGS="…" go to pytest)
+# ARGS="00 08" takes these lessons alone, in every target that runs or writes notebooks.
+#   make test             units, properties, every notebook, the browser        (other ARGS go to pytest)
 #   make test-all         also what is marked slow
 #   make device           the notebooks, and the tests of tests/device, on a device that is not the CPU: a GPU, else a
-#                         pretend one, built with g++                           (ARGS="00 04" for some, "tests")
+#                         pretend one, built with g++                           (ARGS="tests" for the tests alone)
 #   make colab            run the notebooks in an environment like Colab's, with Python 3.13 where there is one
-#                                                                               (ARGS="00 04" for some of them)
-#   make site             run the lessons and write them as pages to site/      (ARGS="--lessons 04" for some)
+#   make site             run the lessons and write them as pages to site/
 #   make answers          write the notebooks with every exercise answered, for teachers, to answers/
-#   make bench            the table of speeds and sizes
+#   make bench            the table of speeds and sizes, or the seconds of lessons (ARGS="viewer 08" for some)
 #   make size             how large each room is, in formatted lines
 #   make retarget         let badges and clone lines name your copy   (REPO=owner/name, else `origin`)
 #   make clean            remove the environments and what can be made again
@@ -37,8 +37,10 @@ lab: $(READY)
 	    $$([ "$$(id -u)" = 0 ] && echo --allow-root) \
 	    $$([ "$$(uname)$$DISPLAY$$WAYLAND_DISPLAY" = Linux ] && echo --no-browser) $(ARGS)
 
-PYTEST = $(RUN) -m pytest tests notebooks --numprocesses=auto --maxprocesses=4 --dist=loadscope \
-    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --durations=5 $(ARGS)
+# A lesson's number stands for its notebook; where files are named, only these are run.
+NAMED = $(foreach word,$(ARGS),$(or $(wildcard notebooks/$(word)_*.ipynb),$(word)))
+PYTEST = $(RUN) -m pytest $(if $(filter tests/% notebooks/%,$(NAMED)),,tests notebooks) --numprocesses=auto --maxprocesses=4 --dist=loadscope \
+    --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --durations=5 $(NAMED)
 
 test: $(READY)
 	$(PYTEST) -m "not slow"

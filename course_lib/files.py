@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
+import platform
 import re
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,19 +23,23 @@ __all__ = [
     "read_json",
     "save_tensors",
     "sha256",
-    "sweep",
     "write_json",
 ]
 
 
 LONGEST_NAME = 230  # bytes, so that there is room for what is added; file systems take 255
 
+MACHINE = re.sub(r"\W", "-", platform.node())[:32]
+
+PART = re.compile(r"\..*\.([\w-]*)\.(\d{1,9})\.part(\..*)?")  # a machine and its process
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it onto `path` only if the block succeeds.
 
-    A killed process or a full disk leaves the old file, or none, never half a file. A link is
+    A killed process or a full disk leaves the old file, or none, never half a file; the temporary
+    file that a kill leaves is removed by the next process that writes into the folder. A link is
     followed, and the old file's mode stays. Raises `OSError` for what cannot be written, and for a
     folder, a pipe or a device.
     """
@@ -50,8 +57,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
         mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
         if mode is not None and not path.is_file():
             raise OSError(f"{path} is no file but a folder, pipe or device; choose another name")
+        _sweep(path.parent.absolute())
         # shorter than the name, which may be as long as the file system takes
-        temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.part{path.suffix}")
+        owner = f"{MACHINE}.{os.getpid()}"
+        temporary = path.with_name(f".{path.name[:40]}.{owner}.part{path.suffix}")
         yield temporary
         if mode is not None:
             temporary.chmod(mode)
@@ -81,14 +90,27 @@ def fault_of_name(path: Path) -> str:
     return ""
 
 
-def sweep(folder: str | Path) -> None:
-    """Remove what killed processes of this machine left half-written in `folder`, however deep."""
+@cache  # once in a process, because a folder may hold many files
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written in `folder`."""
+    for path in folder.glob(".*.part*"):
+        with suppress(OSError):  # another process may sweep, too
+            if _is_left(path):
+                path.unlink()
+
+
+def _is_left(path: Path) -> bool:
+    """Whether this is a temporary file of `atomic` that nobody writes any more. What another machine
+    does cannot be seen, but after an hour it is over.
+    """
     import psutil
 
-    for path in Path(folder).rglob(".*.part*"):
-        part = re.fullmatch(r"\..*\.(\d{1,9})\.part(\..*)?", path.name)
-        if part and not psutil.pid_exists(int(part[1])):
-            path.unlink(missing_ok=True)
+    part = PART.fullmatch(path.name)
+    if not part:
+        return False
+    if part[1] == MACHINE:
+        return not psutil.pid_exists(int(part[2]))
+    return time.time() - path.stat().st_mtime > 3600
 
 
 def sha256(path: str | Path) -> str:

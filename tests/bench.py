@@ -20,15 +20,19 @@ from unittest import mock
 
 import cv2
 import imageio.v2 as imageio
+import nbformat
 import numpy as np
 import torch
 import torch.nn.functional as F
 from bench_attributes import bench_attributes, bench_losses
 from bench_explorer import bench_explorer
+from bench_live import bench_live
 from bench_parts import bench_parts
 from bench_tools import row, seconds
+from bench_tracking import bench_tracking
 from chromium import CHROMIUM_FLAGS, find_chromium
 from einops import reduce
+from nbclient import NotebookClient
 from playwright.sync_api import sync_playwright
 from test_page import random_maps
 from torch import nn
@@ -65,6 +69,9 @@ from course_lib.world import ATTRIBUTES, CELEBA_RATES, RenderedClip, draw_face, 
 from course_lib.world.clips import PARTS
 
 VIDEO_FPS = 25
+LESSONS = {
+    path.name[:2]: path for path in sorted(Path(__file__).parents[1].glob("notebooks/*.ipynb"))
+}
 
 
 def videos(folder: str) -> list[Path]:
@@ -847,20 +854,39 @@ BENCHES = {
     "attributes": bench_attributes,
     "losses": bench_losses,
     "explorer": lambda: bench_explorer(row),
+    "live": bench_live,
     "parts": bench_parts,
+    "tracking": bench_tracking,
 }
+
+
+def bench_lesson(path: Path) -> None:
+    """One notebook from top to bottom, alone on the machine; a lesson may take two minutes."""
+    notebook, most = nbformat.read(path, 4), 120
+    started = time.perf_counter()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": path.parent}}).execute()
+    took = time.perf_counter() - started
+    row(f"lesson {path.name[:2]}", f"{took:.0f} s", f"{most} s", took / most, "at most 1")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "names", nargs="*", choices=[[], *BENCHES], help="which tables; all by default"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        choices=[[], *BENCHES, *LESSONS],
+        help=f"which tables: {', '.join(BENCHES)}; or lessons by number, such as 08, which are then"
+        " run one after another; all tables by default",
     )
     chosen = parser.parse_args().names or list(BENCHES)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print("| what | measured | beside | ratio | asked |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen:
+            if name in LESSONS:
+                bench_lesson(LESSONS[name])
+                continue
             (
                 BENCHES[name](folder)
                 if name in ("pipeline", "viewer", "preprocess", "attributes")

@@ -445,9 +445,14 @@ def opened(browser, folder, name, cells, shown=".explorer"):
 # ---------------------------------------------------------------- every control, by mouse and by keyboard
 
 
-def press(role, name, key):
-    """A control, found by what it is called, and a key."""
-    return lambda root: root.get_by_role(role, name=name).first.press(key)
+def press(role, name, *pressed):
+    """A control, found by what it is called, and keys."""
+
+    def action(root):
+        for key in pressed:
+            root.get_by_role(role, name=name).first.press(key)
+
+    return action
 
 
 def click(role, name):
@@ -497,17 +502,17 @@ ATTRIBUTE_CONTROLS = [  # from sample 2, attribute Smiling, layer 0, head -1
     (click("button", "next sample"), {"sample": 3}),
     (press("slider", "Sample", "ArrowRight"), {"sample": 4}),
     (press("button", "sample before", "Enter"), {"sample": 3}),
-    (lambda root: root.get_by_role("searchbox").fill("6"), {}),
+    (lambda root: root.get_by_label("Find a sample").fill("6"), {}),
     (click("button", "Find"), {"sample": 6}),
-    (lambda root: root.get_by_role("searchbox").fill("2"), {}),
-    (press("searchbox", "Find", "Enter"), {"sample": 2}),
+    (lambda root: root.get_by_label("Find a sample").fill("2"), {}),
+    (lambda root: root.get_by_label("Find a sample").press("Enter"), {"sample": 2}),
     (click("button", "Rare"), {"rarity": "rare"}),
     (press("button", "Common", "Enter"), {"rarity": "common"}),
     (press("button", "All", "Space"), {"rarity": "all"}),
     (choose("Sort by", "error"), {"sort": "error"}),
     (choose("Sort by", "rarity"), {"sort": "rarity"}),
     (choose("Layer", "1"), {"layer": 1}),
-    (choose("Head", "2"), {"head": 2}),
+    (click("radio", "layer 1, head 2"), {"head": 2}),
     (keys(".heads [aria-checked=true]", "ArrowUp"), {"layer": 0, "head": 2}),
     (lambda root: root.locator(".heads [role=radio]").first.click(), {"layer": 0, "head": -1}),
     (lambda root: root.locator("[role=option]", has_text="Bangs").click(), {"attribute": "Bangs"}),
@@ -516,12 +521,23 @@ ATTRIBUTE_CONTROLS = [  # from sample 2, attribute Smiling, layer 0, head -1
     (lambda root: root.locator(".tokens").first.click(position={"x": 5, "y": 5}), {"patch": 0}),
     (keys(".tokens", "ArrowRight", "ArrowDown"), {"patch": 8}),
     (keys(".tokens", "Escape"), {"patch": -1}),
-    (lambda root: root.get_by_label("lift faint").check(), {"lift": True}),
-    (lambda root: root.get_by_label("lift faint").press("Space"), {"lift": False}),
-    (lambda root: root.get_by_label("outline the true").uncheck(), {"outlined": False}),
-    (lambda root: root.get_by_label("outline the true").press("Space"), {"outlined": True}),
-    (press("slider", "Map", "Home"), {"strength": 0}),
-    (press("slider", "Map", "End"), {"strength": 1}),
+    (lambda root: root.get_by_label("faint weights").check(), {"lift": True}),
+    (lambda root: root.get_by_label("faint weights").press("Space"), {"lift": False}),
+    (lambda root: root.get_by_label("true region").uncheck(), {"outlined": False}),
+    (lambda root: root.get_by_label("true region").press("Space"), {"outlined": True}),
+    (lambda root: root.get_by_label("smooth").check(), {"smooth": True}),
+    (lambda root: root.get_by_label("heads in colour").check(), {"together": True}),
+    (lambda root: root.get_by_label("heads in colour").press("Space"), {"together": False}),
+    (click("radio", "As the model sees it"), {"clear": False}),
+    (press("radio", "As the model sees it", "ArrowLeft"), {"clear": True}),
+    (click("radio", "Mean map"), {"maps": "mean map"}),
+    (press("radio", "Mean map", "ArrowLeft"), {"maps": "untrained"}),
+    (click("radio", "Trained"), {"maps": "trained"}),
+    (press("slider", "Opacity", "Home"), {"strength": 0}),
+    (press("slider", "Opacity", "End"), {"strength": 1}),
+    (click("button", "Details"), {"drawer": "details"}),
+    (press("button", "How this weight arose", "Enter"), {"drawer": "weight"}),
+    (click("button", "How this weight arose"), {"drawer": ""}),
     (
         click("button", "Pin"),
         {"pinned": [{"sample": 3, "checkpoint": 0, "layer": 0, "head": -1, "attribute": "Bald"}]},
@@ -539,7 +555,15 @@ CLIP_CONTROLS = [  # from clip 0, attention, paused at step 0
         {"step": 5, "playing": False},
     ),
     (keys(".steps [aria-checked=true]", "ArrowLeft"), {"step": 4}),
-    (press("slider", "Time step", "ArrowRight"), {"step": 5}),
+    (press("slider", "Frame", "Home"), {"step": 0}),
+    (press("slider", "Frame", "ArrowRight", "ArrowRight", "ArrowRight"), {"step": 0}),
+    (press("slider", "Frame", "ArrowRight"), {"step": 1}),  # four frames are a step
+    (keys(".play", ",", "."), {"step": 1, "playing": False}),
+    (keys(".play", ","), {"step": 0}),
+    (press("slider", "Frame", "End"), {"step": 7}),
+    (choose("Speed", "2"), {"speed": 2}),
+    (keys(".play", "<", "<"), {"speed": 0.5}),
+    (keys(".play", ">"), {"speed": 1}),
     (lambda root: root.locator(".traits [role=radio]").nth(1).click(), {"trait": "Openness"}),
     (keys(".traits [aria-checked=true]", "ArrowDown"), {"trait": "Conscientiousness"}),
     (keys(".traits [aria-checked=true]", "ArrowUp"), {"trait": "Openness"}),
@@ -547,10 +571,10 @@ CLIP_CONTROLS = [  # from clip 0, attention, paused at step 0
     (keys(".tokens", "ArrowRight", "ArrowDown"), {"token": 8}),
     (keys(".tokens", "Escape"), {"token": -1}),
     (
-        lambda root: root.locator(".matrix").click(position={"x": 2, "y": 2}),
-        {"token": 0, "step": 0, "playing": False},
+        lambda root: root.locator(".face").nth(2).click(position={"x": 2, "y": 2}),
+        {"token": 0, "step": 2, "playing": False},
     ),
     (click("button", "▶ Play"), {"playing": True}),
-    (keys(".matrix", "Escape"), {"token": -1}),
+    (keys(".play", "Escape"), {"token": -1}),
     (press("button", "Pause", "Space"), {"playing": False}),
 ]

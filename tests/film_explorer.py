@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from chromium import CHROMIUM_FLAGS, find_chromium
 from explorer_driver import connect, settle
-from matplotlib import colormaps
 from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
@@ -22,12 +21,12 @@ from course_lib.training import course_attribute_predictor
 from course_lib.world import ATTRIBUTES, CELEBA_RATES
 
 GIF = Path(__file__).parent.parent / "assets" / "pictures" / "explorer.gif"
-SIZE, SCALE = (1060, 852), 0.75  # px of the page, and how large it is filmed
+SIZE, SCALE = (1060, 820), 0.75  # px of the page, and how large it is filmed
 SAMPLE = 85  # a clear picture with something rare in it
 STEP = 80  # ms a frame while the pointer moves
 COLOURS = 128
 # small on the page, and what one looks for
-VIVID = ["#d1495b", "#1b7a43", "#8a5a00", "#345995", "#ffdc3c"]
+VIVID = ["#d1495b", "#1b7a43", "#8a5a00", "#345995", "#e100be", "#ed66d8", "#f6b3ec"]
 POINTER = [(0, 0), (0, 17), (4, 13), (7, 20), (10, 19), (7, 12), (12, 12)]
 
 
@@ -96,15 +95,8 @@ def save(shots: list[tuple[Image.Image, int]], path: Path) -> None:
     sheet = Image.new("RGB", (width, 7 * height))
     for k in range(6):
         sheet.paste(shots[k * (len(shots) - 1) // 5][0], (0, k * height))
-    vivid = [
-        *(
-            tuple(round(255 * value) for value in colormaps["cividis"](k / 31)[:3])
-            for k in range(32)
-        ),
-        *VIVID,
-    ]
-    for k, colour in enumerate(vivid):
-        top, bottom = (6 * height + place * height // len(vivid) for place in (k, k + 1))
+    for k, colour in enumerate(VIVID):
+        top, bottom = (6 * height + place * height // len(VIVID) for place in (k, k + 1))
         sheet.paste(colour, (0, top, width, bottom))
     palette = sheet.quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
     first, *rest = (shot.quantize(palette=palette, dither=Image.Dither.NONE) for shot, _ in shots)
@@ -137,7 +129,7 @@ def main() -> None:
         thresholds=predictor.thresholds,
     )
     widget = explorer.create_interactive_viewer(
-        sample=SAMPLE, attribute="Smiling", sort="probability", strength=0.45
+        sample=SAMPLE, attribute="Smiling", sort="probability"
     )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
@@ -148,9 +140,7 @@ def main() -> None:
             color_scheme="light",
         )
         connect(page, widget)
-        page.add_style_tag(
-            content="body { margin: 8px; background: #fff } .explorer .sights { min-height: 680px }"
-        )
+        page.add_style_tag(content="body { margin: 8px; background: #fff }")
         page.locator(".explorer[data-sample]").wait_for()
         shots = film(page)
         browser.close()

@@ -10,7 +10,14 @@ from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
 from torch.testing import assert_close
 
-from course_lib.models import AttributeDecoder, AttributeModel, PointingDecoder, TokenExtractor
+from course_lib.models import (
+    AttributeDecoder,
+    AttributeModel,
+    FinePointingDecoder,
+    FineTokenExtractor,
+    PointingDecoder,
+    TokenExtractor,
+)
 from course_lib.training import (
     AttributePredictor,
     ModelSerializer,
@@ -210,11 +217,18 @@ def small_model(decoder=PointingDecoder):
     return AttributeModel(TokenExtractor(16), decoder(16, 3, dim=8)).eval()
 
 
-@pytest.mark.parametrize("decoder", [PointingDecoder, AttributeDecoder])
-def test_a_predictor_is_saved_and_loaded_as_one_thing(decoder, tmp_path):
+SMALL = {
+    "pointing": lambda: small_model(),
+    "plain": lambda: small_model(AttributeDecoder),
+    "fine": lambda: AttributeModel(FineTokenExtractor(16), FinePointingDecoder(16, 3, dim=8)),
+}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_predictor_is_saved_and_loaded_as_one_thing(kind, tmp_path):
     logits, targets = answers()
     predictor = AttributePredictor.ready(
-        small_model(decoder), ["Bald", "Smiling", "Young"], logits, targets
+        SMALL[kind]().eval(), ["Bald", "Smiling", "Young"], logits, targets
     )
     images = torch.rand(5, 3, 56, 56)
     answer = calibrate(logits, targets)(predictor.model(images))

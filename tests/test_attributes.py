@@ -13,6 +13,8 @@ from course_lib.looking import chance_of_pointing, get_param_count, pointing_gam
 from course_lib.models import (
     AttributeDecoder,
     AttributeModel,
+    FinePointingDecoder,
+    FineTokenExtractor,
     MixedTokenExtractor,
     PointingDecoder,
     StaticFeatureExtractor,
@@ -118,6 +120,43 @@ def test_how_much_of_the_image_a_token_sees(blocks, pixels):
     assert (rows[-1] + rows[0]).item() / 2 == 27.5
 
 
+def test_how_much_of_the_image_a_fine_token_sees():
+    """The first, the last, and one inside: each around its own place."""
+    extractor = awake(FineTokenExtractor(16))
+    for place in (0, 7 * 14 + 5, 195):
+        images = torch.rand(40, 3, 112, 112, requires_grad=True)
+        tokens = extractor.tokens(images)
+        assert tokens.shape == (40, 196, 16)
+        tokens[:, place].square().sum().backward()
+        seen = images.grad.abs().sum((0, 1)) > 0
+        for index, axis in zip(divmod(place, 14), (1, 0), strict=True):
+            start, end = 8 * index - 10, 8 * index + 18
+            expected = list(range(max(0, start), min(112, end)))
+            assert seen.any(axis).nonzero()[:, 0].tolist() == expected
+
+
+def test_fine_values_know_their_place_and_keys_the_surroundings():
+    decoder = awake(FinePointingDecoder(10, 5, 8, 2, tokens=36))
+    tokens, seen = torch.randn(4, 36, 10), []
+    decoder.layers[0].attention.register_forward_pre_hook(lambda _, args: seen.append(args[1:]))
+    decoder(tokens)
+    tokens[:, 14] += torch.randn(10)
+    decoder(tokens)
+    (keys, values), (other_keys, other_values) = seen
+    assert (values != other_values).any(2)[0].tolist() == [place == 14 for place in range(36)]
+    assert (keys != other_keys).any(2).any(0).all()
+
+
+def test_fine_keys_begin_with_their_surroundings_alone():
+    decoder = FinePointingDecoder(10, 5, 8, 2, tokens=16).eval()
+    nn.init.zeros_(decoder.positions)
+    keys = decoder.keys_of(torch.randn(2, 16, 8)).unflatten(1, (2, 2, 2, 2))
+    assert_close(keys, keys[:, :, :1, :, :1].expand_as(keys))  # alike in each two by two
+    nn.init.normal_(decoder.neighbours.weight)
+    keys = decoder.keys_of(torch.randn(2, 16, 8)).unflatten(1, (2, 2, 2, 2))
+    assert not torch.allclose(keys, keys[:, :, :1, :, :1].expand_as(keys), atol=0.01)
+
+
 def test_tokens_stand_row_by_row_and_images_of_any_size_fit():
     extractor = TokenExtractor(16).eval()
     image = torch.zeros(1, 3, 56, 56)
@@ -167,6 +206,7 @@ def test_maps_of_a_model():
             StaticFeatureExtractor("resnet18", weights=None, image_size=224), AttributeDecoder(512)
         ),
         lambda: AttributeModel(TokenExtractor(), PointingDecoder(layers=2)),
+        lambda: AttributeModel(FineTokenExtractor(), FinePointingDecoder()),
         lambda: AttributeDecoder(64),
         lambda: PointingDecoder(64, cosine=True),
     ],

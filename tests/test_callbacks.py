@@ -13,7 +13,6 @@ from course_lib.training import (
     ClipGradients,
     EarlyStopping,
     MetricLog,
-    Plateau,
     Progress,
     Timing,
     WarmupCosine,
@@ -56,13 +55,6 @@ def test_a_higher_metric_may_be_better():
     callbacks = [Losses(1, 2, 3, 3, 3, 4), EarlyStopping(2, higher_is_better=True)]
     run = fit(small_model(), loaders()[0], epochs=9, callbacks=callbacks)
     assert run.epoch == 5
-
-
-def test_a_plateau_lowers_the_rate():
-    run = fit(
-        small_model(), loaders()[0], epochs=6, callbacks=[Losses(3, 3, 3, 3, 3, 3), Plateau(0.1, 2)]
-    )
-    assert run.optimizer.param_groups[0]["lr"] == pytest.approx(1e-5)
 
 
 def test_gradients_are_clipped_and_their_length_is_logged():

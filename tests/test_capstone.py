@@ -1,70 +1,71 @@
-"""Runs of the capstone and what is said of them: pairs, intervals, verdicts, files, and runs that
-do not compare.
+"""Rows of the capstone and what is said of them: pairs, intervals, verdicts, files, rows that do not
+compare, and a notebook whose model and loop are those of the stored study.
 """
 
 import csv
 import math
-from dataclasses import replace
+import re
 
 import nbformat
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import stats
 from torch import nn
 
-from course_lib.data import BalancedSampler, TokenArrays
-from course_lib.lessons import capstone
+from assets.recipes import capstone as recipe
+from course_lib import assets, files
+from course_lib.data import TokenArrays
 from course_lib.lessons.capstone import (
     DECIDES,
-    FaceSplits,
-    Run,
-    attention_maps,
     attention_table,
     compare_with_baseline,
     deliver,
-    image_losses,
-    train_runs,
+    is_rare,
+    score_row,
 )
+from course_lib.looking import score_localisation
 from course_lib.pictures import SECTIONS, Picture, Report, blank_axes
-from course_lib.training import LDAMLoss, best_thresholds, head_diversity_penalty, threshold_scores
+from course_lib.training import (
+    best_thresholds,
+    head_diversity_penalty,
+    prior_logits,
+    threshold_scores,
+)
+from course_lib.world import ATTRIBUTES
 
-NAMES = ("Bald", "Goatee", "Smiling")
-FREQUENCIES = torch.tensor([0.02, 0.04, 0.5])
+NOTEBOOK = nbformat.read(assets().parent / "notebooks" / "14_capstone.ipynb", as_version=4)
+FREQUENCIES = {"Bald": 0.02, "Mustache": 0.04, "Smiling": 0.5}
 
 
 # Comparing, on scores made by hand
 
 
-def run_of(name, rare, common=0.5, seeds=(0, 1, 2), baseline=None, **changes):
-    """A run whose average precision is `rare`, a number a seed, for both rare attributes."""
-    columns = torch.tensor([[value, value, common] for value in rare])
-    scores = {
-        split: {
-            "average_precision": columns + 0.01 * (split == "test"),
-            "f1": columns / 2,
-            "roc_auc": columns,
-            "calibration_error": 1 - columns,
-        }
-        for split in ("valid", "test")
-    }
-    scores["test"]["f1_tuned"] = columns / 2
-    values = {
-        "names": NAMES,
-        "frequencies": FREQUENCIES,
-        "scores": scores,
-        "faces": {"valid": "v", "test": "t"},
-    }
-    return Run(name, seeds=tuple(seeds), baseline=baseline, **values | changes)
+def rows_of(arm, rare, seeds=None, faces="v", common=0.5):
+    """Rows whose average precision is `rare`, a number a seed, for both rare attributes."""
+    rows = []
+    for seed, value in zip(range(len(rare)) if seeds is None else seeds, rare, strict=True):
+        for split in ("valid", "test"):
+            row = {"arm": arm, "seed": seed, "split": split, "faces": faces, DECIDES: value}
+            row |= {"AP common": common, "F1 rare at 0.5": value / 2, "ROC-AUC": value}
+            row |= {"calibration error": 1 - value, "AP each": [value, value, common]}
+            rows.append(row | ({"F1 rare, tuned": value / 2} if split == "test" else {}))
+    return rows
 
 
-BASELINE = run_of("baseline", [0.20, 0.30, 0.40])
+BASELINE = rows_of("baseline", [0.20, 0.30, 0.40])
+
+
+def compared(rare, split="valid", baseline=BASELINE, **options):
+    return compare_with_baseline(
+        baseline + rows_of("mine", rare, **options), "mine", FREQUENCIES, split
+    )
 
 
 def test_gains_are_paired_over_seeds():
     gains = np.array([0.05, 0.06, 0.07])
-    ours = run_of("mine", [0.25, 0.36, 0.47], baseline=BASELINE)
-    gain = compare_with_baseline(ours).gains[DECIDES]
+    gain = compared([0.25, 0.36, 0.47]).gains[DECIDES]
     low, high = stats.t.interval(0.95, 2, loc=gains.mean(), scale=stats.sem(gains))
     assert (gain.baseline, gain.run, gain.gain) == pytest.approx((0.30, 0.36, 0.06), abs=1e-6)
     assert (gain.gain - gain.half, gain.gain + gain.half) == pytest.approx((low, high), abs=1e-6)
@@ -82,7 +83,7 @@ def test_gains_are_paired_over_seeds():
     ],
 )
 def test_the_verdict_is_in_words_with_its_number(rare, verdict):
-    comparison = compare_with_baseline(run_of("mine", rare, baseline=BASELINE))
+    comparison = compared(rare)
     gain = comparison.gains[DECIDES]
     assert gain.verdict == verdict
     assert comparison.verdict.startswith(
@@ -92,17 +93,22 @@ def test_the_verdict_is_in_words_with_its_number(rare, verdict):
     assert "3 paired seeds" in comparison.verdict
 
 
+def test_only_seeds_that_both_have_count_whatever_their_order():
+    comparison = compared([0.47, 0.25], seeds=[2, 0])
+    assert comparison.seeds == (0, 2)
+    assert comparison.gains[DECIDES].gain == pytest.approx(0.06)
+    assert comparison.each[:, 0].tolist() == pytest.approx([0.05, 0.07])
+
+
 def test_less_error_is_a_gain():
-    gains = compare_with_baseline(run_of("mine", [0.25, 0.36, 0.47], baseline=BASELINE)).gains
-    error = gains["calibration error"]
+    error = compared([0.25, 0.36, 0.47]).gains["calibration error"]
     assert error.run < error.baseline
     assert error.gain > 0
     assert error.verdict == "better"
 
 
 def test_one_seed_has_no_interval_and_says_so():
-    one = run_of("baseline", [0.2], seeds=[0])
-    comparison = compare_with_baseline(run_of("mine", [0.4], seeds=[0], baseline=one))
+    comparison = compared([0.4])
     assert math.isnan(comparison.gains[DECIDES].half)
     assert "unknown. AP rare goes from 0.200 to 0.400, +0.200 ± ?" in comparison.verdict
     assert "one seed has no interval" in comparison.verdict
@@ -111,9 +117,13 @@ def test_one_seed_has_no_interval_and_says_so():
 
 
 def test_validation_and_test_are_kept_apart():
-    ours = run_of("mine", [0.25, 0.36, 0.47], baseline=BASELINE)
-    ours.scores["test"]["average_precision"] = ours.scores["test"]["average_precision"] - 0.5
-    valid, test = (compare_with_baseline(ours, split) for split in ("valid", "test"))
+    rows = rows_of("mine", [0.25, 0.36, 0.47])
+    for row in rows:
+        row[DECIDES] -= 0.5 * (row["split"] == "test")
+    valid, test = (
+        compare_with_baseline(BASELINE + rows, "mine", FREQUENCIES, split)
+        for split in ("valid", "test")
+    )
     assert valid.gains[DECIDES].verdict == "better"
     assert test.gains[DECIDES].verdict == "worse"
     assert "validation faces" in valid.verdict
@@ -123,7 +133,8 @@ def test_validation_and_test_are_kept_apart():
 
 
 def test_a_comparison_shows_verdict_table_and_picture():
-    comparison = compare_with_baseline(run_of("<b>mine</b>", [0.25, 0.36, 0.47], baseline=BASELINE))
+    rows = BASELINE + rows_of("<b>mine</b>", [0.25, 0.36, 0.47])
+    comparison = compare_with_baseline(rows, "<b>mine</b>", FREQUENCIES)
     page = comparison._repr_html_()
     assert "<b>" not in page
     assert "&lt;b&gt;mine&lt;/b&gt;: better." in page
@@ -133,67 +144,91 @@ def test_a_comparison_shows_verdict_table_and_picture():
 
 
 def test_the_picture_shows_each_attributes_gain_over_seeds():
-    comparison = compare_with_baseline(run_of("mine", [0.25, 0.36, 0.47], baseline=BASELINE))
-    picture = comparison.picture()
-    ours, theirs = (run.scores["valid"]["average_precision"] for run in (comparison.run, BASELINE))
+    picture = compared([0.25, 0.36, 0.47]).picture()
     drawn = [line.get_ydata() for line in picture.figure.axes[0].lines[:-1]]
-    gains = (ours - theirs).mean(0)
-    assert sorted(np.concatenate(drawn)) == pytest.approx(sorted(gains.tolist()))
-    assert (
-        f"{gains[comparison.run.frequencies < capstone.RARE].mean():+.3f} for the"
-        in picture.description
-    )
-
-
-def other(**changes):
-    return run_of("mine", [0.2, 0.3, 0.4], baseline=BASELINE, **changes)
+    assert sorted(np.concatenate(drawn)) == pytest.approx([0, 0.06, 0.06])
+    assert "+0.060 for the 2 rare" in picture.description
 
 
 @pytest.mark.parametrize(
-    ("run", "split", "words"),
+    ("rows", "split", "words"),
     [
-        (BASELINE, "valid", "the run 'baseline' has no baseline; train it with train_runs"),
-        (other(), "train", "there is no split 'train'; choose \"valid\" while you try"),
+        (BASELINE, "valid", r"'mine' has the seeds \[\] on validation faces and 'baseline' \[0"),
+        (rows_of("mine", [0.2]), "train", "there is no split 'train'; choose \"valid\" while you"),
+        (rows_of("mine", [0.2], seeds=[7]), "test", r"seeds \[7\] on test faces.*the same seeds"),
         (
-            other(seeds=(0, 1, 3)),
+            rows_of("mine", [0.2], faces="x"),
             "valid",
-            r"'mine' and 'baseline' have other seeds \(\(0, 1, 3\) and \(0, 1, 2\)\); only",
+            r"were scored on other validation faces \(x and v\); train the baseline here",
         ),
-        (other(names=("Bald", "Beard", "Smiling")), "valid", "have other attributes"),
-        (
-            other(faces={"valid": "x", "test": "t"}),
-            "valid",
-            r"have other validation faces \(x and v\)",
-        ),
-        (other(faces={"valid": "v"}), "test", r"have other test faces \(None and t\)"),
-        (
-            other(scores={"valid": {}}),
-            "valid",
-            "the run 'mine' has no scores on the validation faces",
-        ),
-        (other(scores={}), "test", "the run 'mine' has no scores on the test faces"),
-        (
-            replace(other(), baseline=replace(BASELINE, scores={})),
-            "valid",
-            "the run 'baseline' has no scores",
-        ),
-        (other(frequencies=FREQUENCIES + 0.1), "valid", "none of the 3 attributes is in under 5%"),
     ],
 )
-def test_runs_that_do_not_compare_say_why(run, split, words):
+def test_rows_that_do_not_compare_say_why(rows, split, words):
     with pytest.raises(ValueError, match=words):
-        compare_with_baseline(run, split)
+        compare_with_baseline(BASELINE + rows, "mine", FREQUENCIES, split)
 
 
-def test_faces_that_differ_on_test_still_compare_on_validation():
-    assert compare_with_baseline(other(faces={"valid": "v", "test": "x"}), "valid").gains
+# One row of scores
+
+
+def one_model(images=60):
+    generator = torch.Generator().manual_seed(0)
+    targets = (torch.rand(images, 3, generator=generator) < 0.4).float()
+    probabilities = torch.rand(images, 3, generator=generator).double()
+    weights = (4 * torch.randn(20, 2, 3, 49, generator=generator)).softmax(-1)
+    regions = torch.zeros(20, 3, 14, 14, dtype=torch.bool)
+    regions[:, :, 2:4, 6:8] = True  # the pixels of token 10
+    return probabilities, targets, weights, regions & targets[:20].bool()[:, :, None, None]
+
+
+def test_a_row_holds_the_scores_of_its_groups():
+    from sklearn.metrics import average_precision_score
+
+    probabilities, targets, weights, regions = one_model()
+    thresholds = best_thresholds(probabilities[:30], targets[:30])
+    row = score_row(probabilities, targets, list(FREQUENCIES), weights, regions, thresholds)
+    each = [average_precision_score(y, p) for y, p in zip(targets.T, probabilities.T, strict=True)]
+    assert row["AP each"] == pytest.approx(each, abs=1e-3)
+    assert row[DECIDES] == pytest.approx(np.mean(each[:2]), abs=1e-4)
+    assert row["AP common"] == pytest.approx(each[2], abs=1e-4)
+    tuned = threshold_scores(probabilities, targets, thresholds)["f1"][:2].mean()
+    assert row["F1 rare, tuned"] == pytest.approx(float(tuned), abs=1e-4)
+    assert row["head overlap"] == pytest.approx(float(head_diversity_penalty(weights)), abs=1e-4)
+    there = targets[:20] > 0
+    hit = (weights.mean(1).argmax(-1) == 10).float()
+    expected = [hit[there[:, k], k].mean() for k in range(3)]
+    assert row["pointing rare"] == pytest.approx(float(sum(expected[:2]) / 2), abs=1e-4)
+    assert row["pointing common"] == pytest.approx(float(expected[2]), abs=1e-4)
+    maps = weights.mean(1).unflatten(-1, (7, 7))
+    mean_map = score_localisation(maps, regions).table["pointing"]["mean map"]
+    assert row["mean map rare"] == pytest.approx(float(mean_map[:2].mean()), abs=1e-4)
+    assert row["mean map common"] == pytest.approx(float(mean_map[2]), abs=1e-4)
+    table = str(attention_table([{"arm": "mine", "split": "test"} | row], ["mine"]))
+    assert "mine, 1 seed " in table
+    assert "mean map rare" in table
+
+
+def test_a_row_without_regions_and_thresholds_has_no_such_scores():
+    probabilities, targets, weights, _ = one_model()
+    row = score_row(probabilities, targets, list(FREQUENCIES), weights)
+    assert not {"pointing rare", "F1 rare, tuned"} & set(row)
+    other = score_row(probabilities, 1 - targets, list(FREQUENCIES), weights)
+    assert row["faces"] != other["faces"]
+    table = str(attention_table([{"arm": "mine", "split": "test"} | row], ["mine"]))
+    assert "pointing" not in table.split("mean map is")[-1]
+
+
+def test_the_rare_are_those_of_lesson_08():
+    assert is_rare(["Bald", "Attractive", "Smiling"]).tolist() == [True, False, False]
+    assert int(is_rare(ATTRIBUTES).sum()) == 6
 
 
 # What is handed in
 
 
 def test_all_four_are_written_and_where_is_said(tmp_path, capsys):
-    comparison = compare_with_baseline(run_of("mine, =1+1", [0.25, 0.36, 0.47], baseline=BASELINE))
+    rows = BASELINE + rows_of("mine, =1+1", [0.25, 0.36, 0.47])
+    comparison = compare_with_baseline(rows, "mine, =1+1", FREQUENCIES)
     report = Report("What helps?", "Me", {name: ["words"] for name in list(SECTIONS)[:4]})
     picture = Picture(blank_axes(1, 1, 2, 1)[0], "blank")
     cells = ["", "x = 1", "  \n", "print(x + 1)"]
@@ -214,174 +249,85 @@ def test_all_four_are_written_and_where_is_said(tmp_path, capsys):
         "print(x + 1)",
     ]
     with paths["metrics"].open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["score"] for row in rows] == list(comparison.gains)
+        written = list(csv.DictReader(file))
+    assert [row["score"] for row in written] == list(comparison.gains)
     gain = comparison.gains[DECIDES]
-    assert float(rows[0]["gain"]) == pytest.approx(gain.gain, abs=1e-6)
-    assert (rows[0]["run"], rows[0]["split"], rows[0]["seeds"], rows[0]["verdict"]) == (
-        "mine, =1+1",
-        "valid",
-        "3",
-        "better",
-    )
+    assert float(written[0]["gain"]) == pytest.approx(gain.gain, abs=1e-6)
+    said = tuple(written[0][name] for name in ("run", "split", "seeds", "verdict"))
+    assert said == ("mine, =1+1", "valid", "3", "better")
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
+    picture = Picture(blank_axes(1, 1, 2, 1)[0], "blank")
     with pytest.raises(OSError, match="choose a folder you may write to"):
-        deliver(
-            tmp_path / "file",
-            Report("t", "a", {}),
-            Picture(blank_axes(1, 1, 2, 1)[0], "blank"),
-            [],
-            [],
-        )
+        deliver(tmp_path / "file", Report("t", "a", {}), picture, [], [])
 
 
-# Training, on tokens that hold the answer
+# The notebook and the stored study
 
 
-@pytest.fixture(scope="module")
-def faces():
-    torch.manual_seed(0)
+@pytest.fixture
+def small(monkeypatch):
+    """Few faces and steps for the recipe, and the notebook's model and loop with the same."""
+    generator = torch.Generator().manual_seed(0)
+    targets = (torch.rand(120, 33, generator=generator) < 0.3).float()
+    data = TokenArrays(torch.randn(120, 49, 96, generator=generator), targets)
+    for name, value in {"EPOCHS": 2, "STEPS": 3, "BATCH": 16, "DRAWS": 48}.items():
+        monkeypatch.setattr(recipe, name, value)
+    monkeypatch.setattr(recipe, "faces", lambda part: data)
+    cells = {cell.id: cell.source for cell in NOTEBOOK.cells}
 
-    def part(images):
-        targets = (torch.rand(images, 3) < torch.tensor([0.04, 0.3, 0.5])).float()
-        targets[0], targets[1] = 1, 0
-        tokens = 0.3 * torch.randn(images, 49, 6)
-        tokens[:, 10, :3] += 2 * targets  # all is decided in one token
-        return TokenArrays(tokens, targets)
+    class Runtime:
+        device = torch.device("cpu")
 
-    regions = torch.zeros(20, 3, 14, 14, dtype=torch.bool)
-    regions[:, :, 2:4, 6:8] = True  # the pixels of token 10
-    return FaceSplits(part(160), part(80), part(90), NAMES, {"test": regions})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short():
-    patch = pytest.MonkeyPatch()
-    for name, value in {"EPOCHS": 2, "STEPS": 8, "DRAWS": 128, "BATCH": 16, "WIDTH": 8}.items():
-        patch.setattr(capstone, name, value)
-    yield
-    patch.undo()
-
-
-@pytest.fixture(scope="module")
-def baseline(faces):
-    return train_runs("baseline", faces, seeds=(0, 1))
+    names = {"torch": torch, "nn": nn, "F": F, "rt": Runtime, "NAMES": ATTRIBUTES}
+    names |= {"faces": {"train": data}, "frequencies": targets.mean(0)}
+    exec(cells["model"], names)
+    exec(re.sub(r"= 5, 32, 64,", "= 2, 3, 16,", cells["loop"]), names)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the lesson; on a busy machine two threads wait for each other
+    yield data, names
+    torch.set_num_threads(threads)
 
 
-def test_a_run_repeats_to_the_bit_and_seeds_differ(faces, baseline):
-    again = train_runs("again", faces, baseline)
-    assert again.seeds == baseline.seeds
-    assert again.faces == baseline.faces
-    for split in ("valid", "test"):
-        for key, values in baseline.scores[split].items():
-            assert values.shape == (2, 3), key
-            torch.testing.assert_close(
-                again.scores[split][key], values, rtol=0, atol=0, equal_nan=True
-            )
-    assert not torch.equal(baseline.models[0].queries, baseline.models[1].queries)
-    gain = compare_with_baseline(again).gains[DECIDES]
-    assert (gain.gain, gain.half) == (0, 0)
-    assert gain.verdict == "cannot be told apart"
-
-
-def test_scores_are_those_of_the_models(faces, baseline):
-    from sklearn.metrics import average_precision_score
-
-    with torch.no_grad():
-        said = baseline.models[1](faces.test.tokens.float()).sigmoid()
-    expected = average_precision_score(faces.test.targets[:, 2].numpy(), said[:, 2].numpy())
-    assert baseline.scores["test"]["average_precision"][1, 2].item() == pytest.approx(
-        expected, abs=1e-5
-    )
-    with torch.no_grad():
-        thresholds = best_thresholds(
-            baseline.models[1](faces.valid.tokens.float()).sigmoid(), faces.valid.targets
-        )
-    tuned = threshold_scores(said, faces.test.targets, thresholds)["f1"]
-    # chosen on validation, used on test
-    torch.testing.assert_close(baseline.scores["test"]["f1_tuned"][1], tuned)
-    maps = attention_maps(baseline.models[1], faces.test, 20)
-    assert maps.shape == (20, 3, 7, 7)
-    hit = (maps.flatten(2).argmax(-1) == 10).float().mean(0)
-    torch.testing.assert_close(baseline.scores["test"]["pointing"][1], hit)
-    assert "pointing" not in baseline.scores["valid"]  # no regions are known there
-    losses = image_losses(baseline.models[1], faces.test)
-    expected = nn.functional.binary_cross_entropy(
-        said.double(), faces.test.targets.double(), reduction="none"
-    ).mean(1)
-    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_the_attention_table_needs_regions(baseline):
-    said = str(attention_table(baseline))
-    assert "baseline, rare" in said
-    assert "baseline, common" in said
-    with pytest.raises(
-        ValueError, match="nothing is known of where 'baseline' should look on 'valid' faces"
-    ):
-        attention_table(baseline, "valid")
-
-
-def test_only_what_is_given_differs(faces, baseline):
-    """Each change reaches the training, and the weights begin the same."""
-    seen = []
-
-    def penalty(weights):
-        seen.append(weights)
-        return 5 * head_diversity_penalty(weights)
-
-    uniform = torch.ones(len(faces.train))
-    half = TokenArrays(faces.train.tokens[:80], faces.train.targets[:80])
-    changes = {
-        "penalty": {"penalty": penalty},
-        "train": {"train": half},
-        "sampler": {"sampler": lambda seed: BalancedSampler(uniform, 128, seed)},
-        "loss": {"loss": nn.BCEWithLogitsLoss(reduction="sum")},
-        "LDAM": {"loss": LDAMLoss(faces.train.targets.mean(0), 2.0, weight_from=1), "cosine": True},
-    }
-    for name, change in changes.items():
-        run = train_runs(name, faces, baseline, **change)
-        assert not torch.equal(run.models[0].queries, baseline.models[0].queries), name
-        # those of the natural faces
-        torch.testing.assert_close(run.frequencies, baseline.frequencies)
-        assert compare_with_baseline(run, "test").gains
-    assert changes["LDAM"]["loss"].epoch == 1  # was told the epochs
-    assert seen[0].shape == (16, 2, 3, 49)
-    assert seen[0].requires_grad
-    torch.testing.assert_close(seen[0].sum(-1), torch.ones(16, 2, 3))
-
-
-def test_charged_weights_are_those_that_the_model_attends_with(faces, baseline):
-    decoder = baseline.models[0]
-    tokens = faces.test.tokens[:5].float()
-    logits, weights = capstone._WithAttention(decoder)(tokens)
-    torch.testing.assert_close(logits, decoder(tokens, record=True))
-    torch.testing.assert_close(weights, decoder.layers[-1].attention.last_attn_weights)
-    assert not decoder.layers[-1].attention._forward_pre_hooks
-    head_diversity_penalty(weights).backward()
-    assert decoder.layers[-1].attention.to_query.weight.grad.abs().sum() > 0
-
-
-def test_a_penalty_is_paid_and_a_loss_still_told_the_epoch(faces, baseline):
-    free, charged = (
-        train_runs(
-            f"{price} an overlap",
-            faces,
-            baseline,
-            penalty=lambda weights, price=price: price * head_diversity_penalty(weights),
-        )
-        for price in (0.0, 20.0)
-    )
-    overlap = [
-        head_diversity_penalty(
-            capstone._WithAttention(run.models[0])(faces.test.tokens.float())[1]
-        ).item()
-        for run in (free, charged)
+def test_the_notebooks_loop_is_that_of_the_stored_study(small):
+    data, names = small
+    changes = [
+        {},
+        {"penalty": head_diversity_penalty},
+        {"data": TokenArrays(data.tokens[:70], data.targets[:70])},
+        {"sampler": lambda data, epoch, seed: names["drawn_by"](data.targets[:, 0], epoch, seed)},
     ]
-    assert overlap[1] < overlap[0]
-    loss = LDAMLoss(faces.train.targets.mean(0))
-    train_runs("both", faces, baseline, loss=loss, cosine=True, penalty=lambda w: 0 * w.sum())
-    assert loss.epoch == 1
+    answers = []
+    for change in changes:
+        ours, theirs = names["train"](**change, seed=3), recipe.train(**change, seed=3)
+        for (logits, weights), (other, others) in [
+            (ours(data.tokens.float()), theirs(data.tokens.float()))
+        ]:
+            assert torch.equal(logits, other)
+            assert torch.equal(weights, others)
+        answers.append(logits)
+    assert not any(torch.equal(answers[0], other) for other in answers[1:])  # each change arrives
+    assert not torch.equal(names["train"](seed=4).queries, names["train"](seed=3).queries)
+
+
+def test_training_starts_at_the_prior(small, monkeypatch):
+    data, _ = small
+    monkeypatch.setattr(recipe, "RATE", 0.0)
+    torch.testing.assert_close(recipe.train().bias.detach(), prior_logits(data.targets.mean(0)))
+
+
+def test_what_the_lesson_says_of_the_stored_study_is_so():
+    rows = files.read_json(assets("results/capstone.json"))["rows"]
+    frequencies = dict.fromkeys(ATTRIBUTES, 0.1)
+    verdicts = {
+        arm: compare_with_baseline(rows, arm, frequencies, "test").gains[DECIDES].verdict
+        for arm in recipe.ARMS
+        if arm != "baseline"
+    }
+    assert {row["seed"] for row in rows} == set(range(8))
+    text = next(cell.source for cell in NOTEBOOK.cells if cell.id == "reach-after")
+    said = re.findall(r"^- \*([^*]+)\*: \*\*([^*]+)\*\*", text, re.MULTILINE)
+    assert dict(said) == verdicts
+    assert "better" in verdicts.values()

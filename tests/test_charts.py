@@ -168,3 +168,11 @@ def test_panels_have_their_own_options_and_legends():
 def test_what_does_not_fit_is_refused(chart, words):
     with pytest.raises(ValueError, match=words):
         chart()
+
+
+def test_small_numbers_in_several_panels_have_few_labels():
+    gain = torch.tensor([-0.0099, 0.0, 0.0001])
+    picture = dots({panel: {"gain": gain} for panel in ("one", "two", "three")}, ROWS)
+    picture.figure.canvas.draw()
+    for axis in picture.figure.axes:
+        assert len(axis.get_xticks()) <= 6  # four steps, and one at each end

@@ -342,14 +342,6 @@ def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):
     assert same(whole.model, resumed.model)
 
 
-def test_what_a_kill_left_half_written_is_swept_away(tmp_path):
-    train(tmp_path)
-    (tmp_path / ".last.pt.4711.part.pt").write_bytes(b"half")
-    (tmp_path / ".log.csv.4711.part.csv").write_bytes(b"half")
-    train(tmp_path)
-    assert not [name for name in names(tmp_path) if "part" in name]
-
-
 # ---- one run in a folder -------------------------------------------------------------------------
 
 

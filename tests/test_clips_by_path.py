@@ -15,6 +15,7 @@ import skimage.data
 
 from course_lib import files
 from course_lib.__main__ import main
+from course_lib.commands.arrays import open_arrays
 from course_lib.commands.preprocess import _read_labels, _rows_of, _speakers, _videos, _write_array
 from course_lib.data import OpticalFlowSequenceLoader
 from course_lib.world import TRAITS
@@ -38,6 +39,12 @@ def table(path: Path, rows: dict[str, str], first: float = 0.1) -> str:
         for number, (clip, speaker) in enumerate(rows.items())
     ]
     path.write_text("\n".join([HEADER, *lines]))
+    return str(path)
+
+
+def saved(path: Path, rows: int) -> str:
+    """Features of so many rows."""
+    np.save(path, np.ones((rows, 3), np.float32))
     return str(path)
 
 
@@ -125,7 +132,7 @@ def test_several_windows_a_clip_at_one_rate_reach_the_arrays(tmp_path, capsys):
     labels = table(tmp_path / "t.csv", rows)
     options = ["--frames", "4", "--stride", "4", *SMALL, "--output", str(output)]
     arguments = ["preprocess", str(folder), "--labels", labels, *options]
-    assert main([*arguments, "--video_fps", "25"]) == 0
+    assert main(arguments) == 0
     with (output / "clips.csv").open(newline="", encoding="utf-8") as file:
         table_written = list(csv.DictReader(file))
     clips = [(row["clip"], row["window"]) for row in table_written]
@@ -147,12 +154,32 @@ def test_several_windows_a_clip_at_one_rate_reach_the_arrays(tmp_path, capsys):
     record = files.read_json(output / "done" / "anna" / "a.mp4.json")
     assert record["window"]["video_fps"] == 25
     assert (record["window"]["stride"], record["fps"], record["windows"]) == (4, 25, windows)
+    about = files.read_json(output / "dataset.json")
+    assert (about["clips"], about["rows"], about["fps"]) == (3, windows + 4, [25])
+    assert about["window"] == record["window"]
     assert "do not compare" not in capsys.readouterr().out
-    assert main(arguments) == 0  # each at its own rate: all is done anew, and said
+    open_arrays(
+        static_features=saved(tmp_path / "s.npy", windows + 4),
+        dynamic_features=saved(tmp_path / "d.npy", windows + 4),
+        labels=str(output / "labels.npy"),
+    )
+    assert capsys.readouterr().out == ""  # nothing to ask about labels of its own
+    # each at its own rate: all is done anew, and said
+    assert main([*arguments, "--video_fps", "null"]) == 0
     said = capsys.readouterr().out
     assert "done already" not in said
     assert "the clips have from 25 to 50 frames a second" in said
-    assert "give --video_fps" in said
+    assert "give --video_fps 25" in said
+    assert files.read_json(output / "dataset.json")["fps"] == [25, 50]
+    assert main([*arguments[:2], *options]) == 0  # without labels: those found later are a person's
+    np.save(output / "labels.npy", np.full((windows + 4, 5), 0.5))
+    capsys.readouterr()
+    open_arrays(
+        static_features=str(tmp_path / "s.npy"),
+        dynamic_features=str(tmp_path / "d.npy"),
+        labels=str(output / "labels.npy"),
+    )
+    assert "does not name its columns" in capsys.readouterr().out
 
 
 # ---- names ---------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import skimage.data
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import load_file
 from test_first_impressions import python2_pickle
 from test_hostile_files import MUTATIONS, mutated, only_sentences
@@ -642,7 +643,8 @@ def test_tokens_train_a_token_model_whose_attention_can_be_seen(data, tmp_path, 
     assert "no clip 99" in refused(capsys, "visualize", folder, "--clip", "99")
     assert main(["visualize", str(folder)]) == 0
     assert "Attention of clip 0: 2 maps" in capsys.readouterr().out
-    assert imageio.imread(folder / "visualizations" / "training.png").shape[1] > 3000  # 300 dpi
+    with Image.open(folder / "visualizations" / "training.png") as training:
+        assert round(training.info["dpi"][0]) == 300
 
 
 def test_curves_tell_the_best_epoch():
@@ -659,7 +661,7 @@ def test_curves_tell_the_best_epoch():
     picture = curves(rows)
     assert "validation from 2.5 to 1.5, lowest 0.5 at 3" in picture.description
     assert picture.figure.axes[0].lines[-1].get_xdata()[0] == 3
-    assert [axis.get_title() for axis in picture.figure.axes] == [
+    assert [axis.get_title() for axis in picture.figure.axes if axis.axison] == [
         "loss",
         "concordance (CCC)",
         "learning rate",

@@ -4,6 +4,8 @@ results are refused.
 
 import json
 import math
+import re
+from html import unescape
 
 import numpy as np
 import pytest
@@ -80,11 +82,27 @@ def two():
     return plain, heavy, performance_dashboard({"plain": plain, "heavy": heavy})
 
 
-def test_one_run_has_seven_panels_and_a_sentence_for_each(one):
+def group(dashboard, kind, name):
+    """The drawing of a measure's rows, or of one attribute's curves."""
+    pattern = rf'<g class="{kind}[^>]*data-name="{name}"[^>]*>(.*?)(?=<g class="{kind}|</svg>)'
+    return re.search(pattern, dashboard.above, re.DOTALL)
+
+
+def marks(dashboard, measure):
+    """For each row of a measure its attribute, and where the floor and the dots of the runs stand."""
+    rows = re.findall(r'<g class="row.*?</g>', group(dashboard, "measure", measure)[1])
+    places = []
+    for row in rows:
+        name = re.search(r"<text[^>]*>(.*?)</text>", row)[1]
+        dots = re.findall(r'<circle cx="([\d.]+)|<path d="M([\d.]+) [\d.]+l6', row)
+        floor = re.search(r'<path d="M([\d.]+) [\d.]+v12', row)[1]
+        places.append((name, float(floor), [float(one or other) for one, other in dots]))
+    return places
+
+
+def test_one_run_has_five_panels_and_a_sentence_for_each(one):
     _, dashboard = one
     assert titles(dashboard) == [
-        "ROC",
-        "Precision and recall",
         "F1 at the thresholds",
         "Accuracy over saying no to everything",
         "Positive predictions",
@@ -96,43 +114,95 @@ def test_one_run_has_seven_panels_and_a_sentence_for_each(one):
         lines[0]
         == "600 images and 5 attributes, 2 of them rare (in under 10% of the training images)."
     )
-    assert [line.split(":")[0] for line in lines[1:]] == titles(dashboard)
+    first_look = ["Headlines", "Attributes", "ROC"]
+    assert [line.split(":")[0] for line in lines[1:]] == first_look + titles(dashboard)
 
 
-def test_curves_hold_the_area_that_is_said(one):
-    run, dashboard = one
-    columns = list(zip(run.targets.T.numpy(), run.probabilities.T.numpy(), strict=True))
-    traces, *_ = panel(dashboard, "ROC")
-    curves = {trace.hovertemplate.split(":")[0]: trace for trace in traces if trace.hovertemplate}
-    assert set(curves) == set(NAMES)
-    for name, column in zip(NAMES, columns, strict=True):
-        assert auc(curves[name].x, curves[name].y) == pytest.approx(
-            roc_auc_score(*column), abs=0.01
-        )
-    areas = [roc_auc_score(*column) for column in columns]
-    assert f"area mean {np.mean(areas):.3f}, rare {np.mean(areas[:2]):.3f}" in sentence(
-        dashboard, "ROC"
-    )
-    assert f"lowest {NAMES[np.argmin(areas)]}, {min(areas):.3f}" in sentence(dashboard, "ROC")
-    precisions = [average_precision_score(*column) for column in columns]
-    assert f"average precision mean {np.mean(precisions):.3f}" in sentence(dashboard, "Precision")
-    traces, *_ = panel(dashboard, "Precision and recall")
-    curve = next(trace for trace in traces if trace.hovertemplate.startswith("Young"))
-    assert auc(curve.x, curve.y) == pytest.approx(precisions[3], abs=0.02)
-
-
-def test_rare_curves_are_dark_and_lie_on_top(one):
-    traces, *_ = panel(one[1], "ROC")
-    lines = [trace for trace in traces if trace.hovertemplate]
-    assert [trace.hovertemplate.split(":")[0] for trace in lines] == [
-        "Young",
-        "Male",
-        "Smile",
-        "Hat",
-        "Bald",
+def test_headlines_stand_beside_what_is_had_without_a_model(two):
+    plain, heavy, dashboard = two
+    truth = plain.targets.numpy()
+    precision = [
+        np.mean([average_precision_score(*c) for c in zip(truth.T, run.T, strict=True)])
+        for run in (plain.probabilities.numpy(), heavy.probabilities.numpy())
     ]
-    light = [sum(map(int, trace.line.color[4:-1].split(","))) for trace in lines]
-    assert light == sorted(light, reverse=True)
+    floor = truth.mean()
+    words = f"all 5 attributes) {precision[0]:.3f} → {precision[1]:.3f}, random order: {floor:.3f}"
+    assert words in sentence(dashboard, "Headlines")
+    yes = np.mean([f1_score(labels, np.ones(600)) for labels in truth.T])
+    assert f"always yes: {yes:.3f}" in sentence(dashboard, "Headlines")
+    assert f"<strong>{precision[0]:.3f} → {precision[1]:.3f}</strong>" in dashboard.above
+    assert dashboard.above.count('class="tile"') == 4
+
+
+def test_every_attribute_has_a_row_and_its_dots_are_where_sklearn_puts_them(two):
+    plain, heavy, dashboard = two
+    rows = marks(dashboard, "F1 at the thresholds")
+    assert [name for name, *_ in rows] == ["Bald", "Hat", "Smile", "Male", "Young"]  # rarest first
+    places, scores, floors = [], [], []
+    for name, floor, dots in rows:
+        column = NAMES.index(name)
+        labels = plain.targets[:, column].numpy()
+        for run, threshold in ((plain, 0.5), (heavy, float(heavy.thresholds[column]))):
+            scores.append(f1_score(labels, run.probabilities[:, column].numpy() >= threshold))
+        places += dots
+        floors.append((floor, f1_score(labels, np.ones(600))))
+    slope, start = np.polyfit(scores, places, 1)
+    assert slope > 0
+    assert places == pytest.approx([start + slope * score for score in scores], abs=0.2)
+    for floor, score in floors:
+        assert floor == pytest.approx(start + slope * score, abs=0.2)
+
+
+def test_rows_open_on_a_measure_in_which_the_runs_differ(one, two):
+    def visible(dashboard):
+        found = re.findall(r'<g class="measure" data-name="([^"]+)">', dashboard.above)
+        assert dashboard.above.count('<g class="measure"') == 3
+        return found
+
+    assert visible(one[1]) == ["average precision"]
+    assert visible(two[2]) == ["F1 at the thresholds"]  # adding to logits moves no ranking
+
+
+def test_curves_are_those_of_sklearn_and_hold_the_area_that_is_said(one):
+    run, dashboard = one
+    areas = []
+    for column, name in enumerate(NAMES):
+        labels, answers = run.targets[:, column].numpy(), run.probabilities[:, column].numpy()
+        roc, precision = re.findall(r' d="M([^"]+)"', group(dashboard, "one", name)[1])
+        x, y = np.array([point.split() for point in roc.split("L")], float).T
+        x, y = (x - x[0]) / (x[-1] - x[0]), (y - y[0]) / (y[-1] - y[0])
+        areas.append(roc_auc_score(labels, answers))
+        assert auc(x, y) == pytest.approx(areas[-1], abs=0.01)
+        assert len(precision.split("L")) > 10
+        says = unescape(re.search(r'data-says="([^"]+)"', group(dashboard, "one", name)[0])[1])
+        assert f"average precision {average_precision_score(labels, answers):.3f} (" in says
+        assert f"ROC curve {areas[-1]:.3f}." in says
+    text = f"area mean {np.mean(areas):.3f}, rare {np.mean(areas[:2]):.3f}"
+    assert text in sentence(dashboard, "ROC")
+    assert f"lowest {NAMES[np.argmin(areas)]}, {min(areas):.3f}" in sentence(dashboard, "ROC")
+
+
+def test_two_runs_have_two_curves_only_where_they_differ(two):
+    plain, _, dashboard = two
+    assert "both runs have the same curves for 5 of 5" in sentence(dashboard, "ROC")
+    assert 'class="run1"' not in dashboard.above
+    probabilities = plain.probabilities.clone()
+    probabilities[:, 2] = probabilities[:, 2].flip(0)
+    other = AttributeResults(probabilities, plain.targets, NAMES, plain.frequencies)
+    changed = performance_dashboard({"plain": plain, "other": other})
+    assert "the same curves for 4 of 5" in sentence(changed, "ROC")
+    assert (
+        changed.above.count('class="run1"') == group(changed, "one", "Smile")[1].count("run1") == 2
+    )
+
+
+def test_hostile_names_of_attributes_and_runs_stay_text():
+    run = results()
+    text = '"><script>alert(1)</script>'
+    hostile = AttributeResults(run.probabilities, run.targets, [text, *NAMES[1:]], run.frequencies)
+    above = performance_dashboard({text: hostile, "b": hostile}).above
+    assert above.count("<script") == 1
+    assert "<script>alert" not in above
 
 
 def test_points_are_where_sklearn_puts_them(two):
@@ -190,12 +260,6 @@ def test_one_threshold_for_all_is_swept(one):
 
 def test_a_second_run_stands_beside_and_its_weights_are_weighed(two):
     plain, heavy, dashboard = two
-    assert titles(dashboard)[:4] == [
-        "ROC, plain",
-        "ROC, heavy",
-        "Precision and recall, plain",
-        "Precision and recall, heavy",
-    ]
     assert titles(dashboard)[-1] == "Gain of heavy over plain"
     recall = next(
         trace
@@ -217,7 +281,7 @@ def test_a_second_run_stands_beside_and_its_weights_are_weighed(two):
 
 def test_without_weights_nothing_is_said_of_them(two):
     plain, *_ = two
-    assert len(titles(performance_dashboard({"one": plain, "other": plain}))) == 9
+    assert len(titles(performance_dashboard({"one": plain, "other": plain}))) == 5
 
 
 def test_a_model_that_says_no_is_seen_through():
@@ -314,7 +378,7 @@ def test_runs_that_cannot_be_compared_are_refused():
 
 def test_it_is_light_and_one_offline_page(two, tmp_path):
     *_, dashboard = two
-    assert len(dashboard.figure.to_json()) < 400_000
+    assert len(dashboard.figure.to_json()) + len(dashboard.above) < 400_000
     json.loads(dashboard.figure.to_json())
     page = dashboard.save(tmp_path / "dashboard.html").read_text(encoding="utf-8")
     assert '"showSendToCloud": false' in page
@@ -330,9 +394,33 @@ def test_the_page_draws_every_panel_offline(browser, two, tmp_path):
     page.goto(two[2].save(tmp_path / "dashboard.html").as_uri(), wait_until="commit")
     # all is drawn in one go
     page.wait_for_selector(".js-plotly-plot .annotation-text", timeout=PATIENCE)
-    assert page.locator(".js-plotly-plot .cartesianlayer .subplot").count() == 10
+    assert page.locator(".js-plotly-plot .cartesianlayer .subplot").count() == 6
     assert page.locator(".js-plotly-plot .scatterlayer .trace").count() == len(two[2].figure.data)
-    assert page.locator(".annotation-text").first.text_content().startswith("ROC, plain")
+    assert page.locator(".annotation-text").first.text_content().startswith("F1")
     assert errors == []
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    page.close()
+
+
+@pytest.mark.browser
+def test_a_row_or_the_menu_chooses_the_curves(browser, two):
+    page = browser.new_page(viewport={"width": 833, "height": 680})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(error))
+    page.set_content(f"<!doctype html>{two[2].above}")
+    chosen = page.locator(".curves .one.chosen")
+    assert chosen.get_attribute("data-name") == "Bald"
+    assert page.locator(".row:visible").count() == 5
+    page.locator(".measure:visible .row").nth(2).click()
+    assert chosen.get_attribute("data-name") == "Smile"
+    assert page.locator(".says").inner_text().startswith("Smile, in 30.0%")
+    attribute = page.get_by_label("curves of")
+    assert attribute.evaluate("menu => menu.selectedOptions[0].text") == "Smile"
+    attribute.focus()
+    page.keyboard.press("ArrowDown")
+    assert chosen.get_attribute("data-name") == "Male"
+    assert page.locator(".row.chosen").count() == 3  # one for each measure
+    page.get_by_label("rows show").select_option("calibration error")
+    assert page.locator(".measure:visible").get_attribute("data-name") == "calibration error"
+    assert errors == []
     page.close()

@@ -30,13 +30,14 @@ from explorer_driver import (
     wait,
 )
 from explorer_model import small_explorer, small_model
-from matplotlib import colormaps
 from PIL import Image
 from test_explorer import Photos
 from test_page import contrast, luminance
 
+from course_lib.data import FaceDataset
 from course_lib.explorer import AttentionExplorer, look
 from course_lib.looking import energy, pointing_game
+from course_lib.pictures.images import MAP_COLOUR
 from course_lib.world import ATTRIBUTES, CELEBA_RATES
 
 pytestmark = pytest.mark.browser
@@ -65,46 +66,47 @@ def exact(explorer, sample, layer, head, attribute, checkpoint=None):
     )
 
 
-def assert_drawn(page, weights, selector=".looking .picture canvas", index=0, tolerance=12):
-    """The canvas is cividis of the weights; 255 levels, interpolated colours and alpha cost a few
-    of 255.
+def assert_drawn(page, weights, selector=".looking .picture canvas", index=0, largest=0):
+    """The canvas is one colour, as opaque as the weight's share of the largest, that of the map or
+    a larger one; 255 levels cost a little.
     """
-    expected = colormaps["cividis"](weights / weights.max())[..., :3] * 255
-    shown = pixels(page, selector, index)[..., :3].astype(float)
-    assert shown.shape == expected.shape
-    assert np.abs(shown - expected).max() < tolerance
-    assert np.abs(shown - expected).mean() < 3
+    shown = pixels(page, selector, index).astype(float)
+    assert shown.shape == (*weights.shape, 4)
+    assert np.abs(shown[..., 3] - 255 * weights / max(largest, weights.max())).max() < 4
+    seen = shown[shown[..., 3] > 80][:, :3]  # what is half clear is stored less exactly
+    assert not len(seen) or np.abs(seen - MAP_COLOUR).max() < 4
 
 
 @pytest.mark.parametrize(
     ("sample", "layer", "head", "attribute"), [(0, 1, -1, "Bald"), (5, 0, 2, "Smiling")]
 )
-def test_the_map_on_screen_is_the_weights_in_cividis(
+def test_the_map_on_screen_is_the_weights(
     open_page, saved, explorer, sample, layer, head, attribute
 ):
     page = open_page(saved)
     put(page, sample=sample, layer=layer, head=head, attribute=attribute)
     weights = exact(explorer, sample, layer, head, attribute)
     assert_drawn(page, weights)
-    expected_alpha = 255 * (0.35 + 0.65 * weights / weights.max())
-    assert np.abs(pixels(page, ".looking .picture canvas")[..., 3] - expected_alpha).max() < 4
     for other in range(-1, 3):  # the grid of all heads
         assert_drawn(
             page,
             exact(explorer, sample, layer, other, attribute),
             ".heads canvas",
             4 * layer + other + 1,
-            9,
         )
     chosen = page.locator("[role=option][aria-selected=true]")
     assert attribute.replace("_", " ") in chosen.inner_text()
-    assert sentence(page) == explorer.figure(sample, attribute, layer, head).description.replace(
-        " %", "\u00a0%"
+    page.get_by_role("button", name="Details").click()
+    settle(page)
+    said = f"{sentence(page)} {page.locator('.drawer .all').inner_text()}"
+    assert (
+        said.replace("\u00a0", " ") == explorer.figure(sample, attribute, layer, head).description
     )
 
 
 def test_the_list_is_filtered_sorted_and_true(open_page, saved, explorer):
     page = open_page(saved)
+    put(page, sample=0)
     header = explorer.item(0).header
 
     def listed():
@@ -152,27 +154,26 @@ def test_the_list_is_filtered_sorted_and_true(open_page, saved, explorer):
 
 def test_pointing_previews_and_clicking_holds(open_page, saved, explorer):
     page = open_page(saved)
-    put(page, attribute="Bald", layer=0, head=1)
+    put(page, sample=0, attribute="Bald", layer=0, head=1)
     page.locator("[role=option]").nth(4).hover()
     settle(page)
     name = page.locator("[role=option]").nth(4).inner_text().split("\n")[0].replace(" ", "_")
-    assert sentence(page).startswith(name)
+    assert sentence(page).startswith(name.replace("_", " "))
     assert state(page, "attribute") == "Bald"  # only a preview
     assert_drawn(page, exact(explorer, 0, 0, 1, name))
     page.locator("[role=option]").nth(4).click()
     page.mouse.move(5, 5)
     settle(page)
     assert state(page, "attribute") == name
-    assert sentence(page).startswith(name)
+    assert sentence(page).startswith(name.replace("_", " "))
 
     box = page.locator(".looking .picture").bounding_box()
     page.mouse.move(box["x"] + 0.65 * box["width"], box["y"] + 0.35 * box["height"])
     settle(page)
     looks = np.array([exact(explorer, 0, 0, 1, each)[2, 4] for each in ATTRIBUTES])
-    assert sentence(page).startswith(
-        f"Patch 18 (row 2, column 4) is looked at most by {ATTRIBUTES[looks.argmax()]} "
-    )
-    said = float(re.search(rf"{ATTRIBUTES[looks.argmax()]} ([\d.]+)", sentence(page))[1])
+    first = ATTRIBUTES[looks.argmax()].replace("_", " ")
+    assert sentence(page).startswith(f"Patch 18 (row 2, column 4) is looked at most by {first} ")
+    said = float(re.search(rf"{first} ([\d.]+)", sentence(page))[1])
     assert said == pytest.approx(looks.max(), abs=0.01)
     assert state(page, "patch") == -1
     page.mouse.click(box["x"] + 0.65 * box["width"], box["y"] + 0.35 * box["height"])
@@ -186,11 +187,22 @@ def test_pointing_previews_and_clicking_holds(open_page, saved, explorer):
     assert state(page, "patch") == -1
 
 
+def present(explorer, samples=8):
+    """A sample and an attribute that it has, whose region is known, and one that it has not."""
+    for sample in range(samples):
+        header = explorer.item(sample).header
+        for name, fact, path in zip(ATTRIBUTES, header["truth"], header["outlines"], strict=True):
+            if fact and path:
+                return sample, name, ATTRIBUTES[header["truth"].index(0)]
+    raise AssertionError("no sample has a known region")
+
+
 def test_the_scores_are_those_of_python(open_page, saved, explorer):
     page = open_page(saved)
-    put(page, sample=3, attribute="Eyeglasses", layer=1, head=0)
-    weights = exact(explorer, 3, 1, 0, "Eyeglasses")
-    region = explorer.read(3)["regions"][ATTRIBUTES.index("Eyeglasses")]
+    sample, name, absent = present(explorer)
+    put(page, sample=sample, attribute=name, layer=1, head=0, drawer="details")
+    weights = exact(explorer, sample, 1, 0, name)
+    region = explorer.read(sample)["regions"][ATTRIBUTES.index(name)]
     text = page.locator(".readout").inner_text()
 
     def number(label):
@@ -198,25 +210,27 @@ def test_the_scores_are_those_of_python(open_page, saved, explorer):
 
     shares = weights[weights > 0] / weights.sum()
     entropy = -(shares * np.log(shares)).sum()
-    assert number("Entropy") == pytest.approx(entropy, abs=0.02)
-    assert number("Focus") == pytest.approx(1 - entropy / np.log(49), abs=0.011)
+    assert number("Spread over about") == pytest.approx(np.exp(entropy), rel=0.02)
     inside = 100 * float(energy(torch.from_numpy(weights), region))
-    assert number("Energy in the region") == pytest.approx(inside, abs=0.7)
+    assert number("Attention on the region") == pytest.approx(inside, abs=0.7)
     hits = pointing_game(torch.from_numpy(weights), region) > 0.5
     assert ("hits" if hits else "misses") in text.split("Strongest patch")[1]
-    assert (
-        page.locator(".region .over").first.get_attribute("d")
-        == explorer.item(3).header["outlines"][ATTRIBUTES.index("Eyeglasses")]
-    )
-    page.get_by_label("outline the true region").uncheck()
+    times = float(re.search(r"([\d.]+) times chance", sentence(page))[1])
+    assert times == pytest.approx(inside / 100 / float(region.float().mean()), rel=0.06, abs=0.06)
+    path = explorer.item(sample).header["outlines"][ATTRIBUTES.index(name)]
+    assert page.locator(".region .over").first.get_attribute("d") == path
+    page.get_by_label("true region").uncheck()
     settle(page)
     assert page.locator(".region .over").first.get_attribute("d") == ""
-    put(page, attribute="Male")
-    assert page.locator(".readout").inner_text().count("unknown") == 2
+    put(page, outlined=True, attribute=absent)  # what is absent has no region
+    assert page.locator(".region .over").first.get_attribute("d") == ""
+    assert page.locator(".readout").inner_text().count("absent: none") == 2
+    assert "times chance" not in sentence(page)
 
 
 def test_samples_are_stepped_found_and_filtered(open_page, saved, explorer):
     page = open_page(saved)
+    put(page, sample=0)
     page.get_by_role("button", name="next sample").click()
     settle(page)
     assert state(page, "sample") == 1
@@ -226,7 +240,7 @@ def test_samples_are_stepped_found_and_filtered(open_page, saved, explorer):
     page.get_by_role("button", name="sample before").click()
     settle(page)
     assert state(page, "sample") == 1
-    search = page.get_by_role("searchbox")
+    search = page.get_by_label("Find a sample")
     search.fill("6")
     search.press("Enter")
     settle(page)
@@ -277,9 +291,9 @@ def test_samples_are_stepped_found_and_filtered(open_page, saved, explorer):
 
 def test_every_control_is_reached_and_works_by_keyboard(open_page, saved):
     page = open_page(saved)
-    put(page, layer=0)
+    put(page, sample=0, layer=0)
     reached = []
-    while len(reached) < 40:
+    while len(reached) < 60:
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement === document.body"):
             break
@@ -296,23 +310,30 @@ def test_every_control_is_reached_and_works_by_keyboard(open_page, saved):
         "sample before",
         "Sample",
         "next sample",
+        "Random",
         "Find a sample",
         "Find",
         "Show",
-        "Pin",
-        "PNG",
+        "reset",
+        "Clearly",
+        "Trained",
         "patches of the image",
-        "Map",
-        "lift faint",
-        "outline",
+        "Opacity",
+        "smooth",
+        "faint weights",
+        "true region",
+        "heads in colour",
         "All",
         "Rare",
         "Common",
         "Sort by",
         "Attributes",
         "Layer",
-        "Head",
         "layer 0, mean",
+        "Details",
+        "How this weight arose",
+        "Pin",
+        "PNG",
     ):
         assert any(name.startswith(wanted) or wanted in name for name in reached), (wanted, reached)
     grid = page.locator(".heads [aria-checked=true]")
@@ -389,11 +410,11 @@ def test_pins_compare_attributes_samples_and_heads(open_page, saved, explorer):
     settle(page)
     cards = page.locator(".pins figure")
     eventually(lambda: cards.locator("canvas").count() == 2)
-    assert "sample 2, layer 1, head 0" in cards.first.inner_text().replace("\u00a0", " ")
+    assert "sample 2, layer 1, head 0" in cards.first.get_attribute("title")
     assert_drawn(page, exact(explorer, 2, 1, 0, "Smiling"), ".pins canvas", 0)
     assert_drawn(page, exact(explorer, 4, 0, 2, "Bangs"), ".pins canvas", 1)
     here, there = exact(explorer, 5, 0, 1, "Bangs"), exact(explorer, 2, 1, 0, "Smiling")
-    said = int(re.search(r"(\d+) % of its attention", cards.first.inner_text())[1])
+    said = int(re.search(r"shares (\d+) %", cards.first.inner_text())[1])
     assert said == pytest.approx(100 * np.minimum(here, there).sum(), abs=1.5)
     cards.first.get_by_role("button", name="Show").click()
     settle(page)
@@ -415,18 +436,18 @@ def test_pins_compare_attributes_samples_and_heads(open_page, saved, explorer):
 def test_lifting_fading_and_layers_change_what_is_drawn(open_page, saved, explorer):
     page = open_page(saved)
     put(page, sample=1, attribute="Bald", layer=0, head=0)
-    page.get_by_label("lift faint weights").check()
+    page.get_by_label("faint weights").check()
     settle(page)
     weights = exact(explorer, 1, 0, 0, "Bald")
     assert_drawn(page, np.sqrt(weights / weights.max()))
-    page.get_by_role("slider", name="Map").fill("0.2")
+    page.get_by_role("slider", name="Opacity").fill("0.2")
     settle(page)
     assert (
         page.locator(".looking .picture canvas").evaluate("e => getComputedStyle(e).opacity")
         == "0.2"
     )
     page.get_by_role("combobox", name="Layer").select_option("1")
-    page.get_by_role("combobox", name="Head").select_option("2")
+    page.get_by_role("radio", name="layer 1, head 2").click()
     settle(page)
     assert (state(page, "layer"), state(page, "head")) == (1, 2)
     page.locator(".heads [role=radio]").nth(0).click()
@@ -451,19 +472,252 @@ def test_the_checkpoints_play_from_the_page(open_page, tmp_path):
     page.get_by_role("button", name="Pause").click()
 
 
-def test_light_and_dark_keep_contrast_and_four_hundred_pixels_suffice(open_page, saved):
-    for scheme in ("light", "dark"):
-        page = open_page(saved, scheme, width=400)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400
-        colours = page.evaluate("""["found", "missed", "false alarm"].map((outcome) => {
-            const fate = document.querySelector(".fate");
-            fate.dataset.outcome = outcome;
-            return getComputedStyle(fate).color })""")
-        paper, ink = page.evaluate("""(({ backgroundColor, color }) => [backgroundColor, color])(
-            getComputedStyle(document.querySelector(".explorer")))""")
-        assert all(contrast(colour, paper) > 4.5 for colour in colours), colours
-        assert contrast(ink, paper) > 7
-        assert (luminance(paper) > 0.5) == (scheme == "light")
+THEMES = [("light", None), ("dark", None), ("light", "false"), ("dark", "true")]
+
+
+@pytest.mark.parametrize(("scheme", "light"), THEMES)
+def test_the_notebooks_theme_goes_before_the_systems(open_page, saved, scheme, light):
+    """`light` is what JupyterLab says of its own theme."""
+    page = open_page(saved, scheme, width=400)
+    if light is not None:
+        page.evaluate("light => { document.body.dataset.jpThemeLight = light }", light)
+    settle(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    colours = page.evaluate("""["found", "missed", "false alarm"].map((outcome) => {
+        const fate = document.querySelector(".fate");
+        fate.dataset.outcome = outcome;
+        return getComputedStyle(fate).color })""")
+    paper, ink = page.evaluate("""(({ backgroundColor, color }) => [backgroundColor, color])(
+        getComputedStyle(document.querySelector(".explorer")))""")
+    field, typed, placeholder = page.evaluate("""(() => {
+        const input = document.querySelector("input[type=search]");
+        return [getComputedStyle(input).backgroundColor, getComputedStyle(input).color,
+          getComputedStyle(input, "::placeholder").color] })()""")
+    panel, soft = (
+        page.evaluate("""(() => [getComputedStyle(document.querySelector("section")).backgroundColor,
+        getComputedStyle(document.querySelector(".note")).color])()""")
+    )
+    assert all(contrast(colour, paper) > 4.5 for colour in colours), colours
+    assert contrast(ink, paper) > 7
+    assert min(contrast(typed, field), contrast(placeholder, field), contrast(soft, panel)) > 4.5
+    assert page.evaluate("getComputedStyle(document.querySelector('.explorer')).colorScheme") == (
+        {"false": "dark", "true": "light"}.get(light, "light dark")
+    )
+    assert (luminance(paper) > 0.5) == (light == "true" if light else scheme == "light")
+
+
+def test_beside_what_the_model_saw_stands_the_clear_twin(open_page, saved, explorer):
+    page = open_page(saved)
+    sample, name, _ = present(explorer)
+    put(page, sample=sample, attribute=name, layer=0, head=0)
+
+    def picture():
+        wait(page, "document.querySelector('.looking img').complete")
+        source = page.locator(".looking img").evaluate(
+            """async image => {
+            await image.decode();
+            const { naturalWidth: width, naturalHeight: height } = image;
+            const canvas = Object.assign(document.createElement("canvas"), { width, height });
+            const brush = canvas.getContext("2d");
+            brush.drawImage(image, 0, 0);
+            return [height, width, Array.from(brush.getImageData(0, 0, width, height).data)] }"""
+        )
+        height, width, data = source
+        return np.array(data, np.uint8).reshape(height, width, 4)[..., :3].astype(float)
+
+    twin = explorer.dataset.clear_twin(sample).image
+    assert picture().shape == twin.shape == (420, 420, 3)
+    assert np.abs(picture() - twin).mean() < 4  # stored with loss
+    before = pixels(page, ".looking .picture canvas")
+    page.get_by_role("radio", name="As the model sees it").click()
+    settle(page)
+    assert picture().shape == (56, 56, 3)
+    assert (pixels(page, ".looking .picture canvas") == before).all()  # the same map
+
+
+def test_the_untrained_model_and_the_mean_map_are_one_click_away(open_page, saved, explorer):
+    page = open_page(saved)
+    sample, name, _ = present(explorer)
+    put(page, sample=sample, attribute=name, layer=1, head=2)
+    page.get_by_role("radio", name="Untrained").click()
+    eventually(lambda: "untrained model" in sentence(page))
+    settle(page)
+    scale = {"largest": exact(explorer, sample, 1, 2, name).max()}  # that of the trained map
+    assert_drawn(page, exact(explorer, sample, 1, 2, name, "untrained"), **scale)
+    page.get_by_role("radio", name="Mean map").click()
+    eventually(lambda: "mean map" in sentence(page))
+    settle(page)
+    maps = [exact(explorer, k, 1, 2, name) for k in range(24)]
+    assert_drawn(page, np.mean(maps, 0), **scale)
+    page.get_by_role("radio", name="Trained", exact=True).click()
+    settle(page)
+    assert_drawn(page, exact(explorer, sample, 1, 2, name))
+
+
+def test_heads_in_colour_are_opaque_where_one_of_them_looks(open_page, saved, explorer):
+    page = open_page(saved)
+    put(page, sample=1, attribute="Smiling", layer=0, together=True)
+    shares = [exact(explorer, 1, 0, head, "Smiling") for head in range(3)]
+    shares = np.array([map_ / map_.max() for map_ in shares])
+    shown = pixels(page, ".looking .picture canvas").astype(float)
+    assert np.abs(shown[..., 3] - 255 * shares.max(0)).max() < 4
+    row, column = np.unravel_index((shares[1] - shares[[0, 2]].max(0)).argmax(), (7, 7))
+    red, green, blue = shown[row, column, :3]
+    assert blue > 1.3 * max(red, green)  # head 1 is blue
+
+
+def test_a_weight_is_the_softmax_of_what_is_shown_before_it(open_page, saved, explorer):
+    page = open_page(saved)
+    put(page, sample=2, attribute="Bangs", layer=0, head=1, drawer="weight")
+    weights = exact(explorer, 2, 0, 1, "Bangs").ravel()
+    for patch in (int(weights.argmax()), 0, 30):
+        put(page, patch=patch)
+        text = page.locator(".drawer .all").inner_text()
+        score, power, total, weight = (
+            float(re.search(pattern, text)[1])
+            for pattern in (
+                r"√d = (-?[\d.]+?)\. ", r"power is ([\de.+-]+),", r"of ([\de.+-]+) in", r"weight is ([\de.-]+),"
+            )
+        )  # fmt: skip
+        assert weight == pytest.approx(weights[patch], rel=0.06, abs=0.002)
+        assert power / total == pytest.approx(weights[patch], rel=0.1, abs=0.002)
+        assert np.exp(score) == pytest.approx(power, rel=0.08)
+    put(page, maps="mean map")
+    eventually(lambda: "trained model only" in page.locator(".drawer").inner_text())
+
+
+# What the browser counts as layout shift; attributes change places in the list where they are sorted anew.
+SHIFTS = """() => { window.shifts = [];
+    const sorted = ({ node }) => (node?.nodeType === 1 ? node : node?.parentElement)?.closest(".list");
+    new PerformanceObserver((list) => { for (const entry of list.getEntries()) {
+      if (!entry.sources.every(sorted)) window.shifts.push([entry.value,
+        entry.sources.map((source) => source.node?.className || source.node?.nodeName)]) } })
+      .observe({ type: "layout-shift" }) }"""
+
+
+def test_nothing_moves_when_one_paints_pins_chooses_or_errs(open_widget):
+    explorer = AttentionExplorer(small_model(layers=1, heads=4), FaceDataset(4, "test", size=56))
+    widget = explorer.create_interactive_viewer(sample=1, attribute="Smiling")
+    page = open_widget(widget)
+    page.set_viewport_size({"width": 833, "height": 680})
+    page.evaluate("document.body.style.margin = 0")
+    settle(page)
+    page.evaluate(SHIFTS)
+
+    def places():
+        return [
+            page.locator(name).first.bounding_box()
+            for name in (".looking .picture", ".list", ".removing", ".pins", ".drawers")
+        ]
+
+    before = places()
+    top, bottom = before[0]["y"], before[2]["y"] + before[2]["height"]
+    assert 0 < top < bottom < 680  # the face, the list and the painting-over stand together
+    assert before[0]["x"] + before[0]["width"] < before[1]["x"]
+    slider = page.get_by_role("slider", name="Paint over")
+    slider.fill("5")
+    eventually(lambda: page.locator(".effect .line").count() == 3)
+    page.get_by_role("button", name="Pin", exact=True).click()
+    page.locator("[role=option]").nth(2).click()
+    page.get_by_role("button", name="Pin", exact=True).click()
+    page.get_by_label("Find a sample").fill("dog")
+    page.get_by_label("Find a sample").press("Enter")
+    eventually(lambda: "no attribute has 'dog'" in page.locator(".notice").inner_text())
+    page.locator(".looking .picture").hover()
+    settle(page)
+    page.locator("[role=option]").nth(3).hover()
+    page.get_by_role("button", name="next sample").click()
+    shown(page, 2)
+    settle(page)
+    assert places() == before
+    moved = page.evaluate("shifts")
+    assert sum(value for value, _ in moved) < 0.001, moved
+
+
+@pytest.mark.parametrize("width", [480, 605, 1053])
+def test_the_picture_stands_beside_the_list_from_480_px_on(open_page, saved, width):
+    page = open_page(saved, width=width + 36)  # the page has a margin
+    picture, names = (page.locator(name).first.bounding_box() for name in (".looking", ".list"))
+    assert picture["x"] + picture["width"] < names["x"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width + 36
+
+
+def test_the_sample_slider_stands_between_its_buttons_at_every_width(open_page, saved):
+    page = open_page(saved)
+    put(page, outcome="found", attribute="Smiling")  # the longest number beside it
+    eventually(lambda: "match" in page.locator("output").first.inner_text())
+    for width in (1300, 1000, 833, 780, 700, 605, 480, 400):
+        page.set_viewport_size({"width": width, "height": 700})
+        settle(page)
+        back, slider, on, number = (
+            page.locator(name).first.bounding_box()
+            for name in (
+                "[aria-label='sample before']",
+                ".bar input[type=range]",
+                "[aria-label='next sample']",
+                ".bar output",
+            )
+        )
+        assert slider["width"] >= 60, width
+        for left, right in ((back, slider), (slider, on), (on, number)):
+            assert left["x"] + left["width"] <= right["x"], width
+        assert number["x"] + number["width"] <= width
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, width
+
+
+def test_changes_are_taken_back_and_errors_go_away(open_page, saved, explorer):
+    page = open_page(saved)
+    opening = {name: state(page, name) for name in ("sample", "attribute", "lift")}
+    undo = page.get_by_role("button", name="undo")
+    assert undo.is_disabled()
+    page.get_by_label("faint weights").check()
+    page.get_by_role("button", name="next sample").click()
+    settle(page)
+    undo.click()
+    settle(page)
+    assert [state(page, "sample"), state(page, "lift")] == [opening["sample"], True]
+    put(page, sample=7)
+    page.get_by_role("button", name="reset").click()
+    settle(page)
+    assert {name: state(page, name) for name in opening} == opening
+    page.get_by_role("button", name="undo").click()
+    settle(page)
+    assert [state(page, "sample"), state(page, "lift")] == [7, True]
+    seen = set()
+    for _ in range(30):
+        page.get_by_role("button", name="Random").click()
+        settle(page)
+        seen.add(state(page, "sample"))
+    assert len(seen) > 3
+    assert seen <= set(range(8))
+    search, notice = page.get_by_label("Find a sample"), page.locator(".notice")
+    for away in (
+        lambda: page.get_by_label("faint weights").press("Space"),
+        lambda: page.get_by_role("button", name="close").click(),
+    ):
+        search.fill("99999")
+        search.press("Enter")
+        eventually(lambda: "not in this page" in notice.inner_text())
+        away()
+        settle(page)
+        assert notice.inner_text() == ""
+
+
+def test_the_search_knows_near_words(open_page, saved, explorer):
+    page = open_page(saved)
+    for words, name in (("woman", "-Male"), ("grey", "Gray_Hair"), ("-beardless", "-No_Beard")):
+        index, wanted = ATTRIBUTES.index(name.lstrip("-")), not name.startswith("-")
+        having = [bool(explorer.read(k)["target"][index]) == wanted for k in range(8)]
+        put(page, sample=0)
+        page.get_by_label("Find a sample").fill(words)
+        page.get_by_label("Find a sample").press("Enter")
+        if not any(having):
+            eventually(
+                lambda words=words: f"No sample has {words}" in page.locator(".notice").inner_text()
+            )
+            continue
+        first = next(k % 8 for k in range(1, 9) if having[k % 8])
+        wait(page, f"attention.get('sample') === {first}")
 
 
 def test_without_javascript_the_still_part_stays(open_page, saved):
@@ -474,13 +728,13 @@ def test_without_javascript_the_still_part_stays(open_page, saved):
         .get_attribute("alt")
         .startswith("Where the surest attribute looks")
     )
-    assert "Wearing_Hat" in page.locator("#static table").inner_text()
+    assert "Wearing Hat" in page.locator("#static table").inner_text()
 
 
 def test_a_page_says_what_is_unknown_and_what_failed(open_page, tmp_path):
     explorer = AttentionExplorer(small_model(), Photos())
     page = open_page(explorer.to_html(tmp_path / "page.html", 4))
-    assert "truth unknown" in sentence(page)
+    assert "the truth is unknown" in sentence(page)
     assert "frequencies unknown" in page.locator(".choosing").inner_text()
     put(page, sample=2)
     eventually(
@@ -548,7 +802,7 @@ def test_the_page_forgets_the_oldest_samples(open_widget):
 
 def test_filtering_asks_for_predictions_first(open_widget, capsys):
     explorer = small_explorer()
-    widget = explorer.create_interactive_viewer(attribute="Smiling")
+    widget = explorer.create_interactive_viewer(sample=0, attribute="Smiling")
     page = open_widget(widget)
     codes = small_explorer().predict().outcomes(ATTRIBUTES.index("Smiling"), 0.5)
     number, outcome = next(
@@ -613,7 +867,7 @@ def test_an_image_of_ones_own_is_dropped_in_or_refused(open_widget):
     shown(page, -1)
     assert (widget.sample, widget.own) == (-1, "me.jpg")
     assert "me.jpg" in page.locator(".bar output.number").inner_text()
-    assert "truth unknown" in sentence(page)
+    assert "the truth is unknown" in sentence(page)
     assert page.locator(".notice").inner_text() == ""
     picture = page.locator(".looking img").evaluate("e => e.src")
     page.evaluate(
@@ -694,11 +948,11 @@ def test_the_widgets_and_python_see_the_same_state(browser, tmp_path, name):
         eventually(lambda: sentence(second) == said)
         if name == "lab":
             restart(page, kernel)
-            first.get_by_role("searchbox").fill("20")
-            first.get_by_role("searchbox").press("Enter")
+            first.get_by_label("Find a sample").fill("20")
+            first.get_by_label("Find a sample").press("Enter")
             eventually(lambda: "does not answer" in first.locator(".notice").inner_text())
-            first.get_by_role("searchbox").fill("2")  # what the page holds is still there
-            first.get_by_role("searchbox").press("Enter")
+            first.get_by_label("Find a sample").fill("2")  # what the page holds is still there
+            first.get_by_label("Find a sample").press("Enter")
             eventually(lambda: first.get_attribute("data-sample") == "2 0")
 
 

@@ -18,10 +18,12 @@ from course_lib.looking import (
     blurred,
     deletion_curve,
     insertion_curve,
+    intervention_effect,
     mean_colour,
     removal_order,
     resampled_means,
     score_faithfulness,
+    superiority,
 )
 
 PATCHES = ((2, 5), (0, 0))  # what the two outputs read, of 7 × 7 patches
@@ -204,3 +206,34 @@ def test_intervals_draw_images_and_not_attributes():
     mean, low, high = once
     assert mean == pytest.approx(values.mean().item())
     assert high - low == pytest.approx(2 * 1.96 * values.std().item() / math.sqrt(60), rel=0.15)
+
+
+def test_an_intervention_moves_a_probability_by_its_own_doing():
+    """Adding to what one output reads shifts that logit by what it weighs, and no other."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 3).double().train()
+    before = torch.randn(7, 4, dtype=torch.float64)
+    change = torch.tensor([0.0, 2.0, 0, 0], dtype=torch.float64)
+    with torch.no_grad():
+        model.weight[2, 1] = 0  # output 2 does not read it
+        logit = model(before)[:, 1]
+        expected = (logit + 2 * model.weight[1, 1]).sigmoid() - logit.sigmoid()
+    found = intervention_effect(model, before, before + change, output=1, chunk=3)
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(
+        intervention_effect(model, before, before + change, 2), torch.zeros(7).double()
+    )
+    assert model.training
+
+
+@given(
+    st.lists(st.integers(-3, 3), min_size=1, max_size=8),
+    st.lists(st.integers(-3, 3), min_size=1, max_size=8),
+)
+def test_superiority_is_the_area_under_the_roc_curve(first, second):
+    from sklearn.metrics import roc_auc_score
+
+    values = [torch.tensor(each, dtype=torch.float32) for each in (first, second)]
+    truth = [1] * len(first) + [0] * len(second)
+    assert superiority(*values) == pytest.approx(roc_auc_score(truth, first + second))
+    assert superiority(*values) + superiority(*values[::-1]) == pytest.approx(1)

@@ -17,7 +17,6 @@ from course_lib.training import (
     ClipGradients,
     EarlyStopping,
     MetricLog,
-    Plateau,
     WarmupCosine,
     fit,
 )
@@ -192,7 +191,6 @@ def everything(folder) -> list:
         WarmupCosine(),
         ClipGradients(0.5),
         EarlyStopping(9),
-        Plateau(0.5, 1),
         Checkpoints(folder, minutes=0),
     ]
 

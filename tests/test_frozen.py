@@ -66,11 +66,15 @@ def drawn_and_answered() -> dict[str, torch.Tensor]:
 
     little = F.interpolate(images[:8], (56, 56), mode="area")
     found["attributes"] = course_attribute_predictor()(little)
+    fine = course_attribute_predictor(tokens=196)
+    found["attributes: 14×14"] = fine(images[:8])
+    found["maps: 14×14"] = fine.model.attention_maps(images[:8])[:, ::4]
     for name, model in shipped_decoders().items():
         found[f"maps: {name}"] = model.attention_maps(little)[:, ::4]
     parts = PartDataset(2, "test")
     (image,) = stacked([parts[index] for index in range(2)], "image")
-    found["parts"] = small(PartPipeline(course_part_transformer())(image, 4).layers)
+    pair = torch.cat([image[0], image[1]], -1)
+    found["parts"] = small(PartPipeline(course_part_transformer())(pair, 4).layers)
     return found
 
 

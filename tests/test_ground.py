@@ -2,17 +2,31 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import traceback
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from test_checkpoints import train
+from test_fit import small_model
+from test_flow import speaking
 from test_hostile_files import MUTATIONS, mutated, only_sentences
+from test_tokens import FakeClips, FakeDynamic, FakeStatic
 
 from course_lib import files, runtime
+from course_lib.data import OpticalFlowSequenceLoader
+from course_lib.lessons import check
+from course_lib.lessons.exercises import all_exercises
+from course_lib.models.backbones import save_weights
+from course_lib.training import stored_tokens, tokens
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
@@ -93,18 +107,75 @@ def test_a_name_as_long_as_it_can_be(tmp_path):
         files.write_json(tmp_path / ("x" * 300), {})
 
 
-def test_parts_of_killed_processes_are_swept_and_those_of_living_ones_stay(tmp_path):
+def killed_while_writing(action):
+    """Run it in a process that dies when a file is written and has not its name yet."""
+    child = os.fork()
+    if not child:
+        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            action()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def flow_of_a_clip(folder):
+    OpticalFlowSequenceLoader([speaking(8)], frames=4, size=32, cache=folder)[0]
+
+
+def tokens_of_clips(folder):
+    stored_tokens(FakeClips(1), FakeStatic("one"), FakeDynamic("two"))
+
+
+def progress_of_exercises(folder):
+    check("attend", all_exercises()["attend"][1].load_solution())
+
+
+WRITERS = {
+    "a file": lambda folder: files.write_json(folder / "a.json", {}),
+    "flow": flow_of_a_clip,
+    "tokens": tokens_of_clips,
+    "progress": progress_of_exercises,
+    "a run": train,
+    "a model": lambda folder: save_weights(small_model(), folder / "model.safetensors"),
+}
+
+
+@pytest.fixture(scope="module")
+def what_kills_left(tmp_path_factory):
+    """A folder for each writer. A process of its own forks for them: no child of one that has run
+    a backward pass can run another.
+    """
+    folder = tmp_path_factory.mktemp("killed")
+    subprocess.run([sys.executable, __file__, folder], check=True)
+    return folder
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_what_a_kill_left_is_swept_by_the_same_call(writer, monkeypatch, what_kills_left):
+    folder = what_kills_left / writer
+    monkeypatch.setenv("COURSE_CACHE", str(folder))
+    monkeypatch.setattr(tokens, "cache_tokens", partial(tokens.cache_tokens, workers=0))
+    assert len(list(folder.rglob(".*.part*"))) == 1
+    WRITERS[writer](folder)
+    assert not list(folder.rglob(".*.part*"))
+    assert [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_only_what_nobody_writes_any_more_is_swept(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    (tmp_path / "deep").mkdir()
-    for name in (f".a.npy.{dead.pid}.part.npy", f".b.{dead.pid}.part", f"deep/.c.{dead.pid}.part"):
+    here, living = f"{files.MACHINE}.{dead.pid}.part", f"{files.MACHINE}.{os.getpid()}.part"
+    for name in (f".a.npy.{here}.npy", f".b.{here}", ".c.elsewhere.1.part.pt"):
         (tmp_path / name).touch()
-    stay = [f".d.{os.getpid()}.part.json", ".mine.partial", ".x.part", "y.part"]
+    os.utime(tmp_path / ".c.elsewhere.1.part.pt", (0, 0))
+    stay = [f".d.{living}.json", ".e.elsewhere.1.part.pt", ".mine.partial", ".x.part", "y.part"]
     for name in stay:
         (tmp_path / name).touch()
-    files.sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*stay, "deep"])
-    assert not list((tmp_path / "deep").iterdir())
+    files.write_json(tmp_path / "new.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*stay, "new.json"])
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "null", "7", '"a"', "[" * 10**5, "\xff", ""])
@@ -226,6 +297,62 @@ def test_a_copy_without_assets_says_that_the_course_works_from_its_clone(monkeyp
             runtime.assets(name)
 
 
+WITHOUT_ASSETS = """
+from course_lib import assets, setup
+from course_lib.explorer import ImbalanceAwareAttentionExplorer
+from course_lib.models import DynamicFeatureExtractor, StaticFeatureExtractor
+from course_lib.training import course_attribute_predictor
+
+setup()
+StaticFeatureExtractor(weights=None)
+for needs in (StaticFeatureExtractor, DynamicFeatureExtractor, course_attribute_predictor, assets):
+    try:
+        needs()
+    except FileNotFoundError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_wheel_says_that_the_course_works_from_its_clone(tmp_path):
+    pytest.importorskip("setuptools", "70.1", reason="older ones build no wheel by themselves")
+    root, source, site = Path(__file__).parent.parent, tmp_path / "source", tmp_path / "site"
+    shutil.copytree(root / "course_lib", source / "course_lib")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, source)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-index"]
+    subprocess.check_call([*pip, "--no-build-isolation", "-w", tmp_path, source])
+    (wheel,) = tmp_path.glob("*.whl")
+    shutil.unpack_archive(wheel, site, "zip")
+    assert {path.name for path in site.rglob("*.js")} == {
+        path.name for path in (root / "course_lib").rglob("*.js")
+    }
+
+    def run(*arguments, path=site):
+        environment = os.environ | {"PYTHONPATH": str(path)}
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+
+    sentence = (
+        f"{site / 'course_lib'} has no assets beside it, because the course works from its clone;"
+        " clone the repository and run `pip install -e .` in the clone\n"
+    )
+    library = run("-c", WITHOUT_ASSETS)
+    assert library.stdout.startswith("device "), library.stderr
+    assert library.stdout.endswith(4 * sentence)
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "a.mp4").touch()
+    command = run("-m", "course_lib", "preprocess", "films", "--output", "out")
+    assert (command.returncode, command.stderr) == (2, f"error: {sentence}")
+    assert not (tmp_path / "out").exists()
+    assert sentence not in run("-c", WITHOUT_ASSETS, path=root).stdout
+
+
 def test_a_cache_that_cannot_be_written_moves_and_says_so_once(monkeypatch, tmp_path, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "file" / "cache"))
@@ -258,3 +385,12 @@ def test_importing_the_library_is_quick_and_leaves_torch_alone():
         f"import sys, json, course_lib; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     )
     assert json.loads(subprocess.check_output([sys.executable, "-c", code])) == []
+
+
+if __name__ == "__main__":
+    tokens.cache_tokens = partial(tokens.cache_tokens, workers=0)
+    for name, write in WRITERS.items():
+        folder = Path(sys.argv[1], name)
+        folder.mkdir()
+        os.environ["COURSE_CACHE"] = str(folder)
+        killed_while_writing(partial(write, folder))

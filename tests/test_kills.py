@@ -28,8 +28,8 @@ def train(folder: Path) -> None:
     from course_lib.training import (
         Checkpoints,
         ClipGradients,
+        EarlyStopping,
         MetricLog,
-        Plateau,
         WarmupCosine,
         fit,
     )
@@ -79,7 +79,7 @@ def train(folder: Path) -> None:
             Noting(),
             WarmupCosine(),
             ClipGradients(1.0),
-            Plateau(0.5, 2),
+            EarlyStopping(EPOCHS),
             Noted(folder, minutes=0),
             MetricLog(folder),
         ],

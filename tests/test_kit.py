@@ -244,6 +244,20 @@ def test_make_test_leaves_out_only_the_slow_tests():
     assert "--nbval-cell-timeout=600" in lines["test"]  # against hanging only: slow is not wrong
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("00 08 -x", "notebooks/00_start_here.ipynb notebooks/08_class_imbalance.ipynb -x"),
+        ("tests/test_kit.py", "tests/test_kit.py"),
+        ("15", "tests notebooks 15"),  # which pytest then refuses
+    ],
+)
+def test_make_test_takes_lessons_by_number_and_files_by_name(arguments, named):
+    line = make("--dry-run", "test", f"VENV={VENV}", f"ARGS={arguments}").stdout.splitlines()[-1]
+    options = [word for word in line.split() if not re.match(r"--(num|max|dist|nbval|dur)", word)]
+    assert " ".join(options).endswith(f'pytest {named} -m "not slow"')
+
+
 def test_without_a_fitting_python_make_says_what_to_do(tmp_path):
     for target in (f"{tmp_path}/none/.ready", "retarget"):
         result = make(target, "PYTHON=", f"VENV={tmp_path}/none")
@@ -302,7 +316,7 @@ def test_benches_and_film_find_their_neighbours_as_the_tests_do():
         sys.executable, "-c", "import bench, film_explorer", cwd=ROOT / "tests", env=environment
     )
     assert result.returncode == 0, result.stderr
-    assert make("--dry-run", "bench", f"VENV={VENV}").stdout.split()[-2:] == [
+    assert make("--dry-run", "bench", "ARGS=", f"VENV={VENV}").stdout.split()[-2:] == [
         f"{VENV}/bin/python",
         "tests/bench.py",
     ]

@@ -195,9 +195,7 @@ def lesson():
     targets = (torch.rand(200, len(ATTRIBUTES), generator=generator) < 0.2).float()
     faces = TokenArrays(torch.randn(200, 49, 96, generator=generator), targets)
     names = {
-        "ATTRIBUTES": ATTRIBUTES,
-        "LEARN_TOKENS": False,
-        "extractor": None,
+        "NAMES": ATTRIBUTES,
         "frequencies": targets.mean(0),
         "prior_logits": prior_logits,
         "rarest_weights": rarest_weights,

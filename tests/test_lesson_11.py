@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
+from course_lib.lessons import lesson_11
+from course_lib.looking import faithfulness, localisation
+
 
 def tiles(regions, maps):
     """Each token's own pixels: `… rows columns pixels`."""
@@ -54,14 +57,30 @@ def in_the_middle(maps, regions):
     ).float()
 
 
-def literal_mean(maps, chosen):
-    return torch.stack(
-        [
-            sum((maps[i, a] for i in chosen[:, a].nonzero()[:, 0]), torch.zeros(maps.shape[2:]))
-            / max(1, int(chosen[:, a].sum()))
-            for a in range(maps.shape[1])
-        ]
+def literal_effect(model, before, after, output=0):
+    changes = []
+    for one, other in zip(before, after, strict=True):
+        with torch.no_grad():
+            odds = [model(x[None])[0, output].item() for x in (one, other)]
+        p, q = (1 / (1 + math.exp(-z)) for z in odds)
+        changes.append(q - p)
+    return torch.tensor(changes)
+
+
+def effect_of_all(model, before, after, output=0):
+    with torch.inference_mode():
+        probabilities = torch.sigmoid(model(torch.cat([before, after])))[:, output]
+    return probabilities[len(before) :] - probabilities[: len(before)]
+
+
+def literal_superiority(first, second):
+    return sum((a > b) + (a == b) / 2 for a in first.tolist() for b in second.tolist()) / (
+        len(first) * len(second)
     )
+
+
+def pairs_won(first, second, tie=0.0):
+    return float(sum((a > b) + tie * (a == b) for a in first.tolist() for b in second.tolist()))
 
 
 def literal_place(
@@ -137,15 +156,13 @@ def index_for_rank(model, images, attributes, maps, hidden, removed):
 
 RIGHT = {
     "pointing_game": [literal_pointing, pooled_pointing],
-    "mean_maps": [
-        literal_mean,
-        lambda maps, chosen: (
-            torch.einsum("ba,barc->arc", chosen.float(), maps)
-            / chosen.sum(0).clamp(min=1)[:, None, None]
-        ),
-    ],
+    "intervention_effect": [literal_effect, effect_of_all],
     "pointing_at_one_place": [literal_place, last_of_the_luckiest],
     "deletion_curve": [literal_deletion, by_threshold],
+    "superiority": [
+        literal_superiority,
+        lambda first, second: torch.sign(first[:, None] - second).mean() / 2 + 0.5,
+    ],
 }
 WRONG = {
     "pointing_game": {
@@ -162,15 +179,35 @@ WRONG = {
         "all that tie share the point": first_of_ties,
         "other way round": lambda m, r: 1 - literal_pointing(m, r),
     },
-    "mean_maps": {
-        "mean over all images": lambda maps, chosen: maps.mean(0),
-        "number of all images": lambda maps, chosen: (maps * chosen[..., None, None]).mean(0),
-        "add the maps up": lambda maps, chosen: (maps * chosen[..., None, None]).sum(0),
-        "over the attributes too": lambda maps, chosen: maps[chosen].mean(0),
-        "0 / 0": lambda maps, chosen: (
-            (maps * chosen[..., None, None]).sum(0) / chosen.sum(0)[:, None, None]
+    "intervention_effect": {
+        "after minus before": lambda model, b, a, output=0: literal_effect(model, a, b, output),
+        "differences of logits": lambda model, b, a, output=0: (model(a) - model(b))[
+            :, output
+        ].detach(),
+        "column is `output`": lambda model, b, a, output=0: literal_effect(model, b, a),
+        "drop the sign": lambda *arguments: literal_effect(*arguments).abs(),
+        "the mean comes later": lambda *arguments: literal_effect(*arguments).mean(),
+        "all outputs": lambda model, b, a, output=0: (
+            model(a).sigmoid() - model(b).sigmoid()
+        ).detach(),
+        "in place": lambda model, b, a, output=0: (
+            literal_effect(model, b, a.clone(), output) + 0 * a.mul_(0.5).sum()
         ),
-        "do *not* count": lambda maps, chosen: literal_mean(maps, ~chosen),
+    },
+    "superiority": {
+        "`second` is larger": lambda first, second: literal_superiority(second, first),
+        "divide by how many": lambda first, second: pairs_won(first, second, 0.5),
+        "count it as lost": lambda first, second: (
+            pairs_won(first, second) / (len(first) * len(second))
+        ),
+        "count it in full": lambda first, second: (
+            pairs_won(first, second, 1.0) / (len(first) * len(second))
+        ),
+        "leave such pairs out": lambda first, second: (
+            pairs_won(first, second) / int((first[:, None] != second).sum())
+        ),
+        "compare the two means": lambda first, second: float(first.mean() > second.mean()),
+        "one number": lambda first, second: (first[:, None] > second).float(),
     },
     "pointing_at_one_place": {
         "a token for each image": lambda regions, grid: regions.flatten(2).any(-1),
@@ -198,3 +235,19 @@ WRONG = {
         ),
     },
 }
+
+
+def test_the_solutions_are_the_librarys_measures():
+    torch.manual_seed(0)
+    maps, regions = torch.rand(12, 2, 7, 7), torch.rand(12, 2, 28, 28) < 0.01
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 28 * 28, 2)).eval()
+    images, hidden = torch.rand(12, 3, 28, 28), torch.rand(12, 3, 28, 28)
+    which, removed = torch.arange(12) % 2, [0, 3, 49]
+    for name, room, arguments in (
+        ("pointing_game", localisation, (maps, regions)),
+        ("pointing_at_one_place", localisation, (regions, (7, 7))),
+        ("deletion_curve", faithfulness, (model, images, which, maps[:, 0], hidden, removed)),
+        ("intervention_effect", faithfulness, (model, images, hidden, 1)),
+    ):
+        short, whole = (getattr(module, name)(*arguments) for module in (lesson_11, room))
+        torch.testing.assert_close(short, whole, equal_nan=True)

@@ -16,26 +16,51 @@ def on_the_line(layers, clean, time, next_time):
     return (1 - next_time) * noise + next_time * clean
 
 
-def tabled(weights, parts, over_keys="sum", over_queries="mean"):
-    keys = reduce(weights, "... (parts tokens) -> ... parts", over_keys, parts=parts)
-    return reduce(keys, "... (parts tokens) other -> ... parts other", over_queries, parts=parts)
+def on_a_line(
+    model,
+    clean,
+    noise,
+    time,
+    noisy=lambda clean, noise, t: noise + t * (clean - noise),
+    target=lambda clean, noise, noisy: clean,
+    mean=lambda values: values.mean(),
+):
+    at = noisy(clean, noise, time[:, None])
+    return mean((model(at, time) - target(clean, noise, at)).square())
 
 
-def literal_matrix(weights, parts):
-    asking, asked = weights.shape[-2] // parts, weights.shape[-1] // parts
-    rows = [
-        torch.stack(
-            [
-                weights[..., i * asking : (i + 1) * asking, j * asked : (j + 1) * asked]
-                .sum(-1)
-                .mean(-1)
-                for j in range(parts)
-            ],
-            -1,
+def point_by_point(model, clean, noise, time):
+    at = torch.stack([(1 - t) * n + t * c for c, n, t in zip(clean, noise, time, strict=True)])
+    return torch.nn.functional.mse_loss(model(at, time), clean)
+
+
+def walked(predict, noise, times, ask=None, step=stepped):
+    x = noise
+    for time, next_time in pairwise(times):
+        x = step(
+            x,
+            predict(x, time) if ask is None else ask(predict, x, time, next_time),
+            time,
+            next_time,
         )
-        for i in range(parts)
-    ]
-    return torch.stack(rows, -2)
+    return x
+
+
+def by_velocity(predict, noise, times):
+    x = noise.clone()
+    for k in range(len(times) - 1):
+        x += (times[k + 1] - times[k]) * (predict(x.clone(), times[k]) - x) / (1 - times[k])
+    return x
+
+
+def walked_on_the_noise(predict, noise, times):
+    for k in range(len(times) - 1):
+        noise += (times[k + 1] - times[k]) * (predict(noise, times[k]) - noise) / (1 - times[k])
+    return noise
+
+
+def even(times):
+    return [k / (len(times) - 1) for k in range(len(times))]
 
 
 def looked(
@@ -44,9 +69,9 @@ def looked(
     share=lambda held: held / held.sum(2, keepdim=True).clamp(min=1e-6),
     heads=lambda weights: weights.mean(1),
     order="(rows columns)",
-    shape=True,
+    shape=lambda side: (side, 2 * side),
 ):
-    parts, side = layers.shape[1], int(weights.shape[-1] ** 0.5)
+    parts, side = layers.shape[1], int((weights.shape[-1] / 2) ** 0.5)
     grid = int((weights.shape[2] // parts) ** 0.5)
     held = reduce(
         layers,
@@ -59,14 +84,14 @@ def looked(
         heads(weights), "batch (parts tokens) keys -> batch parts tokens keys", parts=parts
     )
     maps = torch.einsum("bpt,bptk->bpk", share(held), looks)
-    return maps.unflatten(2, (side, side)) if shape else maps
+    return maps.unflatten(2, shape(side)) if shape else maps
 
 
 def literal_looks(weights, layers):
     batch, _, queries, keys = weights.shape
     parts, size = layers.shape[1:3]
-    grid, side = int((queries // parts) ** 0.5), int(keys**0.5)
-    patch, maps = size // grid, torch.zeros(batch, parts, side, side)
+    grid, side = int((queries // parts) ** 0.5), int((keys / 2) ** 0.5)
+    patch, maps = size // grid, torch.zeros(batch, parts, side, 2 * side)
     for item in range(batch):
         for part in range(parts):
             held = [
@@ -77,7 +102,7 @@ def literal_looks(weights, layers):
             for token, share in enumerate(held):
                 if sum(held) > 0:
                     row = weights[item, :, part * grid * grid + token].mean(0)
-                    maps[item, part] += share / sum(held) * row.view(side, side)
+                    maps[item, part] += share / sum(held) * row.view(side, 2 * side)
     return maps
 
 
@@ -117,8 +142,9 @@ def off_diagonal(common):
 
 
 RIGHT = {
+    "flow_loss": [on_a_line, point_by_point],
     "euler_step": [stepped, on_the_line],
-    "part_matrix": [tabled, literal_matrix],
+    "flow_sample": [walked, by_velocity],
     "part_attention": [looked, literal_looks],
     "step_stability": [
         lambda maps: torch.minimum(maps[1:], maps[:-1]).sum(-1),
@@ -128,6 +154,22 @@ RIGHT = {
     "part_separation": [apart, literal_separation],
 }
 WRONG = {
+    "flow_loss": {
+        "runs the wrong way": lambda *given: on_a_line(
+            *given, noisy=lambda clean, noise, t: clean + t * (noise - clean)
+        ),
+        "with the noise": lambda *given: on_a_line(*given, target=lambda c, n, at: n),
+        "with the velocity": lambda *given: on_a_line(*given, target=lambda c, n, at: c - n),
+        "with the point between": lambda *given: on_a_line(*given, target=lambda c, n, at: at),
+        "gets the clean point": lambda *given: on_a_line(*given, noisy=lambda c, n, t: c),
+        "gets pure noise": lambda *given: on_a_line(*given, noisy=lambda c, n, t: n),
+        "has to become less": lambda *given: on_a_line(*given, noisy=lambda c, n, t: n + t * c),
+        "add the squares": lambda *given: on_a_line(*given, mean=lambda values: values.sum()),
+        "one number for each point": lambda *given: on_a_line(
+            *given, mean=lambda values: values.mean(1)
+        ),
+        "no gradient": lambda *given: on_a_line(*given).detach(),
+    },
     "euler_step": {
         "never arrives": lambda x, c, t, n: x + (n - t) * (c - x),
         "the time that has passed": lambda x, c, t, n: stepped(x, c, t, n, lambda t, n: t),
@@ -139,13 +181,22 @@ WRONG = {
         "when the step *begins*": lambda x, c, t, n: stepped(x, c, t, n, lambda t, n: 1 - n),
         "at [0, 0, 0, 0] expected": lambda x, c, t, n: (1 - n) * x + n * c,
     },
-    "part_matrix": {
-        "so that rows still sum to 1": lambda w, p: tabled(w, p, "mean"),
-        "average over the queries": lambda w, p: tabled(w, p, "sum", "sum"),
-        "sums and means are exchanged": lambda w, p: tabled(w, p, "mean", "sum"),
-        "transposed": lambda w, p: tabled(w, p).mT,
-        "average over the batch": lambda w, p: tabled(w, p).mean(0),
-        "part after": lambda w, p: w.unflatten(-1, (-1, p)).sum(-2).unflatten(-2, (-1, p)).mean(-3),
+    "flow_sample": {
+        "you keep the answer of the first": lambda p, noise, times: walked(
+            p, noise, times, lambda p, x, t, n: p(noise, times[0])
+        ),
+        "asked about the noise": lambda p, noise, times: walked(
+            p, noise, times, lambda p, x, t, n: p(noise, t)
+        ),
+        "the one at which it begins": lambda p, noise, times: walked(
+            p, noise, times, lambda p, x, t, n: p(x, n)
+        ),
+        "the last step is missing": lambda p, noise, times: walked(p, noise, times[:-1]),
+        "equally long": lambda p, noise, times: walked(p, noise, even(times)),
+        "changes its input in place": walked_on_the_noise,
+        "you made 2": lambda p, noise, times: walked(
+            p, noise, times, lambda p, x, t, n: (p(x, t) + p(x, t)) / 2
+        ),
     },
     "part_attention": {
         "the plain mean over a part's tokens": lambda w, layers: looked(
@@ -153,7 +204,8 @@ WRONG = {
         ),
         "divide by how much is held": lambda w, layers: looked(w, layers, lambda held: held),
         "you add the heads": lambda w, layers: looked(w, layers, heads=lambda w: w.sum(1)),
-        "lay them out as 4 × 4": lambda w, layers: looked(w, layers, shape=False),
+        "lay them out as 3 × 6": lambda w, layers: looked(w, layers, shape=None),
+        "not 6 rows of 3": lambda w, layers: looked(w, layers, shape=lambda side: (2 * side, side)),
         "counted row by row": lambda w, layers: looked(w, layers, order="(columns rows)"),
         "nothing divided by nothing is NaN": lambda w, layers: looked(
             w, layers, lambda held: held / held.sum(2, keepdim=True)

@@ -6,12 +6,70 @@ import itertools
 import math
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 
-def series(counts, beta):
-    return torch.tensor(
-        [sum(beta**k for k in range(int(n))) for n in counts.flatten()], dtype=torch.float64
-    ).reshape(counts.shape)
+def loss_of(forward, prepare=None):
+    """A loss class from its `forward`; `prepare` makes a buffer of frequencies and strength."""
+
+    class MyLoss(nn.Module):
+        def __init__(self, frequencies, strength=1.0):
+            super().__init__()
+            self.register_buffer("f", frequencies)
+            self.strength = strength
+            if prepare:
+                self.register_buffer("kept", prepare(frequencies, strength))
+
+        def forward(self, logits, targets):
+            return forward(self, logits, targets)
+
+    return MyLoss
+
+
+bce = F.binary_cross_entropy_with_logits
+
+
+def margins(self, logits, targets, turned=1):
+    """A margin for a yes alone, in units of the largest."""
+    margin = self.strength * (self.f / self.f.min()) ** (-0.25 * turned)
+    return bce(logits - margin * targets, targets)
+
+
+def effective(f, strength, images=2400):
+    worth = [(1 - 0.999 ** (images * share)) / (1 - 0.999) for share in (f, 1 - f)]
+    return (worth[1] / worth[0]) ** strength
+
+
+def naive(self, logits, targets):
+    p = logits.sigmoid()
+    w = self.f**-self.strength
+    return -(w * targets * p.log() + (1 - targets) * (1 - p).log()).mean()
+
+
+def batch_weights(self, logits, targets):
+    counted = targets.mean(0).clamp(min=0.01)
+    return bce(logits, targets, pos_weight=(self.f * counted) ** (-self.strength / 2))
+
+
+class Plain(nn.Module):
+    def __init__(self, frequencies, strength=1.0):
+        super().__init__()
+        self.weights = frequencies**-strength
+
+    def forward(self, logits, targets):
+        return bce(logits, targets, pos_weight=self.weights)
+
+
+def both_sides(self, logits, targets):
+    """Rare attributes count more, whatever the answer."""
+    return (bce(logits, targets, reduction="none") * (self.f / 0.4) ** -self.strength).mean()
+
+
+def in_place(self, logits, targets):
+    value = margins(self, logits, targets)
+    targets.mul_(0.9)
+    return value
 
 
 def pairs(weights, reduce=lambda values: torch.stack(values).mean()):
@@ -64,23 +122,46 @@ def wanted(positives, images, share):
 
 
 RIGHT = {
-    "effective_numbers": [
-        series,
-        lambda n, beta: -torch.expm1(n * math.log(max(beta, 1e-300))) / (1 - beta),
+    "MyLoss": [
+        loss_of(margins),
+        loss_of(lambda self, z, y: bce(z, y, pos_weight=self.kept), effective),
+        loss_of(lambda self, z, y: bce(z + self.kept, y), lambda f, strength: strength * f.logit()),
     ],
     "head_diversity_penalty": [pairs, gram],
-    "easiest_weights": [literal_easiest, quantile_easiest],
+    "easiest_weights": [
+        literal_easiest,
+        quantile_easiest,
+        lambda losses, share: literal_easiest(losses, share).float(),
+    ],
     "faces_to_draw": [one_by_one, by_total],
 }
 WRONG = {
-    "effective_numbers": {
-        "this is the *weight*": lambda n, beta: (1 - beta) / (1 - beta**n),
-        "forget to divide by 1 − β": lambda n, beta: 1 - beta**n,
-        "you have β · n": lambda n, beta: (1 - beta * n) / (1 - beta),
-        "divide by it": lambda n, beta: (1 - beta**n) * (1 - beta),
-        "add up all of them": lambda n, beta: beta ** (n - 1),
-        "right, the numbers are not": lambda n, beta: n,
-        "the numbers are not": lambda n, beta: n * (1 - beta),
+    "MyLoss": {
+        "has to use `frequencies`": loss_of(lambda self, z, y: bce(z, y)),
+        "the mean over images and attributes; got (6, 3)": loss_of(
+            lambda self, z, y: bce(z, y, reduction="none")
+        ),
+        "this is the sum": loss_of(lambda self, z, y: 18 * margins(self, z, y)),
+        "you sum over the attributes": loss_of(lambda self, z, y: 3 * margins(self, z, y)),
+        "not probabilities": loss_of(lambda self, z, y: margins(self, z.sigmoid(), y)),
+        "rewards the wrong answer": loss_of(lambda self, z, y: margins(self, -z, y)),
+        "returns None": loss_of(lambda self, z, y: print(margins(self, z, y))),
+        "is not finite": loss_of(naive),
+        "must pull harder, the rarer the attribute": loss_of(
+            lambda self, z, y: margins(self, z, y, turned=-1)
+        ),
+        "both sides of your loss weigh the same": loss_of(both_sides),
+        "`strength` changes nothing": loss_of(
+            lambda self, z, y: bce(z, y, pos_weight=self.f ** -float(self.strength > 0))
+        ),
+        "count in `frequencies` and not in the batch": loss_of(batch_weights),
+        "`self.weights` is a plain tensor": Plain,
+        "in place": loss_of(in_place),
+        "no gradient reaches": loss_of(lambda self, z, y: margins(self, z.detach(), y)),
+        "must lower the loss": loss_of(
+            lambda self, z, y: bce(z, y) + self.strength * (z * y / self.f).mean()
+        ),
+        "an `nn.Module`": lambda f, strength=1.0: lambda z, y: bce(z, y),
     },
     "head_diversity_penalty": {
         "overlaps with itself": lambda w: gram(w, drop_diagonal=False),

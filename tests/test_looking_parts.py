@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from course_lib.data import PartDataset
-from course_lib.looking import layer_iou, part_looks, part_matrix, part_separation, step_stability
-from course_lib.models import PartPipeline, PartTransformer, part_attention
+from course_lib.looking import (
+    layer_iou,
+    part_matrix,
+    part_separation,
+    person_overlap,
+    step_stability,
+)
+from course_lib.models import LAYERS
 from course_lib.pictures import animate_sampling
-from course_lib.recorder import AttentionRecorder
-from course_lib.world.layers import PARTS
-
-pytestmark = pytest.mark.filterwarnings("ignore:image . shows no face")
 
 
 def attention(*shape, seed=0):
@@ -60,26 +61,10 @@ def test_separation_leaves_absent_parts_out():
     assert separation[2].isnan()
 
 
-def test_a_recorded_sampling_becomes_one_map_for_each_step_block_and_part():
-    model = PartTransformer(size=32, grid=2, dim=32, blocks=3, heads=2).eval()
-    images = torch.rand(2, 3, 32, 32)
-    with AttentionRecorder(model) as recording:
-        layers = PartPipeline(model)(images, 4).layers
-    looks = part_looks(recording, layers)
-    assert looks.shape == (4, 3, 2, len(PARTS), 4, 4)
-    record = next(
-        record
-        for record in recording.records
-        if record.step == 2 and record.name == "blocks.1.cross_attention"
-    )
-    assert torch.equal(looks[2, 1], part_attention(record.weights, layers))
-
-
 def test_the_film_has_one_frame_a_step_and_moves():
-    face = PartDataset(1, "test")[0]
-    states = torch.rand(3, len(PARTS), 64, 64)
-    looks = attention(3, len(PARTS), 64).unflatten(2, (8, 8))
-    film = animate_sampling(face["image"], states, looks)
+    states = torch.rand(3, len(LAYERS), 32, 32)
+    looks = attention(3, len(LAYERS), 128).unflatten(2, (8, 16))
+    film = animate_sampling(torch.rand(3, 64, 128), states, looks)
     assert len(film.frames) == 3
     assert not np.array_equal(film.frames[0], film.frames[1])
     assert "in 3 steps" in film.description
@@ -98,3 +83,16 @@ def test_iou_is_that_of_sets(seed):
             )
             expected = len(said & true) / len(said | true) if said | true else np.nan
             assert scores[item, part] == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_overlap_with_a_person_counts_the_parts_that_the_person_shows():
+    people = torch.zeros(1, 2, 3, 4, 4)
+    people[0, 0, 0, :2], people[0, 0, 1, 2:] = 1, 1  # no third part
+    people[0, 1, 0, 1:3], people[0, 1, 2] = 1, 1  # no second part
+    assert_close(person_overlap(people[:, 0], people), torch.tensor([[1, (1 / 3 + 0) / 2]]))
+    half = people[:, 0].clone()
+    half[0, 1] = 0
+    half[0, 2, 0] = (
+        1  # invented: counts against the other person, whose part it is, not against the first
+    )
+    assert_close(person_overlap(half, people), torch.tensor([[0.5, (1 / 3 + 1 / 4) / 2]]))

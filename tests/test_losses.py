@@ -349,3 +349,15 @@ def test_the_loss_is_small_for_the_truth_and_minds_small_parts():
     wrong = certain.clone()
     wrong[:, 1] = -20
     assert part_loss(wrong, truth, heavier) > part_loss(wrong, truth, weight) + 0.5
+
+
+def test_the_loss_of_a_part_is_least_at_the_mean_of_the_answers():
+    """What a flow needs: of four answers one covers the pixel, so 0.25 is best, whatever the weights."""
+    answers = torch.tensor([1.0, 0, 0, 0]).view(4, 1, 1, 1).expand(4, 2, 3, 3)
+    for weight in (torch.ones(2), torch.tensor([0.1, 5])):
+        logits = torch.zeros(1, 2, 3, 3, requires_grad=True)
+        part_loss(logits.expand(4, -1, -1, -1), answers, weight).backward()
+        assert (logits.grad > 0).all()  # less than one half
+        best = torch.full((1, 2, 3, 3), 0.25).logit().requires_grad_()
+        part_loss(best.expand(4, -1, -1, -1), answers, weight).backward()
+        assert best.grad.abs().max() < 1e-6

@@ -42,7 +42,7 @@ FORBIDDEN = {
     rf"https?://(?!{re.escape(REPOSITORY.removeprefix('https://'))})": (
         "names a host on the network"
     ),
-    r"\btorch\.load\((?!.*weights_only=True)|\bpickle\b": (
+    r"\btorch\.load\((?!.*weights_only=True)|\bpickle\.(load|Unpickler)": (
         "reads pickles; use files.load_tensors, or weights_only=True"
     ),
     r"(?m)^\s*from \S+ import \*": "imports a star",

@@ -17,6 +17,7 @@ from explorer_driver import eventually, settle, wait
 from matplotlib import colormaps
 from torch import nn
 
+from course_lib.pictures.images import MAP_COLOUR
 from course_lib.recorder import (
     AttentionRecorder,
     attention_page,
@@ -311,10 +312,17 @@ def test_hovering_a_patch_lights_patches_of_the_image(open_page):
     row = maps["blocks.0.attn"][0, 1, 11]
     heat = pixels(page, ".picture canvas")
     assert heat.shape == (3, 4, 4)
-    expected = colormaps["cividis"]((row[1:] / row.max()).numpy().reshape(3, 4))[..., :3] * 255
-    # alpha costs a little precision
-    assert np.abs(heat[..., :3].astype(float) - expected).max() < 12
-    assert 0 < heat[..., 3].min() == heat[..., 3].max() < 255
+    share = (row[1:] / row.max()).numpy().reshape(3, 4)
+    assert np.abs(heat[..., 3] - 255 * share).max() < 3  # clear where the weight is nothing
+    seen = heat[heat[..., 3] > 60][:, :3].astype(float)
+    assert np.abs(seen - MAP_COLOUR).max() < 4  # alpha costs a little precision
+    picture = page.locator(".picture img")
+    assert picture.evaluate("e => getComputedStyle(e).filter") == "none"
+    canvas = page.locator(".picture canvas")
+    assert canvas.evaluate("e => getComputedStyle(e).imageRendering") == "pixelated"
+    page.get_by_label("smooth").check()
+    settle(page)
+    assert canvas.evaluate("e => getComputedStyle(e).imageRendering") == "auto"
 
 
 def test_cross_attention_has_two_sides(open_page):
@@ -625,3 +633,42 @@ def test_render_takes_a_widgets_model_and_lets_go_of_it(browser):
     assert page.evaluate("[listening(), document.querySelectorAll('.attention').length]") == [0, 0]
     assert said == []
     page.close()
+
+
+# Small pictures whose patches are the queries
+
+
+PARTS = {"hair": torch.eye(8), "eyes": torch.zeros(8, 8), "</b>": torch.ones(8, 8)}
+
+
+def test_pictures_name_the_queries_and_have_to_fit_them():
+    meta, _ = pack(random_maps(queries=12, keys=8), query_pictures=PARTS)
+    assert meta["pictures"]["side"] == 2
+    assert meta["names"][0][:5] == ["hair 0,0", "hair 0,1", "hair 1,0", "hair 1,1", "eyes 0,0"]
+    assert meta["layers"][0]["queries"]["pictures"]
+    assert "pictures" not in meta["layers"][0]["keys"]
+    with pytest.raises(ValueError, match="12 queries are no square grid of patches for each of 2"):
+        pack(
+            random_maps(queries=12, keys=8), query_pictures={"a": PARTS["hair"], "b": PARTS["hair"]}
+        )
+
+
+@pytest.mark.browser
+def test_a_patch_of_a_small_picture_is_chosen_by_pointer_and_keys(open_page):
+    maps = random_maps(queries=12, keys=8)
+    page = open_page(maps, query_pictures=PARTS)
+    assert page.locator(".thumbnails small").all_inner_texts() == list(PARTS)
+    assert page.locator(".chip").count() == 8  # of the keys alone
+    box = page.locator("[data-picture='1']").bounding_box()
+    page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"])
+    eventually(lambda: explorer_driver.state(page, "query") == 5)
+    assert "“eyes 0,1” (5)" in explorer_driver.sentence(page)
+    assert page.locator(".thumbnails .mark:visible").count() == 1
+    page.mouse.move(2, 2)
+    page.locator(".tokens", has=page.locator(".thumbnails")).press("ArrowDown")
+    eventually(lambda: explorer_driver.state(page, "query") == 7)
+    explorer_driver.put(page, reverse=True, key=3)
+    settle(page)
+    drawn = explorer_driver.pixels(page, "[data-picture='2'] canvas")[..., 3].flatten()
+    looks = maps["blocks.0.attn"][0].mean(0)[:, 3]
+    np.testing.assert_allclose(drawn, 255 * (looks / looks.max())[8:], atol=4)

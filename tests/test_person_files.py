@@ -11,7 +11,11 @@ from PIL import Image
 
 from course_lib.data import read_clip, read_picture
 
-pytestmark = pytest.mark.filterwarnings("error::ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("error::ResourceWarning"),
+    # what is raised where something is thrown away fails the test too
+    pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def quarters(height: int, width: int) -> np.ndarray:

@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image
 
 from course_lib import pictures
 from course_lib.data.video import Clip, FaceTrack
 from course_lib.looking.attention import Evidence
+from course_lib.pictures.base import BLUE, GREY, HIGHLIGHT, INK, dark, drawn, fitting
 
 
 class NineFrames(Clip):
@@ -43,6 +45,82 @@ PICTURES = {
 }
 
 
+WIDE = {
+    "one wide row": lambda: pictures.contact_sheet(
+        [torch.rand(3, 20, 20)] * 9, ["a"] * 9, 9, description="Nine images."
+    ),
+    "five panels": lambda: pictures.lines({f"panel {k}": {"a": [1, 2]} for k in range(5)}),
+    "rows": lambda: pictures.dots({"a": [1, 2]}, ["one", "two"]),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES | WIDE)
+def test_letters_have_nine_points_where_they_are_shown(name):
+    picture = (PICTURES | WIDE)[name]()
+    pixels, _ = drawn(picture.figure)
+    shrunk = min(1, 2 * 820 / pixels.shape[1])  # on a page that has room for 820 pixels
+    bare = [axes for axes in picture.figure.axes if not axes.axison]
+    hidden = {
+        text for axes in bare for side in (axes.xaxis, axes.yaxis) for text in side.findobj(Text)
+    }
+    letters = [
+        text.get_fontsize() * shrunk
+        for text in set(picture.figure.findobj(Text)) - hidden
+        if text.get_text() and text.get_visible()
+    ]
+    assert min(letters, default=9) >= 8.9
+    assert f'width="{round(pixels.shape[1] / 2)}"' in picture._repr_html_()
+
+
+def test_a_small_letter_that_someone_draws_is_enlarged():
+    figure, axes = pictures.blank_axes(1, 1, 6, 2)
+    pictures.open_axis(axes[0, 0], xticks=[0, 1])
+    axes[0, 0].tick_params(labelsize=6)
+    axes[0, 0].text(0, 0, "small", fontsize=5)
+    pictures.Picture(figure, "A small word on a picture.")
+    assert {text.get_fontsize() for text in axes[0, 0].texts} == {9}
+    assert {text.get_fontsize() for text in axes[0, 0].get_xticklabels()} == {9}
+
+
+def test_a_picture_has_no_paper_and_its_ink_is_read_on_light_and_on_dark_pages():
+    figure, axes = pictures.blank_axes(1, 2, 6, 2)
+    axes[0, 0].text(0.1, 0.4, "ink", fontsize=40, color=INK)
+    axes[0, 1].imshow(np.full((4, 4, 3), (90, 20, 120), np.uint8))
+    light, (image,) = drawn(pictures.Picture(figure, "A word beside a picture.").figure)
+    turned = dark(light, [image])
+    assert light[0, 0, 3] == turned[0, 0, 3] == 0
+    assert (turned[image] == light[image]).all()
+    high, wide = light[image].shape[:2]
+    assert light[image][high // 2, wide // 2].tolist() == [90, 20, 120, 255]
+    inked = light[..., 3] == 255
+    inked[:, image[1].start - 4 :] = False
+    assert inked.sum() > 500
+    assert light[inked][:, :3].max() < 60
+    assert turned[inked][:, :3].min() > 200
+
+
+@pytest.mark.parametrize("colour", [INK, BLUE, HIGHLIGHT, GREY])
+def test_colours_are_seen_on_both_pages(colour):
+    pixel = np.array([[[*(int(colour[k : k + 2], 16) for k in (1, 3, 5)), 255]]], np.uint8)
+    for page, shown in ((255, pixel), (0x11, dark(pixel, [])), (0x38, dark(pixel, []))):
+        light, low = sorted((luminance(shown[0, 0, :3]), luminance((page,) * 3)), reverse=True)
+        assert (light + 0.05) / (low + 0.05) >= 3
+
+
+def luminance(colour):
+    """Of an 8-bit sRGB colour, as contrast is measured by."""
+    share = np.asarray(colour) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+@pytest.mark.parametrize("inches", [1, 4.0, 6.2, 8.4, 9.3, 12])
+def test_figures_have_one_of_three_widths_or_are_wider(inches):
+    width, height = fitting(inches, 2)
+    assert height / width == pytest.approx(2 / inches)
+    assert round(96 * width) in (400, 620, 820) or (width == inches and 96 * width > 820)
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_every_picture_has_a_sentence_and_saves(tmp_path, name):
     picture = PICTURES[name]()
@@ -51,6 +129,7 @@ def test_every_picture_has_a_sentence_and_saves(tmp_path, name):
     shown = picture._repr_html_()
     assert 'alt="' in shown
     assert "<script" not in shown
+    assert shown.count("<img") == 2  # for light pages and for dark ones
     for suffix in ("png", "svg", "pdf"):
         assert picture.save(tmp_path / f"p.{suffix}").stat().st_size > 1000
     assert len(list(tmp_path.iterdir())) == 3
@@ -141,6 +220,22 @@ def test_a_region_is_outlined_and_its_inside_is_left_alone():
     inside = slice(int(14 * side), int(26 * side))
     assert (outlined[inside, inside] == plain[inside, inside]).all()
     assert outlined[int(10 * side), int(20 * side)].min() > 200
+
+
+def test_the_outline_of_a_finer_region_is_as_thin_and_a_smooth_map_interpolates():
+    coarse, fine = np.zeros((40, 40), bool), np.zeros((400, 400), bool)
+    coarse[10:30, 10:30], fine[100:300, 100:300] = True, True
+    black = torch.zeros(3, 40, 40)
+    one, other = pictures.overlay(black, coarse), pictures.overlay(black, fine)
+    share = [(drawn.min(-1) > 200).mean() for drawn in (one, other)]
+    assert 0 < share[1] < 0.03
+    assert abs(share[0] - share[1]) < 0.005
+    heat = np.eye(4, dtype=np.float32)
+    squares, smooth = (
+        len(np.unique(pictures.overlay(black, heat=heat, smooth=smooth)[..., 0]))
+        for smooth in (False, True)
+    )
+    assert squares == 2 < 50 < smooth
 
 
 def test_an_unknown_stage_or_no_image_is_refused():

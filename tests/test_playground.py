@@ -151,7 +151,7 @@ def test_a_notebook_that_forgot_its_widgets_shows_a_page_and_a_picture():
     shown = data["text/html"]
     assert shown.count("<iframe ") == 1
     assert 'sandbox="allow-scripts"' in shown
-    assert f'<img alt="{playground.describe()}" src="data:image/png;base64,' in shown
+    assert f'<img alt="{playground.describe()}" class="on-light"' in shown
 
 
 # ---------------------------------------------------------------- in the page
@@ -425,7 +425,9 @@ def test_the_site_shows_it_alive_in_a_frame(browser, tmp_path):
     root = page.frame_locator("iframe").locator(".playground")
     root.get_by_role("slider", name="query").press("ArrowUp")
     eventually(lambda: "(1.20, -0.30)" in sentence(root))
-    assert page.locator("figure img").get_attribute("alt") == AttentionPlayground().describe()
+    assert (
+        page.locator("figure img.on-light").get_attribute("alt") == AttentionPlayground().describe()
+    )
     page.close()
 
 

@@ -616,6 +616,8 @@ EDITS = {
     "CaiT": mixed_by(nn.Linear(4, 4)),
     "CaiT, without bias": mixed_by(nn.Linear(4, 4, bias=False)),
     "more heads": mixed_by(nn.Linear(4, 8)),
+    "one head": lambda weights: mixed_by(lambda x: x @ MIX[:, :1])(weights).expand(-1, 4, -1, -1),
+    "queries mixed": lambda weights: torch.einsum("bhij,iq->bhqj", weights, MIX),
     "DeepViT": lambda weights: NORM(torch.einsum("bhij,hg->bgij", weights, MIX)),
     "DeepViT, by convolution": nn.Conv2d(4, 4, 1),
     "ConViT": lambda weights: 0.3 * weights + 0.7 * (MIX * torch.ones(2, 4, 4, 4)).softmax(-1),
@@ -705,6 +707,41 @@ def test_weights_meet_values_in_many_ways(meeting, keys, context):
     assert_close(found.weights, (q @ k.mT).softmax(-1))
     assert found.kind == "cross"
     assert found.residual is None or found.residual < 1e-5
+
+
+def each_times_values(weights, v):
+    return weights.unsqueeze(-1) * v.unsqueeze(2)
+
+
+NO_WEIGHTS = {
+    "convolved along the keys": lambda weights, v: (
+        F.conv1d(weights[:, 0].mT, MIX[..., None]).mT @ v[:, 0]
+    ),
+    "mixed between heads and queries at once": lambda weights, v: (
+        torch.einsum("baj,ac->bcj", weights.flatten(1, 2), torch.ones(16, 16)).unflatten(1, (4, 4))
+        @ v
+    ),
+    "projected with their values": lambda weights, v: torch.einsum(
+        "bhijd,j->bhid", each_times_values(weights, v) @ MIX, torch.ones(4)
+    ),
+}
+
+
+@pytest.mark.parametrize("mix", NO_WEIGHTS)
+def test_what_weights_no_longer_are_is_said_and_not_filed(mix):
+    class Mixes(Attention):
+        def forward(self, x):
+            q, k, v = self.parts(x, x)
+            return NO_WEIGHTS[mix]((q @ k.mT).softmax(-1), v)
+
+    model = Mixes()
+    with (
+        torch.no_grad(),
+        pytest.warns(UserWarning, match="may be attention, but no matrix product used it"),
+        AttentionRecorder(model) as recording,
+    ):
+        model(torch.randn(2, 4, 16))
+    assert recording.records == []
 
 
 @pytest.mark.parametrize("context", CONTEXTS)

@@ -17,8 +17,8 @@ from course_lib.looking import (
     diagnose,
     drawn_groups,
     grad_cam,
+    intervention_effect,
     linear_probe,
-    map_agreement,
     pair_similarities,
     part_matrix,
     pointing_game,
@@ -86,11 +86,10 @@ def grouped(**change):
 REFUSED = {
     "expected the same": [
         lambda: rank_correlation(torch.rand(2, 5), torch.rand(2, 4)),
-        lambda: map_agreement(MAPS, MAPS[:, :1]),
         lambda: grouped(targets=torch.zeros(900, 2)),
     ],
     "at least two": lambda: rank_correlation(torch.rand(2, 1), torch.rand(2, 1)),
-    "for `chosen`": lambda: map_agreement(MAPS, MAPS, CHOSEN[:2]),
+    "with one thing changed": lambda: intervention_effect(nn.Flatten(), IMAGES, IMAGES[:1]),
     "no part 'sees'": lambda: randomise_layers(nn.Linear(2, 2), nn.Linear(2, 2), ["sees"]),
     "rows columns": [
         lambda: pointing_game(MAPS, REGIONS[:2]),

@@ -13,6 +13,7 @@ from course_lib.models import (
     CompletePersonalityModel,
     CrossAttention,
     DynamicFeatureExtractor,
+    FinePointingDecoder,
     PartPipeline,
     PartTransformer,
     PointingDecoder,
@@ -30,9 +31,11 @@ from course_lib.models import (
 SMALL = {"token_dim": 10, "attributes": 5, "dim": 8, "heads": 2, "layers": 2, "tokens": 9}
 static = cache(lambda: StaticFeatureExtractor(weights=None).eval())
 dynamic = cache(lambda: DynamicFeatureExtractor(weights=None).eval())
-pipeline = cache(lambda: PartPipeline(PartTransformer(size=32, grid=2, dim=32, blocks=2, heads=2)))
+pipeline = cache(
+    lambda: PartPipeline(PartTransformer(16, 2, dim=32, blocks=2, heads=2, photograph=32))
+)
 tokens = TokenPersonalityModel(static_dim=10, dynamic_dim=6, fusion_dim=8, num_heads=2)
-FACE = torch.rand(3, 32, 32)
+PAIR = torch.rand(3, 32, 64)
 
 REFUSED = {
     "from 0 to 53": lambda: StaticFeatureExtractor(weights=None, freeze=54),
@@ -83,23 +86,24 @@ REFUSED = {
     "build it with tokens=16": lambda: AttributeDecoder(**SMALL)(torch.rand(2, 16, 10)),
     "give batch tokens token_dim": lambda: PointingDecoder(**SMALL)(torch.rand(9, 10)),
     "50 tokens are no square grid": lambda: PointingDecoder(tokens=50),
+    "49 tokens are 7 rows": lambda: FinePointingDecoder(tokens=49),
     "(3, 56, 56); expected batch 3": lambda: TokenExtractor().tokens(torch.rand(3, 56, 56)),
     "images.float() / 255": lambda: TokenExtractor().tokens(torch.zeros(1, 3, 56, 56).byte()),
-    "size=60 … 4×4 patches": lambda: PartTransformer(size=60, grid=4),
+    "photograph=60 into cells": lambda: PartTransformer(photograph=60),
     "size=64 … 3×3 patches": lambda: PartTransformer(size=64, grid=3),
-    "48×32 px … built for 32×32; resize": lambda: pipeline()(torch.rand(3, 48, 32)),
+    "32×32 px … two photographs of 32×32": lambda: pipeline()(torch.rand(3, 32, 32)),
     "expected batch 3 height width": lambda: pipeline()(torch.rand(2, 1, 32, 32)),
-    "expected numbers in [0, 1]": lambda: pipeline()(255 * FACE),
-    "expected floats": lambda: pipeline()(FACE.byte()),
-    "unknown part 'ears'": lambda: pipeline()(FACE, 1)["ears"],
-    "num_inference_steps is 0 … from 1 on": lambda: pipeline()(FACE, num_inference_steps=0),
-    "num_inference_steps is 2.5": lambda: pipeline()(FACE, num_inference_steps=2.5),
-    "callback_steps is 0": lambda: pipeline()(FACE, callback_steps=0),
+    "expected numbers in [0, 1]": lambda: pipeline()(255 * PAIR),
+    "expected floats": lambda: pipeline()(PAIR.byte()),
+    "unknown part 'ears'": lambda: pipeline()(PAIR, 1)["ears"],
+    "num_inference_steps is 0 … from 1 on": lambda: pipeline()(PAIR, num_inference_steps=0),
+    "num_inference_steps is 2.5": lambda: pipeline()(PAIR, num_inference_steps=2.5),
+    "callback_steps is 0": lambda: pipeline()(PAIR, callback_steps=0),
     "callback(step, timestep, latents) … too many": lambda: pipeline()(
-        FACE, callback=lambda step: None
+        PAIR, callback=lambda step: None
     ),
     "a required argument: 'extra'": lambda: pipeline()(
-        FACE, callback=lambda step, timestep, latents, extra: None
+        PAIR, callback=lambda step, timestep, latents, extra: None
     ),
 }
 

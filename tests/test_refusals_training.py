@@ -115,6 +115,7 @@ REFUSED = {
         lambda: calibrate(HALF[:0], BOTH[:0]),
         lambda: calibrate(HALF * math.nan, BOTH),
     ],
+    "no predictor looks at 50 tokens": lambda: AttributePredictor(tokens=50),
     "33 names and 3 attributes": lambda: AttributePredictor.ready(
         AttributeModel(TokenExtractor(8), PointingDecoder(8, 3, 8, 2)),
         [str(number) for number in range(33)],

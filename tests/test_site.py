@@ -21,9 +21,11 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from course_lib.pictures import Animation
-from tools.site import build, converted, executed, prepare, site
+from course_lib.pictures import Animation, Picture, blank_axes, player_script
+from tools import site_kernel
+from tools.site import build, converted, executed, framed, prepare, site
 from tools.site_check import problems
+from tools.site_math import formulas, mathml
 
 ROOT = Path(__file__).parent.parent
 CSS = (ROOT / "tools" / "site.css").read_text()
@@ -47,6 +49,7 @@ FIRST = [
         " part\n\n<details><summary>Why?</summary>\n\nBecause.\n</details>\n\n| a | b"
         " |\n|---|---|\n| 1 | 2 |\n\n<script>alert(1)</script>\n\n![A square](../assets/square.png)"
         " [second](01_second.ipynb) [code](../course_lib/files.py)"
+        "\n\n### Grad-CAM\n\nA map $\\frac{a}{b}$ of gradients."
     ),
     new_code_cell('print("0 %\\r50 %\\r100 %\\n\\x1b[31mred\\x1b[0m <b>&")', id="words"),
     new_code_cell(
@@ -62,7 +65,9 @@ HTML('<figure><img alt="a red square" src="{embedded("png")}" onerror="alert(1)"
         """\
 display({"application/vnd.plotly.v1+json": {"data": [{"y": [1, 3], "type": "scatter"}], "layout": {"height": 300}},
          "text/html": '<script src="https://a.org"></script>', "text/plain": "A line </script>."}, raw=True)
-display({"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider()"}, raw=True)""",
+display({"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider()"}, raw=True)
+from IPython.display import Markdown
+display(Markdown("| remedy | F1 |\\n|---|---|\\n| **none** | 0.5 |"))""",
         id="figures",
     ),
     new_code_cell(
@@ -75,6 +80,11 @@ print(page, random.SystemRandom().random())""",
         id="saves",
     ),
 ]
+
+
+EXPLORER = """<!doctype html><html lang="en"><head><meta name="color-scheme" content="light dark"><title>Explorer</title>
+<style>body { background: #fff } @media (prefers-color-scheme: dark) { body { background: #123 } }</style></head>
+<body><h1>Explorer</h1></body></html>"""
 
 
 def write(path, cells):
@@ -108,7 +118,8 @@ def course(tmp_path_factory):
 
 
 def build_all(root):
-    return build(root, sorted((root / "notebooks").glob("*.ipynb")), root / "site")
+    lessons = sorted((root / "notebooks").glob("*.ipynb"))
+    return build(root, lessons, root / "site", lambda: EXPLORER)
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +164,11 @@ def test_every_page_has_its_title_its_language_and_ways_on(pages):
     for text in pages.values():
         assert '<html lang="en">' in text
         assert 'class="skip" href="#content"' in text
-        assert '<a href="index.html">All lessons</a>' in text
+        assert '<a href="01_second.html"' in text.split("<main")[0]  # the list of lessons
+        assert text.count('aria-current="page"') == 1
     assert '<a rel="next" href="00_first.html">00 · First →</a>' in pages["index.html"]
-    assert 'rel="prev"' not in pages["00_first.html"]
+    assert 'rel="prev"' not in pages["index.html"]
+    assert '<a rel="prev" href="index.html">← Overview</a>' in pages["00_first.html"]
     assert '<a rel="next" href="01_second.html">01 · Second →</a>' in pages["00_first.html"]
     assert '<a rel="prev" href="00_first.html">← 00 · First</a>' in pages["01_second.html"]
 
@@ -169,14 +182,18 @@ def test_links_lead_to_pages_and_else_to_the_repository(pages):
     assert '<a href="01_second.html">second</a>' in pages["00_first.html"]
     assert f'href="{repository}/course_lib/files.py"' in pages["00_first.html"]
     assert '<li><a href="#a-part">A part</a></li>' in pages["00_first.html"]
+    for address in ("colab.research.google.com/github/ada", "github.com/ada"):
+        lesson = f"https://{address}/course/blob/main/notebooks/00_first.ipynb"
+        assert f'<a class="launch" href="{lesson}">' in pages["00_first.html"]
+        assert lesson not in pages["index.html"]
 
 
 def test_nothing_comes_from_the_network_and_all_pictures_are_described(pages, course):
     for text in pages.values():
         sources = [first or second for first, second in loaded(text)]
-        assert "site.css" in sources
+        assert {"site.css", "site.js"} <= set(sources)
         for source in sources:
-            assert source.startswith("data:image/") or (course / "site" / source).is_file()
+            assert (course / "site" / source).is_file()
         assert all(re.search(r'\salt="[^"]+"', tag) for tag in re.findall(r"<img[^>]*>", text))
     assert '<a href="https://example.org/a">Open in Colab</a>' in pages["00_first.html"]
     assert 'alt="A square"' in pages["index.html"]
@@ -211,10 +228,13 @@ def test_no_output_and_no_prose_runs_or_loads_anything(harmful):
         assert not re.search(r"<(script|svg|style|object)|<[^>]*(onload|javascript:)", text), text
 
 
-def test_a_frame_keeps_its_page_and_cannot_reach_out_of_it(pages):
+def test_a_frame_keeps_its_page_and_cannot_reach_out_of_it(pages, course):
     (frame,) = re.findall("<iframe[^>]*>", pages["00_first.html"])
     assert 'sandbox="allow-scripts allow-downloads"' in frame
-    assert "&lt;title&gt;In a frame" in frame
+    assert 'src="00_first/frame-1.html"' in frame
+    page = (course / "site" / "00_first" / "frame-1.html").read_text()
+    assert page.startswith('<html lang=en><meta charset="utf-8"><script>')
+    assert page.endswith("<title>In a frame</title>")
 
 
 def test_figures_are_data_and_plotly_comes_once(pages, course):
@@ -228,20 +248,117 @@ def test_figures_are_data_and_plotly_comes_once(pages, course):
     assert 'role="img"' in place
     assert html.unescape(re.search('aria-label="([^"]*)"', place)[1]) == html.unescape(sentence)
     assert f">{sentence}</div>" in text  # which is all that there is without JavaScript
-    assert text.count("</script>") == 3
+    assert text.count("</script>") == 6
     assert "which needs a kernel" in text
     assert "IntSlider()</pre>" not in text
 
 
-def test_an_animation_of_the_library_has_a_still_for_who_wants_no_motion():
+def test_a_film_of_the_library_keeps_its_still_and_its_frames_and_the_page_plays_it_once(tmp_path):
     frames = [np.full((8, 8, 3), value, np.uint8) for value in (0, 255)]
     film = Animation(frames, 2, "A tile that turns white.")
     text = shown(html=film._repr_html_(), plain="film")
-    assert text.count("<picture>") == text.count("<img") == 1
-    assert re.search(
-        r'<source media="\(prefers-reduced-motion: reduce\)" srcset="data:image/png', text
-    )
+    assert text.count("<img") == 1
+    assert 'alt="A tile that turns white."' in text
+    assert "data-film=" in text
+    assert "<script" not in text
     assert "&lt;" not in text
+    for folder in ("notebooks", "assets"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "README.md").write_text("# Films\n")
+    (tmp_path / "pyproject.toml").write_text('[project]\nurls = {Repository = "https://a.org/b"}\n')
+    cells = [
+        new_markdown_cell("# 00 · Films"),
+        new_code_cell(
+            "import numpy as np; from course_lib.pictures import Animation\n"
+            "tiles = [np.full((8, 8, 3), value, np.uint8) for value in (0, 255)]\n"
+            "film = Animation(tiles, 2, 'A tile that turns white.'); display(film, film)"
+        ),
+    ]
+    write(tmp_path / "notebooks" / "00_films.ipynb", cells)
+    home, page = [path.read_text() for path in build_all(tmp_path)]
+    assert page.count(player_script()) == 1
+    assert player_script() not in home
+
+
+def test_the_first_screen_is_the_explorer_with_one_sentence(pages, course):
+    top = pages["index.html"].split("<main")[1]
+    assert top.index("<h1>Tiny course</h1>") < top.index('class="lead"') < top.index("<iframe")
+    assert 'src="explorer.html"' in top
+    assert top.count("<h1>") == 1
+    assert (course / "site" / "explorer.html").read_text() == framed(EXPLORER)
+
+
+def test_what_a_lesson_says_in_markdown_is_a_table_and_formulas_are_drawn(pages):
+    text = pages["00_first.html"]
+    assert "<td><strong>none</strong></td>" in text
+    assert "<mfrac><mrow><mi>a</mi></mrow><mrow><mi>b</mi></mrow></mfrac>" in text
+    assert "$" not in re.sub("(?s)<script.*?</script>", "", text)
+
+
+def test_the_index_of_the_search_has_every_section(pages, course):
+    script = (course / "site" / "search.js").read_text()
+    sections = json.loads(script.removeprefix("window.SECTIONS = ").rstrip(";\n"))
+    (found,) = [section for section in sections if section[3] == "Grad-CAM"]
+    assert found[:3] == ["00_first.html", "grad-cam", "00 · First"]
+    assert "of gradients" in found[4]
+    assert {section[0] for section in sections} == pages.keys()
+
+
+def test_pictures_lie_beside_the_page_with_their_size(pages, course):
+    pictures = re.findall("<img[^>]*>", pages["00_first.html"])
+    assert len(pictures) == 3
+    for picture in pictures:
+        for attribute in ('width="4"', 'height="4"', 'loading="lazy"'):
+            assert attribute in picture
+    assert "base64" not in "".join(pictures)
+
+
+def test_a_picture_comes_for_both_themes():
+    figure, _ = blank_axes(1, 2, 4, 2)
+    text = site_kernel.picture(Picture(figure, "A line & an image."))
+    images = re.findall('class="on-(light|dark)" alt="A line &amp; an image."', text)
+    assert images == ["light", "dark"]
+
+
+LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem[:2])
+def test_every_formula_of_a_lesson_can_be_drawn(path):
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "markdown":
+            for latex, display in formulas(cell.source):
+                assert mathml(latex, display).startswith("<math")
+
+
+@pytest.mark.parametrize(
+    ("latex", "words"),
+    [
+        (r"\foo", r"has \foo"),
+        ("{a", "ends too early"),
+        ("a}", "too many"),
+        (r"\mathbb{Q}", r"\mathbb{Q}"),
+        (r"\begin{cases}a\end{cases}", "begins 'cases'"),
+    ],
+)
+def test_a_formula_that_cannot_be_drawn_is_refused_by_name(latex, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        mathml(latex)
+
+
+@pytest.mark.parametrize(
+    ("latex", "inside"),
+    [
+        ("x_t^2", "<msubsup><mi>x</mi><mi>t</mi><mn>2</mn></msubsup>"),
+        (r"\tfrac12", "<mfrac><mn>1</mn><mn>2</mn></mfrac>"),
+        (r"a'", "<msup><mi>a</mi><mo>′</mo></msup>"),
+        (r"\text{so that}", "<mtext>so\xa0that</mtext>"),
+        (r"\begin{pmatrix}a & b\\ c & d\end{pmatrix}", "<mtr><mtd><mrow><mi>c</mi></mrow></mtd>"),
+        ("a < b", "<mo>&lt;</mo>"),
+    ],
+)
+def test_a_formula_becomes_mathml(latex, inside):
+    assert inside in mathml(latex)
 
 
 def test_a_bare_picture_is_described_by_its_text():
@@ -260,6 +377,7 @@ def test_the_prose_of_every_lesson_and_text_can_be_published(monkeypatch, tmp_pa
     monkeypatch.setattr(
         "tools.site.executed", lambda root, path, target: (nbformat.read(path, 4), [])
     )
+    monkeypatch.setattr("tools.site._kept", lambda root, explorer: EXPLORER)
     names = {path.name for path in site(str(tmp_path))}
     lessons = {f"{path.stem}.html" for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert {"index.html", "cheatsheet.html"} | lessons <= names
@@ -285,7 +403,7 @@ def test_a_lesson_is_run_again_only_if_it_or_what_it_uses_has_changed(pages, cou
     write(course / "notebooks" / "01_second.ipynb", cells)
     assert again() == (text, 1)
     kept = [path.name[:8] for path in sorted((course / "build" / "site").iterdir())]
-    assert kept == ["00_first", "01_secon", "cache"]
+    assert kept == ["00_first", "01_secon", "cache", "explorer"]
 
 
 def test_a_failing_lesson_names_its_cell_and_the_ones_before_are_kept(tmp_path):
@@ -331,9 +449,9 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing_half(tmp_path):
     assert not list(tmp_path.glob("build/site/*/*.ipynb"))
 
 
-@pytest.mark.parametrize("lessons", ["99", "04,x"])
+@pytest.mark.parametrize("lessons", [["99"], ["04", "x"]])
 def test_a_lesson_that_is_not_there_is_refused(lessons, tmp_path):
-    with pytest.raises(ValueError, match=f"there is no lesson {lessons.split(',')[-1]}"):
+    with pytest.raises(ValueError, match=f"there is no lesson {lessons[-1]}"):
         site(str(tmp_path / "site"), lessons)
     assert not (tmp_path / "site").exists()
 
@@ -367,6 +485,8 @@ GOOD = (
         ('<div style="background: url(https://a.org/a)"></div>', "from the network"),
         (f"<p>{'iVBORw0KGgo' * 50}</p>", "shows data or markup as if it were text"),
         ("<p>&lt;caption>A table</p>", "shows data or markup as if it were text"),
+        ("<pre>&lt;IPython.core.display.Markdown object></pre>", "shows an object"),
+        ("<pre>&lt;lib.Explorer object at 0x7f0d00></pre>", "shows an object"),
     ],
 )
 def test_a_planted_fault_on_a_page_is_found(planted, words, tmp_path):
@@ -391,7 +511,7 @@ def test_a_page_with_a_fault_is_not_published(course, tmp_path):
             (course / name).read_text().replace("![A square](assets/square.png)", "")
         )
     with pytest.raises(ValueError, match=r"00_first\.html: an h4 follows an h1"):
-        build(tmp_path, [tmp_path / "00_first.ipynb"], tmp_path / "site")
+        build(tmp_path, [tmp_path / "00_first.ipynb"], tmp_path / "site", lambda: EXPLORER)
 
 
 # Light and dark
@@ -406,8 +526,8 @@ def luminance(colour):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_has_contrast(scheme):
     """At least 4.5 to 1, which WCAG 2.2 asks of text (level AA)."""
-    light, dark = CSS.split("@media (prefers-color-scheme: dark)")
-    colours = dict(re.findall(r"--(\w+): (#\w{6})", light if scheme == "light" else dark))
+    pairs = re.findall(r"--(\w+): light-dark\((#\w{6}), (#\w{6})\)", CSS)
+    colours = {name: light if scheme == "light" else dark for name, light, dark in pairs}
     assert len(colours) == 11
     for name in set(colours) - {"paper", "panel", "line"}:
         for ground in ("paper", "panel"):
@@ -430,12 +550,27 @@ def test_a_browser_shows_the_pages_without_a_network(browser, pages, course, sch
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto((course / "site" / "index.html").as_uri())
+    grounds = {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 22, 29)"}
+    other = {"light": "dark", "dark": "light"}[scheme]
+    page.get_by_label("Theme").select_option(other)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == grounds[other]
+    inside = page.frames[1]
+    inside.wait_for_function(
+        "colour => getComputedStyle(document.body).backgroundColor === colour",
+        arg={"light": "rgb(255, 255, 255)", "dark": "rgb(17, 34, 51)"}[other],
+    )
+    page.get_by_label("Theme").select_option("")
+    page.get_by_role("searchbox").fill("grad-cam")
+    page.get_by_role("link", name="00 · First › Grad-CAM").wait_for()
+    page.get_by_role("searchbox").fill("nowhere")
+    page.get_by_text("Nothing is about “nowhere”.").wait_for()
     page.get_by_role("link", name="00 · First →").first.click()
     page.locator(".plotly .main-svg").first.wait_for()
     assert page.locator(".plotly path.js-line").count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 22, 29)"}[scheme]
+    assert ground == grounds[scheme]
+    assert page.get_by_role("button", name="Copy this code").count() == 4
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.get_by_role("link", name="own").click()

@@ -7,6 +7,16 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from bench_tracking import (
+    FIRST,
+    KINDS,
+    LAST,
+    course_tracker,
+    detected_alone,
+    drawn_scene,
+    scored,
+    track_drawn,
+)
 
 from course_lib.data import (
     FaceTrack,
@@ -104,6 +114,29 @@ def test_a_face_that_turns_is_followed_with_falling_confidence():
     assert track.confidence[25] < 0.5 * track.confidence[5]
     free = track_face(sliding(50))
     assert min(map(overlap, track.boxes, free.boxes)) > 0.6
+
+
+def test_a_hand_before_the_face_does_not_take_the_box_along():
+    """The hand comes from below, trembles, and leaves; between detections it is all that moves."""
+    frames, boxes = drawn_scene("covered by a hand", 5)
+    track = course_tracker(frames)
+    hidden = slice(FIRST + 8, LAST - 8)
+    assert track.starts == (0,)
+    assert (track.confidence[hidden] < 0.4).all()
+    assert track.confidence[[0, 10, 60, 70]].min() > 0.5  # found again
+    result = scored(track, boxes)
+    assert result.hard > 0.7
+    assert result.lost == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_drawn_heads_the_tracker_is_no_worse_than_lines_between_detections(kind):
+    ours, peer = track_drawn(kind, course_tracker), track_drawn(kind, detected_alone)
+    assert ours.hard > max(0.75, peer.hard - 0.02)
+    assert ours.seen >= peer.seen
+    assert ours.followed > 0.6
+    assert ours.lost < 0.02
 
 
 @pytest.mark.parametrize("pixels", [57, 40])

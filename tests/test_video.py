@@ -37,6 +37,12 @@ ASTRONAUT = skimage.data.astronaut()
 LOSSLESS = {"codec": "png", "pixelformat": "rgb24", "macro_block_size": 1}
 REAL = os.environ.get("COURSE_REAL_CLIPS")
 
+pytestmark = [
+    pytest.mark.filterwarnings("error::ResourceWarning"),
+    # what is raised where something is thrown away fails the test too
+    pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning"),
+]
+
 
 def write(path, frames, fps=25, **options):
     options = options or {"ffmpeg_log_level": "error"}

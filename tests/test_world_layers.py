@@ -5,9 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.testing import assert_close
 
-from course_lib.data import PartDataset, compose
+from course_lib.data import PartDataset
 from course_lib.looking import layer_iou
 from course_lib.world import CLOSE, draw_face, draw_parts, part_index
 from course_lib.world.layers import PARTS
@@ -111,26 +110,3 @@ def test_an_empty_room_has_no_parts():
     assert not any(item["layers"].any() or item["present"].any() for item in items)
     assert all(item["image"].std() > 0.005 for item in items)
     assert PartDataset(1, "test", faceless=0.0)[0]["layers"].any()
-
-
-def test_a_picture_is_composed_of_flat_layers():
-    layers = torch.zeros(1, 3, 4, 4)
-    layers[0, 0, :2], layers[0, 1, 2:, :2], layers[0, 2, 2:, 1:3] = 1, 1, 1
-    image = torch.rand(1, 3, 4, 4)
-    picture = compose(layers, image, paper=0.5)
-    means = [image[0][:, layers[0, k] > 0].mean(1) for k in range(3)]
-    assert_close(picture[0, :, 0, 0], means[0])
-    assert_close(picture[0, :, 3, 0], means[1])
-    # seen through each other
-    assert_close(picture[0, :, 3, 1], (means[1] + means[2]) / 2)
-    assert_close(picture[0, :, 3, 3], torch.full((3,), 0.5))
-
-
-def test_true_layers_compose_a_picture_like_the_face():
-    data = PartDataset(6, "test", difficulty="clean")
-    for index in range(6):
-        item = data[index]
-        picture = compose(item["layers"][None], item["image"][None])[0]
-        on_face = item["layers"].sum(0) > 0.9
-        error = (picture - item["image"])[:, on_face].square().mean()
-        assert error < 0.5 * item["image"][:, on_face].var()

@@ -1,6 +1,6 @@
 """Notebooks with every exercise answered by the library's own source, for teachers and the tests.
 
-python -m tools.answers
+python -m tools.answers 00 08
 """
 
 import ast
@@ -9,35 +9,32 @@ import inspect
 import json
 import re
 import symtable
-import sys
+from collections.abc import Sequence
 from importlib.util import resolve_name
 from pathlib import Path
 
-from jsonargparse import auto_cli
-
-from course_lib import files, runtime
+from course_lib import files
 from course_lib.lessons.exercises import all_exercises
+
+from .chosen import chosen, run
 
 __all__ = ["answer", "answers"]
 
 CHECKED = re.compile(r'^(\w+) = check\("\1", \1\)$', re.MULTILINE)
 
 
-def answers(output: str = "answers") -> list[Path]:
-    """Write each notebook with its exercises answered and everything else as it was; return the
-    paths.
-
-    Args:
-        output: the folder to write to
+def answers(output: str = "answers", lessons: Sequence[str] = ()) -> list[Path]:
+    """Write the notebooks (all, or these numbers) with their exercises answered and everything else
+    as it was; return the paths.
     """
-    lessons, target = runtime.assets().parent / "notebooks", Path(output)
-    if target.resolve() == lessons:
+    notebooks, target = chosen(lessons), Path(output)
+    if target.resolve() == notebooks[0].parent:
         raise ValueError(
             f"{target} holds the students' notebooks, which this would overwrite; name another"
             " folder"
         )
     paths = []
-    for path in sorted(lessons.glob("*.ipynb")):
+    for path in notebooks:
         notebook, count = files.read_json(path), 0
         for cell in notebook["cells"]:
             source = "".join(cell["source"])
@@ -101,8 +98,4 @@ def _imports(solution: str, module_name: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        auto_cli(answers, as_positional=False)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(answers)

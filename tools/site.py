@@ -1,43 +1,50 @@
 """The lessons as a static site, by nbconvert: no server, no network; each page is sanitised.
 
-python -m tools.site --lessons 04,08
+python -m tools.site 04 08
 """
 
 import asyncio
+import base64
 import hashlib
+import io
 import json
 import os
 import posixpath
 import re
 import shutil
 import signal
-import sys
 import tomllib
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from html import escape
 from pathlib import Path
+from urllib.parse import unquote
 
 import bleach
 import jinja2
 import nbformat
 import plotly
-from bs4 import BeautifulSoup
-from jsonargparse import auto_cli
+from bs4 import BeautifulSoup, NavigableString
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
-from nbformat.v4 import new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from course_lib import files, runtime
+from course_lib.pictures import player_script
 
+from .chosen import chosen, run
 from .site_check import problems
+from .site_math import draw_formulas
 
 SECONDS_A_CELL = 600  # ten times what any may take on two cores
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 NO_KERNEL = (
     '<p class="note">Here is a widget, which needs a kernel: open the lesson in JupyterLab or on'
-    " Colab. Pictures on this page, and pages that the lesson saves, show the same without one.</p>"
+    " Colab to use it.</p>"
 )
 TAGS = bleach.ALLOWED_TAGS | {
     *("br", "del", "div", "h1", "h2", "h3", "h4", "hr", "kbd", "p", "pre", "span", "sub", "sup"),
@@ -49,36 +56,36 @@ ATTRIBUTES = {
     "a": ["href", "title"],
     "details": ["open"],
     "div": ["role", "aria-label"],
+    "figure": ["data-film"],
     "iframe": ["srcdoc", "title", "height"],
     "img": ["src", "alt", "width"],
     "input": ["type", "checked", "disabled"],  # of a list to tick
     "ol": ["start"],
     "source": ["media", "srcset"],
 }
-TEMPLATE = Path(__file__).with_suffix(".html")
+TOOLS = Path(__file__).resolve().parent
+# in the kernel before a lesson's first cell, and not on its page
+INSTALL = '__import__("tools.site_kernel", fromlist=["install"]).install()'
+SAYS = (
+    "Point at an attribute: the coloured squares are where the model looks on this face, and the"
+    " outline is where it should look."
+)
+COLAB = "colab.research.google.com"
+FACES = 24  # on the first page
 
 
-def site(output: str = "site", lessons: str = "") -> list[Path]:
-    """Run the lessons that have changed, and write each as a page beside an index made of the
-    README; return the paths. Stopped at any moment, the same command goes on with the lesson it
-    was at.
-
-    Args:
-        output: the folder to write to
-        lessons: which to write, such as 04,08; default: all
+def site(output: str = "site", lessons: Sequence[str] = ()) -> list[Path]:
+    """Run the lessons that have changed (all, or these numbers), and write each as a page beside an
+    index made of the README; return the paths. Stopped at any moment, the same command goes on with
+    the lesson it was at.
     """
     root = runtime.assets().parent
-    notebooks = sorted((root / "notebooks").glob("*.ipynb"))
-    chosen = lessons.split(",") if lessons else [path.name[:2] for path in notebooks]
-    if missing := set(chosen) - {path.name[:2] for path in notebooks}:
-        raise ValueError(
-            f"there is no lesson {min(missing)}; --lessons takes their two-digit numbers: 04,08"
-        )
-    return build(root, [path for path in notebooks if path.name[:2] in chosen], Path(output))
+    return build(root, chosen(lessons), Path(output), live_explorer)
 
 
-def build(root: Path, lessons: list[Path], output: Path) -> list[Path]:
-    """Run the lessons and write the site of the repository at `root`.
+def build(root: Path, lessons: list[Path], output: Path, explorer: Callable[[], str]) -> list[Path]:
+    """Run the lessons and write the site of the repository at `root`, with the page of an
+    `explorer` on its first one.
 
     Raises `ValueError` naming the cell that fails, or what on a page is not fit to be published.
     """
@@ -87,6 +94,7 @@ def build(root: Path, lessons: list[Path], output: Path) -> list[Path]:
     pages = {path.name: f"{path.stem.lower()}.html" for path in sources}
     pages["README.md"] = "index.html"
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    repository = project["urls"]["Repository"]
     contents = []  # of each page: its cells, its figures, and the pages that the lesson saved
     for path in sources:
         folder = output / path.stem
@@ -98,25 +106,43 @@ def build(root: Path, lessons: list[Path], output: Path) -> list[Path]:
             notebook, saved = new_notebook(cells=[text]), []
         figures = prepare(notebook)
         content = converted(notebook, path.parent)
-        follow_links(content, path.parent.relative_to(root), pages, project["urls"]["Repository"])
+        follow_links(content, path.parent.relative_to(root), pages, repository)
+        unpack(content, folder)
         contents.append((content, figures, saved))
-    with files.atomic(output / "plotly.min.js") as temporary:
-        temporary.write_text(get_plotlyjs(), encoding="utf-8")
-    shutil.copy(Path(__file__).with_suffix(".css"), output)
     names = list(pages.values())
     titles = [
         content.h1.get_text() if content.h1 else name
         for name, (content, _, _) in zip(names, contents, strict=True)
     ]
-    template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True)
+    every = list(zip(names, ["Overview", *titles[1:]], strict=True))
+    with files.atomic(output / "search.js") as temporary:
+        temporary.write_text(search_index(every, [content for content, _, _ in contents]), "utf-8")
+    with files.atomic(output / "plotly.min.js") as temporary:
+        temporary.write_text(get_plotlyjs(), encoding="utf-8")
+    with files.atomic(output / "explorer.html") as temporary:
+        temporary.write_text(framed(_kept(root, explorer)), encoding="utf-8")
+    for name in ("site.css", "site.js"):
+        shutil.copy(TOOLS / name, output)
+    first = contents[0][0]
+    first.h1.decompose()  # the page has it above the explorer,
+    if film := first.find("img", src=re.compile("explorer")):
+        film.decompose()  # which takes the film's place
+    template = jinja2.Template((TOOLS / "site.html").read_text(encoding="utf-8"), autoescape=True)
     for at, (name, (content, figures, saved)) in enumerate(zip(names, contents, strict=True)):
         page = template.render(
+            at=name,
+            course=titles[0],
+            every=every,
             title=titles[at] + (f" · {titles[0]}" if at else ""),
-            before=(names[at - 1], titles[at - 1]) if at > 1 else None,
-            after=(names[at + 1], titles[at + 1]) if at + 1 < len(names) else None,
-            parts=content("h2") if sources[at] in lessons else [],
+            says=titles[at] if at else SAYS,
+            live="" if at else "explorer.html",
+            launch=_launch(repository, sources[at].name) if sources[at] in lessons else [],
+            before=every[at - 1] if at else None,
+            after=every[at + 1] if at + 1 < len(names) else None,
+            parts=content("h2"),
             content=content,
             saved=saved,
+            player=player_script() if content.find(attrs={"data-film": True}) else "",
             # no text in it can end the script
             figures=json.dumps(figures).replace("<", "\\u003c") if figures else "",
         )
@@ -129,6 +155,45 @@ def build(root: Path, lessons: list[Path], output: Path) -> list[Path]:
         )
     print(f"{len(names)} pages in {output}; open {output / 'index.html'}")
     return [output / name for name in names]
+
+
+def _launch(repository: str, name: str) -> list[tuple[str, str]]:
+    """Where a lesson can be opened, and the words for it."""
+    place = f"{repository.removeprefix('https://github.com/')}/blob/main/notebooks/{name}"
+    return [
+        (f"https://colab.research.google.com/github/{place}", "Open in Colab"),
+        (f"https://github.com/{place}", "Notebook on GitHub"),
+    ]
+
+
+def live_explorer() -> str:
+    """The page of the shipped attribute model on drawn faces, which runs the model by itself."""
+    import torch
+
+    from course_lib.data import hard_faces
+    from course_lib.explorer import ImbalanceAwareAttentionExplorer
+    from course_lib.training import course_attribute_predictor
+    from course_lib.world import CELEBA_RATES
+
+    predictor = course_attribute_predictor()
+    explorer = ImbalanceAwareAttentionExplorer(
+        predictor,
+        hard_faces("test", FACES, regions=True),
+        torch.tensor(CELEBA_RATES),
+        thresholds=predictor.thresholds,
+    )
+    return explorer.page(FACES)
+
+
+def _kept(root: Path, explorer: Callable[[], str]) -> str:
+    """The explorer's page, made again when the library or the assets have changed."""
+    path = root / "build" / "site" / f"explorer-{_key(root, TOOLS / 'site.py')}.html"
+    if not path.exists():
+        for outdated in path.parent.glob("explorer-*.html"):
+            outdated.unlink()
+        with files.atomic(path) as temporary:
+            temporary.write_text(explorer(), encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 # ---- running -------------------------------------------------------------------------------------
@@ -171,7 +236,7 @@ def _key(root: Path, path: Path) -> str:
         if file.is_file() and file.parent.name not in ("commands", "__pycache__")
     ]
     digest = hashlib.sha256(plotly.__version__.encode())
-    for file in [path, *used]:
+    for file in [path, TOOLS / "site_kernel.py", *used]:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -179,6 +244,7 @@ def _key(root: Path, path: Path) -> str:
 def _run(path: Path, cache: Path) -> NotebookNode:
     """The notebook after running it; raises `ValueError` naming the cell that fails."""
     notebook, cells = nbformat.read(path, 4), []
+    notebook.cells.insert(0, new_code_cell(INSTALL, id="site"))
     client = NotebookClient(
         notebook,
         timeout=SECONDS_A_CELL,
@@ -189,13 +255,18 @@ def _run(path: Path, cache: Path) -> NotebookNode:
         on_notebook_start=_leave_ctrl_c_alone,
     )
     try:  # a relative folder, because notebooks say where they save
-        client.execute(env=os.environ | {"COURSE_CACHE": os.path.relpath(cache, path.parent)})
+        found = os.pathsep.join([str(TOOLS.parent), os.environ.get("PYTHONPATH", "")])
+        client.execute(
+            env=os.environ
+            | {"COURSE_CACHE": os.path.relpath(cache, path.parent), "PYTHONPATH": found}
+        )
     except (CellControlSignal, DeadKernelError) as error:
         name = getattr(error, "ename", type(error).__name__)
         raise ValueError(
             f"{path.name} fails at cell {cells[-1]!r}: {name}: {getattr(error, 'evalue', error)};"
             " mend it and run the same command, which goes on from this lesson"
         ) from error
+    del notebook.cells[0]
     return notebook
 
 
@@ -225,6 +296,13 @@ def prepare(notebook: NotebookNode) -> list[dict]:
                 figures.append(data[PLOTLY])
                 place = f'<div class="plotly" role="img" aria-label="{text}">{text}</div>'
                 output.data = NotebookNode({"text/html": f'<div class="wide">{place}</div>'})
+            elif 'class="overview"' in data.get("text/html", ""):
+                # its script and its style stay in a page of its own
+                page = escape(
+                    f"<style>:root {{ color-scheme: light dark }}</style>{data['text/html']}"
+                )
+                frame = f'<iframe srcdoc="{page}" title="{text}" height="900"></iframe>'
+                output.data = NotebookNode({"text/html": f"<div>{frame}</div>"})
             elif WIDGET in data:
                 # some can be shown without a kernel, and say how
                 output.data = NotebookNode({"text/html": data.get("text/html", NO_KERNEL)})
@@ -238,7 +316,6 @@ def converted(notebook: NotebookNode, folder: Path) -> BeautifulSoup:
     exporter = HTMLExporter(
         template_name="basic",
         sanitize_html=True,
-        embed_images=True,
         exclude_anchor_links=True,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
@@ -247,14 +324,22 @@ def converted(notebook: NotebookNode, folder: Path) -> BeautifulSoup:
     )
     text, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(folder)}})
     content = BeautifulSoup(text, "html.parser")
+    draw_formulas(content)
+    for picture in content("img"):
+        file = folder / unquote(picture.get("src", ""))
+        if not re.match("[a-z]+:", picture.get("src", "")) and file.is_file():
+            data = base64.b64encode(file.read_bytes()).decode()
+            picture["src"] = f"data:image/{file.suffix[1:]};base64,{data}"
     for heading in content(["h2", "h3", "h4"]):
         heading["id"] = re.sub(r"\W+", "-", heading.get_text()).strip("-").lower()
-    for wide in content("pre"):
-        wide["tabindex"] = 0
+    for wide in content("pre") + content("math", display="block"):
+        wide["tabindex"] = 0  # which scrolls where there is no room, by the keys too
     for table in content("table"):
         table.wrap(content.new_tag("div", attrs={"class": "wide"}))
     for wide in content(class_="wide"):
         wide.attrs |= {"role": "group", "aria-label": "wide content", "tabindex": 0}
+    for box in content("input", type="checkbox"):  # of a list of things to do
+        box["aria-label"] = box.parent.get_text(" ", strip=True)
     for frame in content("iframe"):
         frame.attrs |= {"loading": "lazy", "sandbox": "allow-scripts allow-downloads"}
     return content
@@ -265,6 +350,7 @@ def clean(text: str | bytes) -> str:
     run. A frame has a page of its own, which cannot reach out of it.
     """
     text = text.decode() if isinstance(text, bytes) else str(text)
+    text = text.replace(f"<script>{player_script()}</script>", "")  # the page has it once
     return bleach.clean(text, TAGS, ATTRIBUTES, protocols={"http", "https", "mailto", "data"})
 
 
@@ -277,6 +363,9 @@ def follow_links(content: BeautifulSoup, folder: Path, pages: dict, repository: 
             picture.replace_with(picture.get("alt", ""))
     for link in content("a"):
         address = link.get("href", "")
+        if COLAB in address and content.h1 and link.parent.find_previous_sibling() == content.h1:
+            link.parent.decompose()  # a lesson's page has a button for it
+            continue
         if re.match("https?:|mailto:|#", address):
             continue
         name, _, anchor = address.partition("#")
@@ -287,9 +376,57 @@ def follow_links(content: BeautifulSoup, folder: Path, pages: dict, repository: 
             link["href"] = f"{repository}/blob/main/{path}"
 
 
+# ---- files beside a page -------------------------------------------------------------------------
+
+
+def unpack(content: BeautifulSoup, folder: Path) -> None:
+    """Put pictures and framed pages into files of their own, which are loaded when they come into
+    view.
+    """
+    for picture in content(["img", "source"]):
+        name = "src" if picture.name == "img" else "srcset"
+        found = re.match(r"data:image/(\w+);base64,(.*)", picture[name], re.DOTALL)
+        if not found:
+            continue
+        data = base64.b64decode(found[2])
+        path = folder / f"{hashlib.sha256(data).hexdigest()[:12]}.{found[1]}"
+        with files.atomic(path) as temporary:
+            temporary.write_bytes(data)
+        picture[name] = f"{folder.name}/{path.name}"
+        if picture.name == "img":
+            wide, high = Image.open(io.BytesIO(data)).size
+            width = int(picture.get("width", wide))
+            picture.attrs |= {"width": width, "height": round(width * high / wide)}
+            picture.attrs |= {"loading": "lazy", "decoding": "async"}
+    for number, frame in enumerate(content("iframe", srcdoc=True), 1):
+        path = folder / f"frame-{number}.html"
+        with files.atomic(path) as temporary:
+            temporary.write_text(framed(frame.attrs.pop("srcdoc")), encoding="utf-8")
+        frame["src"] = f"{folder.name}/{path.name}"
+
+
+def framed(page: str) -> str:
+    """A page that tells the one around it how tall it is, and takes its theme."""
+    script = (TOOLS / "site_frame.js").read_text(encoding="utf-8")
+    beginning = f'<meta charset="utf-8"><script>{script}</script>'
+    start = re.search(r"<head[^>]*>|<html[^>]*>|<!doctype[^>]*>|^", page, re.IGNORECASE).end()
+    return page[:start] + beginning + page[start:]
+
+
+def search_index(every: list[tuple[str, str]], contents: list[BeautifulSoup]) -> str:
+    """A script with the text of all sections: page, place on it, title of the page, title, text."""
+    sections = []
+    for (name, title), content in zip(every, contents, strict=True):
+        sections.append([name, "", title, title, []])
+        for piece in content.descendants:
+            if getattr(piece, "name", None) in ("h2", "h3"):
+                sections.append([name, piece["id"], title, piece.get_text(), []])
+            elif isinstance(piece, NavigableString) and not piece.find_parent(["h2", "h3", "math"]):
+                sections[-1][-1].append(piece)
+    for section in sections:
+        section[-1] = " ".join("".join(section[-1]).split())
+    return f"window.SECTIONS = {json.dumps(sections, ensure_ascii=False)};\n"
+
+
 if __name__ == "__main__":
-    try:
-        auto_cli(site, as_positional=False)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(site)

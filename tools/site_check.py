@@ -59,6 +59,9 @@ def _page_problems(page: BeautifulSoup) -> list[str]:
             faults.append("a frame has no title")
         if frame.get("srcdoc"):
             faults += _page_problems(BeautifulSoup(frame["srcdoc"], "html.parser"))
+    for text in page.find_all(string=re.compile(r"object at 0x|<IPython\.|<[\w.]+ object>")):
+        if text.find_parent(["script", "style"]) is None:
+            faults.append(f"shows an object instead of what is in it: {text.strip()[:80]}")
     for text in page.find_all(string=re.compile(r"\S{400}|</?(?!script)[a-z]+( [^<>]*)?>")):
         if text.find_parent(["pre", "code", "script", "style"]) is None:
             faults.append(f"shows data or markup as if it were text: {text.strip()[:40]}")

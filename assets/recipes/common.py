@@ -94,9 +94,10 @@ def train_steps(
     learning_rate: float,
     folder: Path,
     seed: int,
+    precision: str | None = None,
 ) -> None:
     """Train `model`, where it is, on `steps` batches: AdamW, one cycle, gradients clipped at 5, half
-    precision.
+    precision unless `precision` says otherwise.
 
     The state is kept in `folder` every two minutes and at the end, so a run that was cut off goes on
     there and ends, on the CPU, with the same weights. (The weights that ship were trained by an
@@ -114,7 +115,7 @@ def train_steps(
             StepProgress(folder.name),
             Checkpoints(folder, MINUTES),
         ],
-        precision=_quick_precision(next(model.parameters()).device),
+        precision=precision or _quick_precision(next(model.parameters()).device),
         seed=seed,
     )
     run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # single precision again

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from course_lib import files, runtime
-from course_lib.lessons.studies import ablation_table, pointing_table
+from course_lib.lessons.studies import ablation_table, photographs_table, pointing_table
 from course_lib.tables import Table
 from course_lib.training.remedies import REMEDIES, SUMMARY, evolution_table
 from course_lib.training.remedies import SEEDS as REMEDY_SEEDS
@@ -22,13 +22,18 @@ from course_lib.world import DIFFICULTIES
 
 from . import (
     ablation,
+    capstone,
+    codec,
     decoders,
     difficulty,
     dynamic,
     evolution,
+    finer,
     ingredients,
     parts,
+    photographs,
     pictures,
+    shortcut,
     static,
 )
 from .common import workplace
@@ -65,7 +70,8 @@ RECIPES: dict[str, Weights | Study] = {
     "personality": Weights(ablation.write_personality, 20, EXTRACTORS),
     "lesson_tokens": Weights(ablation.write_lesson_tokens, 20, EXTRACTORS),
     "attributes": Weights(decoders.write_attributes, 12),
-    "parts": Weights(parts.write_parts, 55, seed=parts.SEED),
+    "attributes_fine": Weights(finer.write_attributes_fine, 12, ("attributes",)),
+    "parts": Weights(parts.write_parts, 15, seed=parts.SEED),
     "difficulty": Study(
         difficulty.learn_faces,
         tuple(
@@ -93,6 +99,15 @@ RECIPES: dict[str, Weights | Study] = {
         55,
         processes=2,
     ),
+    "finer": Study(
+        finer.run_model,
+        (
+            *({"model": name, "seed": seed} for seed in finer.SEEDS for name in finer.MODELS),
+            {"model": finer.SHIPPED, "seed": 0},
+        ),
+        25,
+        processes=2,
+    ),
     "pointing": Study(
         decoders.run_decoder,
         tuple(
@@ -102,6 +117,24 @@ RECIPES: dict[str, Weights | Study] = {
         ),
         25,
         processes=2,
+    ),
+    "photographs": Study(
+        photographs.run_arm,
+        (
+            *({"arm": arm, "seed": 0} for arm in photographs.BASELINES),
+            *(
+                {"arm": arm, "seed": seed}
+                for seed, arm in product(photographs.SEEDS, photographs.ARMS[2:])
+            ),
+        ),
+        50,
+    ),
+    "shortcut": Study(shortcut.run_model, shortcut.SETTINGS, 15),
+    "codec": Study(codec.score_clips, codec.SETTINGS, 2),
+    "capstone": Study(
+        capstone.run_arm,
+        tuple({"arm": arm, "seed": seed} for seed, arm in product(capstone.SEEDS, capstone.ARMS)),
+        10,
     ),
 }
 
@@ -219,6 +252,10 @@ def readme_tables() -> dict[str, Table]:
         "evolution": evolution_table(rows["evolution"], SUMMARY),
         "pointing": pointing_table(rows["pointing"]),
         "ingredients": ingredients.ingredients_table(rows["ingredients"]),
+        "finer": finer.finer_table(rows["finer"]),
+        "shortcut": shortcut.shortcut_table(rows["shortcut"]),
+        "photographs": photographs_table(rows["photographs"]),
+        "capstone": capstone.capstone_table(rows["capstone"]),
         "parts": parts.parts_table(manifest["parts"]["scores"]),
     }
 
@@ -237,8 +274,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--add", action="store_true", help="of a study, run only what the stored result lacks"
     )
+    celeba = parser.add_argument_group(
+        "photographs", "the comparison of the recipe `photographs` on a copy of CelebA"
+    )
+    celeba.add_argument("--celeba", metavar="FOLDER", help="CelebA's folder, in either layout")
+    celeba.add_argument("--minutes", type=float, default=10, help="CPU minutes a model (10)")
+    celeba.add_argument("--seeds", type=int, default=1, help="how many (1)")
+    celeba.add_argument(
+        "--output", default="results/photographs.json", help="the rows, written as they come"
+    )
     options = parser.parse_args(arguments)
     try:
+        if options.celeba:
+            if options.names != ["photographs"]:
+                raise ValueError(
+                    f"--celeba was given with {options.names}; it belongs to `photographs` alone"
+                )
+            photographs.learn_celeba(options.celeba, options.output, options.minutes, options.seeds)
+            return 0
         for name in options.names:
             _do(name, options.folder, options.add)
     except KeyboardInterrupt:
@@ -258,11 +311,11 @@ def _listing() -> str:
         kind = f"weights/{name}.safetensors"
         if isinstance(recipe, Study):
             kind = f"results/{name}.json, {len(recipe.settings)} settings"
-        lines.append(f"{name:14} about {recipe.minutes} minutes on two cores: {kind}")
+        lines.append(f"{name:16} about {recipe.minutes} minutes on two cores: {kind}")
     hours = sum(recipe.minutes for recipe in RECIPES.values()) / 60
-    lines.append(f"{'all':14} about {hours:.1f} hours")
-    lines.append("tables         what the README shows of them, as Markdown")
-    lines.append("pictures       the README's")
+    lines.append(f"{'all':16} about {hours:.1f} hours")
+    lines.append("tables           what the README shows of them, as Markdown")
+    lines.append("pictures         the README's")
     return "\n".join(lines)
 
 

@@ -24,6 +24,7 @@ __all__ = ["Arrays", "open_arrays", "read_columns", "read_traits", "split_rows"]
 
 # what `preprocess` calls static and dynamic features of rank 3
 TOKENS = ("face_tokens", "motion_tokens")
+ABOUT = "dataset.json"  # what `preprocess` says about the arrays beside it
 MISSING = ("", "nan", "none", "null")
 
 
@@ -231,13 +232,21 @@ def _read_labels(path: str | Path, order: str) -> Float[Tensor, "n 5"]:
             f"--traits {order!r} does not name the five traits; give {own_order} in the order of"
             " the columns"
         )
-    if not order:
+    if not order and not _is_by_preprocess(Path(path)):
         processes().print(
             f"{path} does not name its columns; they are taken as {', '.join(TRAITS)} (else"
             " --traits)"
         )
     columns = [names.index(trait.lower()) for trait in TRAITS]
     return _in_range(torch.from_numpy(labels[:, columns].astype(np.float32)), path)
+
+
+def _is_by_preprocess(labels: Path) -> bool:
+    """Whether `preprocess` wrote these labels, whose columns are then known."""
+    about = labels.with_name(ABOUT)
+    if labels.name != "labels.npy" or not about.is_file():
+        return False
+    return files.read_json(about)["traits"] == list(TRAITS)
 
 
 def _in_range(labels: Float[Tensor, "n 5"], path: str | Path) -> Float[Tensor, "n 5"]:

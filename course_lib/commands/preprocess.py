@@ -28,7 +28,8 @@ from ..models.dynamic import DynamicFeatureExtractor
 from ..models.static import StaticFeatureExtractor
 from ..shapes import Float
 from ..training.lock import locked
-from .arrays import TOKENS, read_columns, read_traits
+from ..world.stories import TRAITS
+from .arrays import ABOUT, TOKENS, read_columns, read_traits
 from .runs import at_least, between
 
 __all__ = ["Windows", "preprocess"]
@@ -108,7 +109,7 @@ def preprocess(
     frames: int = 32,
     stride: int | None = None,
     size: int = 112,
-    video_fps: float | None = None,
+    video_fps: float | None = 25.0,
     method: Literal["dis", "farneback", "raft"] = "dis",
     on_missing: Literal["raise", "centre"] = "raise",
     workers: int = 2,
@@ -134,8 +135,8 @@ def preprocess(
         stride: a window, and a row of the arrays, every so many frames; default: one, from the
             middle of each clip
         size: side of faces and flow in pixels
-        video_fps: resample all videos to this rate, because flow is in pixels per frame; default:
-            each keeps its own
+        video_fps: the rate that all videos are resampled to, because flow is in pixels per frame;
+            with null each keeps its own
         method: how flow is estimated
         on_missing: a clip without a face is left out, or cut in its centre
         workers: processes that decode, track and compute flow
@@ -175,8 +176,6 @@ def preprocess(
     who = _speakers([clips.name(video) for video in videos], speakers, labels)
     first, of = _shard(shard)
     with locked(target / "shards" / f"{first + 1}-of-{of}"):
-        if of == 1:  # otherwise others may be writing
-            files.sweep(target)
         _work_through(videos[first::of], clips, workers, batch_size)
         if waiting := sum(not clips.record_path(video).exists() for video in videos):
             print(f"{waiting} clips are left to other shards; the last one writes the arrays")
@@ -337,7 +336,9 @@ def _write_arrays(
     traits: dict[str, Tensor] | None,
     speaker_by_clip: dict[str, str] | None,
 ) -> None:
-    """One row for each window of each clip that went through."""
+    """One row for each window of each clip that went through, and a file about them: settings,
+    frame rates, and what the columns of the labels are.
+    """
     done, output = [video for video in videos if clips.is_done(video)], clips.output
     print(f"{len(done)} clips are done, {len(videos) - len(done)} could not be used")
     if not done:
@@ -350,10 +351,10 @@ def _write_arrays(
     if len(rates) > 1:
         print(
             f"the clips have from {rates[0]:g} to {rates[-1]:g} frames a second, and flow is in"
-            " pixels per frame, so they do not compare; give --video_fps to resample them"
+            " pixels per frame, so they do not compare; give --video_fps 25 to resample them"
         )
-    for name in ("speakers", "labels"):  # those of an earlier run may belong to other rows
-        (output / f"{name}.npy").unlink(missing_ok=True)
+    for name in ("speakers.npy", "labels.npy", ABOUT):  # of an earlier run, maybe of other rows
+        (output / name).unlink(missing_ok=True)
     speakers = None
     if speaker_by_clip is not None:
         speakers = [speaker_by_clip[name] for name in names]
@@ -368,6 +369,14 @@ def _write_arrays(
             tokens = np.load(output / f"{name}.npy", "r")
             means = (window.astype(np.float32).mean(axis=0) for window in tokens)
             _write_array(output / f"{pooled}.npy", len(names), means)
+    about = {
+        "clips": len(done),
+        "rows": len(names),
+        "traits": None if traits is None else list(TRAITS),
+        "fps": rates,
+        **clips.recipe,
+    }
+    files.write_json(output / ABOUT, about)
     if traits is None:
         print(f"{output} has no labels; give --labels FILE.csv, or name them to `train`")
     else:

@@ -79,9 +79,9 @@ def begin(folder: Path, manifest: dict) -> None:
 
     Raises `ValueError` for a folder that holds another run or something else.
     """
-    files.sweep(folder)
     if not (folder / MANIFEST).exists():
-        if strange := next((path.name for path in folder.iterdir() if path.name != ".lock"), None):
+        names = (path.name for path in folder.iterdir())
+        if strange := next((name for name in names if not name.startswith(".")), None):
             raise ValueError(f"{folder} holds {strange} and no run; choose another --output")
         return files.write_json(folder / MANIFEST, manifest)
     earlier = read_manifest(folder)

@@ -1,7 +1,7 @@
 """Data sets and what they read: drawn, photographs, videos, optical flow, samplers."""
 
 from .arrays import ImageArrays, TokenArrays, gather, load_images
-from .drawn import ClipDataset, FaceDataset, Layers, PartDataset, compose, hard_faces, to_image
+from .drawn import ClipDataset, FaceDataset, Layers, PartDataset, hard_faces, to_image
 from .first_impressions import (
     SPLITS,
     FirstImpressions,
@@ -61,7 +61,6 @@ __all__ = [
     "adjust_length",
     "all_targets",
     "clip_and_scale",
-    "compose",
     "crop_face",
     "easiest_weights",
     "effective_numbers",

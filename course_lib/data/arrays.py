@@ -20,7 +20,7 @@ def gather(
     """All items of a data set as one tensor a key, read by `workers` processes; `small` keeps a key
     in another type.
 
-    What lies in [0, 1] and is kept as uint8 takes 0 to 255. Used in lessons 11, 13 and 14.
+    What lies in [0, 1] and is kept as uint8 takes 0 to 255. Used in lessons 09, 12, 13 and 14.
     """
     small = small or {}
     chunks: dict[str, list] = {key: [] for key in keys}

@@ -6,17 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from einops import einsum
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..shapes import Float, UInt8
 from ..world.camera import Difficulty, background, named_difficulty, photograph
 from ..world.clips import RenderedClip, draw_still, render_clip, trait_labels
-from ..world.faces import (
-    draw_face,
-    item_seed,
-)
+from ..world.faces import Portrait, draw_face, item_seed
 from ..world.layers import CLOSE, PARTS, SEEN, PartPortrait, draw_parts, dressed
 from ..world.population import ATTRIBUTES, sample_attributes, sample_tone
 from ..world.stories import (
@@ -32,7 +28,6 @@ __all__ = [
     "FaceDataset",
     "Layers",
     "PartDataset",
-    "compose",
     "hard_faces",
     "to_image",
 ]
@@ -55,6 +50,8 @@ class FaceDataset(Dataset):
     consecutive items show one person, whose expression, light and pose differ. `label_noise` flips
     that share of the labels, not of what is drawn. Derived in lesson 00.
     """
+
+    names = ATTRIBUTES  # of the columns of `target`
 
     def __init__(
         self,
@@ -108,6 +105,16 @@ class FaceDataset(Dataset):
             target ^= noise.random(len(ATTRIBUTES)) < self.label_noise
         return target.astype(np.float32)
 
+    def clear_twin(self, index: int, size: int = 420) -> Portrait:
+        """The clear twin of item `index`: the same person, pose and expression, in front of the same
+        room, with nothing between them and the camera. The explorer shows it.
+        """
+        seed, tone, attributes = self.person(index)
+        same = {"tone": tone, "picture": index % self.images_per_person}
+        seen = draw_face(attributes, seed, 32, self.difficulty, regions=False, **same)
+        pose, expression = seen.pose, seen.expression
+        return draw_face(attributes, seed, size, "clean", pose=pose, expression=expression, **same)
+
     def __getitem__(self, index: int) -> dict:
         seed, tone, attributes = self.person(index)
         portrait = draw_face(
@@ -130,11 +137,13 @@ class FaceDataset(Dataset):
         return item | ({"regions": torch.from_numpy(portrait.regions)} if self.regions else {})
 
 
-def hard_faces(part: str, n: int, regions: bool = False) -> FaceDataset:
-    """Faces of 56 px whose place, size and turn differ: where things usually are is not where they
-    are. Used in lesson 11.
+def hard_faces(
+    part: str, n: int, regions: bool = False, size: int = 56, seed: int = 0
+) -> FaceDataset:
+    """Faces, 56 px unless `size` says otherwise, whose place, size and turn differ: where things
+    usually are is not where they are. Another `seed` draws other people. Used in lesson 11.
     """
-    return FaceDataset(n, part, difficulty="hard", size=56, regions=regions)
+    return FaceDataset(n, part, seed, difficulty="hard", size=size, regions=regions)
 
 
 class ClipDataset(torch.utils.data.Dataset):
@@ -291,22 +300,3 @@ class PartDataset(Dataset):
             "layers": layers,
             "present": (layers > 0.5).flatten(1).sum(1) >= SEEN,
         }
-
-
-def compose(
-    layers: Layers, image: Float[Tensor, "batch 3 height width"], paper: float = 0.94
-) -> Float[Tensor, "batch 3 height width"]:
-    """Each layer in the mean colour of the image under it; where layers overlap, as behind glasses,
-    their mixture.
-    """
-    area = layers.sum((2, 3)).clamp(min=1e-6)
-    colours = einsum(
-        layers, image, "batch parts height width, batch rgb height width -> batch parts rgb"
-    )
-    shares = layers / layers.sum(1, keepdim=True).clamp(min=1)
-    painted = einsum(
-        shares,
-        colours / area[..., None],
-        "batch parts height width, batch parts rgb -> batch rgb height width",
-    )
-    return painted + paper * (1 - shares.sum(1, keepdim=True))

@@ -57,7 +57,6 @@ class BalancedSampler(torch.utils.data.Sampler[int]):
 
     The same image comes again and again where its weight is large: with few positives a model can
     learn them by heart. Raises ValueError for weights that are negative, not finite, or all 0.
-    Used in lesson 14.
     """
 
     def __init__(self, weights: Tensor, draws: int | None = None, seed: int = 0):
@@ -96,7 +95,7 @@ class CurriculumSampler(BalancedSampler):
     image alike.
 
     The weights move in equal steps and reach the natural distribution in the last of `epochs`.
-    Bengio et al., "Curriculum learning" (2009). Used in lesson 14.
+    Bengio et al., "Curriculum learning" (2009).
     """
 
     def __init__(self, weights: Tensor, epochs: int, draws: int | None = None, seed: int = 0):

@@ -30,6 +30,8 @@ DETECTION_SIDE = 320  # longest side, in pixels, of the picture the face detecto
 
 SMALL = 48  # a face of fewer such pixels is looked for in an enlarged picture
 
+COVERED = 0.45  # a box that resembles the face less is not moved by what it shows
+
 LARGEST_FPS = 240.0
 
 FALLBACK_FPS = 25.0
@@ -95,8 +97,9 @@ def read_clip(
 
     `max_side` lets the decoder scale larger pictures down so that the longer side is at most that
     many pixels. Grey and RGBA videos come out as RGB (alpha is dropped), phone videos upright, and
-    pixels that the file calls wide or narrow (television, DVD) square: the height stays. Frames arrive at a constant `fps`; a file that states no believable rate (browser recordings say
-    1000) is resampled to 25. `fps` chooses the rate: frames are dropped or repeated.
+    pixels that the file calls wide or narrow (television, DVD) square: the height stays. Frames
+    arrive at a constant `fps`; a file that states no believable rate (browser recordings say 1000)
+    is resampled to 25. `fps` chooses the rate: frames are dropped or repeated.
 
     Raises `FileNotFoundError` for a missing file, `ValueError` for one without a picture that can
     be decoded. Used in lesson 02.
@@ -184,8 +187,9 @@ class FaceTrack:
 
     `confidence` above 0.5 means detected: the overlap (IoU) of the box with the raw detection in
     that frame. Up to 0.5 means followed by the motion of the picture: half the correlation of what
-    the box shows with the face last detected, halved again with every second since. 0 means that
-    the box is a guess. `starts` are the frames at which the track starts anew, because the film is
+    the box shows with the face last detected, halved again with every second since. A box that
+    resembles the face too little, because something covers it, waits where it is until the face is
+    detected again. 0 means that the box is a guess. `starts` are the frames at which the track starts anew, because the film is
     cut or another face is shown; the first is 0. `fallback` marks a centre crop taken because there
     was no face.
     """
@@ -252,8 +256,13 @@ def track_face(
             box = None
         stretch = stretches[-1]
         motion = np.zeros(2) if box is None else _median_motion(previous, grey, box)
-        box = box if box is None else box + np.tile(motion, 2)
-        likeness = 0.0 if box is None else _likeness(stretch.face, _patch(grey, box))
+        likeness = 0.0
+        if box is not None:
+            likeness = _likeness(stretch.face, _patch(grey, box + np.tile(motion, 2)))
+            if likeness < COVERED:  # this is the motion of what covers the face: the box waits
+                motion = np.zeros(2)
+                likeness = _likeness(stretch.face, _patch(grey, box))
+            box = box + np.tile(motion, 2)
         if box is None or index % every == 0:
             candidates = _candidates(detector, grey, box)
             small = box is None or box[2] - box[0] < SMALL
@@ -508,7 +517,8 @@ def face_windows(
     `steady_box`.
 
     One pass over the clip; only the crops of unfinished windows are held. A window is shorter where
-    the clip ends, and where the track starts anew. Raises `ValueError` if the starts do not ascend within the clip.
+    the clip ends, and where the track starts anew. Raises `ValueError` if the starts do not ascend
+    within the clip.
     Derived in lesson 02.
     """
     total = len(track.boxes)

@@ -1,9 +1,9 @@
 """The two widgets, and the pages that live without Python."""
 
 from .attributes import AttentionExplorer, ImbalanceAwareAttentionExplorer
-from .base import ATTENTION, OWN, Explorer, Item, explorer_script
+from .base import ATTENTION, MEAN, OWN, UNTRAINED, Explorer, Item, explorer_script
 from .clips import ClipLook, PersonalityExplorer, film, listen
-from .figure import describe, explorer_figure, static_part
+from .figure import describe, explorer_figure, static_part, still, verdict
 from .packing import (
     COMMON,
     RARE,
@@ -19,16 +19,20 @@ from .packing import (
     remove_patches,
     shares_of,
     unpack,
+    untrained_copy,
 )
 from .playground import AttentionPlayground
 from .steps import attribute_map, attributes_of_rarity, blind_spots
 from .widget import ExplorerWidget, PersonalityWidget
+from .words import find_terms, near_words, spaced
 
 __all__ = [
     "ATTENTION",
     "COMMON",
+    "MEAN",
     "OWN",
     "RARE",
+    "UNTRAINED",
     "AttentionExplorer",
     "AttentionPlayground",
     "ClipLook",
@@ -48,15 +52,21 @@ __all__ = [
     "explorer_figure",
     "explorer_script",
     "film",
+    "find_terms",
     "fitting_names",
     "listen",
     "look",
+    "near_words",
     "outline",
     "pack_item",
     "predict_all",
     "read_image",
     "remove_patches",
     "shares_of",
+    "spaced",
     "static_part",
+    "still",
     "unpack",
+    "untrained_copy",
+    "verdict",
 ]

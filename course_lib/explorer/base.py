@@ -11,9 +11,21 @@ from typing import Any, ClassVar, NamedTuple
 from ..recorder.packing import script
 from ..recorder.page import fill_page, write_page
 
-__all__ = ["ATTENTION", "OWN", "Explorer", "Item", "explorer_script", "percent"]
+__all__ = [
+    "ATTENTION",
+    "MEAN",
+    "OWN",
+    "PARTS",
+    "UNTRAINED",
+    "Explorer",
+    "Item",
+    "explorer_script",
+    "percent",
+]
 
 OWN = -1  # the sample that is an image of one's own
+MEAN = -2  # no sample: the mean of many samples' maps
+UNTRAINED = "untrained"  # no checkpoint: the same architecture with random weights
 
 ATTENTION = "attention"  # what is shown that is no trait: the weights as they are
 
@@ -27,9 +39,30 @@ class Item(NamedTuple):
     planes: bytes
 
 
+# A view's files in the order in which they are joined; each may use what stands before it.
+PARTS = {
+    "attributes.js": (
+        "sample.js",
+        "model.js",
+        "live.js",
+        "answers.js",
+        "words.js",
+        "picture.js",
+        "share.js",
+        "panels.js",
+        "game.js",
+        "drawing.js",
+        "tour.js",
+        "attributes.js",
+    ),
+    "clips.js": ("recording.js", "clips.js"),
+}
+
+
 def explorer_script(view: str = "attributes.js") -> str:
-    """One module: the kit, what the explorers share, and one explorer's view."""
-    return script("recorder/web/kit.js", "explorer/web/samples.js", f"explorer/web/{view}")
+    """One module: the kit, what the explorers share, and the parts of one explorer's view."""
+    parts = ("samples.js", *PARTS[view])
+    return script("recorder/web/kit.js", *(f"explorer/web/{part}" for part in parts))
 
 
 def percent(share: Any) -> str:
@@ -52,7 +85,7 @@ class Explorer:
             )
         self.model, self.dataset = model, dataset
         self.checkpoints: dict[str, Any] = {}
-        self.held: OrderedDict[tuple[int, int], Item] = OrderedDict()
+        self.held: OrderedDict[tuple[int, int | str], Item] = OrderedDict()
 
     def load(self, sample: int) -> Any:
         """What the data set has; `ValueError` says why it could not be loaded."""
@@ -64,7 +97,7 @@ class Explorer:
                 " at another one"
             ) from error
 
-    def item(self, sample: int, checkpoint: int | None = None) -> Item:
+    def item(self, sample: int, checkpoint: int | str | None = None) -> Item:
         """One sample's maps and all that is known of it; the last ones are held."""
         key = sample, self.checkpoint(checkpoint)
         if key not in self.held:
@@ -95,6 +128,10 @@ class Explorer:
             )
         return last if number is None else number
 
+    def versions(self) -> list[int | str]:
+        """The checkpoints of which a page holds each sample's maps."""
+        return list(range(max(1, len(self.checkpoints))))
+
     def create_interactive_viewer(self, **state: Any) -> Any:
         """The explorer as a widget; its whole state is traits, which `state` sets.
 
@@ -106,7 +143,9 @@ class Explorer:
         self, path: str | Path, samples: int | Sequence[int] | None = None, title: str = ""
     ) -> Path:
         """Write the explorer of these samples (the first so many, or a list), at all checkpoints,
-        as one offline page. What needs the model needs the widget, and the page says so.
+        as one offline page. It holds the model, if a page can run that: then patches can be painted
+        over, and pictures of one's own looked at. Otherwise that needs the widget, and the page
+        says so.
         """
         return write_page(path, self.page(samples, title))
 
@@ -119,30 +158,42 @@ class Explorer:
             samples = range(min(samples, len(self.dataset)))
         if not samples:
             raise ValueError(f"no {self.what} was chosen for the page; give at least one")
+        model, numbers = self.page_model()
         items, planes, at = [], [], 0
-        for sample in samples:
-            for checkpoint in range(max(1, len(self.checkpoints))):
-                try:
-                    item = self.item(sample, checkpoint)
-                except ValueError as error:
-                    item = self.failed(sample, checkpoint, error)
-                # what does not depend on the checkpoint stands with the first
-                shared = {"image": None, "outlines": None} if checkpoint else {}
-                items.append(item.header | shared | {"at": at, "bytes": len(item.planes)})
-                planes.append(item.planes)
-                at += len(item.planes)
-        opening = self.opening_state(samples[0]) | state
+        for sample, checkpoint in self.held_by_page(samples):
+            try:
+                item = self.item(sample, checkpoint)
+            except ValueError as error:
+                item = self.failed(sample, checkpoint, error)
+            # what does not depend on the checkpoint stands with the first
+            shared = dict.fromkeys(("image", "clear", "outlines")) if checkpoint else {}
+            if model and item.header.get("image") and not checkpoint:
+                shared = {"image": self.exact_image(sample)}
+            items.append(item.header | shared | {"at": at, "bytes": len(item.planes)})
+            planes.append(item.planes)
+            at += len(item.planes)
+        opening = self.opening_state(samples) | state
         return fill_page(
             title or self.title,
             html.escape(self.summary(len(samples))),
             self.static_part(samples),
-            self.meta() | {"kernel": False, "items": items, "state": opening},
-            b"".join(planes),
+            self.meta()
+            | {"kernel": False, "items": items, "state": opening}
+            | ({"model": model | {"at": at}} if model else {}),
+            b"".join([*planes, numbers]),
             explorer_script(self.view),
             self.opening,
         )
 
-    def failed(self, sample: int, checkpoint: int, error: ValueError) -> Item:
+    def page_model(self) -> tuple[dict[str, Any], bytes]:
+        """What a page needs to run the model by itself, and the model's numbers; empty if it cannot."""
+        return {}, b""
+
+    def held_by_page(self, samples: Sequence[int]) -> list[tuple[int, int | str]]:
+        """The samples, each at every checkpoint, that a page of these samples holds."""
+        return [(sample, version) for sample in samples for version in self.versions()]
+
+    def failed(self, sample: int, checkpoint: int | str, error: ValueError) -> Item:
         """What travels in a sample's place."""
         return Item({"sample": sample, "checkpoint": checkpoint, "failed": str(error)}, b"")
 

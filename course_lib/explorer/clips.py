@@ -6,6 +6,8 @@ import html
 import io
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import cv2
@@ -14,6 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..data.drawn import to_image
+from ..data.flow import OpticalFlowComputer, adjust_length, resize_flow
+from ..data.video import face_windows, read_clip, track_face
 from ..models.attention import recording
 from ..models.inference import evaluating, to_model
 from ..models.personality import (
@@ -28,7 +33,8 @@ from ..recorder.packing import pack_arrays, rounded
 from ..recorder.page import jpeg_url
 from ..shapes import Float, UInt8
 from ..world.stories import FRAMES_PER_MOMENT, TRAITS
-from .base import ATTENTION, Explorer, Item, percent
+from .base import ATTENTION, OWN, Explorer, Item, percent
+from .packing import outline
 from .widget import PersonalityWidget
 
 __all__ = ["ClipLook", "PersonalityExplorer", "film", "listen"]
@@ -39,7 +45,16 @@ COLUMNS, LARGEST = 8, 128  # frames in a row of a film, and px of their longer s
 
 STILL = 2  # clips of the still part
 
-PARTS = {"face", "flow", "frames", "traits", "moment"}  # of a data set's item
+RATE = 8.0  # frames a second of a clip of one's own: so many as the drawn clips have
+
+LONGEST = 640  # px of the longer side of a video of one's own, as it is read
+
+WARNING = (
+    "The five numbers mean nothing about you: this model was trained on drawings only. They are not"
+    " personality, not fair, and not for decisions about people."
+)  # lesson 00 says why
+
+PARTS = {"face", "flow", "frames", "traits", "moment", "region"}  # of a data set's item
 
 
 class ClipLook(NamedTuple):
@@ -95,11 +110,13 @@ class PersonalityExplorer(Explorer):
 
     `model` reads a face and its flow as tokens and attends from one to the other: an
     `EndToEndPersonalityModel` around a `TokenPersonalityModel`. Items of the `dataset` are dicts
-    with `face` and `flow` and, where known, `traits`, the deciding `moment` and `frames` (a data
-    set of drawn clips has them, too). Nothing is computed before it is looked at.
+    with `face` and `flow` and, where known, `traits`, the deciding `moment`, where each trait's
+    movement is seen then (`region`), and `frames` (a data set of drawn clips has them, too).
+    Nothing is computed before it is looked at. A clip of one's own, from a file or recorded in the
+    notebook, is sample -1.
 
     Raises `ValueError` for a model without face and motion tokens, and for an empty data set. Used
-    in lesson 10.
+    in lessons 00 and 10.
     """
 
     what, title, shown, most = "clip", "Personality explorer", 8, HELD
@@ -116,8 +133,11 @@ class PersonalityExplorer(Explorer):
         super().__init__(model, dataset)
         self.names = tuple(getattr(dataset, "trait_names", TRAITS))
         self.heads = inner.cross_attention.attention.heads
-        self.clip = lru_cache(maxsize=HELD)(self.load)
-        _, seen = self.first(self.clip, 4)
+        self.own: tuple[dict, ClipLook] | None = None
+        self.own_name = ""
+        self.loaded = lru_cache(maxsize=HELD)(self.load)
+        clip, seen = self.first(self.clip, 4)
+        self.frames, self.size = clip["flow"].shape[:2]
         self.tokens, self.steps = seen.weights.shape[1:]
         if round(self.tokens**0.5) ** 2 != self.tokens:
             raise ValueError(
@@ -134,6 +154,66 @@ class PersonalityExplorer(Explorer):
             clip = self.dataset[sample]
         clip = {name: value for name, value in clip.items() if name in PARTS}
         return clip, listen(self.model, clip["face"], clip["flow"])
+
+    def clip(self, sample: int) -> tuple[dict, ClipLook]:
+        """A clip and what the model makes of it; the last ones are held."""
+        if sample != OWN:
+            return self.loaded(sample)
+        if self.own is None:
+            raise ValueError(
+                "there is no clip of your own yet; record one, or call show_clip(path)"
+            )
+        return self.own
+
+    def show_clip(self, video: str | Path | bytes, name: str = "") -> None:
+        """Take the first seconds of a video of one's own, a path or a file's bytes, as sample `OWN`:
+        as many frames as the data set's clips have, 8 a second.
+
+        The face is found, followed and cut out, and its flow estimated. Nothing is stored. Raises
+        `FileNotFoundError` for a missing file, `ValueError` for one that cannot be decoded, is too
+        short, or shows no face.
+        """
+        if isinstance(video, bytes):
+            with TemporaryDirectory() as folder:  # ffmpeg wants a file; it is gone after this line
+                path = Path(folder).resolve() / "clip"
+                path.write_bytes(video)
+                try:
+                    frames = self.read(path)
+                except ValueError as error:
+                    raise ValueError(str(error).replace(str(path), name or "the video")) from error
+        else:
+            name, frames = name or Path(video).name, self.read(Path(video))
+        track = track_face(frames, RATE, on_missing="centre")
+        if track.fallback:
+            raise ValueError(
+                f"{name or 'the video'} shows no face from the front; look into the camera, in good"
+                " light, with your face a third of the picture high"
+            )
+        # as OpticalFlowSequenceLoader does: flow is found at twice the size
+        crops = next(face_windows(frames, track, [0], self.frames, 2 * self.size))
+        flow = resize_flow(OpticalFlowComputer()(crops), self.size, self.size)
+        surest = crops[track.confidence[: len(crops)].argmax()]
+        face = cv2.resize(surest, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        clip = {
+            "face": to_image(face),
+            "flow": torch.from_numpy(adjust_length(flow, self.frames)),
+            "frames": crops,
+        }
+        self.own = clip, listen(self.model, clip["face"], clip["flow"])
+        self.own_name = name or "your clip"
+        for key in [key for key in self.held if key[0] == OWN]:
+            del self.held[key]
+
+    def read(self, path: Path) -> UInt8[np.ndarray, "frames height width 3"]:
+        """The first frames of a video, as many as a clip needs; `ValueError` if it is too short."""
+        clip = read_clip(path, max_frames=self.frames + 1, max_side=LONGEST, fps=RATE)
+        frames = list(clip)
+        if len(frames) < self.frames:
+            raise ValueError(
+                f"{path} lasts {len(frames) / RATE:.1f} s, expected at least"
+                f" {self.frames / RATE:.1f}; take a longer video"
+            )
+        return np.stack(frames)
 
     def packed(self, sample: int, checkpoint: int) -> Item:
         """One clip as it travels: films of its frames and flow, its face, and all weights."""
@@ -158,6 +238,10 @@ class PersonalityExplorer(Explorer):
             "frames": None if frames is None else film(frames[:count]),
             "flow": film(coloured.reshape(count, height, width, 3)),
             "moment": self.moment(sample),
+            "size": [height, width],
+            "regions": [outline(mask) for mask in clip["region"].numpy().astype(np.uint8)]
+            if "region" in clip
+            else None,
             "truth": clip["traits"].tolist() if "traits" in clip else None,
             "traits": rounded(seen.traits, 6),
             "importance": rounded(seen.importance, 6),
@@ -188,7 +272,7 @@ class PersonalityExplorer(Explorer):
                 f"face patch {token} (row {token // side}, column {token % side}), whose answer"
                 f" counts {percent(seen.importance[token])}"
             )
-        decides = "when it should listen is unknown"
+        decides = "the moment that decides is unknown"
         if moment is not None:
             decides = (
                 f"the moment that decides is step {moment}, with {percent(shares[moment])} against"
@@ -196,8 +280,8 @@ class PersonalityExplorer(Explorer):
             )
         spread = torch.special.entr(shares.double()).sum().exp()
         return (
-            f"Clip {sample}. {subject}, {who}: most at time step {best}, {percent(shares[best])},"
-            f" as widely as if evenly at {spread:.1f} of {self.steps}; {decides}."
+            f"{'Your clip' if sample == OWN else f'Clip {sample}'}. {subject}, {who}: most at time step {best}, {percent(shares[best])},"
+            f" spread over about {spread:.1f} of {self.steps} steps; {decides}."
         )
 
     def figure(self, sample: int = 0, head: int = -1, token: int = -1) -> Picture:
@@ -223,16 +307,17 @@ class PersonalityExplorer(Explorer):
     def bounds(self) -> dict[str, Any]:
         """Which states can be."""
         ranges = {
-            "sample": [0, len(self.dataset) - 1],
+            "sample": [OWN, len(self.dataset) - 1],
             "head": [-1, self.heads - 1],
             "token": [-1, self.tokens - 1],
             "step": [0, self.steps - 1],
         }
-        return {"ranges": ranges, "options": {"trait": [ATTENTION, *self.names]}}
+        options = {"trait": [ATTENTION, *self.names], "speed": [0.25, 0.5, 1, 2]}
+        return {"ranges": ranges, "options": options}
 
     def described(self) -> dict[str, Any]:
         sizes = {"heads": self.heads, "tokens": self.tokens, "steps": self.steps}
-        return {"names": list(self.names)} | sizes
+        return {"names": list(self.names), "warning": WARNING} | sizes
 
     def summary(self, count: int) -> str:
         return (
@@ -240,13 +325,20 @@ class PersonalityExplorer(Explorer):
             " steps."
         )
 
-    def opening_state(self, sample: int) -> dict[str, Any]:
+    def opening_state(self, samples: Sequence[int]) -> dict[str, Any]:
         """A page opens at the time step that the whole face attends to most."""
+        sample = samples[0]
         try:
             step = int(self.clip(sample)[1].shares().argmax())
         except ValueError:
             step = 0
         return {"sample": sample, "step": step}
+
+    def still(self, state: dict[str, Any]) -> tuple[str, str]:
+        """What a notebook without a kernel shows of a state: a picture as HTML, and a sentence."""
+        view = {name: state[name] for name in ("sample", "head", "token")}
+        picture = self.figure(**view)._repr_html_()
+        return picture, self.describe(trait=state["trait"], **view)
 
     def static_part(self, samples: Sequence[int]) -> str:
         """For readers without JavaScript: the pictures of a few clips."""

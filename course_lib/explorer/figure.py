@@ -2,6 +2,7 @@
 of a saved page.
 """
 
+import html
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -11,17 +12,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..looking.localisation import area_share, energy, pointing_game
 from ..pictures.base import ExplorableFigure, to_picture
-from ..pictures.images import overlay
+from ..pictures.images import MAP_COLOUR, MAP_OPACITY, overlay
+from ..recorder.packing import read_arrays
 from ..recorder.page import picture_and_table
-from ..shapes import Bool, Float
+from ..shapes import Bool, Float, UInt8
 from .base import percent
+from .packing import webp_url
 from .steps import attribute_map
+from .words import spaced
 
-__all__ = ["describe", "explorer_figure", "static_part"]
+__all__ = ["describe", "explorer_figure", "static_part", "still", "verdict"]
 
 SHOWN = 8  # samples of the still part
+
+CLEAR = 420  # px of a clear twin
 
 
 def describe(
@@ -32,40 +37,105 @@ def describe(
     head: int,
     checkpoint: int | None = None,
 ) -> str:
-    """One sentence on a view: what is predicted, how it came out, where it looks and where it
-    should.
+    """What a view shows, in words: the verdict, then where the map is strongest and how wide it is."""
+    view = explorer, sample, attribute, layer, head, checkpoint
+    return f"{verdict(*view)} {details(*view)}"
+
+
+def verdict(
+    explorer: Any,
+    sample: int,
+    attribute: int,
+    layer: int,
+    head: int,
+    checkpoint: int | None = None,
+) -> str:
+    """One sentence: how the prediction came out, and how much of the attention is where it should
+    be.
     """
     header = explorer.item(sample, checkpoint).header
-    weights = _map(explorer, sample, attribute, layer, head, checkpoint)
     probability = header["probabilities"][attribute]
     threshold = float(explorer.thresholds[attribute])
-    verdict = "truth unknown"
-    if header["truth"] is not None:
-        present, predicted = header["truth"][attribute], probability >= threshold
-        outcome = (("rightly refused", "false alarm"), ("missed", "found"))[present][predicted]
-        verdict = f"{'present' if present else 'absent'}, so {outcome}"
+    name, predicted = spaced(explorer.names[attribute]), probability >= threshold
+    if header["truth"] is None:
+        says = "present" if predicted else "absent"
+        return f"{name} predicted {says}, {probability:.2f}; the truth is unknown."
+    if not header["truth"][attribute]:
+        fate = "a false alarm" if predicted else "absent, and predicted so"
+        return f"{name} is {fate}, {probability:.2f}."
+    fate = (
+        f"found, {probability:.2f}"
+        if predicted
+        else f"missed, {probability:.2f} of the {threshold:.2f} it needs"
+    )
+    if header["outlines"] is None:
+        return f"{name} {fate}; where it should look is unknown."
+    score = _score(explorer, sample, attribute, layer, head, checkpoint)
+    if score is None:
+        return f"{name} {fate}; no single place decides it."
+    times = score["energy"] / score["area"]
+    return (
+        f"{name} {fate}: {percent(score['energy'])} of the attention on {percent(score['area'])} of"
+        f" the image, {times:.{0 if times >= 9.95 else 1}f} times chance."
+    )
+
+
+def details(
+    explorer: Any,
+    sample: int,
+    attribute: int,
+    layer: int,
+    head: int,
+    checkpoint: int | None = None,
+) -> str:
+    """Two sentences on a map: its strongest patch and its width, and what was predicted."""
+    weights = _map(explorer, sample, attribute, layer, head, checkpoint)
+    score = _score(explorer, sample, attribute, layer, head, checkpoint)
+    who = "mean of the heads" if head < 0 else f"head {head}"
+    if len(explorer.layers) > 1:
+        who = f"layer {layer}, {who}"
+    row, column = divmod(int(weights.argmax()), round(weights.size**0.5))
+    share = weights[weights > 0] / weights.sum()
+    place = ""
+    if score is not None:
+        place = (
+            f"; its strongest patch {'hits' if score['pointing'] > 0.5 else 'misses'} the region,"
+            f" which {percent(score['chance'])} of the patches touch"
+        )
     often = ""
     if explorer.frequencies is not None:
-        often = f" (in {percent(explorer.frequencies[attribute])} of the images)"
-    side, best = round(weights.size**0.5), int(weights.argmax())
-    row, column = divmod(best, side)
-    share = weights[weights > 0] / weights.sum()
-    region = explorer.read(sample).get("regions")
-    place = "where it should look is unknown"
-    if region is not None and region[attribute].any():
-        region, of_map = region[attribute], torch.from_numpy(weights).view(side, -1)
-        place = (
-            f"{percent(energy(of_map, region))} of its attention is in the true region, which covers"
-            f" {percent(area_share(region))} of the image, and its strongest patch"
-            f" {'hits' if pointing_game(of_map, region) > 0.5 else 'misses'} it"
-        )
+        often = f"; {percent(explorer.frequencies[attribute])} of the images have it"
+    probability = explorer.item(sample, checkpoint).header["probabilities"][attribute]
     return (
-        f"{explorer.names[attribute]}{often}: predicted {probability:.2f} against a threshold of"
-        f" {threshold:.2f}; {verdict}. Layer {layer},"
-        f" {'mean of the heads' if head < 0 else f'head {head}'}: looks most at patch {best} (row"
-        f" {row}, column {column}) with {_say(float(weights.max()))}, as widely as if evenly at"
-        f" {np.exp(-(share * np.log(share)).sum()):.1f} of {weights.size} patches; {place}."
+        f"{who[0].upper()}{who[1:]}: looks most at row {row}, column {column}, with"
+        f" {_say(float(weights.max()))}, spread over about"
+        f" {np.exp(-(share * np.log(share)).sum()):.1f} of {weights.size} patches{place}. Predicted"
+        f" {probability:.2f} against a threshold of {float(explorer.thresholds[attribute]):.2f}"
+        f"{often}."
     )
+
+
+def _score(
+    explorer: Any,
+    sample: int,
+    attribute: int,
+    layer: int,
+    head: int,
+    checkpoint: int | None,
+) -> dict[str, float] | None:
+    """What a page makes of a map and its region; None where no region is known."""
+    item = explorer.item(sample, checkpoint)
+    if item.header["outlines"] is None or not item.header["outlines"][attribute]:
+        return None
+    weights = _map(explorer, sample, attribute, layer, head, checkpoint)
+    cover = read_arrays(item.header["arrays"], item.planes)["cover"][attribute].ravel() / 255
+    strongest = weights == weights.max()
+    return {
+        "energy": float((weights * cover).sum() / weights.sum()),
+        "area": float(cover.mean()),
+        "pointing": float((cover[strongest] > 0).mean()),
+        "chance": float((cover > 0).mean()),
+    }
 
 
 def explorer_figure(
@@ -96,7 +166,6 @@ def explorer_figure(
         raise ValueError(
             f"head is {head}, expected -1 (the mean) to {heads - 1}; choose one of the layer's"
         )
-    item = explorer.read(sample)
     header = explorer.item(sample, checkpoint).header
     index = (
         int(np.argmax(header["probabilities"]))
@@ -104,9 +173,12 @@ def explorer_figure(
         else explorer.names.index(attribute)
     )
     weights = _map(explorer, sample, index, layer, head, checkpoint)
-    side, (height, width) = round(weights.size**0.5), header["size"]
+    side = round(weights.size**0.5)
+    picture, region = _seen(explorer, sample, index)
+    height, width = picture.shape[:2]
     figure = make_subplots(1, 2, column_widths=[0.45, 0.55], horizontal_spacing=0.2)
-    figure.add_trace(go.Image(z=to_picture(item["image"]), hoverinfo="skip"), 1, 1)
+    figure.add_trace(go.Image(source=webp_url(picture), hoverinfo="skip"), 1, 1)
+    colour = ",".join(map(str, MAP_COLOUR))
     heat = go.Heatmap(
         z=weights.reshape(side, side),
         x0=width / side / 2 - 0.5,
@@ -114,22 +186,20 @@ def explorer_figure(
         y0=height / side / 2 - 0.5,
         dy=height / side,
         zmin=0,
-        colorscale="Cividis",
-        opacity=0.65,
+        colorscale=[[0, f"rgba({colour},0)"], [1, f"rgba({colour},{MAP_OPACITY})"]],
+        showscale=False,
         hovertemplate="weight %{z:.3f}<extra></extra>",
-        colorbar={"title": {"text": "weight"}, "x": 0.4, "thickness": 12},
     )
     figure.add_trace(heat, 1, 1)
-    regions = item.get("regions")
-    if regions is not None and regions[index].any():
-        xs, ys = _border(regions[index].numpy())
-        line = {"color": "#ffdc3c", "width": 3}
-        region = go.Scatter(
-            x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", name="true region"
-        )
-        figure.add_trace(region, 1, 1)
+    if region is not None:
+        xs, ys = _border(region)
+        for line in ({"color": "#141414", "width": 4}, {"color": "#fff", "width": 1.5}):
+            border = go.Scatter(
+                x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", name="true region"
+            )
+            figure.add_trace(border, 1, 1)
     order = np.argsort(header["probabilities"])
-    names = [explorer.names[i] for i in order]
+    names = [spaced(explorer.names[i]) for i in order]
     bars = go.Bar(
         x=[header["probabilities"][i] for i in order],
         y=names,
@@ -149,7 +219,7 @@ def explorer_figure(
     )
     figure.add_trace(thresholds, 1, 2)
     if header["truth"] is not None:
-        present = [explorer.names[i] for i in order if header["truth"][i]]
+        present = [spaced(explorer.names[i]) for i in order if header["truth"][i]]
         truth = go.Scatter(
             x=[1.03] * len(present),
             y=present,
@@ -192,19 +262,17 @@ def static_part(explorer: Any, samples: Sequence[int]) -> str:
     tiles, sentences, first = [], [], None
     for sample in samples:
         try:
-            header, item = explorer.item(sample).header, explorer.read(sample)
+            header = explorer.item(sample).header
         except ValueError:
             continue
-        attribute = int(np.argmax(header["probabilities"]))
+        attribute = explorer.names.index(explorer.surest(sample))
         weights = _map(explorer, sample, attribute, len(explorer.layers) - 1, -1, None)
-        regions, side = item.get("regions"), round(weights.size**0.5)
-        region = (
-            None if regions is None or not regions[attribute].any() else regions[attribute].numpy()
-        )
-        tile = overlay(item["image"], region, weights.reshape(side, side))
+        picture, region = _seen(explorer, sample, attribute)
+        side = round(weights.size**0.5)
+        tile = overlay(picture, region, weights.reshape(side, side))
         tiles.append(cv2.resize(tile, (160, 160), interpolation=cv2.INTER_AREA))
         sentences.append(
-            f"sample {sample}, {explorer.names[attribute]} {header['probabilities'][attribute]:.2f}"
+            f"sample {sample}, {spaced(explorer.names[attribute])} {header['probabilities'][attribute]:.2f}"
         )
         first = first or header
         if len(tiles) == SHOWN:
@@ -224,12 +292,53 @@ def static_part(explorer: Any, samples: Sequence[int]) -> str:
     return picture_and_table(
         buffer.getvalue(),
         "jpeg",
-        "Where the surest attribute looks, strongest colour where most (last layer, mean of the heads; its "
-        f"true region outlined where known): {'; '.join(sentences)}.",
+        "Where the surest attribute looks, strongest colour where most (last layer, mean of the heads;"
+        f" its true region outlined where known): {'; '.join(sentences)}.",
         "The first sample",
         ("attribute", "frequency", "threshold", "probability", "truth"),
-        list(zip(explorer.names, often, thresholds, probabilities, truth, strict=True)),
+        list(
+            zip(map(spaced, explorer.names), often, thresholds, probabilities, truth, strict=True)
+        ),
     )
+
+
+def still(explorer: Any, state: dict[str, Any]) -> tuple[str, str]:
+    """What a notebook without a kernel shows of a state: a picture as HTML, and its sentence.
+
+    What the model saw, and beside it the face with the map, clearly if the data can draw it so.
+    """
+    sample, checkpoint = state["sample"], state["checkpoint"]
+    try:
+        seen = explorer.read(sample)["image"]
+        attribute = explorer.names.index(state["attribute"])
+        view = explorer, sample, attribute, state["layer"], state["head"], checkpoint
+        weights, sentence = _map(*view), describe(*view)
+    except ValueError as error:
+        return f"<p>{html.escape(str(error))}</p>", str(error)
+    picture, region = _seen(explorer, sample, attribute)
+    side = round(weights.size**0.5)
+    tiles = [overlay(seen), overlay(picture, region, weights.reshape(side, side))]
+    small = [cv2.resize(tile, (320, 320), interpolation=cv2.INTER_AREA) for tile in tiles]
+    sentence = f"Sample {sample}. {sentence}"
+    text = html.escape(sentence)
+    image = webp_url(np.hstack(small))
+    return (
+        f'<figure style="margin:0"><img alt="{text}" src="{image}" width="640"'
+        f' style="max-width:100%"><figcaption>{text}</figcaption></figure>',
+        sentence,
+    )
+
+
+def _seen(
+    explorer: Any, sample: int, attribute: int
+) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"] | None]:
+    """The picture that a map is laid over, clearly if the data can draw it so, and its region."""
+    item, clear = explorer.read(sample), explorer.clear(sample, CLEAR)
+    regions = item.get("regions")
+    known = regions is not None and bool(regions[attribute].any())
+    if clear is not None:
+        return clear.image, clear.regions[attribute] if known else None
+    return to_picture(item["image"]), regions[attribute].numpy() if known else None
 
 
 def _map(

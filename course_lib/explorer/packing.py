@@ -5,25 +5,34 @@ Also what it knows of all images: predictions made once, from which samples are 
 attribute came out.
 """
 
+import copy
 import io
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ..data.drawn import to_image
 from ..data.photographs import decode_picture
 from ..looking.localisation import covered, pointing_game
+from ..models.attention import VisualizableCrossAttention, split_heads
 from ..models.inference import evaluating, to_model
+from ..pictures.base import data_url
+from ..recorder.operators import unobserved
 from ..recorder.packing import dequantise, pack_arrays, quantise, read_arrays, rounded
 from ..recorder.page import jpeg_url
 from ..recorder.recorder import AttentionRecorder
 from ..recorder.recording import layer_name
-from ..shapes import Float, UInt8
+from ..shapes import Bool, Float, UInt8
+from ..world.faces import Portrait
 from ..world.population import ATTRIBUTES
 from .base import Item
 
@@ -43,6 +52,7 @@ __all__ = [
     "remove_patches",
     "shares_of",
     "unpack",
+    "untrained_copy",
 ]
 
 RARE, COMMON = 0.10, 0.30  # rare attributes are below the first, common ones above the second
@@ -55,16 +65,17 @@ OFF_REGION = 8  # added to an outcome's number: present, but the strongest patch
 # pixels of a side, and bytes of a file, that an image of one's own may have
 SMALLEST, LARGEST = 32, 20_000_000
 
+UNTRAINED_SEED = 170_603_762  # one that no recipe trains with
+
 DRAWS = 16  # how often random patches are masked, to compare with
 
 
 class Look(NamedTuple):
-    """A model's probabilities, `batch attributes`, and its layers' weights, each `batch heads
-    attributes tokens`.
-    """
+    """A model's probabilities, its layers' weights, and what these are the softmax of, if known."""
 
     probabilities: Float[Tensor, "batch attributes"]
     weights: dict[str, Float[Tensor, "batch heads attributes tokens"]]
+    scores: dict[str, Float[Tensor, "batch heads attributes tokens"]]
 
     def maps(self) -> Float[Tensor, "batch attributes rows columns"]:
         """The mean over the heads of the last layer, on the grid of patches."""
@@ -79,7 +90,11 @@ def look(model: nn.Module, images: Float[Tensor, "batch 3 height width"]) -> Loo
     Every attention of `attributes` queries to a square number of tokens counts as a layer.
     Raises `ValueError` if there is none.
     """
-    with evaluating(model), AttentionRecorder(model) as recording:
+    with (
+        evaluating(model),
+        comparing(model) as scores,
+        AttentionRecorder(model) as recording,
+    ):
         logits = model(*to_model(model, images))
     weights = {
         layer_name(record): record.weights
@@ -94,7 +109,51 @@ def look(model: nn.Module, images: Float[Tensor, "batch 3 height width"]) -> Loo
             " a square grid of tokens; explore a model with a query for each attribute, such as"
             " AttributeModel"
         )
-    return Look(logits.sigmoid().float().cpu(), weights)
+    scores = {name: scores[name] for name in weights if name in scores}
+    return Look(logits.sigmoid().float().cpu(), weights, scores)
+
+
+@contextmanager
+def comparing(
+    model: nn.Module,
+) -> Iterator[dict[str, Float[Tensor, "batch heads queries keys"]]]:
+    """Inside, each `VisualizableCrossAttention` that runs leaves its q·k / √dim here, by its name."""
+    scores = {}
+
+    def keep(name: str, module: VisualizableCrossAttention, inputs: tuple) -> None:
+        with unobserved():
+            q = split_heads(module.to_query(inputs[0]), module.heads).float()
+            k = split_heads(module.to_key(inputs[1]), module.heads).float()
+            scores[name] = (q @ k.mT / math.sqrt(q.shape[-1])).cpu()
+
+    handles = [
+        module.register_forward_pre_hook(partial(keep, name))
+        for name, module in model.named_modules()
+        if isinstance(module, VisualizableCrossAttention)
+    ]
+    try:
+        yield scores
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def untrained_copy(model: nn.Module) -> nn.Module:
+    """The same architecture with random weights: each module as it is initialised, and parameters
+    that no module initialises, such as learned queries, with their values shuffled.
+    """
+    fresh = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(UNTRAINED_SEED)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(UNTRAINED_SEED)
+        for module in fresh.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+                continue
+            for parameter in module.parameters(recurse=False):
+                order = torch.randperm(parameter.numel(), generator=generator)
+                parameter.copy_(parameter.flatten()[order.to(parameter.device)].view_as(parameter))
+    return fresh
 
 
 def as_labels(target: Tensor) -> Tensor:
@@ -111,34 +170,75 @@ def pack_item(
     probabilities: Float[Tensor, " attributes"],
     truth: Tensor | None = None,
     regions: Tensor | None = None,
+    scores: Sequence[Float[Tensor, "heads attributes tokens"]] = (),
+    clear: Portrait | None = None,
     **known: Any,
 ) -> Item:
     """One sample's header and bytes; `known` goes into the header as it is.
 
-    The arrays are `tops` and `levels` of each layer's, head's and attribute's map, so that a weight
-    is off by less than 1/255 of its map's largest; and, where regions are known, `cover`: the share
-    of each token that each attribute's region covers, above 0 wherever it touches.
+    The arrays are those of `pack_maps`, and, where regions are known, `cover`: the share of each
+    token that each attribute's region covers, above 0 wherever it touches. An attribute that is
+    absent has no region. `clear` is the clear twin, whose regions give finer outlines.
     """
-    rows = torch.cat([layer.flatten(0, 1) for layer in weights])
-    levels, tops = quantise(rows)
-    arrays = {"tops": tops, "levels": levels}
-    outlines = None
+    arrays, rows = pack_maps(weights, scores), weights[0]
+    outlines, size = None, list(image.shape[1:])
     if regions is not None:
         side = round(rows.shape[-1] ** 0.5)
         share = covered(regions, (side, side))
         cover = torch.where(share > 1e-9, (255 * share).round().clamp(1, 255), 0)
         arrays["cover"] = cover.to(torch.uint8)
-        outlines = [outline(mask) for mask in regions.numpy().astype(np.uint8)]
+        masks = regions.numpy()
+        if clear is not None:
+            masks, size = clear.regions & masks.any((1, 2))[:, None, None], clear.image.shape[:2]
+        outlines = _outlines(masks)
     described, planes = pack_arrays(arrays)
     header = {
         "arrays": described,
         "image": jpeg_url(image),
-        "size": list(image.shape[1:]),
+        "clear": None if clear is None else webp_url(clear.image),
+        "size": list(size),
         "outlines": outlines,
         "truth": None if truth is None else truth.int().tolist(),
         "probabilities": rounded(probabilities, 6),
     }
     return Item(header | known, planes)
+
+
+def pack_maps(
+    weights: Sequence[Float[Tensor, "heads attributes tokens"]],
+    scores: Sequence[Float[Tensor, "heads attributes tokens"]] = (),
+) -> dict[str, Tensor]:
+    """Arrays of each layer's, head's and attribute's map, a row each: `tops` and `levels`, so that a
+    weight is off by less than 1/255 of its map's largest; and, of scores, their `low` and `high`
+    and 255 even steps between.
+    """
+    levels, tops = quantise(torch.cat([layer.flatten(0, 1) for layer in weights]))
+    arrays = {"tops": tops}
+    if scores:
+        rows = torch.cat([layer.flatten(0, 1) for layer in scores])
+        low, high = rows.amin(-1), rows.amax(-1)
+        steps = (rows - low[:, None]) / (high - low).clamp(min=1e-9)[:, None]
+        arrays |= {"low": low, "high": high, "scores": (255 * steps).round().to(torch.uint8)}
+    return arrays | {"levels": levels}
+
+
+def webp_url(picture: UInt8[np.ndarray, "height width 3"]) -> str:
+    """A drawn picture as a WebP inside its own address: flat colours, so half of a JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "WEBP", quality=80, method=2)
+    return data_url(buffer.getvalue(), "webp")
+
+
+def _outlines(masks: Bool[np.ndarray, "attributes height width"]) -> list[str]:
+    """The outline of each mask; equal ones, such as those of all hair colours, are drawn once."""
+    known: dict[bytes, str] = {}
+    paths = []
+    for mask in masks.astype(np.uint8):
+        key = np.packbits(mask).tobytes()
+        if key not in known:
+            known[key] = outline(mask)
+        paths.append(known[key])
+    return paths
 
 
 def outline(mask: UInt8[np.ndarray, "height width"]) -> str:
@@ -158,9 +258,9 @@ def unpack(
     """The weights that a page reads from an item: what was packed, within the stated error."""
     arrays = read_arrays(item.header["arrays"], item.planes)
     rows = dequantise(arrays["levels"], arrays["tops"])
-    attributes = len(item.header["probabilities"])
-    maps = rows.reshape(-1, attributes, rows.shape[-1])
-    return np.split(maps, np.cumsum([layer["heads"] for layer in layers])[:-1])
+    heads = [layer["heads"] for layer in layers]
+    maps = rows.reshape(sum(heads), -1, rows.shape[-1])
+    return np.split(maps, np.cumsum(heads)[:-1])
 
 
 def read_image(

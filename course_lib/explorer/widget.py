@@ -19,7 +19,9 @@ from traitlets import (
     validate,
 )
 
+from ..pictures.images import MAP_OPACITY
 from .base import ATTENTION, OWN, explorer_script
+from .drawing import drawing_of
 
 __all__ = ["ExplorerWidget", "PersonalityWidget"]
 
@@ -38,6 +40,8 @@ class _Viewer(anywidget.AnyWidget):
     """What the widgets share: the sample they open with, bounds of their state, and answers to the
     page.
     """
+
+    _ipython_display_ = None  # ipywidgets 7 would show the widget without its still picture
 
     place: tuple[str, ...]  # the traits that a saved page opens with
 
@@ -61,6 +65,13 @@ class _Viewer(anywidget.AnyWidget):
         self.set_trait("first", header)
         self.set_trait("planes", planes)
         self.on_msg(self._receive)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """The view, and for readers without a kernel a still picture and its sentence."""
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        state = {name: getattr(self, name) for name in self.state_names()}
+        picture, sentence = self.explorer.still(state)
+        return data | {"text/html": picture, "text/plain": sentence}, metadata
 
     @classmethod
     def state_names(cls) -> tuple[str, ...]:
@@ -87,7 +98,8 @@ class _Viewer(anywidget.AnyWidget):
         return value
 
     def _refusal(self, name: str, value: Any) -> str:
-        return f"{name} is {value!r}, expected one of {', '.join(self.bounds['options'][name])}"
+        options = map(str, self.bounds["options"][name])
+        return f"{name} is {value!r}, expected one of {', '.join(options)}"
 
     def _receive(self, _, content: dict, buffers: list) -> None:
         """Answer a question of the page, whatever goes wrong."""
@@ -121,8 +133,11 @@ class ExplorerWidget(_Viewer):
     `sample` (-1 is an image of one's own), `checkpoint`, `layer`, `head` (-1 is the mean),
     `attribute` (a name), `patch` (the one whose onlookers are listed; -1 none), `rarity`, `sort`,
     `outcome` (which samples are stepped through), `pinned` (what is kept for comparison), `mask`
-    (so many of the most attended patches are painted over), `lift`, `outlined` and `strength` (of
-    the map over the image). What cannot be raises `TraitError`.
+    (so many of the most attended patches are painted over), `maps` (whose: "trained", "untrained",
+    "mean map"), `mode` ("explore", "point" first, "draw" a face), `drawing` (the face that is drawn as
+    sample -1; see `draw`), `clear` (over the clear twin), `together` (all heads, each in its colour), `lift`,
+    `smooth`, `outlined` and `strength` (of the map over the image), `drawer` (what is open below:
+    "details", "weight", "share" or nothing). What cannot be raises `TraitError`.
     """
 
     _esm = explorer_script()
@@ -139,17 +154,36 @@ class ExplorerWidget(_Viewer):
     outcome = state(Unicode("any"))
     pinned = state(List(Dict()))
     mask = state(Int(0))
+    maps = state(Unicode("trained"))
+    mode = state(Unicode("explore"))
+    drawing = state(Dict())
+    clear = state(Bool(True))
+    together = state(Bool(False))
     lift = state(Bool(False))
+    smooth = state(Bool(False))
+    drawer = state(Unicode(""))
     outlined = state(Bool(True))
-    strength = state(Float(0.7))
+    strength = state(Float(MAP_OPACITY))
     own = Unicode("", help="the name of the image of one's own; set by show_image").tag(sync=True)
 
     def __init__(self, explorer: Any, **state: Any):
-        sample = state.get("sample", 0)
+        sample, attribute = state.get("sample", 0), state.get("attribute", "")
+        opening = {}
+        if state.get("drawing"):
+            opening["sample"] = OWN
+            opening["attribute"] = next(
+                iter(state["drawing"].get("attributes", ())), explorer.names[0]
+            )
+        elif "sample" not in state and attribute in ("", *explorer.names):
+            opening = explorer.first_view(attribute=attribute)
+        if "attribute" not in opening:
+            opening["attribute"] = explorer.surest(
+                sample if isinstance(sample, int) and sample >= OWN else 0
+            )
         super().__init__(
             explorer,
             state,
-            attribute=explorer.surest(sample if isinstance(sample, int) else 0),
+            **opening,
             checkpoint=explorer.checkpoint(None),
             layer=len(explorer.layers) - 1,
             sort="probability" if explorer.frequencies is None else "rarity",
@@ -161,21 +195,44 @@ class ExplorerWidget(_Viewer):
         wrong with it.
         """
         self.explorer.show_image(image, name)
+        self.drawing = {}
         self.own = ""  # a second image of the same name is news, too
         self.own, self.sample = self.explorer.own_name, OWN
 
+    def draw(self, attributes: Any = (), **sliders: float) -> None:
+        """Draw a face with these attributes and look at it; `sliders` are those of `SLIDERS`, such as
+        `turn` and `blur`. What cannot be drawn raises `TraitError`.
+        """
+        self.drawing = {"attributes": list(attributes)} | sliders
+        self.sample = OWN
+
     _bounded = validate(
         "checkpoint", "layer", "head", "attribute", "patch", "rarity", "sort", "outcome", "mask",
-        "strength",
+        "strength", "maps", "drawer", "mode",
     )(_Viewer._in_bounds)  # fmt: skip
 
     @validate("sample")
     def _valid_sample(self, proposal):
-        if proposal["value"] == OWN and self.explorer.own is None:
+        if proposal["value"] == OWN and self.explorer.own is None and not self.drawing:
             raise TraitError(
                 "sample is -1, an image of your own, but there is none; call show_image(path) first"
             )
         return self._in_bounds(proposal)
+
+    @validate("drawing")
+    def _valid_drawing(self, proposal):
+        if not proposal["value"]:
+            return {}
+        try:
+            return drawing_of(proposal["value"])
+        except ValueError as error:
+            raise TraitError(str(error)) from error
+
+    @observe("drawing")
+    def _draw(self, change):
+        if change["new"]:
+            self.explorer.draw(change["new"])
+            self.own = self.explorer.own_name
 
     @validate("pinned")
     def _valid_pins(self, proposal):
@@ -248,10 +305,10 @@ class ExplorerWidget(_Viewer):
 class PersonalityWidget(_Viewer):
     """The personality explorer in a notebook; Python reads, sets, observes and links its traits.
 
-    `sample` is the clip, `trait` a trait's name or "attention", `head` that of the attention (-1 is
+    `sample` is the clip (-1 is one of one's own), `trait` a trait's name or "attention", `head` that of the attention (-1 is
     the mean), `token` the face token whose attention is shown (-1 is the whole face), `step` the
-    time step, and `playing` says whether the clip plays, which moves `step`. What cannot be raises
-    `TraitError`.
+    time step, and `playing` says whether the clip plays, which moves `step`, at `speed` (0.25, 0.5,
+    1 or 2). What cannot be raises `TraitError`.
     """
 
     _esm = explorer_script("clips.js")
@@ -263,8 +320,32 @@ class PersonalityWidget(_Viewer):
     token = state(Int(-1))
     step = state(Int(0))
     playing = state(Bool(True))
+    speed = state(Float(1.0))
+    own = Unicode("", help="the name of the clip of one's own; set by show_clip").tag(sync=True)
 
     def __init__(self, explorer: Any, **state: Any):
-        super().__init__(explorer, state)
+        super().__init__(explorer, state, own=explorer.own_name)
 
-    _bounded = validate("sample", "trait", "head", "token", "step")(_Viewer._in_bounds)
+    def show_clip(self, video: Any, name: str = "") -> None:
+        """Explore a clip of one's own, a video file: a path or its bytes; `ValueError` says what is
+        wrong with it.
+        """
+        self.explorer.show_clip(video, name)
+        self.own = ""  # a second clip of the same name is news, too
+        self.own, self.sample = self.explorer.own_name, OWN
+
+    _bounded = validate("trait", "head", "token", "step", "speed")(_Viewer._in_bounds)
+
+    @validate("sample")
+    def _valid_sample(self, proposal):
+        if proposal["value"] == OWN and self.explorer.own is None:
+            raise TraitError(
+                "sample is -1, a clip of your own, but there is none; call show_clip(path) first"
+            )
+        return self._in_bounds(proposal)
+
+    def _answer(self, content: dict, buffers: list) -> tuple[dict, bytes]:
+        if content["kind"] == "clip":
+            self.show_clip(bytes(buffers[0]), content["name"])
+            return {}, b""
+        return super()._answer(content, buffers)

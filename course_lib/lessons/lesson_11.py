@@ -1,4 +1,6 @@
-"""The exercises of lesson 11: the pointing game, the mean map, the luckiest place, deletion."""
+"""The exercises of lesson 11: an intervention, the pointing game, the luckiest place, deletion, and
+how well a measure tells models apart.
+"""
 
 from collections.abc import Callable
 
@@ -6,9 +8,63 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .exercises import Exercise, Mistake, expect
+from ..shapes import Bool, Float, Int
+from .exercises import Exercise, Mistake, expect, expect_number
 
-__all__ = ["EXERCISES"]
+__all__ = [
+    "EXERCISES",
+    "deletion_curve",
+    "intervention_effect",
+    "pointing_at_one_place",
+    "pointing_game",
+]
+
+
+def intervention_effect(
+    model: nn.Module, before: Tensor, after: Tensor, output: int = 0
+) -> Float[Tensor, " items"]:
+    """By how much the probability of one output moves from `before` to `after`. Derived in lesson 11."""
+    with torch.no_grad():
+        first, second = model(before)[:, output], model(after)[:, output]
+    return second.sigmoid() - first.sigmoid()
+
+
+def pointing_game(maps: Tensor, regions: Tensor) -> Float[Tensor, "*batch"]:
+    """1 where the strongest token touches the region, else 0; NaN without a region. Derived in lesson
+    11.
+    """
+    hit = F.adaptive_max_pool2d(regions.float(), maps.shape[-2:])
+    strongest = (maps == maps.amax((-2, -1), keepdim=True)).float()
+    score = (strongest * hit).sum((-2, -1)) / strongest.sum((-2, -1))
+    return torch.where(regions.flatten(-2).any(-1), score, torch.nan)
+
+
+def pointing_at_one_place(
+    regions: Bool[Tensor, "batch attributes height width"], grid: tuple[int, int]
+) -> Bool[Tensor, "batch attributes"]:
+    """Which regions each attribute's luckiest token hits. Derived in lesson 11."""
+    hit = F.adaptive_max_pool2d(regions.float(), grid).flatten(2) > 0
+    luckiest = hit.sum(0).argmax(-1)
+    return hit[:, torch.arange(hit.shape[1]), luckiest]
+
+
+def deletion_curve(
+    model: nn.Module,
+    images: Float[Tensor, "items 3 height width"],
+    attributes: Int[Tensor, " items"],
+    maps: Float[Tensor, "items rows columns"],
+    hidden: Float[Tensor, "items 3 height width"],
+    removed: list[int],
+) -> Float[Tensor, "items steps"]:
+    """Probabilities while the strongest tokens are replaced by those of `hidden`. Derived in lesson 11."""
+    turn = maps.flatten(1).argsort(1, descending=True).argsort(1).view(maps.shape)
+    curve = []
+    for count in removed:
+        gone = F.interpolate((turn < count).float()[:, None], images.shape[-2:]) > 0
+        with torch.no_grad():
+            logits = model(torch.where(gone, hidden, images))
+        curve.append(logits.gather(1, attributes[:, None]).sigmoid())
+    return torch.cat(curve, 1)
 
 
 def _regions(images: int, attributes: int, side: int = 28) -> Tensor:
@@ -86,45 +142,48 @@ def tokens_that_tie_share_the_point(student: Callable, library: Callable) -> Non
     expect(came, library(maps, regions), given="for maps that are the same everywhere")
 
 
-# mean_maps
+# intervention_effect
 
 
-def mean_is_over_the_images_that_count(student: Callable, library: Callable) -> None:
-    maps, chosen = torch.rand(8, 3, 4, 5), torch.rand(8, 3) < 0.5
-    chosen[0], chosen[1] = True, False
-    counted = chosen[..., None, None]
+class _Scaled(nn.Module):
+    """Three logits from fixed random sums of the input."""
+
+    def __init__(self, numbers: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, numbers) / numbers**0.5)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.flatten(1) @ self.weight.T
+
+
+def the_effect_is_a_change_of_probability(student: Callable, library: Callable) -> None:
+    model, before, after = _Scaled(12).eval(), torch.randn(6, 3, 4), torch.randn(6, 3, 4)
+    first, second = model(before).detach(), model(after).detach()
+    expected = library(model, before, after, 1)
     expect(
-        student(maps, chosen),
-        library(maps, chosen),
+        student(model, before, after, 1),
+        expected,
         {
-            "this is the mean over all images; each attribute's map is the mean over those that count for it": maps.mean(
-                0
+            "you subtract the other way round; the effect is after minus before": -expected,
+            "these are differences of logits; the effect is a difference of probabilities": (
+                second - first
+            )[:, 1],
+            "this is the probability of the difference; take the difference of the probabilities": (
+                (second - first).sigmoid()[:, 1]
             ),
-            "you divide by the number of all images; divide by how many count for this attribute": (
-                (maps * counted).mean(0)
+            "you read column 0; the column is `output`": library(model, before, after, 0),
+            "you return all outputs; only column `output` is asked for": (
+                second.sigmoid() - first.sigmoid()
             ),
-            "you add the maps up; divide by how many count": (maps * counted).sum(0),
-            "each attribute has a mean map of its own; you average over the attributes too": (
-                (maps * counted).sum((0, 1)) / chosen.sum()
-            ),
-            "these are the images that do *not* count": (
-                (maps * ~counted).sum(0) / (~chosen).sum(0)[:, None, None]
-            ),
-            "you make each mean map sum to 1; the mean of maps is enough": (
-                library(maps, chosen) / library(maps, chosen).sum((-2, -1), keepdim=True)
-            ),
+            "you drop the sign; a change can lower the probability too": expected.abs(),
+            "keep one difference for each item; the mean comes later": expected.mean(),
         },
     )
 
 
-def nothing_chosen_is_zero(student: Callable, library: Callable) -> None:
-    maps, chosen = torch.rand(5, 2, 3, 3), torch.tensor([[True, False]] * 5)
-    came = student(maps, chosen)
-    if isinstance(came, Tensor) and came.isnan().any():
-        raise Mistake(
-            "an attribute that no image has gives 0 / 0; divide by at least 1, and its map is 0"
-        )
-    expect(came, library(maps, chosen), given="with an attribute that no image has")
+def the_first_output_unless_told(student: Callable, library: Callable) -> None:
+    model, before, after = _Scaled(20).eval(), torch.rand(3, 4, 5), torch.rand(3, 4, 5)
+    expect(student(model, before, after), library(model, before, after), given="for output 0")
 
 
 # pointing_at_one_place
@@ -271,9 +330,54 @@ def deletion_begins_and_ends_where_it_must(student: Callable, library: Callable)
     expect(came, expected, tolerance=1e-4, given="for 7 × 7 tokens of 28 × 28 pixels")
 
 
+# superiority
+
+
+def superiority_counts_pairs(student: Callable, library: Callable) -> None:
+    first, second = torch.tensor([3.0, 1.0, 5.0]), torch.tensor([2.0, 4.0, 0.5, 0.0])
+    expect_number(
+        student(first, second),
+        library(first, second),
+        {
+            "you count the pairs in which `second` is larger": library(second, first),
+            "you count pairs; divide by how many there are": 9.0,
+            "you compare the two means; compare every value with every other": 1.0,
+        },
+        given="for 3 values and 4",
+    )
+
+
+def a_tie_counts_half(student: Callable, library: Callable) -> None:
+    first, second = torch.tensor([1.0, 2.0, 0.0]), torch.tensor([1.0, 1.0, 0.5])
+    expect_number(
+        student(first, second),
+        library(first, second),
+        {
+            "a tie counts half, and you count it as lost": 4 / 9,
+            "a tie counts half, and you count it in full": 6 / 9,
+            "a tie counts half; you leave such pairs out": 4 / 7,
+        },
+        given="with two ties",
+    )
+    apart = student(torch.tensor([5.0, 6.0]), torch.tensor([1.0, 2.0, 3.0]))
+    expect_number(apart, 1.0, given="for values that never mix")
+
+
 EXERCISES = {
+    "intervention_effect": Exercise(
+        solution="course_lib.lessons.lesson_11:intervention_effect",
+        hints=(
+            "Ask the model about both versions of every item, and compare the two probabilities.",
+            "model(before) is (items, outputs) of logits; what you return is (items,).",
+            (
+                "first = model(before)[:, output].sigmoid(), second the same of `after`, without"
+                " gradients; return second - first"
+            ),
+        ),
+        properties=(the_effect_is_a_change_of_probability, the_first_output_unless_told),
+    ),
     "pointing_game": Exercise(
-        solution="course_lib.looking.localisation:pointing_game",
+        solution="course_lib.lessons.lesson_11:pointing_game",
         hints=(
             (
                 "First find out which tokens the region touches, then look whether the strongest is"
@@ -295,23 +399,8 @@ EXERCISES = {
             tokens_that_tie_share_the_point,
         ),
     ),
-    "mean_maps": Exercise(
-        solution="course_lib.looking.agreement:mean_maps",
-        hints=(
-            "For one attribute: take the maps of the images that have it, and average.",
-            (
-                "(batch, attributes, rows, columns) and (batch, attributes) yes or no →"
-                " (attributes, rows, columns)."
-            ),
-            (
-                "counted = chosen as 0 and 1 with two more axes; sum of maps · counted over the"
-                " batch, divided by the sum of counted, which is at least 1"
-            ),
-        ),
-        properties=(mean_is_over_the_images_that_count, nothing_chosen_is_zero),
-    ),
     "pointing_at_one_place": Exercise(
-        solution="course_lib.looking.localisation:pointing_at_one_place",
+        solution="course_lib.lessons.lesson_11:pointing_at_one_place",
         hints=(
             (
                 "Somebody who sees no image but knows all the answers: which token would they"
@@ -330,7 +419,7 @@ EXERCISES = {
         properties=(one_place_for_all_images, one_place_of_any_grid),
     ),
     "deletion_curve": Exercise(
-        solution="course_lib.looking.faithfulness:deletion_curve",
+        solution="course_lib.lessons.lesson_11:deletion_curve",
         hints=(
             (
                 "Rank the tokens of each map. For each number in `removed`, replace those that come"
@@ -347,5 +436,17 @@ EXERCISES = {
             ),
         ),
         properties=(deletion_hides_the_strongest_first, deletion_begins_and_ends_where_it_must),
+    ),
+    "superiority": Exercise(
+        solution="course_lib.looking.faithfulness:superiority",
+        hints=(
+            "Let every value of the one group meet every value of the other. How many meetings does it win?",
+            "(first,) and (second,) → one number between 0 and 1; a table of (first, second) helps.",
+            (
+                "gap = first[:, None] - second; the mean of (gap > 0) plus half the mean of"
+                " (gap == 0)"
+            ),
+        ),
+        properties=(superiority_counts_pairs, a_tie_counts_half),
     ),
 }

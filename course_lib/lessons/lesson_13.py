@@ -1,20 +1,126 @@
-"""The exercises of lesson 13: an Euler step, the part matrix, where a part looks, stability,
-separation.
+"""The exercises of lesson 13: the objective of a flow, an Euler step, the sampler, where a part
+looks, stability, separation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.parts import euler_step
+from ..shapes import Float
 from .exercises import Exercise, Mistake, expect
 
-__all__ = ["EXERCISES"]
+__all__ = ["EXERCISES", "flow_loss", "flow_sample"]
+
+
+def flow_loss(
+    model: Callable[[Tensor, Tensor], Tensor],
+    clean: Float[Tensor, "batch dim"],
+    noise: Float[Tensor, "batch dim"],
+    time: Float[Tensor, " batch"],
+) -> Float[Tensor, ""]:
+    """How far from `clean` the model says that the line ends, as a mean squared error. Derived in
+    lesson 13.
+    """
+    noisy = (1 - time)[:, None] * noise + time[:, None] * clean
+    return F.mse_loss(model(noisy, time), clean)
+
+
+def flow_sample(
+    predict: Callable[[Tensor, float], Tensor], noise: Tensor, times: Sequence[float]
+) -> Tensor:
+    """From `noise` through all `times`, one Euler step between two of them. Derived in lesson 13."""
+    x = noise
+    for time, next_time in pairwise(times):
+        x = euler_step(x, predict(x, time), time, next_time)
+    return x
 
 
 def _attention(*shape: int) -> Tensor:
     """Rows that sum to 1 and differ from each other."""
     return torch.softmax(2 * torch.randn(*shape), -1)
+
+
+# flow_loss
+
+
+def _bent(noisy: Tensor, time: Tensor) -> Tensor:
+    """A model whose answer depends on the place and on the time, and not along a line."""
+    return torch.sin(2 * noisy) + time[:, None] * noisy
+
+
+def the_error_of_the_predicted_end(student: Callable, library: Callable) -> None:
+    clean, noise, time = torch.randn(6, 2), torch.randn(6, 2), torch.rand(6)
+    t = time[:, None]
+    right = (1 - t) * noise + t * clean
+    answer = _bent(right, time)
+    expect(
+        student(_bent, clean, noise, time),
+        library(_bent, clean, noise, time),
+        {
+            "time runs the wrong way: at time 0 the point is pure noise, at time 1 it is clean": (
+                F.mse_loss(_bent(t * noise + (1 - t) * clean, time), clean)
+            ),
+            "the model says where the line ends; you compare its answer with the noise": (
+                F.mse_loss(answer, noise)
+            ),
+            "you compare the answer with the velocity clean − noise; this model predicts the clean point itself": (
+                F.mse_loss(answer, clean - noise)
+            ),
+            "you compare the answer with the point between; the model is to say where the line ends": (
+                F.mse_loss(answer, right)
+            ),
+            "the model gets the clean point; it is to see the point between noise and clean": (
+                F.mse_loss(_bent(clean, time), clean)
+            ),
+            "the model gets pure noise; it is to see the point between noise and clean": (
+                F.mse_loss(_bent(noise, time), clean)
+            ),
+            "the noise has to become less as time goes on: (1 − time) · noise": (
+                F.mse_loss(_bent(noise + t * clean, time), clean)
+            ),
+            "you add the squares; take their mean, so that the loss does not grow with the batch": (
+                F.mse_loss(answer, clean, reduction="sum")
+            ),
+            "one number for each point: take the mean over the batch": (
+                (answer - clean).square().mean(1)
+            ),
+        },
+        given="for six points",
+    )
+
+
+def the_model_sees_point_and_time(student: Callable, library: Callable) -> None:
+    seen = []
+
+    def model(noisy: Tensor, time: Tensor) -> Tensor:
+        seen.append((noisy, time))
+        return noisy
+
+    clean, noise = torch.randn(3, 2), torch.randn(3, 2)
+    time = torch.tensor([0.0, 0.5, 1.0])
+    student(model, clean, noise, time)
+    if len(seen) != 1:
+        raise Mistake(f"call the model once; you called it {len(seen)} times")
+    middle = (noise[1] + clean[1]) / 2
+    expect(
+        seen[0][0], torch.stack([noise[0], middle, clean[2]]), given="at times 0, 0.5 and 1 it sees"
+    )
+    expect(seen[0][1], time, given="the model is told the times;")
+
+
+def the_loss_teaches(student: Callable, library: Callable) -> None:
+    shift = torch.zeros(2, requires_grad=True)
+    loss = student(
+        lambda noisy, time: noisy + shift, torch.ones(4, 2), torch.zeros(4, 2), torch.zeros(4)
+    )
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        raise Mistake("no gradient reaches the model; return the loss as a tensor, not as a number")
+    loss.backward()
+    expect(shift.grad, -torch.ones(2), given="the gradient for a model that is 1 too low")
 
 
 # euler_step
@@ -81,73 +187,98 @@ def any_number_of_steps_arrives(student: Callable, library: Callable) -> None:
         )
 
 
-# part_matrix
+# flow_sample
 
 
-def a_matrix_of_three_parts(student: Callable, library: Callable) -> None:
-    weights = _attention(2, 12, 6)
-    blocks = weights.unflatten(-1, (3, 2)).unflatten(-3, (3, 4))  # batch parts queries parts keys
-    right = library(weights, 3)
+def a_walk_of_four_steps(student: Callable, library: Callable) -> None:
+    noise, times = torch.randn(5, 2), (0.0, 0.1, 0.3, 0.6, 1.0)
+
+    def predict(x: Tensor, time: float) -> Tensor:
+        return torch.sin(2 * x) + time
+
+    def walk(steps: list[tuple[float, float]], ask: Callable) -> Tensor:
+        x = noise
+        for time, next_time in steps:
+            x = euler_step(x, ask(x, time, next_time), time, next_time)
+        return x
+
+    steps = list(pairwise(times))
     expect(
-        student(weights, 3),
-        right,
+        student(predict, noise.clone(), times),
+        library(predict, noise, times),
         {
-            "you average over the keys too; the shares of all keys of a part *add up*, so that rows still sum to 1": blocks.mean(
-                (2, 4)
+            "ask again at every step, from where you are; you keep the answer of the first": (
+                walk(steps, lambda x, time, next_time: predict(noise, 0.0))
             ),
-            "you add up the queries too; rows then sum to the number of tokens, so average over the queries": blocks.sum(
-                (2, 4)
+            "the model is asked about the noise at every step; ask it about where you are": (
+                walk(steps, lambda x, time, next_time: predict(noise, time))
             ),
-            "sums and means are exchanged: add up over keys, average over queries": (
-                blocks.sum(2).mean(-1)
+            "the model is told the time at which the step ends; tell it the one at which it begins": (
+                walk(steps, lambda x, time, next_time: predict(x, next_time))
             ),
-            "rows are who asks, columns who is asked; yours is transposed": right.mT,
-            "you average over the batch; keep all axes but the last two": right.mean(0),
-            "tokens of one part stand together, part after part; you take every third token": (
-                weights.unflatten(-1, (2, 3)).sum(-2).unflatten(-2, (4, 3)).mean(-3)
+            "the last step is missing": walk(
+                steps[:-1], lambda x, time, next_time: predict(x, time)
+            ),
+            "all steps are equally long; go from each of `times` to the next": walk(
+                [(k / 4, (k + 1) / 4) for k in range(4)],
+                lambda x, time, next_time: predict(x, time),
             ),
         },
-        given="for three parts of four queries and two keys",
+        given="through four steps",
     )
 
 
-def a_matrix_of_anything(student: Callable, library: Callable) -> None:
-    for shape, parts in (((1, 4, 8, 6), 2), ((5, 5), 5), ((2, 6, 6), 1), ((3, 2, 10, 20), 10)):
-        weights = _attention(*shape)
+def the_model_is_asked_once_a_step(student: Callable, library: Callable) -> None:
+    for steps in (1, 7):
+        asked = []
+
+        def predict(x: Tensor, time: float, asked: list = asked) -> Tensor:
+            asked.append(time)
+            return torch.ones_like(x)
+
+        noise = torch.randn(1, 3, 4, 4)
+        times = [step / steps for step in range(steps + 1)]
+        came = student(predict, noise, times)
         expect(
-            student(weights, parts),
-            library(weights, parts),
-            given=f"for weights {shape} and {parts} parts",
+            came,
+            torch.ones(1, 3, 4, 4),
+            tolerance=1e-4,
+            given=f"after {steps} steps to a known end",
         )
+        if len(asked) != steps:
+            raise Mistake(f"{steps} steps need {steps} predictions; you made {len(asked)}")
 
 
 # part_attention
 
 
 def parts_look_with_the_tokens_that_hold_them(student: Callable, library: Callable) -> None:
-    # two parts of four tokens look at 4 × 4
-    weights, layers = _attention(2, 3, 8, 16), torch.zeros(2, 2, 4, 4)
+    # two parts of four tokens look at two photographs of 3 × 3
+    weights, layers = _attention(2, 3, 8, 18), torch.zeros(2, 2, 4, 4)
     layers[:, 0, :2, 2:], layers[:, 1, 1:3, :2] = 1, 0.5
     right = library(weights, layers)
     looks = weights.mean(1).unflatten(1, (2, 4))
     held = layers.unflatten(2, (2, 2)).unflatten(4, (2, 2)).mean((3, 5)).flatten(2)
-    summed = torch.einsum("bpt,bptk->bpk", held, looks).unflatten(2, (4, 4))
+    summed = torch.einsum("bpt,bptk->bpk", held, looks).unflatten(2, (3, 6))
     expect(
         student(weights, layers),
         right,
         {
-            "this is the plain mean over a part's tokens; most of them hold nothing of the part and hide the others": (
-                looks.mean(2).unflatten(2, (4, 4))
+            "this is the plain mean over a part's tokens; those that hold nothing of the part hide the others": (
+                looks.mean(2).unflatten(2, (3, 6))
             ),
             "divide by how much is held in all, so that the map of each part sums to 1": summed,
             "you add the heads; average them": 3 * right,
-            "keys are still in a row of 16; lay them out as 4 × 4": right.flatten(2),
+            "keys are still in a row of 18; lay them out as 3 × 6": right.flatten(2),
+            "keys go row by row over both photographs: 3 rows of 6, not 6 rows of 3": (
+                right.flatten(2).unflatten(2, (6, 3))
+            ),
             "the tokens' own grid is counted row by row; yours is transposed": (
                 torch.einsum(
                     "bpt,bptk->bpk",
                     held.unflatten(2, (2, 2)).mT.flatten(2) / held.sum(2, keepdim=True),
                     looks,
-                ).unflatten(2, (4, 4))
+                ).unflatten(2, (3, 6))
             ),
         },
         given="for two parts of 2 × 2 tokens",
@@ -155,7 +286,7 @@ def parts_look_with_the_tokens_that_hold_them(student: Callable, library: Callab
 
 
 def parts_that_are_not_there(student: Callable, library: Callable) -> None:
-    weights, layers = _attention(1, 2, 12, 16), torch.rand(1, 3, 8, 8)
+    weights, layers = _attention(1, 2, 12, 8), torch.rand(1, 3, 8, 8)
     layers[:, 1] = 0
     came = student(weights, layers)
     if isinstance(came, Tensor) and came.isnan().any():
@@ -167,15 +298,15 @@ def parts_that_are_not_there(student: Callable, library: Callable) -> None:
 
 
 def parts_of_other_sizes(student: Callable, library: Callable) -> None:
-    for parts, grid, side, size in ((10, 4, 8, 64), (1, 1, 2, 4), (3, 2, 7, 6)):
+    for parts, grid, side, size in ((10, 2, 8, 32), (1, 1, 2, 4), (3, 4, 5, 8)):
         weights, layers = (
-            _attention(2, 4, parts * grid * grid, side * side),
+            _attention(2, 4, parts * grid * grid, 2 * side * side),
             torch.rand(2, parts, size, size),
         )
         expect(
             student(weights, layers),
             library(weights, layers),
-            given=f"for {parts} parts of {grid} × {grid} tokens over {side} × {side}",
+            given=f"for {parts} parts of {grid} × {grid} tokens over {side} × {2 * side}",
         )
 
 
@@ -274,6 +405,18 @@ def separation_of_those_present(student: Callable, library: Callable) -> None:
 
 
 EXERCISES = {
+    "flow_loss": Exercise(
+        "course_lib.lessons.lesson_13:flow_loss",
+        (
+            "Where on the line from `noise` to `clean` are you at `time`? And what is the model to say there?",
+            "`clean` and `noise` batch dim, `time` batch → time[:, None] is batch 1; the loss is one number",
+            (
+                "noisy = (1 - time)[:, None] * noise + time[:, None] * clean; the mean of (model(noisy,"
+                " time) - clean) squared"
+            ),
+        ),
+        (the_error_of_the_predicted_end, the_model_sees_point_and_time, the_loss_teaches),
+    ),
     "euler_step": Exercise(
         "course_lib.models.parts:euler_step",
         (
@@ -292,23 +435,20 @@ EXERCISES = {
         ),
         (one_step_of_twenty, the_last_step_arrives, any_number_of_steps_arrives),
     ),
-    "part_matrix": Exercise(
-        "course_lib.looking.parts:part_matrix",
+    "flow_sample": Exercise(
+        "course_lib.lessons.lesson_13:flow_sample",
         (
+            "Stand at the noise. For each pair of neighbouring times: ask, then take one step.",
             (
-                "Cut both axes into runs of one part each. What has to happen to the keys of a run,"
-                " so that rows still sum to 1? And to its queries?"
+                "`x` has the shape of `noise` all the way; predict(x, time) gives the end of the"
+                " line, in the same shape"
             ),
             (
-                "`… queries keys` → `… queries parts` (sum over the keys of each part) → `… parts"
-                " parts` (mean over the queries of each part)"
-            ),
-            (
-                "weights.unflatten(-1, (parts, -1)).sum(-1) has one column for each part; then"
-                " unflatten axis -2 and take the mean over the tokens, axis -2"
+                "for time, next_time in zip(times[:-1], times[1:]): x = euler_step(x, predict(x,"
+                " time), time, next_time); return x"
             ),
         ),
-        (a_matrix_of_three_parts, a_matrix_of_anything),
+        (a_walk_of_four_steps, the_model_is_asked_once_a_step),
     ),
     "part_attention": Exercise(
         "course_lib.models.parts:part_attention",
@@ -320,12 +460,12 @@ EXERCISES = {
             (
                 "layers → `batch parts tokens` (the mean of each patch) → shares that sum to 1;"
                 " weights → mean over heads, `batch parts tokens keys`; then `batch parts keys`,"
-                " laid out as a square"
+                " laid out as rows of both photographs"
             ),
             (
                 "held = F.adaptive_avg_pool2d(layers, grid).flatten(2); share = held / held.sum(2,"
                 " keepdim=True).clamp(min=1e-6); (share[..., None] * looks).sum(2), reshaped to"
-                " side × side"
+                " rows × 2·rows, where rows = sqrt(keys / 2)"
             ),
         ),
         (parts_look_with_the_tokens_that_hold_them, parts_that_are_not_there, parts_of_other_sizes),

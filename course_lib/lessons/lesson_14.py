@@ -1,60 +1,177 @@
-"""The exercises of lesson 14, a piece for each challenge: effective numbers, overlap, easy first,
-what to draw.
+"""The exercises of lesson 14, a piece for each challenge: a loss, overlap, easy first, what to
+draw.
 """
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from ..shapes import Float
 from .exercises import Exercise, Mistake, expect, expect_gradient
 
-__all__ = ["EXERCISES"]
+__all__ = ["EXERCISES", "MyLoss"]
 
 
-# effective_numbers
+class MyLoss(nn.Module):
+    """Margins: the right answer has to win by more, the rarer it is. After Cao et al., arXiv
+    1906.07413.
+
+    Derived in lesson 14.
+    """
+
+    def __init__(self, frequencies: Float[Tensor, " attributes"], strength: float = 1.0):
+        super().__init__()
+        margins = torch.stack([1 - frequencies, frequencies]) ** -0.25  # of a no, of a yes
+        self.register_buffer("margins", strength * margins / margins.max())
+
+    def forward(
+        self,
+        logits: Float[Tensor, "batch attributes"],
+        targets: Float[Tensor, "batch attributes"],
+    ) -> Float[Tensor, ""]:
+        margin = torch.where(targets > 0, self.margins[1], self.margins[0])
+        return F.softplus(margin - (2 * targets - 1) * logits).mean()
 
 
-def worth_grows_and_levels_off(student: Callable, library: Callable) -> None:
-    counts, beta = torch.tensor([1.0, 10.0, 100.0, 5000.0], dtype=torch.float64), 0.99
+# MyLoss
+
+
+SHARES = (0.02, 0.1, 0.4)  # a rare attribute, one in between, a common one
+
+
+def _built(student: Callable, strength: float) -> nn.Module:
+    """The student's loss for three attributes."""
+    loss = student(torch.tensor(SHARES), strength)
+    if not isinstance(loss, nn.Module):
+        raise Mistake(
+            "the loss must be an `nn.Module`, so that `.to(device)` and `forward` work; write `class"
+            " MyLoss(nn.Module)`"
+        )
+    return loss
+
+
+def _value(loss: nn.Module, logits: Tensor, targets: Tensor) -> Tensor:
+    """One number, or a sentence that says what came instead."""
+    came = loss(logits, targets)
+    if came is None:
+        raise Mistake("your `forward` returns None; end it with `return` and the loss")
+    if not isinstance(came, Tensor) or came.shape != ():
+        what = tuple(came.shape) if isinstance(came, Tensor) else type(came).__name__
+        raise Mistake(f"expected one number, the mean over images and attributes; got {what}")
+    return came
+
+
+def _pull(loss: nn.Module, logit: float, target: float) -> Tensor:
+    """The derivative of the loss with respect to the logit of one image, for each attribute."""
+    logits = torch.full((1, len(SHARES)), logit, requires_grad=True)
+    value = _value(loss, logits, torch.full((1, len(SHARES)), target))
+    if not value.requires_grad:
+        raise Mistake(
+            "no gradient reaches the logits, so the model could not learn; is there a `.detach()`,"
+            " `.item()` or `torch.no_grad()` in your loss?"
+        )
+    return torch.autograd.grad(value, logits)[0][0]
+
+
+def without_strength_it_is_cross_entropy(student: Callable, library: Callable) -> None:
+    logits, targets = 3 * torch.randn(6, 3), (torch.rand(6, 3) < 0.5).float()
+    loss, plain = _built(student, 0.0), F.binary_cross_entropy_with_logits
+    before = logits.clone(), targets.clone()
+    came = _value(loss, logits, targets)
+    if not (torch.equal(before[0], logits) and torch.equal(before[1], targets)):
+        raise Mistake("your loss changes its input in place; make a new tensor")
     expect(
-        student(counts, beta),
-        library(counts, beta),
+        came,
+        plain(logits, targets),
         {
-            "this is the *weight*, one over what the images are worth; return their worth, and let the loss divide": (
-                1 / library(counts, beta)
+            "this is the sum; return the mean over images and attributes": 18
+            * plain(logits, targets),
+            "you sum over the attributes; return the mean over images and attributes": 3
+            * plain(logits, targets),
+            "logits go into the cross-entropy, not probabilities: leave out the sigmoid": plain(
+                logits.sigmoid(), targets
             ),
-            "you forget to divide by 1 − β: one image is worth 1, and here it is worth 0.01": (
-                1 - beta**counts
-            ),
-            "you multiply by 1 − β; divide by it": (1 - beta**counts) * (1 - beta),
-            "it is β to the power of n; you have β · n": (1 - beta * counts) / (1 - beta),
-            "it is β to the power of n; you have n to the power of β": (
-                (1 - counts**beta) / (1 - beta)
-            ),
-            "the last image is worth β^(n−1); add up all of them": beta ** (counts - 1),
-            "you subtract 1: n images are worth 1 + β + … + β^(n−1), n terms": (
-                (1 - beta ** (counts - 1)) / (1 - beta)
-            ),
+            "the sign is turned: this rewards the wrong answer": plain(-logits, targets),
         },
-        given="for 1, 10, 100 and 5,000 images and β = 0.99",
+        given="with strength 0, where it is plain cross-entropy",
     )
 
 
-def worth_at_the_ends(student: Callable, library: Callable) -> None:
-    counts = torch.tensor([[1.0, 7.0], [80.0, 2.0]], dtype=torch.float64)
+def large_logits_stay_finite(student: Callable, library: Callable) -> None:
+    loss = _built(student, 1.0)
+    for logit in (1e4, -1e4):
+        for target in (0.0, 1.0):
+            value = _value(loss, torch.full((1, 3), logit), torch.full((1, 3), target))
+            if not (value.isfinite() and _pull(loss, logit, target).isfinite().all()):
+                raise Mistake(
+                    f"for a logit of {logit:g} and a target of {target:g} the loss or its gradient is"
+                    " not finite: a logarithm of a sigmoid that is 0; use F.softplus, F.logsigmoid or"
+                    " F.binary_cross_entropy_with_logits"
+                )
+
+
+def the_right_answer_lowers_it(student: Callable, library: Callable) -> None:
+    loss = _built(student, 1.0)
+    for logit in (-3.0, 0.0, 3.0):
+        for target, word, sign in ((1.0, "has", -1), (0.0, "lacks", 1)):
+            if not (sign * _pull(loss, logit, target) > 0).all():
+                raise Mistake(
+                    f"for a face that {word} the attribute, at a logit of {logit:g}, a"
+                    f" {'larger' if target else 'smaller'} logit must lower the loss; yours does not"
+                )
+
+
+def the_rare_pull_harder(student: Callable, library: Callable) -> None:
+    full, half = _built(student, 1.0), _built(student, 0.5)
+    for logit in (-1.0, 0.0, 1.0):
+        rare, middle, common = _pull(full, logit, 1.0).abs().tolist()
+        given = f"at a logit of {logit:g}, a missed yes"
+        if abs(rare - common) < 1e-6:
+            raise Mistake(
+                f"{given} of an attribute that {SHARES[0]:.0%} have pulls no harder than of one that"
+                f" {SHARES[2]:.0%} have; the loss has to use `frequencies`"
+            )
+        if not rare > middle > common:
+            raise Mistake(
+                f"{given} must pull harder, the rarer the attribute; yours pulls {rare:.3f},"
+                f" {middle:.3f} and {common:.3f} for the shares 2 %, 10 % and 40 %"
+            )
+        if rare <= _pull(full, -logit, 0.0).abs()[0]:
+            raise Mistake(
+                f"{given} of the rarest must pull harder than a false yes that is as far off; both"
+                " sides of your loss weigh the same"
+            )
+        weaker = _pull(half, logit, 1.0).abs()
+        if rare / common <= weaker[0] / weaker[2] + 1e-6:
+            raise Mistake(
+                "with strength 1 the rare must stand out more than with strength 0.5; `strength`"
+                " changes nothing in yours"
+            )
+
+
+def batches_do_not_matter(student: Callable, library: Callable) -> None:
+    loss, logits = _built(student, 1.0), torch.randn(8, 3)
+    targets = torch.zeros(8, 3)
+    targets[0] = targets[5, 1] = targets[6, 2] = 1
+    halves = [_value(loss, *pair) for pair in zip(logits.split(4), targets.split(4), strict=True)]
     expect(
-        student(counts, 0.0),
-        torch.ones_like(counts),
-        given="with β = 0 everything is worth one image;",
+        _value(loss, logits, targets),
+        torch.stack(halves).mean(),
+        given="the loss of two batches together must be the mean of both, so count in `frequencies`"
+        " and not in the batch;",
     )
-    expect(
-        student(counts, 0.999999),
-        counts,
-        tolerance=1e-3,
-        given="with β near 1 each image counts nearly in full;",
-    )
-    expect(student(counts, 0.9), library(counts, 0.9), given="for counts of shape (2, 2)")
+
+
+def it_goes_where_the_model_goes(student: Callable, library: Callable) -> None:
+    loss = _built(student, 1.0)
+    plain = [name for name, value in vars(loss).items() if isinstance(value, Tensor)]
+    if plain:
+        raise Mistake(
+            f"`self.{plain[0]}` is a plain tensor, which `.to(device)` leaves behind; write"
+            f' `self.register_buffer("{plain[0]}", …)`'
+        )
 
 
 # head_diversity_penalty
@@ -127,11 +244,17 @@ def _equal(chosen: Tensor) -> Tensor:
     return chosen.double() / chosen.sum()
 
 
+def _double(came: object) -> object:
+    """Shares in any floating type."""
+    floats = isinstance(came, Tensor) and came.is_floating_point()
+    return came.double() if floats else came
+
+
 def easy_is_a_low_loss(student: Callable, library: Callable) -> None:
     losses = torch.tensor([1.0, 0.2, 0.6, 0.3, 0.8, 0.4, 0.9, 0.5], dtype=torch.float64)
     rank, share = losses.argsort().argsort(), 0.25
     expect(
-        student(losses, share),
+        _double(student(losses, share)),
         library(losses, share),
         {
             "these are the *hardest* images; easy is a low loss": _equal(rank >= 6),
@@ -160,12 +283,12 @@ def easy_is_a_low_loss(student: Callable, library: Callable) -> None:
 def easy_of_any_share(student: Callable, library: Callable) -> None:
     losses = torch.rand(40, dtype=torch.float64)
     expect(
-        student(losses, 1.0),
+        _double(student(losses, 1.0)),
         library(losses, 1.0),
         given="with a share of 1, where all images come,",
     )
-    expect(student(losses, 0.5), library(losses, 0.5), given="for half of 40 images")
-    came = student(losses, 0.001)
+    expect(_double(student(losses, 0.5)), library(losses, 0.5), given="for half of 40 images")
+    came = _double(student(losses, 0.001))
     if isinstance(came, Tensor) and not came.nan_to_num().any():
         raise Mistake(
             "with a small share no image at all is left, and nothing can be drawn; show at"
@@ -261,17 +384,32 @@ def _enough_and_no_more(
 
 
 EXERCISES = {
-    "effective_numbers": Exercise(
-        solution="course_lib.data.samplers:effective_numbers",
+    "MyLoss": Exercise(
+        solution="course_lib.lessons.lesson_14:MyLoss",
         hints=(
             (
-                "If each new image adds β times what the one before it added, n of them are worth 1"
-                " + β + β² + … + β^(n−1). There is a formula for that sum."
+                "Start from what `strength=0` must give: plain cross-entropy. Then choose where the"
+                " frequencies enter: a weight in front of the loss of a yes, or a margin taken from"
+                " the logit of the right answer."
             ),
-            "counts of any shape, and a number → the same shape.",
-            "(1 − β to the power of counts) / (1 − β)",
+            (
+                "`__init__`: (attributes,) shares and a number; keep what you compute from them with"
+                " `self.register_buffer`. `forward`: (batch, attributes) twice → one number."
+            ),
+            (
+                "margins: right = (2 · targets − 1) · logits; margin = strength · share ** −0.25 over"
+                " the largest, of the yes or of the no, as the target says; mean of softplus(margin −"
+                " right)"
+            ),
         ),
-        properties=(worth_grows_and_levels_off, worth_at_the_ends),
+        properties=(
+            without_strength_it_is_cross_entropy,
+            large_logits_stay_finite,
+            the_right_answer_lowers_it,
+            the_rare_pull_harder,
+            batches_do_not_matter,
+            it_goes_where_the_model_goes,
+        ),
     ),
     "head_diversity_penalty": Exercise(
         solution="course_lib.training.losses:head_diversity_penalty",

@@ -220,6 +220,7 @@ class Evidence(NamedTuple):
     reference: float
     label: str
     reference_label: str
+    items: str = "head"  # what was measured: one number for each of these
 
 
 @dataclass(frozen=True)
@@ -309,15 +310,17 @@ def _evidence(
     reference: float,
     label: str,
     reference_label: str,
+    items: str = "head",
 ) -> Evidence:
-    return Evidence(weights.mean((0, 1)).cpu(), values.cpu(), reference, label, reference_label)
+    mean = weights.mean((0, 1)).cpu()
+    return Evidence(mean, values.cpu(), reference, label, reference_label, items)
 
 
 def _sums_of_rows(weights: Tensor) -> Evidence | None:
     if weights.ndim < 2 or 0 in weights.shape:
         return None
     maps = _four_axes(weights.detach().float().nan_to_num(0, 0, 0))
-    return _evidence(maps, maps.sum(-1).mean((0, 1)), 1.0, "sum of each row", "expected")
+    return _evidence(maps, maps.sum(-1).mean((0, 1)), 1.0, "sum of the row", "expected", "query")
 
 
 def _large(steps: Sequence[Tensor]) -> Finding | None:
@@ -341,7 +344,7 @@ def _uniform(weights: Float[Tensor, "batch heads queries keys"]) -> Finding | No
         f"of at most {largest:.2f} nats.",
         "Check that the keys differ (add positions), that queries and "
         "keys are normalised and get a gradient; then train longer.",
-        _evidence(weights, entropy, largest, "entropy of each head, nats", "uniform"),
+        _evidence(weights, entropy, largest, "entropy, nats", "uniform"),
     )
 
 
@@ -357,7 +360,7 @@ def _collapsed(weights: Float[Tensor, "batch heads queries keys"]) -> Finding | 
         "If it is a separator, a class token or background, it is a sink: mask it, or give the"
         " model one of its own. Otherwise normalise queries and keys, lower the learning rate, and"
         " reward entropy early in training.",
-        _evidence(weights, share, 1 / weights.shape[-1], "share of each head's top key", "uniform"),
+        _evidence(weights, share, 1 / weights.shape[-1], "share of the top key", "uniform"),
     )
 
 
@@ -370,7 +373,7 @@ def _same_for_every_input(weights: Float[Tensor, "batch heads queries keys"]) ->
         f"Across {len(weights)} inputs no weight differs by more than {spread.max():.1g}.",
         "The map is a habit, not an answer: check that the inputs differ and that "
         "queries or keys depend on them.",
-        _evidence(weights, spread, 1.0, "difference between inputs, by head", "largest possible"),
+        _evidence(weights, spread, 1.0, "difference between inputs", "largest possible"),
     )
 
 
@@ -390,7 +393,7 @@ def _unstable(steps: Sequence[Tensor]) -> Finding | None:
         f"From step to step {moved.mean():.0%} of the attention moves elsewhere.",
         "Average over steps or seeds before reading a map, or take more and smaller steps.",
         _evidence(
-            _four_axes(steps[-1]), moved, UNSTABLE, "share that moves, by step", "called unstable"
+            _four_axes(steps[-1]), moved, UNSTABLE, "share that moves", "called unstable", "step"
         ),
     )
 

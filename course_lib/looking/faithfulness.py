@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.inference import evaluating, to_cpu, to_model
+from ..models.inference import evaluating, in_chunks, to_cpu, to_model
 from ..shapes import Float, Int
 from ..tables import aligned
 from .agreement import mean_maps, resampled_means
@@ -23,9 +23,11 @@ __all__ = [
     "blurred",
     "deletion_curve",
     "insertion_curve",
+    "intervention_effect",
     "mean_colour",
     "removal_order",
     "score_faithfulness",
+    "superiority",
 ]
 
 
@@ -118,6 +120,36 @@ def insertion_curve(
     A map of what the model uses makes it rise early.
     """
     return deletion_curve(model, hidden, attributes, maps, images, inserted, chunk)
+
+
+def intervention_effect(
+    model: nn.Module, before: Tensor, after: Tensor, output: int = 0, chunk: int = 250
+) -> Float[Tensor, " items"]:
+    """By how much one probability moves when the inputs `before` become `after`, item by item.
+
+    The two, `items ...` each, differ in one thing, so the difference is what this thing does to the
+    answer. `output` is the column of the model's logits. Raises ValueError for shapes that differ.
+    Derived in lesson 11.
+    """
+    if before.shape != after.shape:
+        raise ValueError(
+            f"before has the shape {tuple(before.shape)} and after {tuple(after.shape)}; give the"
+            " same items twice, with one thing changed"
+        )
+    first, second = (
+        in_chunks(model, model, inputs, chunk)[:, output].sigmoid() for inputs in (before, after)
+    )
+    return second - first
+
+
+def superiority(first: Float[Tensor, " first"], second: Float[Tensor, " second"]) -> float:
+    """The share of pairs, one value of each, in which the one of `first` is larger; ties count half.
+
+    1 and 0: the two never mix. 0.5: they cannot be told apart. It is the area under the ROC curve;
+    Vargha and Delaney (2000) call it a measure of stochastic superiority. Derived in lesson 11.
+    """
+    gap = first[:, None] - second
+    return ((gap > 0).double() + (gap == 0).double() / 2).mean().item()
 
 
 def area_under(
@@ -227,7 +259,7 @@ def score_faithfulness(
     there, as a rule. The mean map, `attributes rows columns`, is that of the first kind over the
     chosen images unless given from others. `replacement` is "blur" or "mean colour": what the model
     makes of the fully hidden image, where the curves end, depends on it, so look at both. Raises
-    ValueError for an empty choice or shapes that differ. Derived in lesson 11.
+    ValueError for an empty choice or shapes that differ.
     """
     if replacement not in REPLACEMENTS:
         raise ValueError(f"no replacement {replacement!r}; choose one of {', '.join(REPLACEMENTS)}")

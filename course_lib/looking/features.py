@@ -18,6 +18,8 @@ __all__ = [
     "dimension_distribution",
     "linear_probe",
     "pair_similarities",
+    "pixel_features",
+    "ridge_probabilities",
     "separation_auc",
     "silent_parameters",
     "within_person_consistency",
@@ -222,6 +224,32 @@ def linear_probe(features: Tensor, targets: Tensor, groups: Tensor, folds: int =
         for model in (make_pipeline(StandardScaler(), ridge), constant)
     )
     return Probe("R²" if amounts else "accuracy", scores.float(), baselines.float())
+
+
+def pixel_features(
+    images: Float[Tensor, "items 3 height width"], side: int = 16
+) -> Float[Tensor, "items features"]:
+    """The pixels of the images, made small: what features of a face have to beat."""
+    return F.interpolate(images, (side, side), mode="bilinear", antialias=True).flatten(1)
+
+
+def ridge_probabilities(
+    features: Float[Tensor, "items dim"],
+    targets: Float[Tensor, "items attributes"],
+    unseen: Float[Tensor, "others dim"],
+) -> Float[Tensor, "others attributes"]:
+    """What ridge regression, learned from `features` and `targets` of 0 and 1, gives to `unseen`
+    features: cut to [0, 1].
+
+    Dimensions are standardised; the ridge's strength is chosen by leaving one item out at a time.
+    """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    ridge = make_pipeline(StandardScaler(), RidgeCV([10.0**power for power in range(0, 6)]))
+    ridge.fit(features.double().numpy(), targets.double().numpy())
+    return torch.from_numpy(ridge.predict(unseen.double().numpy())).float().clamp(0, 1)
 
 
 def silent_parameters(model: nn.Module) -> list[str]:

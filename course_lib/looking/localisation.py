@@ -71,7 +71,7 @@ def follows(maps: Tensor, regions: Tensor) -> Float[Tensor, " attributes"]:
 
     `maps` are `batch attributes rows columns`, `regions` `batch attributes height width`, and
     images with an empty region do not count. A map that is the same for all images follows nothing:
-    0, as by chance. NaN with fewer than 3 images. Derived in lesson 11.
+    0, as by chance. NaN with fewer than 3 images.
     """
     check_shapes(maps, regions)
     visible = regions.flatten(-2).any(-1)[..., None]
@@ -257,8 +257,8 @@ def score_localisation(
 
     Every measure stands beside chance, beside the mean map of each attribute, which cannot see the
     image (the mean of `maps` over items with a region, unless `mean_map`, `attributes rows
-    columns`, is given from other images), and beside an `untrained` model's maps if given. Derived
-    in lesson 11.
+    columns`, is given from other images), and beside an `untrained` model's maps if given. Used in
+    lesson 09.
     """
     check_shapes(maps, regions)
     if maps.ndim != 4:

@@ -1,22 +1,20 @@
 """Attention between parts and over the steps of sampling, in numbers. Derived in lesson 13."""
 
 from itertools import combinations
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..data.drawn import Layers
-from ..models.parts import part_attention
 from ..shapes import Float
 from .attention import agreement
 
 __all__ = [
     "layer_iou",
-    "part_looks",
     "part_matrix",
     "part_rows",
     "part_separation",
+    "person_overlap",
     "step_stability",
 ]
 
@@ -28,6 +26,20 @@ def layer_iou(layers: Layers, truth: Layers) -> Float[Tensor, "batch parts"]:
     predicted, true = layers > 0.5, truth > 0.5
     union = (predicted | true).flatten(2).sum(2)
     return torch.where(union > 0, (predicted & true).flatten(2).sum(2) / union, torch.nan)
+
+
+def person_overlap(
+    layers: Layers, people: Float[Tensor, "batch people drawn height width"]
+) -> Float[Tensor, "batch people"]:
+    """How much of each person is drawn: the mean IoU over the parts that this person shows.
+
+    The person drawn is the one with the larger overlap; the difference is the lead. Derived in
+    lesson 13.
+    """
+    layers = layers[:, : people.shape[2]]  # without the layer that says who it is
+    overlaps = torch.stack([layer_iou(layers, person) for person in people.unbind(1)], 1)
+    shown = (people > 0.5).flatten(3).any(-1)
+    return torch.where(shown, overlaps, torch.nan).nanmean(-1)
 
 
 def part_matrix(weights: Tensor, parts: int) -> Float[Tensor, "*batch parts parts"]:
@@ -87,18 +99,3 @@ def part_separation(maps: Tensor) -> Float[Tensor, "*batch"]:
         ]
     )
     return apart.nanmean(0)
-
-
-def part_looks(
-    recording: Any, layers: Layers
-) -> Float[Tensor, "steps blocks batch parts rows columns"]:
-    """Where each part of a recorded sampling looks in the image, at every step and in every block.
-
-    `layers`, of the result or the true ones, say which of a part's tokens hold it:
-    `part_attention`. Derived in lesson 13.
-    """
-    cross = [record for record in recording.records if record.name.endswith("cross_attention")]
-    steps = 1 + max(record.step for record in cross)
-    return torch.stack([part_attention(record.weights, layers) for record in cross]).unflatten(
-        0, (steps, -1)
-    )

@@ -14,7 +14,10 @@ from .attention import (
 from .attributes import (
     AttributeDecoder,
     AttributeModel,
+    FinePointingDecoder,
+    FineTokenExtractor,
     MixedTokenExtractor,
+    NetworkTokens,
     PointingDecoder,
     ResidualBlock,
     TokenExtractor,
@@ -32,17 +35,23 @@ from .dynamic import (
 )
 from .inference import evaluating, in_chunks, to_model
 from .parts import (
+    DRAWN,
+    LAYERS,
     AdaptiveNorm,
     ImageEncoder,
+    PairEncoder,
     PartBlock,
     PartLayers,
     PartPipeline,
     PartTransformer,
     course_part_transformer,
+    drawn_layers,
     euler_step,
     part_attention,
+    shifted_time,
     wave_positions,
     wave_time,
+    with_side,
 )
 from .personality import (
     CompletePersonalityModel,
@@ -65,7 +74,9 @@ from .static import (
 )
 
 __all__ = [
+    "DRAWN",
     "I3D",
+    "LAYERS",
     "AdaptiveNorm",
     "AttributeDecoder",
     "AttributeModel",
@@ -74,8 +85,12 @@ __all__ = [
     "DynamicFeatureExtractor",
     "EndToEndPersonalityModel",
     "FeatureFusionModule",
+    "FinePointingDecoder",
+    "FineTokenExtractor",
     "ImageEncoder",
     "MixedTokenExtractor",
+    "NetworkTokens",
+    "PairEncoder",
     "PartBlock",
     "PartLayers",
     "PartPipeline",
@@ -100,6 +115,7 @@ __all__ = [
     "check_images",
     "course_part_transformer",
     "course_personality_model",
+    "drawn_layers",
     "euler_step",
     "evaluating",
     "fill",
@@ -115,6 +131,7 @@ __all__ = [
     "read_weights",
     "recording",
     "save_weights",
+    "shifted_time",
     "split_heads",
     "time_positions",
     "time_tokens",
@@ -122,4 +139,5 @@ __all__ = [
     "to_tokens",
     "wave_positions",
     "wave_time",
+    "with_side",
 ]

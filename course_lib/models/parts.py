@@ -1,5 +1,5 @@
-"""A generative model of a face's parts: a small transformer that turns noise into layers while it
-looks at the image.
+"""A generative model of a face's parts: a small transformer that turns noise into the layers of one
+of two people while it looks at the photographs of both.
 
 Rectified flow (Liu et al., arXiv 2209.03003): at time 0 the layers are noise, at time 1 they are
 clean, on a straight line in between. Derived in lesson 13.
@@ -7,16 +7,15 @@ clean, on a straight line in between. Derived in lesson 13.
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange
+from einops import einsum, rearrange, repeat
 from torch import Tensor, nn
 
-from ..data.drawn import Layers, compose
+from ..data.drawn import Layers
 from ..shapes import Float
 from ..world.layers import PARTS, part_index
 from .attention import VisualizableCrossAttention
@@ -25,18 +24,31 @@ from .inference import evaluating, to_model
 from .static import check_images
 
 __all__ = [
+    "DRAWN",
+    "LAYERS",
     "AdaptiveNorm",
     "ImageEncoder",
+    "PairEncoder",
     "PartBlock",
     "PartLayers",
     "PartPipeline",
     "PartTransformer",
+    "as_strip",
     "course_part_transformer",
+    "drawn_layers",
     "euler_step",
     "part_attention",
+    "shifted_time",
     "wave_positions",
     "wave_time",
+    "with_side",
 ]
+
+
+DRAWN = ("skin", "hair", "eyes", "glasses", "mouth", "hat")  # the parts that the model draws
+LAYERS = (*DRAWN, "left")  # and a layer that is full if the person on the left is drawn, else empty
+SHIFT = 8.0  # of the times of the steps towards the noise
+PEOPLE = 2  # photographs side by side; the layers are those of one of the two people
 
 
 # ---- the model -----------------------------------------------------------------------------------
@@ -102,7 +114,7 @@ class ImageEncoder(nn.Module):
     part of.
     """
 
-    def __init__(self, dim: int, channels: int = 64):
+    def __init__(self, dim: int, channels: int = 32):
         super().__init__()
         self.fine = nn.Sequential(
             nn.Conv2d(3, channels // 2, 4, 2, 1),
@@ -137,20 +149,55 @@ class ImageEncoder(nn.Module):
         )
 
 
-class PartBlock(nn.Module):
-    """Self-attention between part tokens, cross-attention to the image, an MLP; with `local` the
-    self-attention stays within each part.
+class PairEncoder(nn.Module):
+    """Two photographs side by side to one token for each 8×8 pixels, row by row over both; each
+    token has in it whether it is of the left or of the right one.
     """
 
-    def __init__(self, dim: int, heads: int, time_dim: int, tokens: int, local: bool):
+    def __init__(self, dim: int):
         super().__init__()
-        self.local, self.tokens = local, tokens
+        self.photograph = ImageEncoder(dim)
+        self.side = nn.Parameter(0.5 * torch.randn(PEOPLE, 1, dim))
+
+    def forward(
+        self, pair: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch keys dim"]:
+        photographs = rearrange(
+            pair,
+            "batch rgb height (people width) -> (batch people) rgb height width",
+            people=PEOPLE,
+        )
+        return self.side_by_side(self.photograph(photographs))
+
+    def side_by_side(
+        self, tokens: Float[Tensor, "photographs tokens dim"]
+    ) -> Float[Tensor, "batch keys dim"]:
+        """Tokens of single photographs, two and two."""
+        tokens = rearrange(
+            tokens, "(batch people) tokens dim -> batch people tokens dim", people=PEOPLE
+        )
+        return as_strip(tokens + self.side)
+
+
+def as_strip(
+    tokens: Float[Tensor, "batch people tokens dim"],
+) -> Float[Tensor, "batch keys dim"]:
+    """Two square grids side by side as one, row by row over both."""
+    return rearrange(
+        tokens,
+        "batch people (rows columns) dim -> batch (rows people columns) dim",
+        rows=math.isqrt(tokens.shape[2]),
+    )
+
+
+class PartBlock(nn.Module):
+    """Part tokens attend to each other, then to the image, then an MLP works on each by itself."""
+
+    def __init__(self, dim: int, heads: int, time_dim: int):
+        super().__init__()
         self.norms = nn.ModuleList(AdaptiveNorm(dim, time_dim) for _ in range(3))
         self.self_attention = VisualizableCrossAttention(dim, dim, dim, heads, record=False)
-        # Heads are twice as wide as usual: all information about the image passes through them.
-        self.cross_attention = VisualizableCrossAttention(
-            dim, dim, dim, heads, head_dim=2 * dim // heads, record=False
-        )
+        self.cross_attention = VisualizableCrossAttention(dim, dim, dim, heads, record=False)
         # Queries and keys begin as the same projection: each token first looks at its own place.
         nn.init.orthogonal_(self.cross_attention.to_query.weight, gain=1.6)
         self.cross_attention.to_key.weight.data.copy_(self.cross_attention.to_query.weight)
@@ -167,57 +214,51 @@ class PartBlock(nn.Module):
         time: Float[Tensor, "batch time_dim"],
     ) -> Float[Tensor, "batch queries dim"]:
         h = self.norms[0](x, time)
-        if self.local:
-            h = rearrange(
-                h, "batch (parts tokens) dim -> (batch parts) tokens dim", tokens=self.tokens
-            )
-        h = self.self_attention(h, h, h)
-        x = x + h.reshape(x.shape)
+        x = x + self.self_attention(h, h, h)
         x = x + self.cross_attention(self.norms[1](x, time) + place, keys, values)
         return x + self.feed_forward(self.norms[2](x, time))
 
 
 class PartTransformer(nn.Module):
-    """Noisy layers, a time and an image's tokens to the logits of clean layers; each part has
-    `grid`² tokens.
+    """Noisy layers, a time and the tokens of two photographs to the logits of clean layers, those of
+    *one* of the two people.
 
-    Blocks are local and global in turn. What it adds to is `base`, the logits of the mean layer.
+    Each part has `grid`² tokens. What the model adds to is `base`, the logits of the mean layer.
     Derived in lesson 13.
     """
 
     def __init__(
         self,
-        size: int = 64,
+        size: int = 32,
         grid: int = 4,
-        dim: int = 128,
-        blocks: int = 4,
+        dim: int = 80,
+        blocks: int = 3,
         heads: int = 4,
-        parts: int = len(PARTS),
+        parts: int = len(LAYERS),
+        photograph: int = 64,
     ):
         super().__init__()
-        if size % 16 or size % grid:
+        if size % grid or photograph % 16:
             raise ValueError(
-                f"size={size} does not divide into {grid}×{grid} patches and cells of 16 px; choose"
-                " a multiple of both, for example size=64, grid=4"
+                f"size={size} does not divide into {grid}×{grid} patches, or"
+                f" photograph={photograph} into cells of 16 px; choose multiples, for example"
+                " size=32, grid=4, photograph=64"
             )
         time_dim, patch = 64, size // grid
-        self.size, self.grid, self.parts = size, grid, parts
-        self.encoder = ImageEncoder(dim)
-        self.segment = nn.Linear(dim, parts * 64)
+        self.size, self.grid, self.parts, self.photograph = size, grid, parts, photograph
+        self.encoder = PairEncoder(dim)
+        self.segment = nn.Linear(dim, len(DRAWN) * (8 * size // photograph) ** 2)
         self.read = nn.Linear(patch * patch, dim)
         self.part = nn.Parameter(0.3 * torch.randn(parts, 1, dim))
         self.time = nn.Sequential(
             nn.Linear(64, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim), nn.SiLU()
         )
-        self.blocks = nn.ModuleList(
-            PartBlock(dim, heads, time_dim, grid * grid, local=index % 2 == 0)
-            for index in range(blocks)
-        )
+        self.blocks = nn.ModuleList(PartBlock(dim, heads, time_dim) for _ in range(blocks))
         self.norm = AdaptiveNorm(dim, time_dim)
         self.write = nn.Linear(dim, patch * patch)
         self.register_buffer("base", torch.full((parts, size, size), -3.0))
         self.register_buffer("part_place", wave_positions(grid, dim), persistent=False)
-        self.register_buffer("image_place", wave_positions(size // 8, dim), persistent=False)
+        self.register_buffer("image_place", wave_positions(photograph // 8, dim), persistent=False)
 
     def forward(
         self,
@@ -226,7 +267,7 @@ class PartTransformer(nn.Module):
         image_tokens: Float[Tensor, "batch keys dim"],
     ) -> Layers:
         """Logits of the clean layers from noisy ones in [-1, 1], their times in [0, 1], and
-        `encoder(image)`.
+        `encoder(pair)`.
         """
         when = self.time(wave_time(time))
         patches = rearrange(
@@ -237,7 +278,7 @@ class PartTransformer(nn.Module):
         )
         x = self.read(patches) + self.part + self.part_place
         x, place = x.flatten(1, 2), self.part_place.repeat(self.parts, 1)
-        keys = image_tokens + self.image_place
+        keys = image_tokens + as_strip(self.image_place.expand(1, PEOPLE, -1, -1))
         for block in self.blocks:
             x = block(x, place, keys, image_tokens, when)
         return self.base + rearrange(
@@ -248,18 +289,17 @@ class PartTransformer(nn.Module):
             down=self.size // self.grid,
         )
 
-    def segmentation(self, image_tokens: Float[Tensor, "batch keys dim"]) -> Layers:
-        """What the image's tokens know by themselves, as logits: no noise, no steps, no attention.
-
-        It gives the encoder something to learn from at once, and stands beside the generator as a
-        baseline.
+    def segmentation(self, tokens: Float[Tensor, "batch tokens dim"]) -> Layers:
+        """What the tokens of one photograph, `encoder.photograph(image)`, know by themselves, as
+        logits: how the encoder learns to see before there is a generator.
         """
-        return self.base + rearrange(
-            self.segment(image_tokens),
+        cell = 8 * self.size // self.photograph
+        return self.base[: len(DRAWN)] + rearrange(
+            self.segment(tokens),
             "batch (rows columns) (parts down across) -> batch parts (rows down) (columns across)",
-            rows=self.size // 8,
-            down=8,
-            across=8,
+            rows=self.photograph // 8,
+            down=cell,
+            across=cell,
         )
 
 
@@ -271,8 +311,33 @@ def course_part_transformer() -> PartTransformer:
     return model.eval()
 
 
+def drawn_layers(layers: Layers, size: int = 32) -> Float[Tensor, "batch drawn rows columns"]:
+    """The layers of `PartDataset` as the model draws them: the parts of `DRAWN`, `size` pixels wide."""
+    return F.adaptive_avg_pool2d(layers[:, [PARTS.index(part) for part in DRAWN]], size)
+
+
+def with_side(
+    layers: Float[Tensor, "batch drawn rows columns"], left: Float[Tensor, " batch"]
+) -> Layers:
+    """The layers of a person and one more, which says whether this person is the left one."""
+    rows, columns = layers.shape[-2:]
+    side = repeat(left, "batch -> batch 1 rows columns", rows=rows, columns=columns)
+    return torch.cat([layers, side], 1)
+
+
 # ---- sampling ------------------------------------------------------------------------------------
-def euler_step(layers: Layers, clean: Layers, time: float, next_time: float) -> Layers:
+def shifted_time(share: Tensor | float, shift: float = SHIFT) -> Tensor | float:
+    """The time at which a share of the steps is done: with a `shift` above 1 many steps are early.
+
+    Early is where the choice falls: layers have thousands of pixels, and together they tell one
+    person from the other through strong noise. Esser et al., arXiv 2403.03206. Derived in lesson 13.
+    """
+    return share / (share + shift * (1 - share))
+
+
+def euler_step(
+    layers: Float[Tensor, "*shape"], clean: Float[Tensor, "*shape"], time: float, next_time: float
+) -> Float[Tensor, "*shape"]:
     """Go from `time` to `next_time` on the straight line that leads from `layers` to the predicted
     `clean` ones.
 
@@ -284,26 +349,18 @@ def euler_step(layers: Layers, clean: Layers, time: float, next_time: float) -> 
 
 @dataclass(frozen=True)
 class PartLayers:
-    """What the pipeline returns: `layers` in [0, 1], how sure the model is of each part, and a
-    picture made of them.
-
-    `confidence` is the mean of a layer over the eight pixels it covers most: near 1 if it shows the
-    part, near 0 if the part is absent. `picture` fills each layer with the mean colour of the image
-    under it.
-    """
+    """What the pipeline returns: `layers` in [0, 1], those of one of the two people, by `LAYERS`."""
 
     layers: Layers
-    confidence: Float[Tensor, "batch parts"]
-    picture: Float[Tensor, "batch 3 height width"]
 
     def __getitem__(self, part: str) -> Float[Tensor, "batch height width"]:
-        """The layers of one part, by name."""
-        return self.layers[:, part_index(part)]
+        """The layers of one part, by name. Raises ValueError for an unknown one."""
+        return self.layers[:, part_index(part, LAYERS)]
 
 
 class PartPipeline(nn.Module):
-    """From images to layers in steps, in the shape that diffusion pipelines have. Derived in lesson
-    13.
+    """From two photographs to the layers of one person in steps, in the shape that diffusion
+    pipelines have. Derived in lesson 13.
     """
 
     def __init__(self, model: PartTransformer):
@@ -319,13 +376,13 @@ class PartPipeline(nn.Module):
         callback_steps: int | float = 1,
         seed: int = 0,
     ) -> PartLayers:
-        """Layers of one image, `3 height width` in [0, 1], or of several, `batch 3 height width`.
+        """Layers for one pair of photographs side by side, `3 height 2·height` in [0, 1], or for
+        several, `batch 3 height 2·height`.
 
         `callback(step, timestep, latents)` is called after every `callback_steps` steps with the
         time in [0, 1] at which the step began and the layers in [-1, 1] that it led to. The noise
-        of the i-th image is that of `seed` + i. Warns of an image without a face. Raises ValueError
-        for images of another size, for less than one step, and for a callback that does not take
-        these three arguments.
+        of the i-th pair is that of `seed` + i. Raises ValueError for images of another size, for
+        less than one step, and for a callback that does not take these three arguments.
         """
         image = self._checked(image)
         for name, count in (
@@ -340,18 +397,19 @@ class PartPipeline(nn.Module):
         model = self.model
         with evaluating(model):
             tokens = model.encoder(image)
-            layers = self._noise(len(image), seed).to(image)
+            layers = self.noise(len(image), seed).to(image)
             for step in range(num_inference_steps):
-                time, next_time = step / num_inference_steps, (step + 1) / num_inference_steps
+                time = shifted_time(step / num_inference_steps)
+                next_time = shifted_time((step + 1) / num_inference_steps)
                 covered = model(layers, image.new_full((len(image),), time), tokens).sigmoid()
                 layers = euler_step(layers, 2 * covered - 1, time, next_time)
                 if callback is not None and (step + 1) % callback_steps == 0:
                     callback(step, time, layers)
-        return self._finished(covered, image)
+        return PartLayers(covered.cpu())
 
-    def _noise(self, batch: int, seed: int) -> Layers:
-        """Drawn on the CPU and image by image, so that it depends neither on the device nor on the
-        other images.
+    def noise(self, batch: int, seed: int) -> Layers:
+        """Drawn on the CPU and item by item, so that it depends neither on the device nor on the
+        other items.
         """
         shape = (self.model.parts, self.model.size, self.model.size)
         return torch.stack(
@@ -361,28 +419,15 @@ class PartPipeline(nn.Module):
             ]
         )
 
-    def _finished(self, covered: Layers, image: Tensor) -> PartLayers:
-        confidence = covered.flatten(2).topk(8).values.mean(2)
-        for item, sure in enumerate(confidence[:, part_index("skin")].tolist()):
-            if sure < 0.5:
-                warnings.warn(
-                    f"image {item} shows no face: the model is {sure:.0%} sure of skin in it; give"
-                    " a face that fills most of the image",
-                    stacklevel=6,
-                )
-        return PartLayers(
-            *(result.cpu() for result in (covered, confidence, compose(covered, image)))
-        )
-
     def _checked(self, image: Tensor) -> Float[Tensor, "batch 3 height width"]:
         image = image[None] if image.ndim == 3 else image
         check_images(image)
-        if image.shape[-2:] != (self.model.size, self.model.size):
+        side = self.model.photograph
+        if image.shape[-2:] != (side, PEOPLE * side):
             height, width = image.shape[-2:]
             raise ValueError(
-                f"images are {height}×{width} px but the model was built for {self.model.size}×"
-                f"{self.model.size}; resize them with torch.nn.functional.interpolate(images, "
-                f"({self.model.size}, {self.model.size}), mode='bilinear', antialias=True)"
+                f"images are {height}×{width} px but the model takes two photographs of {side}×"
+                f"{side} px side by side; put them together with torch.cat([left, right], -1)"
             )
         return to_model(self.model, image)[0]
 
@@ -404,14 +449,16 @@ def _check_callback(callback: Callable | None) -> None:
 def part_attention(
     weights: Float[Tensor, "batch heads queries keys"], layers: Layers
 ) -> Float[Tensor, "batch parts rows columns"]:
-    """Where in the image each part looks: the mean over heads, and over its tokens by how much of
-    the part they hold.
+    """Where in the two photographs each part looks: the mean over heads, and over its tokens by how
+    much of the part they hold.
 
-    Most of a part's tokens hold nothing of it, so the plain mean over them would hide the others. A
-    part that `layers` do not show has an empty map. Derived in lesson 13.
+    Most of a part's tokens may hold nothing of it, so the plain mean would hide the others. A part
+    that `layers` do not show has an empty map. The maps are twice as wide as high, like the pair.
+    Derived in lesson 13.
     """
     parts = layers.shape[1]
-    grid, side = (math.isqrt(count) for count in (weights.shape[2] // parts, weights.shape[3]))
+    grid = math.isqrt(weights.shape[2] // parts)
+    rows = math.isqrt(weights.shape[3] // PEOPLE)
     held = F.adaptive_avg_pool2d(layers, grid).flatten(2)
     share = held / held.sum(2, keepdim=True).clamp(min=1e-6)
     token_maps = rearrange(
@@ -422,5 +469,5 @@ def part_attention(
             share, token_maps, "batch parts tokens, batch parts tokens keys -> batch parts keys"
         ),
         "batch parts (rows columns) -> batch parts rows columns",
-        rows=side,
+        rows=rows,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,7 +10,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 
 from ..looking.cost import Comparison, LayerProfile, ModelProfile, _inputs, _profiles
-from .base import BLUE, GREY, INK, PAPER, Picture, blank_axes, ending_in, open_axis
+from .base import BLUE, GREY, INK, LETTERS, PAPER, Picture, blank_axes, ending_in, open_axis
 
 __all__ = [
     "compare_models",
@@ -91,18 +92,18 @@ def plot_attribute_pipeline(*here: str) -> Picture:
 
 
 PARTS_STAGES = {  # name: (column, row, width, what it is)
-    "face image": (0, 0, 1.5, "3 × 64 × 64"),
-    "image tokens": (2.1, 0, 1.7, "8 × 8, one per place"),
-    "noisy layers": (0, 1, 1.5, "10 × 64 × 64"),
-    "part tokens": (2.1, 1, 1.7, "10 parts × 4 × 4"),
-    "blocks": (4.5, 0.5, 1.9, "local, global, image"),
-    "clean layers": (7.1, 0.5, 1.6, "10 × 64 × 64"),
+    "two photographs": (0, 0, 1.7, "3 × 64 × 128"),
+    "image tokens": (2.3, 0, 1.7, "8 × 16 places"),
+    "noisy layers": (0, 1, 1.7, "6 × 32 × 32"),
+    "part tokens": (2.3, 1, 1.7, "6 parts × 4 × 4"),
+    "blocks": (4.6, 0.5, 1.9, "parts, then image"),
+    "clean layers": (7.1, 0.5, 1.6, "6 × 32 × 32"),
     "Euler step": (9.4, 0.5, 1.6, "twenty times"),
 }
 
 
 PARTS_ARROWS = [
-    ("face image", "image tokens"),
+    ("two photographs", "image tokens"),
     ("noisy layers", "part tokens"),
     ("image tokens", "blocks"),
     ("part tokens", "blocks"),
@@ -117,8 +118,8 @@ def plot_part_pipeline(*here: str) -> Picture:
         PARTS_STAGES,
         PARTS_ARROWS,
         here,
-        "The part transformer: tokens of noisy layers attend to each other and to the tokens of a"
-        " face image, clean layers come out, and an Euler step goes a little towards them; twenty"
+        "The part transformer: tokens of noisy layers attend to each other and to the tokens of two"
+        " photographs, clean layers come out, and an Euler step goes a little towards them; twenty"
         " times from pure noise to layers.",
     )
 
@@ -137,7 +138,7 @@ def plot_stages(
         raise ValueError(
             f"no stage {unknown[0]!r} in the pipeline; the stages are {', '.join(stages)}"
         )
-    figure, axes = blank_axes(1, 1, 10.5, 1.9)
+    figure, axes = blank_axes(1, 1, 8.5, 2.0)
     axis = axes[0, 0]
     for stage, (x, y, width, note) in stages.items():
         chosen = stage in here
@@ -147,11 +148,11 @@ def plot_stages(
             f"{stage}\n{note}",
             ha="center",
             va="center",
-            fontsize=9,
+            fontsize=LETTERS,
             color=PAPER if chosen else INK,
             fontweight="bold" if chosen else "normal",
             bbox={
-                "boxstyle": "round,pad=0.45",
+                "boxstyle": "round,pad=0.35",
                 "facecolor": BLUE if chosen else "#eef1f6",
                 "edgecolor": BLUE,
             },
@@ -159,7 +160,11 @@ def plot_stages(
     for start, end in arrows:
         (x, y, width, _), (to_x, to_y, _, _) = stages[start], stages[end]
         axis.annotate(
-            "", (to_x, to_y), (x + width, y), arrowprops={"arrowstyle": "->", "color": GREY}
+            "",
+            (to_x, to_y),
+            (x + width, y),
+            arrowprops={"arrowstyle": "->", "color": GREY},
+            zorder=1,
         )
     axis.set(xlim=(-0.2, 11.5), ylim=(-0.55, 1.55))
     return Picture(figure, description + (f" Here: {', '.join(here)}." if here else ""))
@@ -203,7 +208,7 @@ def compare_models(
 def plot_comparison(comparison: Comparison) -> Picture:
     """Both diagrams with the costs below them: what `compare_models` saves."""
     height = _height(comparison)
-    figure = Figure(figsize=(11.0, height + 1.6), layout="constrained", facecolor=PAPER)
+    figure = Figure(figsize=(8.5, height + 1.6), layout="constrained", facecolor=PAPER)
     above, below = figure.subfigures(2, 1, height_ratios=(height, 1.6))
     diagrams, costs = above.subplots(1, 2), below.subplots(1, len(COSTS))
     for axis in diagrams:
@@ -219,13 +224,13 @@ def plot_architectures(comparison: Comparison) -> Picture:
 
     Derived in lesson 06.
     """
-    figure, axes = blank_axes(1, 2, 11.0, _height(comparison))
+    figure, axes = blank_axes(1, 2, 8.5, _height(comparison))
     _draw_architectures(axes[0], comparison)
     return Picture(figure, _say_architectures(comparison))
 
 
 def _height(comparison: Comparison) -> float:
-    return 0.9 + 0.86 * max(
+    return 0.9 + 1.2 * max(
         max(_ranks(profile).values()) for profile in comparison.profiles.values()
     )
 
@@ -263,9 +268,9 @@ def _draw_architecture(axis, profile: ModelProfile) -> None:
             text, colour = _label(layers[name]), PAPER if share > 0.45 else INK
             axis.add_patch(
                 FancyBboxPatch(
-                    (x - 0.95, y - 0.25),
+                    (x - 0.95, y - 0.29),
                     1.9,
-                    0.5,
+                    0.58,
                     "round,pad=0.05",
                     zorder=2,
                     edgecolor=BLUE,
@@ -278,16 +283,16 @@ def _draw_architecture(axis, profile: ModelProfile) -> None:
             text,
             ha="center",
             va="center",
-            fontsize=18.4 / widest,
+            fontsize=LETTERS,
             color=colour,
-            linespacing=1.3,
+            linespacing=1.15,
             zorder=3,
         )
     for name, layer in layers.items():
         for source in layer.sources:
             (from_x, from_y), (to_x, to_y) = places[source], places[name]
-            start = from_x, from_y - 0.3
-            end = to_x, to_y + 0.32
+            start = from_x, from_y - 0.34
+            end = to_x, to_y + 0.35
             if from_y - to_y > 1.5:  # past other layers: out to the side, down, and in again
                 side = -1 if from_x + to_x <= 0 else 1
                 start, end = (side * gutter, to_y + 0.12), (to_x + side, to_y + 0.12)
@@ -310,9 +315,12 @@ def _draw_architecture(axis, profile: ModelProfile) -> None:
 
 def _label(layer: LayerProfile) -> str:
     shape = " × ".join(map(str, layer.shape))
-    cost = f", {short(layer.flops)} FLOPs" if layer.flops else ""
-    kind = layer.kind if len(layer.kind) <= 16 else ""  # what does not fit into the box
-    return f"{layer.name}\n{kind} → {shape}\n{short(layer.parameters)} parameters{cost}"
+    lines = [f"{layer.name}", f"→ {shape}", f"{short(layer.parameters)} parameters"]
+    if len(layer.kind) <= 16:  # what does not fit into the box
+        lines[1:1] = [layer.kind]
+    if layer.flops:
+        lines.append(f"{short(layer.flops)} FLOPs")
+    return "\n".join(lines)
 
 
 def _shade(share: float) -> tuple[float, float, float]:
@@ -369,7 +377,7 @@ def short(value: float) -> str:
 
 def plot_costs(comparison: Comparison) -> Picture:
     """Parameters, operations, memory and latency of both models. Derived in lesson 06."""
-    figure, axes = blank_axes(1, len(COSTS), 10.0, 1.5)
+    figure, axes = blank_axes(1, len(COSTS), 8.5, 1.5)
     _draw_costs(axes[0], comparison)
     return Picture(figure, _say_costs(comparison))
 
@@ -392,7 +400,9 @@ def _draw_costs(axes: np.ndarray, comparison: Comparison) -> None:
                 va="center",
                 fontsize=9,
             )
-        open_axis(axis, what, xlim=(0, 1.35 * max(*costs, 1e-9)), ylim=(1.5, -0.5), xticks=[])
+        open_axis(
+            axis, fill(what, 18), xlim=(0, 1.35 * max(*costs, 1e-9)), ylim=(1.5, -0.5), xticks=[]
+        )
         axis.spines["bottom"].set_visible(False)
         axis.tick_params(left=False, labelleft=axis is axes[0])
 

@@ -12,14 +12,27 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from ..data.drawn import compose
 from ..looking.attention import Evidence
 from ..looking.localisation import pointing_game
 from ..looking.parts import part_matrix, part_rows
+from ..models.parts import LAYERS
 from ..shapes import Bool, Float, UInt8
 from ..world.layers import part_index
-from .base import BLUE, HIGHLIGHT, INK, PAPER, Animation, Picture, blank_axes, open_axis, to_picture
-from .images import overlay
+from .base import (
+    BLUE,
+    HIGHLIGHT,
+    INK,
+    LETTERS,
+    PAPER,
+    PER_INCH,
+    WIDTHS,
+    Animation,
+    Picture,
+    blank_axes,
+    fitting,
+    open_axis,
+)
+from .images import overlay, part_drawing
 
 __all__ = [
     "animate_attention",
@@ -36,7 +49,7 @@ __all__ = [
     "refill_attention_map",
 ]
 
-CELL = 0.34  # inches; where cells are wider, each shows its weight
+CELL = 0.4  # inches; where cells are wider, each shows its weight
 
 
 def first_item(weights) -> Float[Tensor, "heads queries keys"]:
@@ -73,7 +86,7 @@ def draw_map(
         aspect="equal" if 0.4 < queries / keys < 2.5 else "auto",
     )
     axis.set_axis_on()
-    axis.tick_params(length=0, labelsize=8)
+    axis.tick_params(length=0, labelsize=LETTERS)
     for side, count, names in ((axis.yaxis, queries, query_names), (axis.xaxis, keys, key_names)):
         if names is not None:
             side.set_ticks(range(count), [str(name) for name in names])
@@ -93,7 +106,7 @@ def draw_map(
                 f"{values[q, k]:.2f}",
                 ha="center",
                 va="center",
-                fontsize=7.5,
+                fontsize=LETTERS,
                 color="black" if values[q, k] > 0.55 * brightest else "white",
             )
     return image
@@ -168,19 +181,19 @@ def plot_heads(
     columns = min(columns, count)
     rows = -(-count // columns)
     shape = float(np.clip(heads.shape[1] / keys, 0.5, 1.6))
-    figure, axes = blank_axes(rows, columns, 2.3 * columns + 0.6, (2.1 * shape + 0.35) * rows)
+    figure, axes = blank_axes(rows, columns, 2.0 * columns + 0.6, (1.9 * shape + 0.5) * rows)
     support = torch.special.entr(heads).sum(-1).exp().mean(-1)
     for head, axis in zip(range(count), axes.flat, strict=False):
         image = draw_map(axis, heads[head].numpy(), 2, float(heads.max()))
-        axis.set_title(
-            f"{names[head]}: {support[head]:.1f} of {keys} keys", fontsize=8.5, color=INK
-        )
+        title_of_map = f"{fill(names[head], 24)}\n{support[head]:.1f} of {keys} keys"
+        axis.set_title(title_of_map, fontsize=LETTERS, color=INK)
     figure.colorbar(image, ax=axes, label="weight", fraction=0.03)
     sharpest, widest = int(support.argmin()), int(support.argmax())
     return Picture(
         figure,
         f"{title}: {count} maps on one scale; {names[sharpest]} looks effectively at "
         f"{support[sharpest]:.1f} of {keys} keys, {names[widest]} at {support[widest]:.1f}.",
+        caption=f"{title}: {count} maps on one scale, each with the number of keys that it spreads over.",
     )
 
 
@@ -197,7 +210,7 @@ def plot_part_attention(
     A cell of the right map is the attention a token of one part spends on all tokens of another:
     rows sum to 1. Where keys are not `keys_in_parts` (cross-attention, as to the tokens of an
     image; assumed unless they are as many as the queries), it is the mean attention of a part's
-    tokens to each key. Derived in lesson 13.
+    tokens to each key.
     """
     values = first_item(weights).mean(0)
     queries, keys = values.shape
@@ -233,21 +246,22 @@ def plot_part_attention(
 def plot_evidence(evidence: Evidence) -> Picture:
     """A finding's map beside the numbers that say what is wrong with it. Used in lesson 05."""
     values, measured = evidence.weights.numpy(), evidence.measured.numpy()
-    reference, label, reference_label = evidence[2:]
+    reference, label, reference_label, items = evidence[2:]
     figure, axes = blank_axes(1, 2, 7.6, 3.0)
     draw_map(axes[0, 0], values, 2)
     axes[0, 0].set(xlabel="key", ylabel="query")
     axis = axes[0, 1]
     axis.bar(range(len(measured)), measured, color=BLUE, width=0.7)
     axis.axhline(reference, color=HIGHLIGHT, linewidth=1.5, linestyle="--", label=reference_label)
-    open_axis(axis, ylabel=label)
+    open_axis(axis, ylabel=label, xlabel=items)
     axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.16))
+    axis.legend(frameon=False, fontsize=LETTERS, loc="upper center", bbox_to_anchor=(0.5, 1.16))
     return Picture(
         figure,
-        f"The mean map, its largest weight {values.max():.2f}, and the {label}: "
+        f"The mean map, its largest weight {values.max():.2f}, and the {label} of each {items}: "
         f"{measured.min():.3g} to {measured.max():.3g}, against {reference_label},"
         f" {reference:.3g}.",
+        caption=f"The mean map, and the {label} of each {items}.",
     )
 
 
@@ -301,7 +315,7 @@ def plot_attribute_maps(
     for k, image in enumerate(images):
         region = None if regions is None else regions[k].numpy()
         axes[0, k].imshow(overlay(image, region))
-        axes[0, k].set_title(titles[k], fontsize=7.5, color=INK, pad=2)
+        axes[0, k].set_title(titles[k].replace("_", " "), fontsize=LETTERS, color=INK, pad=2)
         for row, values in enumerate(maps.values(), start=1):
             axes[row, k].imshow(overlay(image, region, values[k].numpy()))
     for row, name in enumerate(maps, start=1):
@@ -313,7 +327,7 @@ def plot_attribute_maps(
             rotation=90,
             ha="right",
             va="center",
-            fontsize=8,
+            fontsize=LETTERS,
             color=INK,
         )
     sentence = f"{len(images)} faces, and over each where it is looked at (strongest colour: most)"
@@ -337,9 +351,8 @@ def attention_on_clip(
     `weights` rows sum to 1. `moment`, where it is known, is the deciding one and is outlined.
     """
     keys = weights.shape[1]
-    figure = Figure(
-        figsize=(1.3 * keys + 1.2, 1.7 + 0.36 * len(rows)), layout="constrained", facecolor=PAPER
-    )
+    size = fitting(1.2 * keys + 1.2, 1.6 + 0.36 * len(rows))
+    figure = Figure(figsize=size, layout="constrained", facecolor=PAPER)
     grid = figure.add_gridspec(2, keys, height_ratios=(1.5, 0.36 * len(rows)))
     figure.get_layout_engine().set(w_pad=0.01, wspace=0.0)
     shown = ((np.arange(keys) + 0.5) * (len(frames) - 1) / keys).round().astype(int)
@@ -349,7 +362,9 @@ def attention_on_clip(
         axis.set(xticks=[], yticks=[])
         deciding = key == moment
         axis.set_title(
-            "decides" if deciding else f"{key}", fontsize=8, color=HIGHLIGHT if deciding else INK
+            "decides" if deciding else f"{key}",
+            fontsize=LETTERS,
+            color=HIGHLIGHT if deciding else INK,
         )
         for spine in axis.spines.values():
             spine.set(color=HIGHLIGHT, linewidth=2.5) if deciding else spine.set_visible(False)
@@ -357,7 +372,7 @@ def attention_on_clip(
     draw_map(
         axis,
         weights,
-        1.3 * keys,
+        1.2 * keys,
         max(0.5, float(weights.max())),
         rows,
         [str(key) for key in range(keys)],
@@ -376,32 +391,32 @@ def attention_on_clip(
 
 
 def animate_sampling(
-    image: Float[Tensor, "3 height width"],
+    image: Float[Tensor, "3 side two_sides"],
     states: Float[Tensor, "steps parts height width"],
     looks: Float[Tensor, "steps parts rows columns"],
-    shown: Sequence[str] = ("hair", "eyes", "nose", "mouth"),
+    shown: Sequence[str] = ("hair", "eyes", "mouth"),
     fps: float = 4,
 ) -> Animation:
-    """Layers that form out of noise, below them where their parts look meanwhile, and the picture
-    they make.
+    """Layers that form, and below them where their parts look in the two photographs meanwhile.
+
+    `states` are the layers predicted at each step.
     """
-    chosen = [part_index(part) for part in shown]
-    built = compose((states > 0.5).float(), image.expand(len(states), -1, -1, -1))
-    figure, axes = blank_axes(2, 1 + len(chosen), 1.45 * (1 + len(chosen)), 3.3)
+    chosen = [part_index(part, LAYERS) for part in shown]
+    figure, axes = blank_axes(2, 1 + len(chosen), 2.4 * (1 + len(chosen)), 3.9)
     figure.set_dpi(100)
     canvas, frames, shows = FigureCanvasAgg(figure), [], []
-    for step in range(len(states)):
+    for step, (layers, maps) in enumerate(zip(states, looks, strict=True)):
         pixels = [
-            to_picture(image),
-            *(states[step, part].numpy() for part in chosen),
-            to_picture(built[step]),
-            *(overlay(_large(image), heat=looks[step, part].numpy()) for part in chosen),
+            part_drawing(layers),
+            *(layers[part].numpy() for part in chosen),
+            overlay(image),
+            *(overlay(image, heat=maps[part].numpy()) for part in chosen),
         ]
         titles = [
-            "image",
-            *shown,
             f"step {step + 1} of {len(states)}",
-            *["looks here"] * len(chosen),
+            *shown,
+            "two photographs",
+            *(f"attention of {part}" for part in shown),
         ]
         shows = shows or [
             axis.imshow(drawn, cmap="gray", vmin=0, vmax=1)
@@ -423,11 +438,6 @@ def animate_sampling(
     )
 
 
-def _large(image: Tensor) -> Tensor:
-    """Four times as large, so that an outline does not cover what it surrounds."""
-    return image.repeat_interleave(4, -1).repeat_interleave(4, -2)
-
-
 def plot_matrices(
     matrices: Mapping[str, Float[Tensor, "rows columns"]],
     sides: Mapping[str, tuple[str, str]] | None = None,
@@ -441,7 +451,8 @@ def plot_matrices(
     values = {name: torch.as_tensor(matrix).float().cpu() for name, matrix in matrices.items()}
     rows = max(len(matrix) for matrix in values.values())
     columns = [matrix.shape[1] for matrix in values.values()]
-    cell = float(np.clip(min((8.6 - 0.7 * len(values)) / sum(columns), 4.4 / rows), 0.06, 0.44))
+    room = WIDTHS[-1] / PER_INCH - 0.7 * len(values)
+    cell = float(np.clip(min(room / sum(columns), 4.4 / rows), 0.06, 0.48))
     figure = Figure(
         figsize=(cell * sum(columns) + 0.7 * len(values), cell * rows + 1.0),
         layout="constrained",
@@ -454,7 +465,7 @@ def plot_matrices(
         colours, lowest = ("RdBu", -largest) if signed else ("cividis", 0.0)
         axis.imshow(matrix, cmap=colours, vmin=lowest, vmax=largest, interpolation="nearest")
         axis.set_title(name, fontsize=9, color=INK)
-        axis.tick_params(length=0, labelsize=8)
+        axis.tick_params(length=0, labelsize=LETTERS)
         for side, count in ((axis.yaxis, len(matrix)), (axis.xaxis, matrix.shape[1])):
             side.set_major_locator(MaxNLocator(min(8, count), integer=True))
         vertical, horizontal = (sides or {}).get(name, ("", ""))
@@ -470,7 +481,7 @@ def plot_matrices(
                 f"{number:z.2f}",
                 ha="center",
                 va="center",
-                fontsize=7.5,
+                fontsize=LETTERS,
                 color="white" if dark else "black",
             )
     ranges = ", ".join(

@@ -21,7 +21,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
 from ..shapes import Float
-from .base import GREY, INK, Picture, blank_axes, open_axis, styles
+from .base import GREY, INK, LETTERS, PER_INCH, WIDTHS, Picture, blank_axes, open_axis, styles
 
 __all__ = ["bars", "dots", "histogram", "lines"]
 
@@ -50,8 +50,8 @@ def lines(
     names = x if x is not None and len(x) and isinstance(x[0], str) else None
     few = sum(map(len, panels.values())) <= CURVES
     alone = 5.4 if names is None else float(np.clip(0.24 * len(names), 5.4, 9.0))
-    figure, axes = _figure(panels, alone, 2.7, 2.9)
-    for axis, (panel, curves) in zip(axes, panels.items(), strict=True):
+    figure, axes, columns = _figure(panels, alone, 2.7, 2.9)
+    for place, (axis, (panel, curves)) in enumerate(zip(axes, panels.items(), strict=True)):
         clauses[panel] = []
         for number, (name, values) in enumerate(curves.items()):
             at, heights = _curve(name, values, x if names is None else range(len(names)))
@@ -70,9 +70,9 @@ def lines(
         level = _of(guides, panel)
         _guide(axis.axhline, level)
         _guide(axis.axvline, _of(marks, panel), len(level))
-        _finish(axis, panel, settings, axis is axes[0])
+        _finish(axis, panel, settings, place % columns == 0)
         if names is not None:
-            _name_places(axis, names, alone if len(panels) == 1 else 2.7)
+            _name_places(axis, names, figure.get_figwidth() / columns - 1.0)
     _legends(figure, axes)
     return _picture(figure, description, _by(settings, "ylabel", "xlabel"), clauses)
 
@@ -92,8 +92,8 @@ def dots(
     say = _say_each if few else _say_extremes
     most = max(len(curves) for curves in panels.values())
     height = max(0.2, 0.11 * most + 0.1) if intervals else 0.2
-    figure, axes = _figure(panels, 4.4, 2.6, 1.0 + height * len(rows))
-    for axis, (panel, curves) in zip(axes, panels.items(), strict=True):
+    figure, axes, columns = _figure(panels, 4.4, 2.6, 1.0 + height * len(rows))
+    for place, (axis, (panel, curves)) in enumerate(zip(axes, panels.items(), strict=True)):
         axis.hlines(places, 0, 1, GREY, linewidth=0.3, transform=axis.get_yaxis_transform())
         clauses[panel] = []
         for number, (name, values) in enumerate(curves.items()):
@@ -105,10 +105,12 @@ def dots(
                 axis.hlines(places + shift, *bounds, style["color"], linewidth=1.4)
             clauses[panel].append(say(name, rows, numbers, bounds))
         _guide(axis.axvline, _of(guides, panel))
-        _finish(axis, panel, settings, axis is axes[0])
+        _finish(axis, panel, settings, place % columns == 0)
         axis.set_ylim(len(rows) - 0.5, -0.5)
-        axis.set_yticks(places, _words(rows) if axis is axes[0] else [""] * len(rows))
-        axis.tick_params(axis="y", length=0, labelsize=7.5)
+        axis.set_yticks(places, [""] * len(rows) if place % columns else _words(rows))
+        if len(panels) > 1 and axis.get_xscale() == "linear":
+            axis.xaxis.set_major_locator(MaxNLocator(4))  # small numbers have long labels
+        axis.tick_params(axis="y", length=0, labelsize=LETTERS)
     _legends(figure, axes)
     return _picture(figure, description, _by(settings, "xlabel"), clauses)
 
@@ -129,10 +131,10 @@ def bars(
     say = _say_each if few else _say_extremes
     most = 1 if stacked else max(len(curves) for curves in panels.values())
     labelled = len(labels) * most <= VALUES and not stacked and not intervals
-    wide = (0.38 * most if labelled else 0.24 * most**0.5) * len(labels)
+    wide = (0.46 * most if labelled else 0.24 * most**0.5) * len(labels)
     wide = float(np.clip(wide, 2.4, 9.0))
-    figure, axes = _figure(panels, max(wide, 4.0), wide, 2.9)
-    for axis, (panel, curves) in zip(axes, panels.items(), strict=True):
+    figure, axes, columns = _figure(panels, max(wide, 4.0), wide, 2.9)
+    for place, (axis, (panel, curves)) in enumerate(zip(axes, panels.items(), strict=True)):
         below, clauses[panel] = np.zeros(len(labels)), []
         for number, (name, values) in enumerate(curves.items()):
             heights = _numbers(name, values, len(labels))
@@ -144,12 +146,12 @@ def bars(
             if bounds:
                 axis.vlines(places + shift, *bounds, INK, linewidth=1.4)
             elif labelled:
-                axis.bar_label(drawn, [_number(value) for value in heights], fontsize=7.5)
+                axis.bar_label(drawn, [_number(value) for value in heights], fontsize=LETTERS)
             clauses[panel].append(say(name, labels, heights, bounds))
             below = below + np.nan_to_num(heights) * stacked
         _guide(axis.axhline, _of(guides, panel))
-        _finish(axis, panel, settings, axis is axes[0])
-        _name_places(axis, labels, max(wide, 4.0) if len(panels) == 1 else wide)
+        _finish(axis, panel, settings, place % columns == 0)
+        _name_places(axis, labels, min(max(wide, 4.0), figure.get_figwidth() / columns - 1.0))
     _legends(figure, axes)
     return _picture(figure, description, _by(settings, "ylabel"), clauses)
 
@@ -234,13 +236,25 @@ def _style(number: int, length: int, joined: bool) -> dict:
 
 
 def _figure(panels: Mapping, alone: float, each: float, height: float):
-    """A figure and its axes: a panel's width is `alone` or `each`, and its legend comes on top."""
+    """A figure, its axes and how many stand side by side: a panel's width is `alone` or `each`, and
+    its legend comes on top. What is too wide for a page goes on in another row.
+    """
     longest = max(len(name) for curves in panels.values() for name in curves)
-    legends = 1 if len({tuple(curves) for curves in panels.values()}) == 1 else len(panels)
-    width = alone if len(panels) == 1 else each * len(panels)
-    width += legends * (0.6 + 0.075 * min(26, longest))
-    figure, axes = blank_axes(1, len(panels), width, height)
-    return figure, axes[0]
+    one_legend = len({tuple(curves) for curves in panels.values()}) == 1
+    legend, widest = 0.6 + 0.085 * min(26, longest), WIDTHS[-1] / PER_INCH
+    if len(panels) == 1:
+        width, columns = min(alone + legend, widest), 1
+    else:
+        room = widest - legend * one_legend
+        each += legend * (not one_legend)
+        columns = min(len(panels), max(1, int(1.2 * room / each)))
+        rows = -(-len(panels) // columns)
+        columns = -(-len(panels) // rows)  # as many in each
+        width = min(each * columns + legend * one_legend, widest)
+        height *= rows
+    rows = -(-len(panels) // columns)
+    figure, axes = blank_axes(rows, columns, width, height)
+    return figure, axes.flat[: len(panels)], columns
 
 
 def _guide(draw, guides: Mapping[str, float], before: int = 0) -> None:
@@ -276,8 +290,8 @@ def _name_places(axis, names: Sequence, width: float) -> None:
     words, step = _words(names), 1
     if len(words) > 12 and all(word.isdigit() for word in words):
         step = len(words) // 8
-    axis.set_xticks(range(0, len(words), step), words[::step], fontsize=7.5)
-    if step == 1 and 0.065 * max(map(len, words)) > width / len(words):
+    axis.set_xticks(range(0, len(words), step), words[::step], fontsize=LETTERS)
+    if step == 1 and 0.075 * max(map(len, words)) > width / len(words):
         for label in axis.get_xticklabels():
             label.set(rotation=60, ha="right", rotation_mode="anchor")
 
@@ -288,7 +302,7 @@ def _words(names: Sequence) -> list[str]:
 
 def _legends(figure, axes) -> None:
     """What is drawn, by name: once beside all panels if it is the same in each, else beside each."""
-    look = {"frameon": False, "fontsize": 8, "labelspacing": 0.6}
+    look = {"frameon": False, "fontsize": LETTERS, "labelspacing": 0.6}
     named = []
     for axis in axes:
         handles, labels = axis.get_legend_handles_labels()

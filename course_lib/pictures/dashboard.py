@@ -7,18 +7,18 @@ Derived in lesson 12.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..training.attribute_scores import score_attributes, threshold_scores
 from . import dashboard_panels as panels
 from .base import BLUE, HIGHLIGHT, INK, PAPER, ExplorableFigure
+from .dashboard_overview import overview
 from .dashboard_panels import RARE, Panel, ScoredRun
 
 __all__ = ["AttributeResults", "performance_dashboard"]
 
-ROW, TOP, BOTTOM = 360, 130, 60  # pixels
+ROW, TOP, BOTTOM = 320, 100, 60  # pixels
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def performance_dashboard(
 ) -> ExplorableFigure:
     """Draw how a run performs, or two by name, the first being the baseline of the second.
 
-    ROC and precision–recall curves, F1, accuracy over saying no to everything, the rate of positive
+    First the headline numbers, a row for each attribute, and the ROC and precision–recall curves of
+    the one that is chosen; then F1, accuracy over saying no to everything, the rate of positive
     predictions, calibration, thresholds and, of two runs, what went with the weights of the second.
     Attributes that are in all images or in none have no curve: they are named and left out. Print
     it for a sentence a panel. Raises ValueError for no or more than two runs, for runs on other
@@ -75,8 +76,7 @@ def performance_dashboard(
     runs, left_out = _runs(
         {"": results} if isinstance(results, AttributeResults) else dict(results)
     )
-    drawn = [panel(run) for panel in (panels.roc, panels.precision_recall) for run in runs]
-    drawn += [
+    drawn = [
         panel(runs)
         for panel in (
             panels.f1,
@@ -94,8 +94,9 @@ def performance_dashboard(
     ]
     if left_out:
         clauses.append(f"Left out, being in all of the images or in none: {', '.join(left_out)}.")
-    clauses += [f"{panel.title}: {panel.says}." for panel in drawn]
-    return ExplorableFigure(_figure(drawn, len(runs)), "\n".join(clauses))
+    first_look, sentences = overview(runs)
+    clauses += sentences + [f"{panel.title}: {panel.says}." for panel in drawn]
+    return ExplorableFigure(_figure(drawn, len(runs)), "\n".join(clauses), first_look)
 
 
 def _runs(results: dict[str, AttributeResults]) -> tuple[list[ScoredRun], list[str]]:
@@ -148,8 +149,7 @@ def _runs(results: dict[str, AttributeResults]) -> tuple[list[ScoredRun], list[s
 
 
 def _figure(drawn: Sequence[Panel], runs: int):
-    """Two panels a row; the scale of the curves' colour and the legend above them."""
-    import plotly.graph_objects as go
+    """Two panels a row, and the legend above them."""
     from plotly.subplots import make_subplots
 
     rows = -(-len(drawn) // 2)
@@ -166,35 +166,6 @@ def _figure(drawn: Sequence[Panel], runs: int):
         figure.add_traces(panel.traces, rows=row, cols=column)
         figure.update_xaxes(row=row, col=column, **panel.x)
         figure.update_yaxes(row=row, col=column, **panel.y)
-    # A trace without points carries the scale: lines have a colour each, and no scale.
-    figure.add_trace(
-        go.Scatter(
-            x=[None],
-            y=[None],
-            mode="markers",
-            showlegend=False,
-            hoverinfo="skip",
-            marker={
-                "color": [0],
-                "colorscale": panels.shades(torch.linspace(0, 1, 9)),
-                "cmin": -2,
-                "cmax": 0,
-                "showscale": True,
-                "colorbar": {
-                    "title": {"text": "curves: training frequency", "side": "top"},
-                    "orientation": "h",
-                    "x": 0,
-                    "xanchor": "left",
-                    "y": 1 + 40 / inner,
-                    "yanchor": "bottom",
-                    "len": 0.44,
-                    "thickness": 10,
-                    "tickvals": np.log10(panels.SHARES[1:]).tolist(),
-                    "ticktext": [f"{share:.0%}" for share in panels.SHARES[1:]],
-                },
-            },
-        )
-    )
     figure.update_annotations(font={"size": 12})
     figure.update_layout(
         height=inner + TOP + BOTTOM,

@@ -20,8 +20,6 @@ __all__ = [
     "f1",
     "over_all_negative",
     "positive_rate",
-    "precision_recall",
-    "roc",
     "thresholds",
     "weights",
 ]
@@ -30,13 +28,9 @@ RARE = 0.10  # attributes less frequent than this are called rare
 
 SHARES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # labels of logarithmic axes
 
-POINTS = 150  # of a curve; more cannot be seen
-
 SWEEP = [round(0.05 * step, 2) for step in range(1, 20)]
 
 BINS = 10
-
-LIGHTEST = 0.85  # of Viridis, whose yellow end is hard to see on white
 
 
 class ScoredRun(NamedTuple):
@@ -91,10 +85,6 @@ class Panel(NamedTuple):
 
 def _for_each(runs: Sequence[ScoredRun], says: Callable[[ScoredRun], str]) -> str:
     return "; ".join(f"{run.name}: {says(run)}" if run.name else says(run) for run in runs)
-
-
-def _titled(title: str, run: ScoredRun) -> str:
-    return f"{title}, {run.name}" if run.name else title
 
 
 def _axis(low: float = -0.02, high: float = 1.02, **settings) -> dict:
@@ -173,34 +163,6 @@ def _points(run: ScoredRun, x: Tensor, y: Tensor, hover: str, legend: bool = Fal
     )
 
 
-def shades(places: Tensor) -> list[str]:
-    """Colours from rare, 0 (1 % of the images), dark, to 1 (all of them), light."""
-    from plotly.colors import sample_colorscale
-
-    return sample_colorscale("Viridis", (LIGHTEST * places).tolist())
-
-
-def _curves(
-    run: ScoredRun, curves: Sequence[tuple[np.ndarray, np.ndarray]], area: Tensor, measure: str
-) -> list:
-    """A line an attribute, the rare ones dark and on top."""
-    colours = shades(1 + run.frequencies.clamp(min=0.01).log10() / 2)
-    traces = []
-    for index in run.frequencies.argsort(descending=True).tolist():
-        points = np.unique(np.linspace(0, len(curves[index][0]) - 1, POINTS).round().astype(int))
-        x, y = (values[points] for values in curves[index])
-        hover = (
-            f"{run.names[index]}: frequency {run.frequencies[index]:.1%}, {measure}"
-            f" {area[index]:.3f}"
-        )
-        traces.append(_line(x, y, f"{hover}<extra></extra>", color=colours[index], width=1.5))
-    return traces
-
-
-def _columns(run: ScoredRun):
-    return zip(run.truth.T.numpy(), run.probabilities.T.numpy(), strict=True)
-
-
 def _trend(values: Tensor, against: Tensor) -> str:
     """The rank correlation of two values an attribute, with its interval, as text."""
     trend, low, high = frequency_trend(values, against)
@@ -208,37 +170,6 @@ def _trend(values: Tensor, against: Tensor) -> str:
         "undefined"
         if np.isnan(trend)
         else f"{trend:+.2f} (95 % interval {low:+.2f} to {high:+.2f})"
-    )
-
-
-def roc(run: ScoredRun) -> Panel:
-    from sklearn.metrics import roc_curve
-
-    area = run.scores["roc_auc"]
-    curves, worst = [roc_curve(*column)[:2] for column in _columns(run)], int(area.argmin())
-    return Panel(
-        _titled("ROC", run),
-        "recall by false-positive rate",
-        _axis(),
-        _axis(),
-        [_guide([0, 1], [0, 1]), *_curves(run, curves, area, "area")],
-        f"area {run.mean(area)}; lowest {run.names[worst]}, {area[worst]:.3f}; chance is 0.5",
-    )
-
-
-def precision_recall(run: ScoredRun) -> Panel:
-    from sklearn.metrics import precision_recall_curve
-
-    area = run.scores["average_precision"]
-    curves = [precision_recall_curve(*column)[1::-1] for column in _columns(run)]
-    return Panel(
-        _titled("Precision and recall", run),
-        "precision by recall",
-        _axis(),
-        _axis(),
-        _curves(run, curves, area, "average precision"),
-        f"average precision {run.mean(area)}; chance, their share of the images, "
-        f"{run.mean(run.truth.float().mean(0))}",
     )
 
 

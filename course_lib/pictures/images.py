@@ -12,15 +12,18 @@ from torch import Tensor, nn
 from ..data.flow import warp
 from ..data.video import Clip, FaceTrack
 from ..looking.layers import record_activations
+from ..models.parts import LAYERS
 from ..shapes import Bool, Float, Int, UInt8
+from ..world.layers import part_index
 from .base import (
     HIGHLIGHT,
     INK,
+    LETTERS,
     PAPER,
     Animation,
-    ExplorableFigure,
     Picture,
     blank_axes,
+    fitting,
     to_picture,
 )
 
@@ -32,12 +35,12 @@ __all__ = [
     "flow_colours",
     "frame_of_step",
     "overlay",
+    "part_drawing",
     "plot_depth",
     "plot_flow",
     "plot_flow_wheel",
     "plot_scalings",
     "plot_track",
-    "space_time_figure",
     "visualize_feature_maps",
 ]
 
@@ -53,15 +56,16 @@ def contact_sheet(
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     pictures = [to_picture(image) for image in images]
-    height = 1.35 * max(picture.shape[0] / picture.shape[1] for picture in pictures)
+    tile = 1.35 if columns < 7 else 1.22  # inches
+    height = tile * max(picture.shape[0] / picture.shape[1] for picture in pictures)
     figure, axes = blank_axes(
-        rows, columns, 1.35 * columns, (height + 0.25 * bool(captions)) * rows
+        rows, columns, tile * columns, (height + 0.25 * bool(captions)) * rows
     )
     for k, picture in enumerate(pictures):
         axis = axes.flat[k]
         axis.imshow(picture)
         if captions:
-            axis.set_title(captions[k], fontsize=8, color=INK, pad=2)
+            axis.set_title(captions[k], fontsize=LETTERS, color=INK, pad=2)
     return Picture(figure, description)
 
 
@@ -91,18 +95,21 @@ def plot_track(clip: Clip, track: FaceTrack, shown: int = 6) -> Picture:
 
 
 MAP_COLOUR = (225, 0, 190)  # no skin, hair or outline has it
-LARGE = 224  # pixels a side, so that outlines are thin where a face is small
+MAP_OPACITY = 0.6  # of the strongest place: what lies under it can still be seen
+LARGE = 448  # pixels a side, so that edges and outlines are sharp on any screen
 
 
 def overlay(
     image,
     region: Bool[np.ndarray, "height width"] | None = None,
     heat: Float[np.ndarray, "rows columns"] | None = None,
+    smooth: bool = False,
 ) -> UInt8[np.ndarray, "large_height large_width 3"]:
     """The image, enlarged if it is small, with a region outlined, or with a map laid over it.
 
     The map is one colour, clear where the weight is 0 and strongest at the map's own maximum; a
-    square is a token.
+    square is a token, and `smooth` interpolates between their middles. The region may be finer
+    than the image: its outline is thin, white with a dark rim. The explorer's pages draw the same.
     """
     picture = to_picture(image)
     times = max(1, -(-LARGE // min(picture.shape[:2])))
@@ -111,14 +118,38 @@ def overlay(
     if heat is not None:
         weights = np.asarray(heat, np.float32)
         shares = np.clip(weights / max(float(weights.max()), 1e-12), 0, 1)
-        opacity = 0.8 * cv2.resize(shares, size, interpolation=cv2.INTER_NEAREST)[..., None]
+        between = cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST
+        opacity = MAP_OPACITY * cv2.resize(shares, size, interpolation=between)[..., None]
         picture = ((1 - opacity) * picture + opacity * MAP_COLOUR).round().astype(np.uint8)
     if region is not None:
-        mask = cv2.resize(region.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, outlines, -1, (0, 0, 0), 4, cv2.LINE_AA)
+        share = cv2.resize(np.asarray(region, np.float32), size, interpolation=cv2.INTER_LINEAR)
+        mask = (share >= 0.5).astype(np.uint8)
+        outlines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, outlines, -1, (20, 20, 20), 6, cv2.LINE_AA)
         cv2.drawContours(picture, outlines, -1, (255, 255, 255), 2, cv2.LINE_AA)
     return picture
+
+
+PART_COLOURS = {  # from behind to the front
+    "skin": (238, 190, 150),
+    "hair": (120, 72, 38),
+    "eyes": (30, 90, 190),
+    "mouth": (200, 40, 60),
+    "glasses": (25, 25, 25),
+    "hat": (120, 90, 200),
+}
+
+
+def part_drawing(layers: Float[Tensor, "parts height width"]) -> UInt8[np.ndarray, "large large 3"]:
+    """The layers that lesson 13 draws as one picture, each part in a colour of its own; what is half
+    sure is half clear.
+    """
+    times = max(1, -(-LARGE // layers.shape[-1]))
+    picture = np.full((*layers.shape[1:], 3), 245, np.float32)
+    for part, colour in PART_COLOURS.items():
+        opacity = layers[part_index(part, LAYERS)].clamp(0, 1).numpy()[..., None]
+        picture = (1 - opacity) * picture + opacity * np.array(colour, np.float32)
+    return cv2.resize(picture, None, fx=times, fy=times).round().astype(np.uint8)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -172,7 +203,7 @@ def plot_flow(frame, following, flow: Float[np.ndarray, "height width 2"]) -> Pi
     first, second = to_picture(frame), to_picture(following)
     rebuilt = np.clip(warp(second.astype(np.float32), flow), 0, 255)
     before, after = (np.abs(first - other.astype(np.float32)).mean() for other in (second, rebuilt))
-    figure, axes = blank_axes(1, 5, 10.5, 2.4)
+    figure, axes = blank_axes(1, 5, 8.5, 2.0)
     shown = {
         "frame t": first,
         "frame t + 1": second,
@@ -210,7 +241,7 @@ def plot_flow_wheel() -> Picture:
         axis.annotate(
             "", (0.95 * x, 0.95 * y), (0, 0), arrowprops={"arrowstyle": "->", "color": INK}
         )
-        axis.text(1.22 * x, 1.12 * y, name, ha="center", va="center", fontsize=8, color=INK)
+        axis.text(1.22 * x, 1.12 * y, name, ha="center", va="center", fontsize=LETTERS, color=INK)
     axis.set(xlim=(-1.5, 1.5), ylim=(1.3, -1.3))
     return Picture(
         figure,
@@ -246,7 +277,7 @@ def plot_scalings(
         bar = figure.colorbar(
             picture, ax=list(axes[:, column]), shrink=0.7, ticks=(-largest, 0, largest)
         )
-        bar.ax.set_yticklabels([f"{-largest:.2f}", "0", f"{largest:.2f}"], fontsize=8)
+        bar.ax.set_yticklabels([f"{-largest:.2f}", "0", f"{largest:.2f}"], fontsize=LETTERS)
         clauses += [
             f"{title}, {name}: from {field.min():.2f} to {field.max():.2f}"
             for name, field in zip(pairs, fields, strict=True)
@@ -322,14 +353,14 @@ def plot_depth(activations: Mapping[str, Tensor], image: Tensor, per_layer: int 
         per_layer, len(activations) + 1, 1.45 * (len(activations) + 1), 1.4 * per_layer + 0.3
     )
     axes[0, 0].imshow(to_picture(image))
-    axes[0, 0].set_title("input", fontsize=8, color=INK)
+    axes[0, 0].set_title("input", fontsize=LETTERS, color=INK)
     clauses = []
     for column, (name, maps) in enumerate(activations.items(), start=1):
         maps = maps[0].float().cpu()
         for row, channel in enumerate(maps.flatten(1).std(1).topk(per_layer).indices):
             axes[row, column].imshow(_colours(maps[channel].numpy()))
         axes[0, column].set_title(
-            f"{name}\n{' × '.join(map(str, maps.shape))}", fontsize=7.5, color=INK
+            f"{name}\n{' × '.join(map(str, maps.shape))}", fontsize=LETTERS, color=INK
         )
         clauses.append(
             f"{name} {maps.shape[1]} × {maps.shape[2]} places, {(maps > 0).float().mean():.0%} of"
@@ -388,18 +419,17 @@ def features_beside_flow(
         (name, [_over(frames[middle[step]], heat[step], float(heat.max())) for step in steps])
         for name, heat in zip(names, maps, strict=True)
     ]
-    figure = Figure(
-        figsize=(1.32 * len(steps) + 1.2, 1.36 * len(rows)), layout="constrained", facecolor=PAPER
-    )
+    size = fitting(1.2 * len(steps) + 1.2, 1.24 * len(rows))
+    figure = Figure(figsize=size, layout="constrained", facecolor=PAPER)
     axes = figure.subplots(len(rows), len(steps), squeeze=False)
     for line, (name, pictures) in zip(axes, rows, strict=True):
         for axis, picture in zip(line, pictures, strict=True):
             axis.imshow(picture)
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8.5, color=INK)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=LETTERS, color=INK)
     for axis, step in zip(axes[0], steps, strict=True):
-        axis.set_title(f"step {step}", fontsize=8.5, color=INK)
+        axis.set_title(f"step {step}", fontsize=LETTERS, color=INK)
     peaks = (np.unravel_index(heat.argmax(), heat.shape) for heat in maps)
     clauses = ", ".join(
         f"{name} at step {step}, row {row}, column {column}"
@@ -416,7 +446,7 @@ def features_beside_flow(
 def animate_features(
     frames: np.ndarray, flow: np.ndarray, maps: np.ndarray, names: Sequence[str], fps: float = 8
 ) -> Animation:
-    """The clip, its flow, and where each feature is active, side by side as a GIF.
+    """The clip, its flow, and where each feature is active, side by side as a film.
 
     Arguments and errors as in `features_beside_flow`. Derived in lesson 03.
     """
@@ -478,79 +508,3 @@ def _titled(
     strip = np.full((18, panel.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, title, (3, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (34, 34, 34), 1, cv2.LINE_AA)
     return np.vstack([strip, panel])
-
-
-def space_time_figure(volumes: Mapping[str, np.ndarray], strongest: int = 400) -> ExplorableFigure:
-    """Activations as points in space and time, one named volume at a time, chosen from a menu.
-
-    A volume is `steps rows columns`: one feature of one layer; all have one shape. Time runs to the
-    right and the picture stands upright. Size and colour are the activation, as a share of the
-    volume's largest; the `strongest` places of each are drawn, silent ones (0 and below) never.
-    Raises `ValueError` for no volumes, unequal shapes, or one without three axes, empty, or not
-    finite. Derived in lesson 03.
-    """
-    import plotly.graph_objects as go
-
-    if not volumes:
-        raise ValueError(
-            "there is no volume to draw; give at least one, as {name: array of steps, rows,"
-            " columns}"
-        )
-    shape = next(iter(volumes.values())).shape
-    for name, volume in volumes.items():
-        if (
-            volume.shape != shape
-            or volume.ndim != 3
-            or not volume.size
-            or not np.isfinite(volume).all()
-        ):
-            raise ValueError(
-                f"the volume {name!r} of shape {volume.shape} has not three axes, is empty, not"
-                f" finite or unlike the first, {shape}; expected steps, rows, columns of one"
-                " layer's features"
-            )
-    traces, clauses = [], []
-    for index, (name, volume) in enumerate(volumes.items()):
-        order = np.argsort(volume, axis=None)[::-1][:strongest]
-        order = order[volume.flat[order] > 0]
-        step, row, column = np.unravel_index(order, volume.shape)
-        value = volume.flat[order]
-        share = value / max(float(volume.max()), 1e-12)
-        marker = {"size": 3 + 17 * np.sqrt(share), "color": share, "cmin": 0, "cmax": 1}
-        marker |= {"colorscale": "Cividis", "opacity": 0.8, "line": {"width": 0}}
-        marker |= {"colorbar": {"title": {"text": "share of<br>largest"}}}
-        hover = "step %{x}, row %{z}, column %{y}: %{text}<extra></extra>"
-        trace = go.Scatter3d(x=step, y=column, z=row, mode="markers", name=name, marker=marker)
-        texts = [f"{number:.2f}" for number in value]
-        traces.append(trace.update(visible=index == 0, text=texts, hovertemplate=hover))
-        peak = f"at step {step[0]}, row {row[0]}, column {column[0]}" if len(order) else "nowhere"
-        clauses.append(f"{name}: strongest {peak}")
-    steps, rows, columns = shape
-    buttons = []
-    for name in volumes:
-        shows = [{"visible": [name == other for other in volumes]}]
-        buttons.append({"label": name, "method": "update", "args": shows})
-    figure = go.Figure(traces)
-    figure.update_layout(
-        height=480,
-        margin={"l": 0, "r": 0, "t": 40, "b": 10},
-        showlegend=False,
-        template="plotly_white",
-        paper_bgcolor=PAPER,
-        updatemenus=[{"x": 0, "xanchor": "left", "y": 1.1, "yanchor": "top", "buttons": buttons}],
-    )
-    figure.update_scenes(
-        xaxis={"title": {"text": "time step"}, "range": [-0.5, steps - 0.5]},
-        xaxis_dtick=max(1, steps // 8),
-        yaxis_dtick=max(1, columns // 8),
-        zaxis_dtick=max(1, rows // 8),
-        yaxis={"title": {"text": "column"}, "range": [-0.5, columns - 0.5]},
-        zaxis={"title": {"text": "row"}, "range": [rows - 0.5, -0.5]},
-        aspectmode="manual",
-        aspectratio={"x": 1.8, "y": 1.0, "z": 1.0},
-        camera={"eye": {"x": 0.7, "y": -2.4, "z": 0.9}, "center": {"x": 0, "y": 0, "z": -0.15}},
-    )
-    return ExplorableFigure(
-        figure,
-        f"Activations over {steps} steps, {rows} rows and {columns} columns; {'; '.join(clauses)}.",
-    )

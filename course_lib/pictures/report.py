@@ -186,8 +186,8 @@ def _advice(
         if waited >= max(LATE, LATE_SHARE * len(rows)):
             advice.append(
                 f"The validation loss was lowest after epoch {best} of {len(rows)}: what came after"
-                f" took {late / total:.0%} of the time, so stop earlier (EarlyStopping) or lower"
-                " the learning rate there (Plateau)."
+                f" took {late / total:.0%} of the time, so stop earlier (EarlyStopping) or let"
+                " the learning rate fall until the end (WarmupCosine)."
             )
     share = (spent["forward"] + spent["backward"]) / total
     if float(last["gpu"]) and not float(last["mixed_precision"]) and share > COMPUTING:
@@ -233,7 +233,9 @@ h1, p, td, figcaption { overflow-wrap: anywhere }
 p { margin: 8px 0; white-space: pre-line } .author, figcaption, caption { color: var(--soft) }
 .draft { color: var(--warn); border-left: 4px solid; padding: 2px 0 2px 12px }
 .wide { overflow-x: auto; margin: 14px 0 }
-figure img { display: block; background: #fff; border: 1px solid var(--line); border-radius: 6px; height: auto }
+figure img { border: 1px solid var(--line); border-radius: 6px }
+@media screen and (prefers-color-scheme: dark) {
+  .on-light { display: none !important } .on-dark { display: inline !important } }
 figcaption, caption { font-size: 14px; text-align: left; padding: 4px 0 }
 table { border-collapse: collapse; min-width: 75%; font-size: 14px; font-variant-numeric: tabular-nums }
 td, th { padding: 4px 10px; text-align: right; border-bottom: 1px solid var(--line) }
@@ -245,7 +247,8 @@ td:first-child, th:first-child { text-align: left } tbody tr:nth-child(even) { b
   h1 { font-size: 19pt } h2 { font-size: 14pt; margin-top: 0 }
   section + section { margin-top: 18pt } .own { break-before: page; margin-top: 0 }
   figure, table, .draft { break-inside: avoid } h2 { break-after: avoid } .wide { overflow: visible }
-  table, figcaption, caption { font-size: 9pt } td, th { padding: 1px 6px } figure img { max-height: 62mm }
+  table, figcaption, caption { font-size: 9pt } td, th { padding: 1px 6px } figure img {
+    width: auto !important; min-width: 0 !important; max-height: 62mm }
   p { margin: 5px 0 } .wide { margin: 8px 0 } }
 </style>
 </head>

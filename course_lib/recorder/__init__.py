@@ -21,7 +21,6 @@ from .recording import (
 )
 from .visualizer import (
     AttentionVisualizer,
-    attention_per_attribute,
     get_attention_weights,
     record_folder,
     visualize_during_inference,
@@ -40,7 +39,6 @@ __all__ = [
     "Recording",
     "Statistics",
     "attention_page",
-    "attention_per_attribute",
     "cost",
     "dequantise",
     "finish",

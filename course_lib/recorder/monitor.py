@@ -13,7 +13,16 @@ from torch import Tensor
 from ..looking.attention import attention_statistics, diagnose
 from ..models.inference import evaluating, to_model
 from ..pictures.attention import draw_map
-from ..pictures.base import BLUE, HIGHLIGHT, INK, Animation, Picture, blank_axes, open_axis
+from ..pictures.base import (
+    BLUE,
+    HIGHLIGHT,
+    INK,
+    LETTERS,
+    Animation,
+    Picture,
+    blank_axes,
+    open_axis,
+)
 from ..shapes import Float
 from ..training.fit import Run
 from .recorder import AttentionRecorder
@@ -28,7 +37,8 @@ class AttentionMonitor:
     `inputs` are what the model takes; give two clips or more, since a map that is the same for all
     is a habit. `layer` names the attention as `AttentionRecorder` does; it is the last that runs,
     unless given. `maps` holds the mean map of each epoch, `rows` its entropy (nats), support
-    (keys), sink (share of the top key) and what `diagnose` found; entropy also goes to the run's
+    (keys), sink (share of the top key), between which values the middle 80 % of the entropies of
+    all heads and queries lie (`low`, `high`), and what `diagnose` found; entropy also goes to the run's
     log. Raises ValueError if the model has no such attention. Derived in lesson 07.
     """
 
@@ -62,6 +72,7 @@ class AttentionMonitor:
         statistics = attention_statistics(weights)
         self.rows.append(
             {name: statistics[name].mean().item() for name in ("entropy", "support", "sink")}
+            | dict(zip(("low", "high"), _middle(weights), strict=True))
             | {"found": [finding.name for finding in diagnose(weights)]}
         )
         mean = weights.mean((0, 1))[None]
@@ -74,8 +85,8 @@ class AttentionMonitor:
         self.maps, self.rows = state["maps"], state["rows"]
 
     def plot(self) -> Picture:
-        """Entropy over the epochs, epoch 0 being the untrained model, beside that of uniform
-        attention.
+        """Entropy over the epochs, epoch 0 being the untrained model: its mean and the middle 80 %
+        of all heads and queries, beside that of uniform attention.
         """
         figure, axes = blank_axes(1, 1, 6.4, 2.8)
         self._draw_entropy(axes[0, 0])
@@ -84,7 +95,8 @@ class AttentionMonitor:
         return Picture(
             figure,
             f"Entropy of attention over {len(self.rows) - 1} epochs: from {first['entropy']:.2f} "
-            f"nats untrained to {last['entropy']:.2f} (uniform: {self._uniform:.2f}), effectively "
+            f"nats untrained to {last['entropy']:.2f} (uniform: {self._uniform:.2f}), the middle 80 %"
+            f" of heads and queries from {last['low']:.2f} to {last['high']:.2f}, effectively "
             f"{last['support']:.1f} of {self.maps.shape[-1]} keys; diagnosed at the end: {found}.",
         )
 
@@ -118,6 +130,16 @@ class AttentionMonitor:
     def _draw_entropy(self, axis: Axes) -> None:
         entropy = [row["entropy"] for row in self.rows]
         axis.plot(entropy, ".-", color=BLUE, label="this model")
+        low, high = ([row[side] for row in self.rows] for side in ("low", "high"))
+        axis.fill_between(
+            range(len(entropy)),
+            low,
+            high,
+            color=BLUE,
+            alpha=0.2,
+            linewidth=0,
+            label="middle 80 % of heads and queries",
+        )
         if ill := {epoch: row["found"] for epoch, row in enumerate(self.rows) if row["found"]}:
             names = ", ".join(dict.fromkeys(name for found in ill.values() for name in found))
             axis.plot(
@@ -130,4 +152,10 @@ class AttentionMonitor:
         axis.axhline(self._uniform, color=HIGHLIGHT, linestyle="--", label="uniform attention")
         open_axis(axis, xlabel="epoch", ylabel="entropy, nats", ylim=(0, 1.1 * self._uniform + 0.1))
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        axis.legend(frameon=False, fontsize=8, loc="lower left")
+        axis.legend(frameon=False, fontsize=LETTERS, loc="lower left")
+
+
+def _middle(weights: Float[Tensor, "batch heads queries keys"]) -> list[float]:
+    """Between which values the middle 80 % of the entropies lie, in nats."""
+    entropies = torch.special.entr(weights).sum(-1).flatten()
+    return entropies.quantile(entropies.new_tensor([0.1, 0.9])).tolist()

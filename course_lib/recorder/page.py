@@ -124,6 +124,7 @@ def pack(
     sample: int = 0,
     query_names: Sequence[str] | None = None,
     key_names: Sequence[str] | None = None,
+    query_pictures: Mapping[str, Tensor] | None = None,
     image=None,
     grid: tuple[int, int] | None = None,
     notes: Mapping[str, str] | None = None,
@@ -134,7 +135,9 @@ def pack(
 
     `query_names` (and `key_names`, the same by default) name the tokens of every layer with as
     many. `grid` (rows, columns) lays tokens out as patches, row by row, over `image` if one is
-    given; tokens before the patches (a class token) stand beside it. `sample` is the item of the
+    given; tokens before the patches (a class token) stand beside it. `query_pictures` are small
+    named pictures, `height width` in [0, 1], of which the queries are the patches: as many rows as
+    columns of each, row by row, one picture after the other. `sample` is the item of the
     batch, `notes` a remark for each layer, `cross` the layers whose queries and keys are different
     tokens although they are as many. Raises `ValueError` if there are no maps, shapes disagree, or
     the maps are too large for a browser.
@@ -161,6 +164,11 @@ def pack(
             f" {LARGEST / 1e6:.0f}; pass fewer layers or steps, or the mean of the heads"
         )
     fineness = FINE if total <= SMALL else COARSE
+    pictures = None
+    if query_pictures is not None:
+        pictures, query_names = _pictures(
+            query_pictures, _common_shape(*next(iter(runs.items())))[1]
+        )
     key_names = query_names if key_names is None else key_names
     names = [[str(name) for name in given or ()] for given in (query_names, key_names)]
     layers, packed, steps = [], {}, max(map(len, runs.values()))
@@ -176,6 +184,9 @@ def pack(
             "tops": [None] * steps,
             "statistics": [None] * steps,
         }
+        for side in (layer["queries"], layer["keys"]):
+            if pictures is not None and side["names"] == 0:
+                side["pictures"] = True
         layer["self"] = layer["queries"] == layer["keys"] and name not in cross
         for step, weights in enumerate(run):
             if weights is not None:
@@ -196,7 +207,21 @@ def pack(
         "names": names,
         "measures": [{"name": name, "says": STATISTICS[name]} for name in SHOWN],
         "image": None if image is None else jpeg_url(image),
+        "pictures": pictures,
     }, planes
+
+
+def _pictures(pictures: Mapping[str, Tensor], count: int) -> tuple[dict[str, Any], list[str]]:
+    """Small pictures as the viewer shows them, and the names of their patches."""
+    side = math.isqrt(count // max(1, len(pictures)))
+    if not pictures or side**2 * len(pictures) != count:
+        raise ValueError(
+            f"{count} queries are no square grid of patches for each of {len(pictures)} pictures;"
+            " give a picture for every so many queries, or query_names instead"
+        )
+    sources = [jpeg_url(picture.expand(3, -1, -1)) for picture in pictures.values()]
+    names = [f"{name} {k // side},{k % side}" for name in pictures for k in range(side**2)]
+    return {"names": list(pictures), "sources": sources, "side": side}, names
 
 
 def _check_tokens(
@@ -341,7 +366,8 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+ content="default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline';
+ worker-src blob:">
 <title>[[title]]</title>
 <style>
 body { margin: 0 auto; max-width: 1500px; padding: 14px 18px; font: 14px/1.45 system-ui, sans-serif; color: #1b2330;

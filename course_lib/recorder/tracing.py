@@ -256,12 +256,12 @@ class Tracer:
         weights, axes = trace.weights, dict(trace.weights.axes)
         step, before = given.stride(summed), given.shape[summed]
         mixed = [place for place, axis in axes.items() if axis.lies_in(step, before)]
-        if weights.softmaxes[0].axis in mixed or weights.times_values:
+        if len(mixed) > 1 or weights.softmaxes[0].axis in mixed or weights.times_values:
             return self._note(output, Trace(self._new_tokens()))
         for place in mixed:
             del axes[place]
         axes = _moved(axes, given, steps)
-        if len(mixed) == 1 and size > 1:
+        if mixed and size > 1:
             axes[mixed[0]] = Axis(steps[summed], size)
         return self._note_weights(output, trace, weights, axes)
 

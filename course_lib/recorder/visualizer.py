@@ -15,10 +15,7 @@ from torch import Tensor, nn
 from ..data.drawn import to_image
 from ..data.photographs import centre_square, read_picture
 from ..files import fault_of_name
-from ..looking.agreement import Maps
-from ..looking.attention import attention_relevance
-from ..models.attributes import AttributeModel
-from ..models.inference import evaluating, in_chunks, to_cpu, to_model
+from ..models.inference import evaluating, to_cpu, to_model
 from ..pictures.attention import (
     animate_attention,
     plot_attention_map,
@@ -33,30 +30,10 @@ from .recording import Record, as_shares, layer_name
 
 __all__ = [
     "AttentionVisualizer",
-    "attention_per_attribute",
     "get_attention_weights",
     "record_folder",
     "visualize_during_inference",
 ]
-
-
-def attention_per_attribute(model: AttributeModel, images: Tensor, chunk: int = 100) -> Maps:
-    """Attention × gradient of each attribute's own logit, its positive part, the mean over the last
-    layer's heads.
-
-    Where listening raises the logit. No query hears another, so the gradient of the sum of all
-    logits is, in each row, that of the row's own. Source: Chefer et al., arXiv 2103.15679, equation
-    5. Derived in lesson 11.
-    """
-
-    def explain(part: Tensor) -> Tensor:
-        part = part.detach().requires_grad_()
-        with torch.enable_grad(), AttentionRecorder(model, gradients=True) as recording:
-            torch.autograd.grad(model(part).sum(), part)
-        last = recording.records[-1]
-        return attention_relevance(last.weights, last.gradient).unflatten(-1, (7, 7))
-
-    return in_chunks(model, explain, images, chunk)
 
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

@@ -12,6 +12,8 @@ from .. import files, runtime
 from ..models.attributes import (
     AttributeDecoder,
     AttributeModel,
+    FinePointingDecoder,
+    FineTokenExtractor,
     MixedTokenExtractor,
     PointingDecoder,
     TokenExtractor,
@@ -230,11 +232,19 @@ def calibrate(logits: Tensor, targets: Tensor) -> Calibration:
     return Calibration(slope.float().to(device), shift.float().to(device))
 
 
+# What makes the tokens and what attends to them, by how many tokens there are.
+GRIDS: dict[int, tuple[type[TokenExtractor], type[PointingDecoder]]] = {
+    49: (TokenExtractor, PointingDecoder),
+    196: (FineTokenExtractor, FinePointingDecoder),
+}
+
+
 class AttributePredictor(nn.Module):
     """An attribute model ready to use: images to calibrated logits, and to yes or no by thresholds
     of its own.
 
-    All of it is in the `state_dict`, and its `config` builds it again, so that `ModelSerializer`
+    It looks at 49 `tokens` of a 56-pixel face (through `blocks` more residual blocks) or at 196 of a
+    112-pixel face. All of it is in the `state_dict`, and its `config` builds it again, so that `ModelSerializer`
     keeps it as one thing. A new one is neither trained nor calibrated: see `ready`.
     """
 
@@ -244,17 +254,29 @@ class AttributePredictor(nn.Module):
         token_dim: int = 96,
         dim: int = 96,
         pointing: bool = True,
+        tokens: int = 49,
+        blocks: int = 0,
     ):
         super().__init__()
-        self.names, decoder = tuple(names), PointingDecoder if pointing else AttributeDecoder
+        if tokens not in GRIDS:
+            raise ValueError(
+                f"no predictor looks at {tokens} tokens; choose 49 (7×7) or 196 (14×14)"
+            )
+        extractor, decoder = GRIDS[tokens]
+        decoder = decoder if pointing else AttributeDecoder
+        self.names = tuple(names)
         self.config = {
             "names": list(names),
             "token_dim": token_dim,
             "dim": dim,
             "pointing": pointing,
+            "tokens": tokens,
+            "blocks": blocks,
         }
+        deeper = {"blocks": blocks} if blocks else {}
         self.model = AttributeModel(
-            TokenExtractor(token_dim), decoder(token_dim, len(self.names), dim=dim)
+            extractor(token_dim, **deeper),
+            decoder(token_dim, len(self.names), dim=dim, tokens=tokens),
         )
         self.calibration = Calibration(torch.ones(len(self.names)), torch.zeros(len(self.names)))
         self.register_buffer("thresholds", torch.full((len(self.names),), 0.5))
@@ -279,6 +301,8 @@ class AttributePredictor(nn.Module):
             model.backbone.token_dim,
             model.decoder.queries.shape[1],
             isinstance(model.decoder, PointingDecoder),
+            len(model.decoder.positions),
+            model.backbone.blocks,
         )
         predictor.model, predictor.calibration = model, calibrate(logits, targets)
         predictor.thresholds = best_thresholds(
@@ -297,13 +321,18 @@ class AttributePredictor(nn.Module):
         return self(images).sigmoid() >= self.thresholds
 
 
-def course_attribute_predictor() -> AttributePredictor:
-    """The shipped predictor: a `PointingDecoder` on tokens that see little, taught hard faces. Used
-    in lesson 10.
+def course_attribute_predictor(tokens: int = 49) -> AttributePredictor:
+    """A shipped predictor: a pointing decoder on tokens that see little, taught hard faces. Used in
+    lesson 10.
+
+    It looks at 49 `tokens` (7×7 of a 56-pixel face) or at 196 (14×14 of a 112-pixel face). Raises
+    ValueError for another number.
     """
-    tensors, facts = files.load_tensors(runtime.assets("weights/attributes.safetensors"))
-    predictor = AttributePredictor(facts["names"])
-    fill(predictor, tensors, "weights/attributes.safetensors")
+    name = "attributes_fine" if tokens == 196 else "attributes"
+    source = f"weights/{name}.safetensors"
+    weights, facts = files.load_tensors(runtime.assets(source))
+    predictor = AttributePredictor(facts["names"], tokens=tokens)
+    fill(predictor, weights, source)
     return predictor.eval()
 
 

@@ -22,7 +22,6 @@ __all__ = [
     "ClipGradients",
     "EarlyStopping",
     "MetricLog",
-    "Plateau",
     "Progress",
     "Timing",
     "WarmupCosine",
@@ -110,28 +109,6 @@ class EarlyStopping(Watch):
     def after_epoch(self, run: Run) -> None:
         if not self.improved(run) and self.waited >= self.patience:
             run.stop = f"{self.metric} has not improved for {self.patience} epochs"
-
-
-class Plateau(Watch):
-    """Multiply the learning rate by `factor` each time the metric has not improved for `patience`
-    epochs.
-    """
-
-    def __init__(
-        self,
-        factor: float = 0.5,
-        patience: int = 3,
-        metric: str = "valid_loss",
-        higher_is_better: bool = False,
-    ):
-        super().__init__(metric, higher_is_better)
-        self.factor, self.patience = factor, patience
-
-    def after_epoch(self, run: Run) -> None:
-        if not self.improved(run) and self.waited >= self.patience:
-            self.waited = 0
-            for group in run.optimizer.param_groups:
-                group["lr"] *= self.factor
 
 
 class ClipGradients:

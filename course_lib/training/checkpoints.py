@@ -59,7 +59,6 @@ class Checkpoints(Watch):
         self.saved, self.settings = time.time(), _settings(run)
         if run.accelerator.is_main_process:
             self.lock.enter_context(locked(self.folder))
-            files.sweep(self.folder)
         if self.last.exists():
             self._resume(run, _read(self.last))
 

@@ -44,7 +44,7 @@ class WeightedBCELoss(nn.Module):
     """Binary cross-entropy in which a positive counts `pos_weight` times (a number, or one an
     attribute).
 
-    `pos_weight` = negatives / positives makes both classes weigh the same. Used in lesson 14.
+    `pos_weight` = negatives / positives makes both classes weigh the same.
     """
 
     def __init__(self, pos_weight: PerAttribute | float | None = None):
@@ -132,8 +132,7 @@ class LDAMLoss(nn.Module):
     The largest margin of all is `largest_margin`. A margin means something only where logits are
     bounded: they are meant to be cosines, of normalised features with normalised weights, which
     `scale` stretches. `pos_weight` is deferred: it counts from epoch `weight_from` on (call
-    `set_epoch`), when the features have formed without it. Cao et al., arXiv 1906.07413. Used in
-    lesson 14.
+    `set_epoch`), when the features have formed without it. Cao et al., arXiv 1906.07413.
     """
 
     def __init__(
@@ -452,14 +451,10 @@ def _at_least_zero(name: str, value: float) -> float:
 
 
 def part_loss(logits: Layers, layers: Layers, weight: Float[Tensor, " parts"]) -> Float[Tensor, ""]:
-    """Cross-entropy of every pixel, weighted by part, plus the soft Dice loss of every layer.
+    """Cross-entropy of every pixel, weighted by part: brows are a hundredth of the image.
 
-    Cross-entropy alone cares for a part by its area, and brows are a hundredth of the image; Dice
-    asks for the overlap, whatever the size, and where a part is absent for an empty layer.
-    Milletari et al., arXiv 1606.04797.
+    Like the squared error it is least at the mean of all answers, which is what a flow needs: a
+    weight that depends on the part alone changes nothing of that.
     """
-    pixels = F.binary_cross_entropy_with_logits(logits, layers, reduction="none").mean((0, 2, 3))
-    covered = logits.sigmoid()
-    overlap = (covered * layers).sum((2, 3))
-    dice = 1 - (2 * overlap + 1) / ((covered + layers).sum((2, 3)) + 1)
-    return 10 * (weight * pixels).mean() + dice.mean()
+    pixels = F.binary_cross_entropy_with_logits(logits, layers, reduction="none")
+    return 10 * (weight * pixels.mean((0, 2, 3))).mean()

@@ -151,13 +151,14 @@ def train_remedy(
     build: Callable[[int, bool], nn.Module] = whole_model,
     learning_rate: float = LEARNING_RATE,
     callbacks: Sequence[Any] = (),
+    names: Sequence[str] = ATTRIBUTES,
 ) -> tuple[nn.Module, StuckDetector]:
     """Train an attribute model with one remedy: the model in evaluation mode, and what the stuck
     detector noted.
 
     `build` makes it, from the number of attributes and whether its logits are cosines, for the
-    items of `train`. `steps` are those of an epoch, the same for every remedy, however many images
-    it chooses from. Used in lesson 08.
+    items of `train`, whose attributes are `names`. `steps` are those of an epoch, the same for every
+    remedy, however many images it chooses from. Used in lesson 08.
     """
     remedy, frequencies = REMEDIES[name], train.targets.mean(0)
     torch.manual_seed(seed)
@@ -172,7 +173,7 @@ def train_remedy(
         if remedy.sampler
         else RandomSampler(train, num_samples=steps * BATCH)
     )
-    detector = StuckDetector(ATTRIBUTES)
+    detector = StuckDetector(names)
     fit(
         model,
         DataLoader(train, BATCH, sampler=sampler),

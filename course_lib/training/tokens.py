@@ -82,7 +82,6 @@ def stored_tokens(
     }
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
     parts, folder = [], runtime.cache_dir("tokens")
-    files.sweep(folder)
     for start in range(0, len(clips), part):
         indices = range(start, min(start + part, len(clips)))
         name = f"{clips.split}_{clips.seed}_{digest}_{start}_{len(indices)}.safetensors"

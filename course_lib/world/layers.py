@@ -1,7 +1,7 @@
 """Drawn faces taken apart: for each part, what of it is to be seen, exactly. Derived in lesson 13."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -39,14 +39,14 @@ CLOSE = Difficulty(
 )
 
 
-def part_index(name: str) -> int:
-    """The place of a part in `PARTS`. Raises ValueError for an unknown one."""
-    if name not in PARTS:
-        near = difflib.get_close_matches(str(name), PARTS, 1, 0.3) or ["nose"]
+def part_index(name: str, parts: Sequence[str] = PARTS) -> int:
+    """The place of a part in `parts`. Raises ValueError for an unknown one."""
+    if name not in parts:
+        near = difflib.get_close_matches(str(name), parts, 1, 0.3) or [parts[-1]]
         raise ValueError(
-            f"unknown part {name!r}; did you mean {near[0]!r}? The parts are {', '.join(PARTS)}"
+            f"unknown part {name!r}; did you mean {near[0]!r}? The parts are {', '.join(parts)}"
         )
-    return PARTS.index(name)
+    return parts.index(name)
 
 
 class PartPortrait(NamedTuple):

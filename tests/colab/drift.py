@@ -47,6 +47,6 @@ def main(newer: str, older: str | Path = PINS) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
+    if "--help" in sys.argv or len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
     sys.exit(main(*sys.argv[1:]))

@@ -80,6 +80,9 @@ def which_python(version: tuple[int, ...] = sys.version_info[:3]) -> str:
 
 
 def main(wanted: list[str]) -> int:
+    there = {path.name[:2] for path in (ROOT / "notebooks").glob("*.ipynb")}
+    if unknown := set(wanted) - there:
+        sys.exit(f"there is no lesson {min(unknown)}; name two-digit numbers such as 04 08")
     if importlib.util.find_spec("course_lib"):
         sys.exit(
             "course_lib can be imported here, so nothing would be cloned; run this with `make"
@@ -136,8 +139,8 @@ def main(wanted: list[str]) -> int:
             " before"
         )
     print(f"{len(notebooks)} notebooks, {failures} failures")
-    return min(failures, 1) if notebooks else "no notebook has these numbers"
+    return min(failures, 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(print(__doc__) if "--help" in sys.argv else main(sys.argv[1:]))

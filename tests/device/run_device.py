@@ -138,6 +138,10 @@ def run_tests(environment: dict[str, str]) -> bool:
 
 
 def main(wanted: list[str]) -> int:
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    if unknown := set(wanted) - {"tests", *(path.name[:2] for path in notebooks)}:
+        print(f"there is no lesson {min(unknown)}; name two-digit numbers such as 04 08, or tests")
+        return 2
     try:
         environment = prepare()
     except FileNotFoundError as error:
@@ -147,7 +151,6 @@ def main(wanted: list[str]) -> int:
     failures = 0
     if not wanted or "tests" in wanted:
         failures += not run_tests(environment)
-    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     if wanted:
         notebooks = [path for path in notebooks if path.name[:2] in wanted]
     alone = environment["COURSE_DEVICE"] != "pretend"
@@ -166,4 +169,4 @@ def main(wanted: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(print(__doc__) if "--help" in sys.argv else main(sys.argv[1:]))

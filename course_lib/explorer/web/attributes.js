@@ -1,17 +1,20 @@
 /* The attention explorer: one sample at a time, what each attribute's query looks at.
  *
  * What is drawn is a function of the state (`EXPLORER_STATE`, the widget's traits) and of where the pointer is. A
- * sample's maps come once, from the kernel or out of the page, and everything else happens here. Python joins this
- * module to the kit and the samples.
+ * sample's maps come once, from the kernel or out of the page, and everything else happens here. This file holds the
+ * state and what people do; the panels, the picture, the sentences and the sample are the parts before it.
  */
-import {
-  CIVIDIS, arrows, breadth, button, check, clamp, entropyOf, h, headName, headSelect, meanMap, paintMap, paintValues,
-  panel, patchGrid, patchStyle, percent, player, radio, range, readout, say, scaleBar, select, sharedShare, sheet,
-  strongest, toLevel, tokenName, tokenView, topOf, weightAt, weightsOf, within,
-} from "../../recorder/web/kit.js";
-import { Kernel, Pages, explorer } from "./samples.js";
+import { MAP_OPACITY, button, h, player, range, remember, segment, select } from "../../recorder/web/kit.js";
+import { explorer } from "./samples.js";
+import { choosing, drawers, looking, pin, pins, pinsWithin, removing } from "./panels.js";
+import { drawingPanel, drawingWithin, startDrawing } from "./drawing.js";
+import { Game, gamePanels, gameSentence } from "./game.js";
+import { Tour, tourCard } from "./tour.js";
+import { readPicture, savePng } from "./picture.js";
+import { LivePages } from "./answers.js";
+import { AttributeKernel, MEAN, OWN, Sample, UNTRAINED, matching, predicting } from "./sample.js";
+import { OUTCOMES, onlookers, sampleName, spaced, verdict } from "./words.js";
 
-// ---------------------------------------------------------------- the state
 export const EXPLORER_STATE = {
   sample: 0, checkpoint: 0,         // sample -1 is an image of one's own
   layer: 0, head: -1,               // head -1 is the mean of the heads
@@ -20,215 +23,26 @@ export const EXPLORER_STATE = {
   outcome: "any",                   // which samples are stepped through
   pinned: [],                       // views kept beside the present one
   mask: 0,                          // so many of the most attended patches are painted over
-  lift: false, outlined: true, strength: 0.7,
+  maps: "trained",                  // whose: the model's, an untrained one's, or the mean of many images' maps
+  clear: true, together: false,     // over the clear twin; all heads in one picture
+  lift: false, smooth: false, outlined: true, strength: MAP_OPACITY,
+  drawer: "",                       // what is open below
+  mode: "explore", drawing: {},     // exploring, pointing first, or drawing a face; the face that is drawn
 };
-const OWN = -1, MOST_PINS = 3;
-const PIN = ["sample", "checkpoint", "layer", "head", "attribute"];
-const OUTCOMES = { any: "all samples", found: "found", missed: "missed", "false alarm": "false alarms",
-  "off region": "present, attention off its region" };
-const CODES = { found: 1, missed: 2, "false alarm": 3 };
-
-// ---------------------------------------------------------------- one sample
-/** What `pack_item` packs: levels and largest weight of each map, and how much of each token a region covers. */
-export class Sample {
-  constructor(meta, header, { tops, levels, cover }) {
-    Object.assign(this, header, { meta, tops, levels, cover, means: new Map(), starts: [0] });
-    for (const { heads } of meta.layers) this.starts.push(this.starts.at(-1) + heads * meta.attributes.length);
-  }
-
-  map(layer, head, attribute) {
-    const { tokens, attributes, layers } = this.meta, name = layer * attributes.length + attribute;
-    if (head >= 0) {
-      const row = this.starts[layer] + head * attributes.length + attribute;
-      return { values: this.levels.subarray(row * tokens, (row + 1) * tokens), levels: 255, top: this.tops[row] };
-    }
-    if (!this.means.has(name)) {
-      const maps = Array.from({ length: layers[layer].heads }, (_, k) => this.map(layer, k, attribute));
-      this.means.set(name, meanMap(maps));
-    }
-    return this.means.get(name);
-  }
-  weights({ layer, head, attribute }) { return weightsOf(this.map(layer, head, attribute)); }
-  /** The weight of one patch in the map of each attribute. */
-  looks({ layer, head, patch }) {
-    return this.meta.attributes.map((_, i) => weightAt(this.map(layer, head, i), patch));
-  }
-
-  predicted(attribute) { return this.probabilities[attribute] >= this.meta.attributes[attribute].threshold; }
-  outcome(attribute) {
-    if (!this.truth) return "unknown";
-    return this.truth[attribute] ? (this.predicted(attribute) ? "found" : "missed")
-      : this.predicted(attribute) ? "false alarm" : "rightly refused";
-  }
-  error(attribute) { return this.truth ? Math.abs(this.truth[attribute] - this.probabilities[attribute]) : 0; }
-
-  /** Energy: the share of the attention inside the region. Pointing: whether the strongest patch touches it. */
-  score(weights, attribute) {
-    if (!this.cover || !this.outlines[attribute]) return null;
-    const { tokens } = this.meta, cover = this.cover.subarray(attribute * tokens, (attribute + 1) * tokens);
-    let inside = 0, total = 0, area = 0, most = 0, hits = 0, touched = 0;
-    const top = topOf(weights);
-    weights.forEach((weight, i) => {
-      inside += (weight * cover[i]) / 255;
-      total += weight;
-      area += cover[i] / 255 / tokens;
-      touched += (cover[i] > 0) / tokens;
-      if (weight === top) { most += 1; hits += cover[i] > 0; }
-    });
-    return { energy: inside / (total || 1), area, pointing: hits / most, chance: touched };
-  }
-}
-
-// ---------------------------------------------------------------- what is known of many samples
-/** Asked from the kernel. */
-class AttributeKernel extends Kernel {
-  async outcomes(attribute, checkpoint, predict) {
-    const { missing, bytes } = await this.ask({ kind: "outcomes", attribute, checkpoint, predict });
-    return missing ? { missing } : { codes: bytes };
-  }
-  progress({ done, of }) { this.note("filter", predicting(done, of)); }
-  async find(words, start) { return (await this.ask({ kind: "find", words, start })).sample; }
-}
-
-/** The same, worked out from the samples of a saved page. */
-class AttributePages extends Pages {
-  async outcomes(name, checkpoint) {
-    const { attributes, layers } = this.meta, attribute = attributes.findIndex((each) => each.name === name);
-    return { codes: this.samples.map((number) => {
-      const sample = this.readable(number, checkpoint);
-      if (!sample) return 0;
-      const score = sample.score(sample.weights({ layer: layers.length - 1, head: -1, attribute }), attribute);
-      const off = sample.truth?.[attribute] && score && score.pointing < 0.5;
-      return (CODES[sample.outcome(attribute)] || 0) + (off ? 8 : 0);
-    }) };
-  }
-  async find(words, start) {
-    const terms = words.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
-      const name = word.replace(/^-+/, "");
-      const indices = [...this.meta.attributes.keys()].filter((i) =>
-        this.meta.attributes[i].name.toLowerCase().includes(name));
-      if (!indices.length) throw new Error(`no attribute has '${name}' in its name`);
-      return [word.startsWith("-"), indices];
-    });
-    const first = Math.max(0, this.samples.indexOf(start));
-    for (let step = 0; step < this.count; step++) {
-      const sample = this.readable(this.samples[(first + step) % this.count], 0);
-      if (sample?.truth && terms.every(([absent, indices]) => indices.some((i) => sample.truth[i]) !== absent)) {
-        return sample.sample;
-      }
-    }
-    return null;
-  }
-}
-
-// ---------------------------------------------------------------- words
-const sampleName = (sample) => (sample === OWN ? "your own image" : `sample ${sample}`);
-const predicting = (done, of) => h("label", {}, `Predicting, ${done.toLocaleString("en")} of ` +
-  `${of.toLocaleString("en")} `, h("progress", { max: of, value: done }));
-const truthOf = ({ truth }, attribute) => (!truth ? "truth unknown" : truth[attribute] ? "present" : "absent");
-
-export function explain(sample, { layer, head, attribute }) {
-  const { name, frequency, threshold } = sample.meta.attributes[attribute];
-  const weights = sample.weights({ layer, head, attribute }), score = sample.score(weights, attribute);
-  const best = strongest(weights), verdict = sample.truth ? `, so ${sample.outcome(attribute)}` : "";
-  return `${name}${frequency === null ? "" : ` (in ${percent(frequency)} of the images)`}: predicted ` +
-    `${sample.probabilities[attribute].toFixed(2)} against a threshold of ${threshold.toFixed(2)}; ` +
-    `${truthOf(sample, attribute)}${verdict}. Layer ${layer}, ${headName(head)}: looks most at ` +
-    `${tokenName(patchGrid(weights.length), best)} with ${say(weights[best])}, as widely as if evenly at ` +
-    `${breadth(weights)} of ${weights.length} patches` + (!score ? "; where it should look is unknown."
-      : `; ${percent(score.energy)} of its attention is in the true region, which covers ${percent(score.area)} ` +
-        `of the image, and its strongest patch ${score.pointing > 0.5 ? "hits" : "misses"} it.`);
-}
-
-export function onlookers(sample, { layer, head, patch }) {
-  const looks = sample.looks({ layer, head, patch });
-  const order = looks.map((_, i) => i).sort((a, b) => looks[b] - looks[a]).slice(0, 4);
-  return `${tokenName(patchGrid(sample.meta.tokens), patch).replace("p", "P")} is looked at most by ` +
-    order.map((i) => `${sample.meta.attributes[i].name} ${say(looks[i])}`).join(", ") +
-    ` (layer ${layer}, ${headName(head)}); evenly, each would give it ${say(1 / sample.meta.tokens)}.`;
-}
-
-// ---------------------------------------------------------------- a picture with a map and the true region over it
-/** `s` is the state with the attribute's index; `painted` are patches that are painted over. */
-function picture(sample, s, painted, more) {
-  const { layer, head, attribute, lift } = s, grid = patchGrid(sample.meta.tokens);
-  const outline = (s.outlined && sample.outlines?.[attribute]) || "";
-  const draw = [(canvas) => {
-    const map = sample.map(layer, head, attribute);
-    paintValues(canvas, weightsOf(map), grid.place.columns, (weight) => {
-      const level = toLevel(weight / (map.top || 1), lift);
-      return [...CIVIDIS[level], 255 * (0.35 + (0.65 * level) / 255)];      // dark parts of a map let the image through
-    });
-  }, sample, layer, head, attribute, lift];
-  const over = [
-    h("svg", { xmlns: "http://www.w3.org/2000/svg", class: "region", "aria-hidden": "true", preserveAspectRatio: "none",
-      viewBox: `0 0 ${sample.size[1]} ${sample.size[0]}` }, h("path", { class: "under", d: outline }),
-      h("path", { class: "over", d: outline })),
-    h("div", { class: "masked", "aria-hidden": "true" },
-      painted.map((patch) => h("i", { style: patchStyle(patch, grid.place) })))];
-  return tokenView(grid, { image: sample.image, label: "patches of the image", draw, over, chosen: s.patch, lowest: -1,
-    style: `--strength:${s.strength}`, ...more });
-}
-
-/** The view and its pins as one PNG. */
-async function savePng(shots) {
-  const side = 420, gap = 24, width = Math.max(gap + shots.length * (side + gap), 560);
-  const { brush, write, grey, save } = sheet(width, side + 260);
-  for (const [k, [sample, s]] of shots.entries()) {
-    const x = gap + k * (side + gap), outline = s.outlined && sample.outlines?.[s.attribute], image = new Image();
-    const count = Math.sqrt(sample.meta.tokens), map = document.createElement("canvas");
-    image.src = sample.image;
-    await image.decode();
-    grey(image, x, gap, side);
-    brush.globalAlpha = s.strength;
-    brush.drawImage(paintMap(map, sample.map(s.layer, s.head, s.attribute), count, count, s.lift), x, gap, side, side);
-    brush.globalAlpha = 1;
-    if (outline) {
-      brush.save();
-      brush.translate(x, gap);
-      brush.scale(side / sample.size[1], side / sample.size[0]);
-      for (const [colour, thick] of [["#000", 4], ["#ffdc3c", 2]]) {
-        brush.strokeStyle = colour;
-        brush.lineWidth = (thick * sample.size[1]) / side;
-        brush.stroke(new Path2D(outline));
-      }
-      brush.restore();
-    }
-    write(`${sampleName(sample.sample)}. ${explain(sample, s)}`, x, gap + side + 26,
-      shots.length > 1 ? side : width - 2 * gap);
-  }
-  save("attention.png");
-}
-
-/** A file as a PNG of at most 1,024 px; an error says why it cannot be taken. */
-async function readPicture(file) {
-  const start = new Uint8Array(await file.slice(0, 4).arrayBuffer());
-  const kinds = [[0x89, 0x50, 0x4e, 0x47], [0xff, 0xd8, 0xff]];
-  const is = (magic) => magic.every((byte, i) => start[i] === byte);
-  const refuse = (why) => { throw new Error(`“${file.name}” ${why}; choose a PNG or JPEG of at least 32 px`); };
-  if (!kinds.some(is)) refuse("is no PNG or JPEG");
-  const bitmap = await createImageBitmap(file).catch(() => refuse("is damaged"));
-  if (Math.min(bitmap.width, bitmap.height) < 32) refuse(`has only ${bitmap.width} × ${bitmap.height} px`);
-  const shrink = Math.min(1, 1024 / Math.max(bitmap.width, bitmap.height));
-  const canvas = Object.assign(document.createElement("canvas"),
-    { width: Math.round(bitmap.width * shrink), height: Math.round(bitmap.height * shrink) });
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
-  return blob.arrayBuffer();
-}
-
-// ---------------------------------------------------------------- the view
-const MARKS = { found: "✓ found", missed: "✗ missed", "false alarm": "! false alarm",
-  "rightly refused": "– absent", unknown: "? unknown" };
+const MODES = [["explore", "Explore", "see where the model looks"],
+  ["point", "Point first", "a game: you point, then the model, then chance; ten faces"],
+  ["draw", "Draw a face", "switch attributes on and off, turn and damage the face"]];
+const fitting = (meta, { pinned, drawing }) => ({ drawing: drawingWithin(meta, drawing),
+  pinned: pinsWithin(meta.bounds, EXPLORER_STATE, pinned) });
 
 export function renderExplorer({ model, el }) {
-  const { meta, notes, note, source, state, change, request, speech, ...frames } = explorer({ model, el },
-    { what: "sample", initial: EXPLORER_STATE, style: EXPLORER_STYLE, sources: [AttributeKernel, AttributePages],
-      unpack: (...parts) => new Sample(...parts) });
-  const names = meta.attributes.map(({ name }) => name), side = Math.sqrt(meta.tokens);
-  const aware = meta.attributes[0].frequency !== null, id = `row-${Math.random().toString(36).slice(2)}`;
+  const { meta, note, source, state, request, speech, history, ...frames } = explorer({ model, el },
+    { what: "sample", initial: EXPLORER_STATE, style: EXPLORER_STYLE, sources: [AttributeKernel, LivePages],
+      unpack: (...parts) => new Sample(...parts), fitting });
+  const names = meta.attributes.map(({ name }) => name), change = history.act;
   const codes = new Map(), removals = new Map();
-  let pointed = { attribute: -1, patch: -1 }, last = null, dropping = false, masking = "", sliding = null;
+  const game = new Game(source, request), tour = new Tour(change, state(), request);
+  let last = null, masking = "";
   const indexed = (s) => ({ ...s, attribute: names.indexOf(s.attribute) });
 
   // ---- which samples are stepped through
@@ -237,12 +51,11 @@ export function renderExplorer({ model, el }) {
   function matchesOf(s) {
     const answer = s.outcome === "any" ? null : codes.get(codesKey(s));
     if (!answer?.codes) return null;
-    return answer[s.outcome] ||= [...answer.codes.keys()].filter((position) => {
-      const code = answer.codes[position];
-      return CODES[s.outcome] ? (code & 7) === CODES[s.outcome] : code >= 8;
-    }).map((position) => (source.samples ? source.samples[position] : position));
+    return answer[s.outcome] ||= matching(answer, s.outcome, source.samples);
   }
-  const stepper = frames.stepper(matchesOf);
+  /** Go to a sample, which is no drawing. */
+  const visit = (values) => change(state().mode === "draw" ? { mode: "explore", ...values } : values);
+  const stepper = frames.stepper(matchesOf, visit);
   /** Ask how the samples came out, which may need predictions of all; then go to one that matches. */
   async function askOutcomes(predict, move) {
     const s = state(), name = codesKey(s);
@@ -271,7 +84,7 @@ export function renderExplorer({ model, el }) {
     note("find", "");
     if (!words) return;
     if (/^\d+$/.test(words)) {
-      if (number < meta.count && (meta.kernel || source.samples.includes(number))) change({ sample: number });
+      if (number < meta.count && (meta.kernel || source.samples.includes(number))) visit({ sample: number });
       else note("find", meta.kernel ? `There is no sample ${words}: they run from 0 to ${meta.count - 1}.`
         : `Sample ${words} is not in this page.`);
       return;
@@ -280,198 +93,67 @@ export function renderExplorer({ model, el }) {
       const { samples, count } = source;
       const after = samples ? samples[(samples.indexOf(s.sample) + 1) % count] : s.sample + 1;
       const sample = await source.find(words, after);
-      if (sample === null) note("find", `No sample has ${words}.`); else change({ sample });
+      if (sample === null) note("find", `No sample has ${words}.`); else visit({ sample });
     } catch (error) { note("find", `${error.message}.`); }
   }
   async function take(file) {
     if (!file) return;
-    note("image", meta.kernel ? "" : "An image of your own needs the model: open the explorer in a notebook.");
-    if (!meta.kernel) return;
+    note("image", source.alive ? "" : "An image of your own needs the model: open the explorer in a notebook.");
+    if (!source.alive) return;
+    source.stopCamera?.();
     try { await source.ask({ kind: "image", name: file.name }, [await readPicture(file)]); } catch (error) {
       note("image", `${error.message}.`);
     }
   }
 
-  // ---- what people do
-  function point(what) {
-    if (Object.entries(what).every(([name, value]) => pointed[name] === value)) return;
-    pointed = { ...pointed, ...what };
+  async function film() {
+    if (source.camera) { source.stopCamera(); return; }
+    note("camera", "What the camera sees stays on this machine. The model knows drawn faces only, so do not take what " +
+      "it says of you for true.");
+    try { await source.film(); } catch (error) { note("image", `${error.message}.`); }
+    note("camera", "");
+  }
+
+  // ---- what the panels share, and what people do in them
+  const v = { meta, model, names, source, state, change, indexed, stepper, note, initial: EXPLORER_STATE,
+    id: `row-${Math.random().toString(36).slice(2)}`, pointed: { attribute: -1, patch: -1 }, dropping: false,
+    sliding: null };
+  v.point = (what) => {
+    if (Object.entries(what).every(([name, value]) => v.pointed[name] === value)) return;
+    v.pointed = { ...v.pointed, ...what };
     request();
-  }
-  function pick(patch, event) {
+  };
+  v.pick = (patch, event) => {
     const s = state();
-    if (event.type === "pointermove") point({ patch });
+    if (event.type === "pointermove") v.point({ patch });
     else if (event.type === "click") change({ patch: s.patch === patch ? -1 : patch });
-    else { point({ patch: -1 }); change({ patch: s.patch < 0 ? 0 : patch }); }     // a key: the pointer counts no more
-  }
-  function pin() {
-    const s = state(), mine = Object.fromEntries(PIN.map((name) => [name, s[name]]));
-    const others = s.pinned.filter((other) => PIN.some((name) => other[name] !== mine[name]));
-    change({ pinned: [...others, mine].slice(-MOST_PINS) });
-  }
-  const drop = (wanted) => (event) => {
+    else { v.point({ patch: -1 }); change({ patch: s.patch < 0 ? 0 : patch }); }   // a key: the pointer counts no more
+  };
+  v.slide = (count) => { v.sliding = count; request(); };
+  v.drop = (event, over) => {
     event.preventDefault();
-    if (dropping !== wanted) { dropping = wanted; request(); }
+    if (v.dropping !== over) { v.dropping = over; request(); }
     if (event.type === "drop") take(event.dataTransfer.files[0]);
   };
+  v.saveShots = () => savePng([state(), ...state().pinned.map((other) => ({ ...state(), ...other, maps: "trained" }))]
+    .map((s) => [seenBy(source.store.get(s.sample, s.checkpoint), s), indexed(s)]).filter(([sample]) => sample));
   const steps = player(() => {
     if (!source.store.loading) change({ checkpoint: (state().checkpoint + 1) % meta.checkpoints.length });
   }, 600, request);
-  const shots = () => [state(), ...state().pinned.map((other) => ({ ...state(), ...other }))]
-    .map((s) => [source.store.get(s.sample, s.checkpoint), indexed(s)]).filter(([sample]) => sample);
 
-  // ---- what is drawn
-  function controls(s) {
-    const matches = matchesOf(s), total = meta.count.toLocaleString("en");
-    const number = s.sample === OWN ? model.get("own") || "own image" : `${s.sample} of ${total}` +
-      (!matches && !meta.kernel ? ` (${source.count} here)` : "") +
-      (matches ? ` · ${matches.length ? matches.length.toLocaleString("en") : "none"} match` : "");
-    return [h("div", { class: "bar", role: "group", "aria-label": "which sample" }, stepper.bar(s, number),
-      h("form", { class: "field", role: "search", onsubmit: search },
-        h("input", { type: "search", placeholder: "12, or bald -male", "aria-label":
-          "Find a sample by its number, or by attributes it has (a minus before those it has not)" }),
-        h("button", { type: "submit" }, "Find")),
-      select("Show", Object.entries(OUTCOMES), s.outcome, (outcome) => {
-        change({ outcome });
-        if (codes.get(codesKey(state()))?.failed) codes.delete(codesKey(state()));
-        askOutcomes(false, true);
-      }, { title: "only samples where the chosen attribute came out so" }),
-      meta.kernel && h("label", { class: "file", title: "a PNG or JPEG; you can also drop it on the picture" },
-        h("input", { type: "file", accept: "image/png,image/jpeg", class: "unseen", onchange: ({ target }) => {
-          take(target.files[0]);
-          target.value = "";
-        } }), h("span", {}, "Your image…"))),
-    h("div", { class: "bar", role: "group", "aria-label": "which checkpoint", hidden: meta.checkpoints.length < 2 },
-      range("Checkpoint", s.checkpoint, (checkpoint) => change({ checkpoint }),
-        { max: Math.max(0, meta.checkpoints.length - 1) }),
-      h("output", {}, meta.checkpoints[s.checkpoint]), steps.button("walk through the checkpoints"))];
+  /** The sample with the maps that are wanted, once they are here. */
+  const other = remember((sample, maps) => sample.withMaps(maps));
+  function seenBy(sample, s) {
+    if (!sample || s.maps === "trained") return sample;
+    const maps = s.maps === "untrained" ? source.store.want(s.sample, UNTRAINED)
+      : source.store.want(MEAN, s.checkpoint);
+    return maps ? other(sample, maps) : null;
   }
 
-  function looking(sample, s, now, weights, painted) {
-    return panel("Where it looks", { class: dropping ? "looking dropping" : "looking", ondragover: drop(true),
-      ondragleave: drop(false), ondrop: drop(false) },
-      h("div", { onpointerleave: () => point({ patch: -1 }) }, picture(sample, now, painted, { pick,
-        current: () => (pointed.patch >= 0 ? pointed.patch : state().patch),
-        text: now.patch >= 0 ? onlookers(sample, now) : "no patch chosen" })),
-      scaleBar(say(topOf(weights))),
-      h("div", { class: "options" },
-        range("Map", s.strength, (strength) => change({ strength }), { max: 1, step: 0.05, grows: false }),
-        check("lift faint weights", s.lift, (lift) => change({ lift }), "colours follow the square root of the weight"),
-        check("outline the true region", s.outlined, (outlined) => change({ outlined }))));
-  }
-
-  /** Which attributes are listed, in which order; a held patch puts those first that look there. */
-  function ordered(sample, s) {
-    const { attributes, rare, common } = meta, listed = { all: () => true, rare: (a) => a.frequency < rare,
-      common: (a) => a.frequency > common }[s.rarity];
-    const looks = s.patch >= 0 && sample.looks(s);
-    const by = looks ? (i) => -looks[i] : { probability: (i) => -sample.probabilities[i],
-      rarity: (i) => attributes[i].frequency, error: (i) => -sample.error(i) }[s.sort];
-    return [...attributes.keys()].filter((i) => listed(attributes[i])).sort((a, b) => by(a) - by(b));
-  }
-  function entry(sample, s, now, looks, i) {
-    const { name, frequency, threshold } = meta.attributes[i], outcome = sample.outcome(i), truth = truthOf(sample, i);
-    const p = sample.probabilities[i], unknown = frequency === null, often = unknown ? "unknown" : percent(frequency);
-    const rarity = frequency < meta.rare ? " · rare" : frequency > meta.common ? " · common" : "";
-    const look = looks ? (100 * looks[i]) / (topOf(looks) || 1) : 0;
-    return h("div", { role: "option", id: `${id}-${i}`, key: i, "data-index": i,
-      class: i === now.attribute ? "entry seen" : "entry", "aria-selected": names[i] === s.attribute,
-      style: `--look:${look.toFixed(1)}%`, title: `threshold ${threshold.toFixed(2)}; ${truth}`,
-      "aria-label": `${name}, ${unknown ? "frequency unknown" : `in ${often} of the images`}, predicted ` +
-        `${p.toFixed(2)}, threshold ${threshold.toFixed(2)}, ${truth}, ${outcome}` },
-      h("canvas", { "aria-hidden": "true", draw: [(canvas) => paintMap(canvas, sample.map(s.layer, s.head, i),
-        side, side, s.lift), sample, s.layer, s.head, s.lift] }),
-      h("b", {}, name.replaceAll("_", " ")), h("span", { class: "number" }, p.toFixed(2)),
-      h("span", { class: "fate", "data-outcome": outcome }, MARKS[outcome]),
-      h("small", {}, unknown ? "frequency unknown" : often + rarity),
-      h("span", { class: sample.predicted(i) ? "meter predicted" : "meter",
-        style: `--share:${(100 * p).toFixed(1)}%;--threshold:${100 * threshold}%` }));
-  }
-  function choosing(sample, s, now) {
-    const order = ordered(sample, indexed(s)), looks = now.patch >= 0 && sample.looks(now);
-    const rowOf = ({ target }) => target.closest("[role=option]"), chosen = names.indexOf(s.attribute);
-    const onkeydown = (event) => {
-      const at = order.indexOf(names.indexOf(state().attribute)), end = order.length - 1;
-      const next = { ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + 8, PageUp: at - 8, Home: 0,
-        End: end }[event.key];
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
-      if (event.key === "ArrowLeft" || event.key === "ArrowRight") stepper.go(event.key === "ArrowLeft" ? -1 : 1);
-      else if (next !== undefined && order.length) {
-        point({ attribute: -1 });
-        change({ attribute: names[order[clamp(next, 0, end)]] });
-      } else return;
-      event.preventDefault();
-      event.stopPropagation();
-    };
-    const reveal = (list) => {                                   // scroll the list, never the page
-      const row = list.querySelector("[aria-selected=true]"), top = row?.offsetTop, bottom = top + row?.offsetHeight;
-      if (top < list.scrollTop) list.scrollTop = top;
-      else if (bottom > list.scrollTop + list.clientHeight) list.scrollTop = bottom - list.clientHeight;
-    };
-    const rarities = { all: "all attributes", rare: `positive in less than ${percent(meta.rare)}`,
-      common: `positive in more than ${percent(meta.common)}` };
-    return panel("Attributes", { class: "choosing" },
-      h("div", { class: "options" }, aware ? h("span", { class: "field", role: "group", "aria-label": "how frequent" },
-        Object.entries(rarities).map(([rarity, title]) => button(rarity[0].toUpperCase() + rarity.slice(1), title,
-          () => change({ rarity }), { "aria-pressed": rarity === s.rarity })))
-        : h("span", { class: "soft" }, "frequencies unknown"),
-      select("Sort by", meta.bounds.options.sort.map((sort) => [sort, sort]), s.sort, (sort) => change({ sort }))),
-      h("div", { class: "list", role: "listbox", tabindex: 0, onkeydown,
-        "aria-label": "Attributes: up and down choose one, left and right step through the samples",
-        "aria-activedescendant": order.includes(chosen) ? `${id}-${chosen}` : "",
-        onpointermove: (event) => point({ attribute: Number(rowOf(event)?.dataset.index ?? -1) }),
-        onpointerleave: () => point({ attribute: -1 }),
-        onclick: (event) => { if (rowOf(event)) change({ attribute: names[rowOf(event).dataset.index] }); },
-        draw: [reveal, sample, s.attribute, s.rarity, s.sort] }, order.map((i) => entry(sample, s, now, looks, i))),
-      h("p", { class: "note" }, order.length < names.length && `${order.length} of `, `${names.length} attributes` +
-        (s.patch >= 0 ? ", those first that look at the chosen patch (Escape lets go of it)."
-          : ". Point at one to see its map, at a patch to see who looks there; click to hold.")));
-  }
-
-  function heading(sample, s, now) {
-    const most = Math.max(...meta.layers.map(({ heads }) => heads)), columns = [...Array(most + 1).keys()];
-    const choose = (choice) => { const [layer, head] = choice.split(" ").map(Number); change({ layer, head }); };
-    const chosen = ({ layer, head }) => `${layer} ${head}`;
-    const cell = (l, head) => {
-      const label = `layer ${l}, ${headName(head)}`;
-      return radio(`${l} ${head}`, chosen(s), choose, { "aria-label": label, title: label },
-        h("canvas", { "aria-hidden": "true", draw: [(canvas) => paintMap(canvas, sample.map(l, head, now.attribute),
-          side, side, s.lift), sample, now.attribute, s.lift] }));
-    };
-    const soft = (text) => h("span", { class: "soft", "aria-hidden": "true" }, text);
-    return panel("Layers and heads", { class: "heading", heading: "Layers (rows) and heads (columns)" },
-      h("div", { class: "options" },
-        select("Layer", meta.layers.map(({ name }, l) => [l, String(l), name]), s.layer, (layer) => change({ layer })),
-        headSelect(meta.layers[s.layer].heads, s.head, (head) => change({ head }))),
-      h("div", { class: "heads", role: "radiogroup", style: `--columns:${most + 1}`,
-        "aria-label": "All layers and heads: up and down choose the layer, left and right the head",
-        onkeydown: arrows((down, right) => {
-          change({ layer: state().layer + down, head: state().head + right });
-          return chosen(state());
-        }) }, soft(""), columns.map((k) => soft(k ? String(k - 1) : "mean")),
-        meta.layers.map(({ heads }, l) => [soft(String(l)),
-          columns.map((k) => (k <= heads ? cell(l, k - 1) : soft("")))])),
-      h("p", { class: "note" }, `Each map from 0 to its own largest weight. ${meta.layers.map(({ name }, l) =>
-        `${l}: ${name}`).join("; ")}.`));
-  }
-
-  function numbers(sample, weights, attribute) {
-    const score = sample.score(weights, attribute), chance = (share) => (score ? `chance ${percent(share)}` : "");
-    const entropy = entropyOf(weights), even = Math.log(weights.length);
-    return panel("In numbers", {}, readout(
-      ["Entropy", `${entropy.toFixed(2)} nats`, `even: ${even.toFixed(2)}`, "how spread the map is"],
-      ["Focus", (1 - entropy / even).toFixed(2), "even: 0",
-        "1 − entropy / ln(patches): 0 for even attention, 1 for a single patch"],
-      ["Energy in the region", score ? percent(score.energy) : "unknown", chance(score?.area),
-        "the share of the attention inside the true region; chance is the region's share of the image"],
-      ["Strongest patch", score ? (score.pointing > 0.5 ? "hits" : "misses") : "unknown", chance(score?.chance),
-        "pointing game: whether the strongest patch touches the true region; chance is that of any patch"]));
-  }
-
-  /** What becomes of the prediction without the most attended patches; asked from the kernel, one at a time. */
+  /** What becomes of the prediction without the most attended patches; one question at a time. */
   function removalOf(s) {
     const { sample, checkpoint, layer, head, attribute, mask: count } = s;
-    if (!count || !meta.kernel) return null;
+    if (!count || !source.alive) return null;
     const name = [sample, model.get("own"), checkpoint, layer, head, attribute, count].join();
     if (!removals.has(name) && !masking) {
       masking = name;
@@ -482,132 +164,231 @@ export function renderExplorer({ model, el }) {
     }
     return removals.get(name);
   }
-  function removing(s, removal) {
-    const threshold = 100 * meta.attributes[names.indexOf(s.attribute)].threshold, random = removal?.random;
-    const line = (label, value, spread) => h("div", { class: "line" }, h("span", {}, label),
-      h("span", { class: "meter predicted", style: `--share:${100 * value}%;--threshold:${threshold}%` }),
-      h("span", { class: "number" }, value.toFixed(2)), h("small", {}, spread));
-    const effect = random && [h("p", { class: "note" }, `Predicted ${s.attribute}:`),
-      line("whole image", removal.whole), line(`without the ${s.mask} most attended`, removal.attended),
-      line(`without ${s.mask} at random`,
-        random.reduce((a, b) => a + b, 0) / random.length, `${Math.min(...random).toFixed(2)} to ` +
-          `${Math.max(...random).toFixed(2)} in ${random.length} draws`)];
-    return panel("Take patches away", { class: "removing", heading: "Does it need them?" },
-      meta.kernel ? h("div", { class: "options" }, range("Paint over the most attended patches:", sliding ?? s.mask,
-        (count) => { sliding = count; request(); }, { max: Math.min(25, meta.tokens),
-          onchange: ({ target }) => { sliding = null; change({ mask: Number(target.value) }); } }),
-        h("output", { class: "number" }, sliding ?? s.mask))
-        : h("p", { class: "note" }, "Painting over patches, other samples and images of your own need the model: " +
-          "open the explorer in a notebook."),
-      h("div", { class: "effect" }, removal?.failed ? h("p", { class: "note" }, removal.failed) : effect));
+
+  function controls(s) {
+    const matches = matchesOf(s), total = meta.count.toLocaleString("en");
+    const number = s.sample === OWN ? model.get("own") || "own image" : `${s.sample} of ${total}` +
+      (!matches && !meta.kernel ? ` (${source.count} here)` : "") +
+      (matches ? ` · ${matches.length ? matches.length.toLocaleString("en") : "none"} match` : "");
+    const sources = [source.alive && h("label", { class: "file", title: "a PNG or JPEG; you can also drop it on the picture" },
+      h("input", { type: "file", accept: "image/png,image/jpeg", class: "unseen", onchange: ({ target }) => {
+        take(target.files[0]);
+        target.value = "";
+      } }), h("span", {}, "Your image…")),
+    source.live && button(source.camera ? "Stop the camera" : "Camera",
+      "look at what the camera sees; the pictures stay on this machine", film, { "aria-pressed": Boolean(source.camera) })];
+    return [h("div", { class: "bar", role: "group", "aria-label": "which sample" },
+      h("span", { class: "which", inert: s.mode === "point" }, stepper.bar(s, number),
+        button("Random", "a sample by chance (key R)", stepper.random),
+        h("form", { class: "field", role: "search", onsubmit: search },
+          h("input", { type: "search", placeholder: "12 or bald", list: `${v.id}-words`, "aria-label":
+            "Find a sample by its number, or by attributes it has (a minus before those it has not)" }),
+          h("datalist", { id: `${v.id}-words` }, [...names.map(spaced), ...Object.keys(meta.near)].map((word) =>
+            h("option", { value: word.includes(" ") ? word.split(" ").at(-1).toLowerCase() : word.toLowerCase() }, word))),
+          h("button", { type: "submit" }, "Find")),
+        select("Show", Object.entries(OUTCOMES), s.outcome, (outcome) => {
+          change({ outcome });
+          if (codes.get(codesKey(state()))?.failed) codes.delete(codesKey(state()));
+          askOutcomes(false, true);
+        }, { title: "only samples where the chosen attribute came out so" })),
+      h("span", { class: "field modes" }, segment("what to do", MODES, s.mode, enter),
+        button("Tour", "five steps through the explorer", () => tour.toggle(), { class: "to-tour",
+          "aria-expanded": tour.open }), h("span", { class: "spring" }), s.mode !== "point" && sources,
+        history.buttons())),
+    h("div", { class: "bar", role: "group", "aria-label": "which checkpoint", hidden: meta.checkpoints.length < 2 },
+      range("Checkpoint", s.checkpoint, (checkpoint) => change({ checkpoint }),
+        { max: Math.max(0, meta.checkpoints.length - 1) }),
+      h("output", {}, meta.checkpoints[s.checkpoint]), steps.button("walk through the checkpoints"))];
   }
 
-  function pinned(s, weights) {
-    return h("div", { class: "pins" }, s.pinned.map((pin, index) => {
-      const other = indexed(within(meta.bounds, EXPLORER_STATE, { ...s, ...pin, patch: -1 }));
-      const sample = source.store.want(other.sample, other.checkpoint);
-      const buttons = h("div", { class: "field" }, button("Show", "go back to this", () => change(pin)),
-        button("Remove", "unpin", () => change({ pinned: state().pinned.filter((_, i) => i !== index) })));
-      if (!sample) {
-        const failed = source.store.failed(other.sample, other.checkpoint);
-        return h("figure", {}, h("p", { class: "note" }, failed || `Loading ${sampleName(other.sample)} …`), buttons);
-      }
-      return h("figure", {}, h("figcaption", {}, h("b", {}, names[other.attribute].replaceAll("_", " ")),
-        ` · ${sampleName(other.sample)}, layer ${other.layer}, ${headName(other.head)}`),
-        picture(sample, other, [], {}),
-        h("p", { class: "note" }, `Predicted ${sample.probabilities[other.attribute].toFixed(2)}, ` +
-          `${sample.outcome(other.attribute)}. ${sharedShare(weights, sample.weights(other))}`), buttons);
-    }));
+  /** Another mode: a game begins when it is entered, and goes on when it is entered again. */
+  function enter(mode) {
+    tour.close();
+    if (mode === "draw") startDrawing(v, last); else change({ mode });
   }
+  const backFromTour = () => el.querySelector(".to-tour")?.focus({ preventScroll: true });
 
   function view() {
-    const s = state(), { store } = source, wanted = store.want(s.sample, s.checkpoint);
-    const failed = store.failed(s.sample, s.checkpoint), sample = wanted || last;
-    const now = { ...indexed(s), attribute: pointed.attribute >= 0 ? pointed.attribute : names.indexOf(s.attribute),
-      patch: pointed.patch >= 0 ? pointed.patch : s.patch };
-    if (s.outcome === "any") notes.filter = ""; else if (!codes.has(codesKey(s))) askOutcomes(false, false);
+    const s = state(), { store } = source, wanted = seenBy(store.want(s.sample, s.checkpoint), s);
+    const failed = store.failed(s.sample, s.checkpoint) || (s.maps !== "trained" &&
+      (store.failed(s.sample, UNTRAINED) || store.failed(MEAN, s.checkpoint))), sample = wanted || last;
+    const { pointed } = v, now = { ...indexed(s), patch: pointed.patch >= 0 ? pointed.patch : s.patch,
+      attribute: pointed.attribute >= 0 ? pointed.attribute : names.indexOf(s.attribute) };
+    if (s.outcome !== "any" && !codes.has(codesKey(s))) askOutcomes(false, false);
     last = sample;
     const weights = sample?.weights(now), removal = wanted && removalOf(s);
     const asked = pointed.patch >= 0 || (s.patch >= 0 && pointed.attribute < 0);
     if (wanted && s.sample !== OWN) frames.prefetch(stepper.next(s), s.checkpoint, 200);
-    return frames.root("", { shown: wanted && `${s.sample} ${s.checkpoint}`, failed, keys: { p: pin, P: pin,
+    const keys = { Escape: () => { if (s.mode === "explore") change({ patch: -1 }); else enter("explore"); } };
+    if (s.mode === "point") {
+      if (!game.turn) game.start(s.checkpoint);
+      return frames.root("pointing", { shown: game.asked && `${game.asked.sample.sample} ${s.checkpoint}`, keys },
+        controls(s), h("div", { class: "saying" }, frames.notices(""), speech.say(gameSentence(game))),
+        h("div", { class: "sights" }, gamePanels(v, game, s)));
+    }
+    Object.assign(keys, { p: () => pin(v), r: stepper.random, u: history.undo,
       "[": () => change({ checkpoint: state().checkpoint - 1 }),
-      "]": () => change({ checkpoint: state().checkpoint + 1 }), Escape: () => change({ patch: -1 }) } },
-      controls(s), frames.notices(failed),
-      h("div", { class: "saying" }, speech.say(wanted ? (asked ? onlookers : explain)(sample, now)
-        : failed ? "This sample cannot be shown." : `Loading ${sampleName(s.sample)} …`),
-        h("span", { class: "field" }, button("Pin", "keep this view for comparison (key P)", pin),
-          button("PNG", "save what is seen as a picture", () => savePng(shots())),
-          meta.kernel && button("Page", "save an offline page of the samples seen last",
-            () => source.savePage(state().sample, 32, "attention.html")))),
-      sample && h("div", { class: "sights" }, looking(sample, s, now, weights, removal?.patches || []),
-        choosing(sample, s, now),
-        h("div", { class: "side" }, heading(sample, s, now), numbers(sample, weights, now.attribute),
-          removing(s, removal))),
-      sample && pinned(s, weights));
+      "]": () => change({ checkpoint: state().checkpoint + 1 }) });
+    for (const name of ["p", "r", "u"]) keys[name.toUpperCase()] = keys[name];
+    const among = s.mode === "draw" ? drawingPanel : choosing;
+    return frames.root(`${s.mode === "draw" ? "sketching" : ""} ${tour.part && `tour-${tour.part}`}`,
+      { shown: wanted && `${s.sample} ${s.checkpoint}`, failed, keys },
+    controls(s), tourCard(tour, backFromTour),
+    h("div", { class: "saying", "data-outcome": wanted && s.maps === "trained" && sample.outcome(now.attribute) },
+      frames.notices(failed, s.outcome === "any" ? ["filter"] : []),
+      speech.say(wanted ? (asked ? onlookers : verdict)(sample, now)
+        : failed ? "This sample cannot be shown." : `Loading ${sampleName(s.sample)} …`)),
+    sample && h("div", { class: "sights" }, looking(v, sample, s, now, weights, removal?.patches || []),
+      among(v, sample, s, now, s.mode === "explore" && removing(v, s, removal)), pins(v, s, weights)),
+    sample && drawers(v, sample, s, now, weights));
   }
   const another = () => { source.store.forget(OWN); request(); };      // another image of one's own
   model.on("change:own", another);
-  const close = frames.open(view, () => { model.off("change:own", another); steps.play(false); });
-  return close;
+  return frames.open(view, () => { model.off("change:own", another); steps.play(false); });
 }
 
 const EXPLORER_STYLE = `
-.explorer .removing label { white-space: normal }
 .explorer input[type=search] { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--soft);
-  border-radius: 6px; padding: 3px 8px; width: 11em; min-width: 0 }
+  border-radius: 6px; padding: 3px 8px; width: 8.5em; min-width: 0 }
+.explorer ::-webkit-calendar-picker-indicator { display: none !important }     /* it lies over the words */
 .explorer .file span { border: 1px solid var(--soft); border-radius: 6px; padding: 3px 9px; background: var(--paper);
   cursor: pointer }
 .explorer .file :focus-visible + span { outline: 3px solid var(--accent); outline-offset: 2px }
 .explorer .file span:hover { border-color: var(--accent) }
-.explorer .sights { display: grid; gap: 12px; align-items: stretch;
-  grid-template-columns: minmax(260px, 1.15fr) minmax(300px, 1.25fr) minmax(220px, 1fr) }
-.explorer .side { display: flex; flex-direction: column; gap: 12px; min-width: 0 }
-.explorer .side .removing { flex: 1 }
-@container (max-width: 960px) { .explorer .sights { grid-template-columns: 1fr 1fr }
-  .explorer .side { grid-column: 1 / -1; flex-direction: row }
-  .explorer .side > * { flex: 1; min-width: 0 } }
-@container (max-width: 640px) { .explorer .sights { grid-template-columns: 100% }
-  .explorer .side { flex-direction: column } }
+.explorer .saying[data-outcome=found] { border-color: var(--found) }
+.explorer .saying[data-outcome=missed] { border-color: var(--wrong) }
+.explorer .saying[data-outcome="false alarm"] { border-color: var(--alarm) }
+.explorer .saying > .sentence { margin: 0; min-height: 0; height: 2.8em; overflow: hidden; font-size: 14.5px;
+  line-height: 1.4 }
+.explorer .sights { display: grid; gap: 10px; align-items: stretch;
+  grid-template-columns: minmax(0, 312px) minmax(0, 1fr) 122px }
+.explorer .sights .options { margin: 0 0 6px; gap: 4px 8px }
+.explorer .options.small { gap: 2px 8px; margin: 4px 0 0 }
+.explorer .options.small input[type=range] { width: 46px; min-width: 40px }
+.explorer .sights .scale { margin-top: 4px }
+.explorer .bar[aria-label="which sample"] { font-size: 13px; gap: 6px 8px; padding: 4px 8px }
+.explorer .bar[aria-label="which sample"] :is(button, select, .file span, input[type=search]) { padding: 2px 7px }
+.explorer .bar[aria-label="which sample"] .grows { flex-basis: 250px }
+.explorer .bar[aria-label="which sample"] select { max-width: 9.5em }
+.explorer .sights section { padding: 6px 10px }
+.explorer .sights button, .explorer .sights select { padding: 2px 7px; font-size: 13px }
+.explorer .sights label { font-size: 13px }
 .explorer .dropping { outline: 3px dashed var(--accent); outline-offset: -3px }
-.explorer .region, .explorer .masked { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none }
-.explorer .region path { fill: none; vector-effect: non-scaling-stroke; stroke: #000; stroke-width: 4px;
-  stroke-linejoin: round }
-.explorer .region .over { stroke: #ffdc3c; stroke-width: 2px }
+.explorer .masked { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none }
 .explorer .masked i { position: absolute; background: repeating-linear-gradient(45deg, #fff 0 2px, #444 2px 7px);
   outline: 1px solid #fff }
 .explorer .choosing { display: flex; flex-direction: column }
-.explorer .list { position: relative; flex: 1 1 360px; height: 360px; min-height: 300px; overflow-y: auto;
-  border: 1px solid var(--line);
-  border-radius: 6px; background: var(--paper) }
-.explorer .entry { display: grid; grid-template-columns: 32px minmax(0, 1fr) 2.2em 6.4em; gap: 0 8px;
-  align-items: center;
+.explorer .list { position: relative; flex: 1 1 220px; height: 0; min-height: 200px; overflow-y: auto;
+  border: 1px solid var(--line); border-radius: 6px; background: var(--paper); scrollbar-gutter: stable }
+.explorer .choosing .note { min-height: 2.9em; margin: 4px 0 }
+.explorer .entry > div { display: flex; gap: 8px; align-items: center; justify-content: space-between; min-width: 0 }
+.explorer .entry { display: grid; grid-template-columns: 32px minmax(0, 1fr); gap: 0 8px; align-items: center;
   padding: 3px 8px; cursor: pointer; border-left: 4px solid transparent; border-bottom: 1px solid var(--panel);
   background: linear-gradient(90deg, color-mix(in srgb, var(--accent) 12%, transparent) var(--look, 0%),
   transparent var(--look, 0%)) }
 .explorer .entry.seen { background-color: var(--panel) }
 .explorer .entry[aria-selected=true] { border-left-color: var(--mark); background-color: var(--panel) }
-.explorer .entry canvas { grid-row: 1 / 3; width: 32px; height: 32px; image-rendering: pixelated; border-radius: 3px }
+.explorer .entry canvas { grid-row: 1 / 3; width: 32px; height: 32px; image-rendering: pixelated; border-radius: 3px;
+  border: 1px solid var(--line) }
 .explorer .entry b { font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
   line-height: 1.25 }
-.explorer .entry .meter { grid-column: 3 / 5 }
-.explorer .entry small, .explorer .line small { color: var(--soft); font-size: 11.5px; white-space: nowrap }
-.explorer .fate { font-size: 12px; white-space: nowrap; color: var(--soft) }
+.explorer .entry small { color: var(--soft); font-size: 12px; white-space: nowrap; flex: 1 }
+.explorer .entry .meter { width: 62px }
+.explorer .fate { font-size: 12.5px; white-space: nowrap; color: var(--soft); text-align: right }
 .explorer .fate[data-outcome=found] { color: var(--found); font-weight: 600 }
 .explorer .fate[data-outcome=missed] { color: var(--wrong); font-weight: 600 }
 .explorer .fate[data-outcome="false alarm"] { color: var(--alarm); font-weight: 600 }
-.explorer .heads { display: grid; grid-template-columns: 16px repeat(var(--columns), minmax(0, 64px)); gap: 3px;
-  text-align: center; align-items: center }
+.explorer .heads { display: grid; grid-template-columns: repeat(var(--columns), minmax(0, 62px)); gap: 2px 4px;
+  text-align: center; align-items: center; margin-top: 4px; max-height: 170px; overflow: auto; padding: 2px }
+.explorer .heads.layered { grid-template-columns: 16px repeat(var(--columns), minmax(0, 62px)) }
+.explorer .heads .soft { white-space: nowrap; overflow: hidden; font-size: 12px }
 .explorer .heads button { padding: 0; border: 2px solid transparent; border-radius: 4px; line-height: 0;
-  max-width: none; background: none }
+  max-width: none; background: var(--face) center / cover }
 .explorer .heads button[aria-checked=true] { border-color: var(--mark) }
-.explorer .heads canvas { width: 100%; aspect-ratio: 1; image-rendering: pixelated; border-radius: 2px }
-.explorer .effect .line { display: grid; grid-template-columns: minmax(0, 1.4fr) minmax(40px, 1fr) 2.4em; gap: 2px 8px;
-  align-items: center; margin: 5px 0 }
-.explorer .line small { grid-column: 2 / -1; white-space: normal }
-.explorer .line small:empty { display: none }
-.explorer .pins { margin-top: 0; grid-template-columns: repeat(auto-fill, minmax(min(100%, 220px), 300px)) }
-.explorer .pins .tokens { margin-bottom: 6px } .explorer figcaption { min-height: 2.9em }
+.explorer .heads canvas { width: 100%; aspect-ratio: 1; image-rendering: pixelated; border-radius: 2px; opacity: 0.75 }
+.explorer .removing { border-top: 1px solid var(--line); padding-top: 6px; height: 126px; overflow: hidden }
+.explorer .removing h2 { margin: 0 0 4px }
+.explorer .removing .field { display: flex } .explorer .removing label { flex: 1; white-space: normal; line-height: 1.2 }
+.explorer .effect .line { display: grid; grid-template-columns: minmax(0, 1.3fr) minmax(40px, 1fr) 2.4em; gap: 0 8px;
+  align-items: center; margin: 3px 0; font-size: 13px; line-height: 1.3 }
+.explorer .pins { display: flex; flex-direction: column; gap: 6px }
+.explorer .pins.pins { padding: 6px }
+.explorer .slot { position: relative; flex: 1 1 0; margin: 0; padding: 0; border: 0; background: none; min-width: 0; overflow: hidden;
+  display: flex; flex-direction: column; gap: 3px }
+.explorer div.slot { border: 1px dashed var(--line); border-radius: 6px; padding: 4px 6px }
+.explorer .slot figcaption { margin: 0; font-size: 12px; line-height: 1.2 }
+.explorer .slot figcaption > * { display: block; white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
+.explorer .slot small { color: var(--soft); font-size: 12px }
+.explorer .slot .tokens { max-width: 150px }
+.explorer .slot .field { position: absolute; top: 3px; left: 3px; gap: 3px }
+.explorer .sights .slot button { margin: 0; padding: 0 6px; font-size: 12px }
+.explorer .modes { flex: 1 1 100%; flex-wrap: wrap } .explorer .which { display: contents }
+.explorer .which[inert] > * { opacity: 0.4 }
+.explorer { position: relative } .explorer .tour { position: absolute; inset: 0 0 auto; z-index: 6; display: flex; gap: 6px 14px; align-items: center;
+  padding: 8px 12px; border: 2px solid var(--mark); border-radius: 8px; background: var(--paper); flex-wrap: wrap }
+.explorer .tour p { margin: 0; flex: 1 1 300px; font-size: 14.5px; line-height: 1.35 }
+.explorer[class*=tour-] > .bar { visibility: hidden }
+.explorer.tour-looking .looking, .explorer.tour-list .list, .explorer.tour-removing .removing { outline: 3px solid var(--mark) }
+.explorer.sketching.waiting .sights { opacity: 1 }
+.explorer .drawing, .explorer .playing { gap: 6px }
+.explorer .drawing .field, .explorer .playing .field { display: flex }
+.explorer .sliders { display: grid; grid-template-columns: repeat(auto-fill, minmax(145px, 1fr)); gap: 0 12px }
+.explorer .sliders label span { width: 3.6em; flex: none }
+.explorer .switches { flex: 1 1 200px; height: 0; min-height: 190px; overflow-y: auto; border: 1px solid var(--line);
+  border-radius: 6px; background: var(--paper); scrollbar-gutter: stable }
+.explorer .sights .switch { display: flex; gap: 8px; padding: 3px 8px; border-bottom: 1px solid var(--panel) }
+.explorer .switch.seen { background: var(--panel) }
+.explorer .switch b { flex: 1; font-weight: 600; overflow: hidden; text-overflow: ellipsis; min-width: 0 }
+.explorer .switch .meter { width: 80px; flex: none }
+.explorer .drawing .note { min-height: 0; margin: 2px 0 }
+.explorer.pointing .sights { grid-template-columns: minmax(0, 400px) minmax(0, 1fr) }
+.explorer .question { margin: 0; font-size: 17px } .explorer .playing h2 { margin: 0 }
+.explorer .answers { min-height: 8.6em } .explorer .answers p { margin: 0 0 2px }
+.explorer .answers .fate { font-size: 15px; text-align: left }
+.explorer .score td, .explorer .score th { background: none; padding: 4px 6px; text-align: left; white-space: nowrap }
+.explorer .score td:nth-child(3) { width: 34% }
+.explorer .interval:not([hidden]) { display: block; position: relative; height: 8px; border-radius: 4px;
+  background: color-mix(in srgb, var(--soft) 25%, transparent) }
+.explorer .interval::before { content: ""; position: absolute; inset: 0 var(--high) 0 var(--low); background: var(--accent);
+  border-radius: 4px; opacity: 0.6 }
+.explorer .interval::after { content: ""; position: absolute; left: calc(var(--rate) - 1px); top: -3px; bottom: -3px;
+  width: 3px; background: var(--ink) }
+.explorer .spots { position: absolute; display: flex; align-items: center; justify-content: center; gap: 1px;
+  outline: 2px solid #fff; box-shadow: 0 0 0 3px #141414; pointer-events: none; z-index: 3 }
+.explorer .spot { display: inline-grid; place-items: center; width: 20px; height: 20px; flex: none; font: bold 13px/1
+  system-ui, sans-serif; color: #fff; background: #141414; border: 1.5px solid #fff }
+.explorer .spot.you { border-radius: 50%; background: #0b5fff } .explorer .spot.model { background: #a3008a }
+.explorer .sharing { display: flex } .explorer .sharing input { flex: 1; min-width: 0; font: inherit; font-size: 13px;
+  color: inherit; background: var(--paper); border: 1px solid var(--soft); border-radius: 6px; padding: 3px 8px }
+.explorer .drawers { margin-top: 6px } .explorer .drawers .bar { margin: 0; padding: 4px 8px; min-height: 36px }
+.explorer .spring { flex: 1 }
+.explorer .drawer { margin-top: 8px; min-height: 170px }
+.explorer .drawer .all { margin: 0 0 8px; min-height: 4.4em }
+.explorer .drawer .steps { display: flex; flex-wrap: wrap; gap: 8px 16px; align-items: center }
+.explorer .drawer figure { margin: 0; padding: 0; border: 0; background: none; width: 190px }
+.explorer .drawer figcaption { font-size: 12.5px; margin-bottom: 4px; min-height: 0 }
+.explorer .drawer .grid { position: relative; width: 180px; height: 180px; cursor: crosshair;
+  border: 1px solid var(--line); background: var(--paper) }
+.explorer .drawer .grid canvas { width: 100%; height: 100%; image-rendering: pixelated }
+.explorer .drawer small { color: var(--soft); font-size: 12px }
+@container (min-width: 1000px) {
+  .explorer .sights { grid-template-columns: minmax(0, 1.15fr) minmax(0, 1.1fr) 190px }
+  .explorer .looking .tokens { max-width: 430px; margin-inline: auto } }
+@container (max-width: 999px) { .explorer .bar .grows label span { position: absolute; clip-path: inset(50%) } }
+@container (max-width: 759px) { .explorer .saying > .sentence { height: 4.2em }
+  .explorer .sights, .explorer.pointing .sights { grid-template-columns: minmax(0, 0.95fr) minmax(0, 1fr) }
+  .explorer .score td:nth-child(3) { display: none } .explorer .switch .meter { width: 34px }
+  .explorer .switches .switch { gap: 5px; padding: 3px 5px }
+  .explorer .pins { grid-column: 1 / -1; flex-direction: row } .explorer .slot { min-height: 184px }
+  .explorer .sights .word { display: none } .explorer .entry .meter { width: 46px }
+  .explorer .sights .segment button { padding: 2px 4px; font-size: 12px } }
+@container (max-width: 469px) { .explorer .saying > .sentence { height: 5.6em }
+  .explorer .sights, .explorer.pointing .sights { grid-template-columns: 100% } .explorer .sights .word { display: inline }
+  .explorer .looking .tokens { max-width: 300px; margin-inline: auto } .explorer .list { flex-basis: 230px }
+  .explorer .sights .segment button { padding: 2px 7px; font-size: 13px }
+  .explorer.sketching .looking .tokens { max-width: 190px } .explorer.sketching :is(.heads, .options.small) { display: none }
+  .explorer .drawer figure { width: 150px } .explorer .drawer .grid { width: 150px; height: 150px }
+  .explorer .drawer .all { min-height: 7.3em } }
 @media (forced-colors: active) { .explorer .meter, .explorer .entry { forced-color-adjust: none } }
 `;
 export default { render: renderExplorer };

@@ -1,23 +1,26 @@
 /* The personality explorer: a clip plays beside what the face's tokens attend to in it, for each trait.
  *
- * What is drawn is a function of the state (`CLIP_STATE`, the widget's traits), of the frame that plays, and of where
- * the pointer is. Python joins this module to the kit and the samples.
+ * What is drawn is a function of the state (`CLIP_STATE`, the widget's traits), of the frame that plays, of where
+ * the pointer is, and of the camera. Python joins this module to the kit, the samples and the recording.
  */
 import {
-  CIVIDIS, arrows, breadth, button, cellAt, h, headName, headSelect, paintValues, panel, patchGrid, patchName, percent,
-  radio, range, readout, remember, say, scaleBar, strongest, tokenView, topOf,
+  CIVIDIS, arrows, border, breadth, button, cellAt, h, headName, headSelect, MAP_COLOUR, paintValues, panel, patchGrid,
+  patchName, patchStyle, percent, radio, range, readout, remember, say, scaleBar, select, strongest, tokenView, topOf,
 } from "../../recorder/web/kit.js";
+import { recording } from "./recording.js";
 import { explorer } from "./samples.js";
 
 // ---------------------------------------------------------------- the state
 export const CLIP_STATE = {
-  sample: 0,
+  sample: 0,                        // -1 is a clip of one's own
   trait: "attention",               // or a trait's name: its attention × gradient
   head: -1,                         // of the attention; -1 is the mean
   token: -1,                        // the face token whose attention is shown; -1 is the whole face
   step: 0, playing: true,           // the time step; playing moves it
+  speed: 1,                         // of playing; 1 is as fast as it happened
 };
 const ATTENTION = "attention", RATE = 8;                        // frames a second
+const MINE = -1;                                                // the sample that is a clip of one's own
 const PATIENCE_FOR_CLIPS = 30000;                               // ms: a clip is drawn, its flow found, the model run
 const RAISES = [240, 138, 36], LOWERS = [63, 142, 252];         // orange and blue are told apart by every kind of eye
 
@@ -71,11 +74,12 @@ export function describeClip(clip, { trait, head, token }) {
     : `${prediction(clip, trait)}: attention × gradient`;
   const who = token < 0 ? "the whole face" : `face patch ${token} ${patchName(token, Math.sqrt(tokens))}, whose ` +
     `answer counts ${plainPercent(clip.importance[token])}`;
-  const moment = clip.moment === null ? "when it should listen is unknown"
+  const name = clip.sample === MINE ? "Your clip" : `Clip ${clip.sample}`;
+  const moment = clip.moment === null ? "the moment that decides is unknown"
     : `the moment that decides is step ${clip.moment}, with ${plainPercent(all[clip.moment])} against 1 in ` +
       `${steps} by chance`;
-  return `Clip ${clip.sample}. ${subject}, ${who}: most at time step ${best}, ${plainPercent(all[best])}, as widely ` +
-    `as if evenly at ${breadth(all)} of ${steps}; ${moment}.`;
+  return `${name}. ${subject}, ${who}: most at time step ${best}, ${plainPercent(all[best])}, spread ` +
+    `over about ${breadth(all)} of ${steps} steps; ${moment}.`;
 }
 
 function describeCell(clip, { trait, head, token, step }) {
@@ -86,23 +90,27 @@ function describeCell(clip, { trait, head, token, step }) {
 }
 
 // ---------------------------------------------------------------- colours of a map
-/** A weight from dark to bright, `veil` its least opacity; a signed value by hue, and by how much colour there is. */
-const colourOf = (top, signed, veil = 1) => (value) => {
+/** A weight is one colour, by transparency; a signed value has a hue for its sign. */
+const overFace = (top, signed) => (value) => {
   const share = value / (top || 1);
-  if (signed) return [...(share > 0 ? RAISES : LOWERS), 255 * Math.sqrt(Math.abs(share))];
-  const level = Math.round(255 * Math.min(1, share));
-  return [...CIVIDIS[level], 255 * veil + (1 - veil) * level];
+  if (!signed) return [...MAP_COLOUR, 255 * Math.min(1, share)];
+  return [...(share > 0 ? RAISES : LOWERS), 255 * Math.sqrt(Math.abs(share))];
 };
+/** The small maps beside the traits have no face below: from dark to bright. */
+const bright = (top) => (value) => [...CIVIDIS[Math.round(255 * Math.min(1, value / (top || 1)))], 255];
 
 // ---------------------------------------------------------------- the view
-const MATRIX_HINT = "Point at a row to see its place on the face, click to hold it and its time step.";
+const FACES_HINT = "The same face at each time step, and over it how much each place of it attends to that step. " +
+  "Point at a place, click to hold it and its time step.";
+const SPEEDS = [0.25, 0.5, 1, 2];
 
 export function renderClips({ model, el }) {
   const { meta, source, state, change, request, speech, ...frames } = explorer({ model, el }, { what: "clip",
     initial: CLIP_STATE, style: CLIP_STYLE, patience: PATIENCE_FOR_CLIPS, unpack: (...parts) => new Clip(...parts) });
   const { names, steps, tokens } = meta, grid = patchGrid(tokens), choices = [ATTENTION, ...names];
   const stepper = frames.stepper();
-  let pointed = { token: -1, trait: "" }, hint = MATRIX_HINT, frame = -1, ticking = 0, last = 0, clip = null;
+  const camera = recording({ source, request, warning: meta.warning });
+  let pointed = { token: -1, trait: "" }, hint = FACES_HINT, frame = -1, ticking = 0, last = 0, clip = null;
 
   // ---- what people do
   const point = (what) => {
@@ -116,11 +124,21 @@ export function renderClips({ model, el }) {
     else if (event.type === "click") change({ token: s.token === token ? -1 : token });
     else { point({ token: -1 }); change({ token: s.token < 0 ? 0 : token }); }     // a key: the pointer counts no more
   }
-  const inMatrix = (event) => {
-    const [token, step] = cellAt(event, event.currentTarget, tokens, steps);
-    return { token, step };
+  /** What lies under the pointer on the face of a time step. */
+  const onFace = (event, step) => {
+    const { rows, columns } = grid.place, [row, column] = cellAt(event, event.currentTarget, rows, columns);
+    return { token: row * columns + column, step };
   };
   const chooseStep = (step) => change({ step, playing: false });
+  function chooseFrame(at) {
+    frame = Math.min(clip.count - 1, Math.max(0, at));
+    change({ step: stepOf(frame), playing: false });
+    request();
+  }
+  const changeSpeed = (by) => {
+    const at = SPEEDS.indexOf(state().speed) + by;
+    change({ speed: SPEEDS[Math.min(SPEEDS.length - 1, Math.max(0, at))] });
+  };
   const chooseTrait = (trait) => { point({ trait: "" }); change({ trait }); };
 
   // ---- the frame that plays
@@ -150,7 +168,7 @@ export function renderClips({ model, el }) {
     ticking = 0;
     const s = state();
     if (!s.playing) return;
-    if (clip && now - last >= 1000 / RATE) {
+    if (clip && now - last >= 1000 / (RATE * s.speed)) {
       last = now;
       frame = (frame + 1) % clip.count;
       if (stepOf(frame) !== s.step) change({ step: stepOf(frame) }); else request();
@@ -162,68 +180,76 @@ export function renderClips({ model, el }) {
   const drawnMap = remember((clip, trait, head) => clip.map({ trait, head }));
   const sharesOf = remember((clip, trait, head, token) => clip.shares({ trait, head, token }));
 
+  const ofStep = (map, step) => Float32Array.from({ length: tokens }, (_, token) => map[token * steps + step]);
+
   function watching(s, now, map) {
-    const signed = now.trait !== ATTENTION, top = topOf(map);
-    const decides = `${s.step}${s.step === clip.moment ? ", decides" : ""}`;
+    const signed = now.trait !== ATTENTION, top = topOf(map), mine = clip.sample === MINE;
+    const decides = s.step === clip.moment ? ", decides" : "", name = mine ? "your clip" : `clip ${clip.sample}`;
     const face = tokenView(grid, { image: clip.face, label: "patches of the face", pick, lowest: -1, chosen: now.token,
       current: () => (pointed.token >= 0 ? pointed.token : state().token), style: "--strength:0.75",
-      text: now.token < 0 ? "the whole face" : describeCell(clip, now), draw: [(canvas) => paintValues(canvas,
-        Float32Array.from({ length: tokens }, (_, token) => map[token * steps + s.step]), grid.place.columns,
-        colourOf(top, signed, 0.25)), map, s.step] });
-    return panel("The clip", { heading: "The clip, and the face that asks about it" },
+      alt: "the face whose patches these are", text: now.token < 0 ? "the whole face" : describeCell(clip, now),
+      draw: [(canvas) => paintValues(canvas, ofStep(map, s.step), grid.place.columns, overFace(top, signed)), map,
+        s.step] });
+    return panel("The clip", { heading: "The clip, and the face that asks about it", class: "watching" },
       h("div", { class: "pictures" },
         h("figure", { hidden: !clip.frames }, clip.frames && filmFrame(clip.frames, frame,
-          { role: "img", "aria-label": `the frames of clip ${clip.sample}` }), h("figcaption", {}, "The clip")),
+          { role: "img", "aria-label": `the frames of ${name}` }), h("figcaption", {}, "The clip")),
         h("figure", {}, filmFrame(clip.flow, frame,
-          { role: "img", "aria-label": `the optical flow of clip ${clip.sample}` }),
+          { role: "img", "aria-label": `the optical flow of ${name}` }),
           h("figcaption", {}, `Its flow (hue: where to; full: ${clip.fastest.toFixed(1)} px)`)),
         h("figure", {}, h("div", { onpointerleave: () => point({ token: -1 }) }, face),
-          h("figcaption", {}, "The face that asks"))),
+          h("figcaption", {}, `The face that asks, and its map at step ${s.step}`))),
       h("div", { class: "options" }, button(s.playing ? "❚❚ Pause" : "▶ Play", "play or pause the clip (space)",
         () => change({ playing: !state().playing }), { class: "play" }),
-        range("Time step", s.step, chooseStep, { max: steps - 1, "aria-valuetext": decides }),
-        h("output", { class: "number" }, decides)));
+        range("Frame", frame, chooseFrame, { max: clip.count - 1, title: "keys , and . go by one frame",
+          "aria-valuetext": `frame ${frame} of ${clip.count}, time step ${s.step}${decides}` }),
+        h("output", { class: "number" }, `step ${s.step}${decides}`),
+        select("Speed", SPEEDS.map((speed) => [speed, `${speed}×`]), s.speed, (speed) => change({ speed }),
+          { title: "keys < and > are slower and faster" })));
   }
 
   function timing(s, now, map) {
     const signed = now.trait !== ATTENTION, top = topOf(map);
     const { up, down, all } = sharesOf(clip, now.trait, now.head, now.token), most = Math.max(0.5, topOf(all));
     const height = (share) => `height:${(100 * share) / most}%`;
-    const strip = Array.from({ length: steps }, (_, step) => radio(step, s.step, chooseStep,
-      { class: step === clip.moment && "decides",
-        "aria-label": `time step ${step}${step === clip.moment ? ", the moment that decides" : ""}, ` +
-          percent(all[step]) + (signed ? `, ${percent(up[step])} of it raises ${now.trait}` : "") },
-      h("small", {}, step, step === clip.moment && h("span", {}, " decides")),
-      filmFrame(clip.frames || clip.flow, middleOf(step), { "aria-hidden": "true" }),
-      h("span", { class: "column" }, h("i", { class: "up", style: height(up[step]) }),
-        h("i", { class: "down", style: height(down[step]) })),
-      h("span", { class: "number" }, all[step].toFixed(2))));
-    const column = (step) => `left:${(100 * step) / steps}%;width:${100 / steps}%`;
-    const within = (100 * ((frame * steps) / clip.count - stepOf(frame))).toFixed(0);
-    return panel("Over time", { heading: "When it listens (columns: time steps)" },
-      h("div", { class: signed ? "steps signed" : "steps", role: "radiogroup", "aria-label":
-        "Time steps: left and right choose one", style: `--count:${steps};--even:${100 / steps / most}%`,
-        onkeydown: arrows((below, right) => {
-          chooseStep(state().step + below + right);
-          return state().step;
-        }) }, strip),
-      h("h3", {}, `Each of the ${tokens} face tokens (rows, counted row by row)`),
-      h("div", { class: "matrix", onclick: (event) => change({ ...inMatrix(event), playing: false }),
-        onpointermove: (event) => {
-          const cell = inMatrix(event);
-          hint = describeCell(clip, { ...state(), ...cell });
-          pointed = { ...pointed, token: cell.token };
-          request();
-        }, onpointerleave: () => { hint = MATRIX_HINT; point({ token: -1 }); request(); } },
-        h("canvas", { "aria-hidden": "true",
-          draw: [(canvas) => paintValues(canvas, map, steps, colourOf(top, signed)), map] }),
-        h("div", { class: "deciding", hidden: clip.moment === null, style: column(clip.moment) }),
-        h("div", { class: "mark playhead", style: `${column(s.step)};--within:${within}%` }),
-        h("div", { class: "mark", hidden: now.token < 0,
-          style: `top:${(100 * now.token) / tokens}%;height:${100 / tokens}%` })),
-      signed ? h("div", { class: "scale" }, `lowers ${say(top)}`, h("span", { class: "ramp signed" }),
-        `raises ${say(top)}`) : scaleBar(say(top)),
-      h("p", { class: "note" }, hint));
+    const inside = (100 * ((frame * steps) / clip.count - stepOf(frame))).toFixed(0);
+    const region = signed && clip.regions?.[names.indexOf(now.trait)];
+    const face = (step) => h("div", { class: "picture over-image face", style: "--strength:0.75", "data-face": step,
+      onclick: (event) => change({ ...onFace(event, step), playing: false }),
+      onpointermove: (event) => {
+        const cell = onFace(event, step);
+        hint = describeCell(clip, { ...state(), trait: now.trait, ...cell });
+        point({ token: cell.token });
+        request();
+      } },
+    h("img", { src: clip.face, alt: "", draggable: "false" }), h("canvas", { "aria-hidden": "true",
+      draw: [(canvas) => paintValues(canvas, ofStep(map, step), grid.place.columns, overFace(top, signed)), map] }),
+    h("div", { class: "mark", hidden: now.token < 0, style: patchStyle(Math.max(0, now.token), grid.place) }));
+    const tile = (step) => h("div", { class: step === clip.moment ? "tile decides" : "tile", key: step },
+      radio(step, s.step, chooseStep,
+        { class: step === clip.moment && "decides",
+          "aria-label": `time step ${step}${step === clip.moment ? ", the moment that decides" : ""}, ` +
+            percent(all[step]) + (signed ? `, ${percent(up[step])} of it raises ${now.trait}` : "") },
+        h("small", {}, step, step === clip.moment && h("span", {}, " decides")),
+        h("span", { class: "frame" }, filmFrame(clip.frames || clip.flow, middleOf(step), { "aria-hidden": "true" }),
+          step === clip.moment && region ? border(region, clip.size) : "",
+          h("i", { class: "playhead", hidden: step !== s.step, style: `--within:${inside}%` })),
+        h("span", { class: "column" }, h("i", { class: "up", style: height(up[step]) }),
+          h("i", { class: "down", style: height(down[step]) })),
+        h("span", { class: "number" }, all[step].toFixed(2))),
+      face(step));
+    return panel("Over time", { heading: "When it attends: the time steps of the clip, and the face's map at each",
+      class: "timing" },
+    h("div", { class: signed ? "steps signed" : "steps", role: "radiogroup", "aria-label":
+      "Time steps: left and right choose one", style: `--count:${steps};--even:${100 / steps / most}%`,
+      onpointerleave: () => { hint = FACES_HINT; point({ token: -1 }); request(); },
+      onkeydown: arrows((below, right) => {
+        chooseStep(state().step + below + right);
+        return state().step;
+      }) }, Array.from({ length: steps }, (_, step) => tile(step))),
+    signed ? h("div", { class: "scale" }, `lowers ${say(top)}`, h("span", { class: "ramp signed" }),
+      `raises ${say(top)}`) : scaleBar(say(top), "over-ramp"),
+    h("p", { class: "note" }, hint));
   }
 
   function choosing(s, now) {
@@ -235,12 +261,13 @@ export function renderClips({ model, el }) {
         h("b", {}, isTrait ? trait : "Attention"),
         isTrait ? h("span", { class: clip.truth ? "meter predicted" : "meter predicted unknown",
           style: `--share:${100 * clip.predicted(trait)}%;--threshold:${100 * truth}%` })
-          : h("small", {}, "the weights as they are"),
+          : h("small", {}, "the weights"),
         isTrait && h("span", { class: "number" }, `${clip.predicted(trait).toFixed(2)} / ${truth || "?"}`),
         h("span", { class: "small" }, h("canvas", { "aria-hidden": "true",
-          draw: [(canvas) => paintValues(canvas, all, steps, colourOf(Math.max(0.5, topOf(all)), false)), clip] })));
+          draw: [(canvas) => paintValues(canvas, all, steps, bright(Math.max(0.5, topOf(all)))), clip] })));
     };
-    return panel("Traits", { heading: "Attention, and the five traits" },
+    return panel("Traits", { heading: "Attention, and the five traits", class: "choosing" },
+      clip.sample === MINE ? h("p", { class: "warning", role: "note" }, meta.warning) : "",
       h("div", { class: "traits", role: "radiogroup",
         "aria-label": "What is shown: attention, or one trait's attention × gradient; up and down choose",
         onpointerleave: () => point({ trait: "" }), onkeydown: arrows((below, right) => {
@@ -248,8 +275,8 @@ export function renderClips({ model, el }) {
           chooseTrait(choices[Math.min(names.length, Math.max(0, next))]);
           return state().trait;
         }) }, choices.map(row)),
-      h("p", { class: "note" }, "Bars: predicted; the line: the truth. Small maps: the whole face over time. " +
-        "Point at a trait, or at a place of the face, to see when it listens; click to hold."));
+      h("p", { class: "note" }, "Bars: predicted; the line: the truth. Small maps: the whole face over time, " +
+        "dark is 0. Point to look, click to hold."));
   }
 
   function numbers(now) {
@@ -260,7 +287,7 @@ export function renderClips({ model, el }) {
         "the share of the attention at the deciding moment; chance: one of the time steps"],
       ["Strongest time step", known ? (strongest(all) === moment ? "hits" : "misses") : "unknown", chance,
         "whether the strongest time step is the deciding one"],
-      ["As widely as evenly at", breadth(all), `of ${steps}`, "e to the entropy of the shares"],
+      ["Spread over about", breadth(all), `of ${steps} steps`, "e to the entropy of the shares"],
       now.token < 0 ? ["Who asks", "the whole face", "", "choose a place of the face to see what it asks"]
         : ["Its answer counts", percent(clip.importance[now.token]), `even: ${percent(1 / tokens)}`,
           "how much this place of the face counts among all"]));
@@ -268,7 +295,7 @@ export function renderClips({ model, el }) {
 
   function view() {
     const s = state(), wanted = source.store.want(s.sample), failed = source.store.failed(s.sample);
-    const number = `${s.sample} of ${meta.count.toLocaleString("en")}${meta.kernel ? "" : ` (${source.count} here)`}`;
+    const number = s.sample === MINE ? model.get("own") || "your clip" : `${s.sample} of ${meta.count.toLocaleString("en")}${meta.kernel ? "" : ` (${source.count} here)`}`;
     clip = wanted || clip;
     if (s.playing && !ticking) ticking = requestAnimationFrame(tick);
     if (clip && (frame < 0 || stepOf(frame) !== s.step)) {
@@ -278,31 +305,43 @@ export function renderClips({ model, el }) {
     const map = clip && drawnMap(clip, now.trait, now.head);
     if (wanted) frames.prefetch(stepper.next(s), 0, 400);
     return frames.root("clips", { shown: wanted && String(s.sample), failed, keys: {
-      " ": () => change({ playing: !s.playing }), Escape: () => change({ token: -1 }) } },
+      " ": () => change({ playing: !s.playing }), Escape: () => change({ token: -1 }),
+      ",": () => chooseFrame(frame - 1), ".": () => chooseFrame(frame + 1),
+      "<": () => changeSpeed(-1), ">": () => changeSpeed(1) } },
       h("div", { class: "bar", role: "group", "aria-label": "which clip" }, stepper.bar(s, number),
         headSelect(meta.heads, s.head, (head) => change({ head }), { disabled: s.trait !== ATTENTION,
             title: "of the attention; a trait's map is the mean over the heads" }),
+        meta.kernel ? camera.button() : h("span", { class: "soft" }, "To record yourself, open it in a notebook."),
         meta.kernel && button("Page", "save an offline page of the clips seen last",
           () => source.savePage(state().sample, 8, "personality.html"))),
-      frames.notices(failed),
-      h("div", { class: "saying" }, speech.say(wanted ? describeClip(clip, now)
-        : failed ? "This clip cannot be shown." : `Loading clip ${s.sample} …`)),
-      clip && h("div", { class: "sights" }, h("div", { class: "side" }, watching(s, now, map), timing(s, now, map)),
-        h("div", { class: "side" }, choosing(s, now), numbers(now))));
+      camera.panel(),
+      h("div", { class: "saying" }, frames.notices(failed), speech.say(wanted ? describeClip(clip, now)
+        : failed ? "This clip cannot be shown." : `Loading ${s.sample === MINE ? "your clip" : `clip ${s.sample}`} …`)),
+      clip && h("div", { class: "sights" }, watching(s, now, map), choosing(s, now), timing(s, now, map),
+        numbers(now)));
   }
   if (state().playing && matchMedia("(prefers-reduced-motion: reduce)").matches) change({ playing: false });
-  return frames.open(view, () => cancelAnimationFrame(ticking));
+  const another = () => { source.store.forget(MINE); request(); };      // another clip of one's own
+  model.on("change:own", another);
+  return frames.open(view, () => {
+    cancelAnimationFrame(ticking);
+    model.off("change:own", another);
+    camera.close();
+  });
 }
 
 const CLIP_STYLE = `
 .explorer.clips { --up: rgb(${RAISES}); --down: rgb(${LOWERS}) }
-.explorer.clips .sights { display: grid; gap: 12px; align-items: start;
-  grid-template-columns: minmax(0, 2.1fr) minmax(280px, 1fr) }
-.explorer.clips .side { display: grid; gap: 12px; min-width: 0; grid-template-columns: 100% }
+.explorer.clips .sights { display: grid; gap: 12px; grid-template-columns: minmax(0, 1.9fr) minmax(220px, 1fr) }
+.explorer.clips .sights > * { min-width: 0; grid-column: 1 / -1 }
+.explorer.clips .sights > .watching, .explorer.clips .sights > .choosing { grid-column: auto }
 .explorer.clips .saying .sentence { min-height: 2.9em }
-@container (max-width: 820px) { .explorer.clips .sights { grid-template-columns: 100% } }
+@container (max-width: 700px) { .explorer.clips .sights { grid-template-columns: 100% } }
 @container (max-width: 520px) { .explorer.clips .pictures figure:last-child { grid-column: 1 / -1 }
-  .explorer.clips .steps small span { display: none } }
+  .explorer.clips .steps { --columns: 4 } }
+.explorer.clips .warning { margin: 0 0 8px; padding: 6px 8px; border-left: 4px solid var(--mark);
+  background: var(--paper) }
+.explorer.clips .recording video { display: block; width: 100%; max-width: 320px; border-radius: 4px; background: #000 }
 .explorer.clips .pictures { display: grid; gap: 10px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 140px),
   1fr)) }
 .explorer.clips .pictures figure { margin: 0; padding: 0; border: 0; background: none }
@@ -311,7 +350,15 @@ const CLIP_STYLE = `
 .explorer.clips .pictures .picture { max-width: none }
 .explorer.clips figcaption { margin: 4px 0 0; font-size: 12px; color: var(--soft); min-height: 0 }
 .explorer.clips .play { min-width: 6.5em }
-.explorer.clips .steps { display: grid; grid-template-columns: repeat(var(--count), minmax(0, 1fr)); gap: 0 }
+.explorer.clips .watching .grows { flex: 1 1 110px }
+.explorer.clips .steps { display: grid; gap: 6px 2px;
+  grid-template-columns: repeat(var(--columns, var(--count)), minmax(0, 1fr)) }
+.explorer.clips .tile { display: grid; gap: 2px; align-content: start; grid-template-columns: 100% }
+.explorer.clips .face { margin: 0 2px; border-radius: 3px; max-width: none }
+.explorer.clips .decides .face { box-shadow: 0 0 0 1px #fff, 0 0 0 2.5px #141414 }
+.explorer.clips .frame { position: relative; display: block }
+.explorer.clips .playhead { position: absolute; left: 0; bottom: 0; height: 3px; width: var(--within);
+  background: var(--accent) }
 .explorer.clips .steps button { display: grid; grid-template-columns: 100%; padding: 2px; border: 2px solid transparent;
   border-radius: 5px;
   background: none; text-align: center; max-width: none; gap: 3px; min-width: 0 }
@@ -321,31 +368,24 @@ const CLIP_STYLE = `
 .explorer.clips .steps .number { font-size: 12px }
 .explorer.clips .decides small { color: var(--mark); font-weight: 600 }
 .explorer.clips .decides canvas { outline: 2px solid var(--mark) }
-.explorer.clips .column { position: relative; display: flex; flex-direction: column-reverse; height: 64px;
+.explorer.clips .column { position: relative; display: flex; flex-direction: column-reverse; height: 44px;
   border-bottom: 1px solid var(--line) }
 .explorer.clips .column::after { content: ""; position: absolute; left: 0; right: 0; bottom: var(--even);
   border-top: 1px dashed var(--soft) }
 .explorer.clips .column i { display: block; width: 60%; margin: 0 auto; background: var(--accent) }
 .explorer.clips .signed .up { background: var(--up) } .explorer.clips .signed .down { background: var(--down) }
-.explorer.clips .matrix { height: 300px; max-height: none; background: var(--paper) }
-.explorer.clips .matrix .deciding { position: absolute; top: 0; bottom: 0; outline: 2px solid var(--mark);
-  pointer-events: none }
-.explorer.clips .matrix .mark { left: 0; width: 100% }
-.explorer.clips .matrix .playhead { top: 0; height: 100%; outline-color: var(--accent) }
-.explorer.clips .playhead::after { content: ""; position: absolute; top: 0; bottom: 0; left: var(--within);
-  border-left: 1px solid #fff; mix-blend-mode: difference }
 .explorer.clips .meter.unknown::after { content: none }
 .explorer.clips .ramp.signed { background: linear-gradient(90deg, var(--down), var(--paper), var(--up)) }
 .explorer.clips .traits { display: grid; gap: 4px }
-.explorer.clips .traits button { display: grid; grid-template-columns: minmax(0, 1fr) 5.5em; gap: 3px 10px;
-  align-items: center;
-  text-align: left; padding: 6px 8px; max-width: none; border-left: 4px solid transparent }
+.explorer.clips .traits button { display: grid; grid-template-columns: minmax(0, 1fr) 5.5em; gap: 2px 10px;
+  align-items: center; text-align: left; padding: 4px 8px; max-width: none; border-left: 4px solid var(--line) }
 .explorer.clips .traits button.seen { background: var(--panel) }
 .explorer.clips .traits [aria-checked=true] { border-left-color: var(--mark) }
-.explorer.clips .traits b { font-weight: 600; grid-column: 1 / -1 }
-.explorer.clips .traits small { color: var(--soft); grid-column: 1 / -1 }
+.explorer.clips .traits b { font-weight: 600 }
+.explorer.clips .traits .meter { grid-area: 2 / 1 }
+.explorer.clips .traits small { color: var(--soft); grid-area: 2 / 1 }
 .explorer.clips .traits .number { text-align: right; font-size: 12.5px }
-.explorer.clips .traits .small { grid-column: 1 / -1 }
+.explorer.clips .traits .small { grid-area: 2 / 2 }
 .explorer.clips .traits canvas { width: 100%; height: 12px; image-rendering: pixelated; border-radius: 2px }
 @media (forced-colors: active) { .explorer.clips .column i { forced-color-adjust: none } }
 `;

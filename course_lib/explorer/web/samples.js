@@ -77,6 +77,7 @@ export class Kernel {
     if (first && !first.failed) this.store.hold(read(first, model.get("planes")));
   }
   get count() { return this.meta.count; }
+  get alive() { return true; }                 // whether it can ask the model
   progress() {}
   wait(question) {
     clearTimeout(question.timer);
@@ -119,14 +120,14 @@ export class Pages {
       if (!item.checkpoint) first.set(item.sample, item);
       items.set(`${item.sample} ${item.checkpoint || 0}`, item);
     }
-    this.samples = [...first.keys()].sort((a, b) => a - b);
+    this.samples = [...first.keys()].filter((sample) => sample >= 0).sort((a, b) => a - b);
     this.read = (sample, checkpoint) => {
       const item = items.get(`${sample} ${checkpoint}`);
       if (!item) throw new Error(`sample ${sample} is not in this page; it holds ${this.samples.length} samples`);
       if (item.failed) throw new Error(item.failed);
-      const { image, outlines } = first.get(sample);            // stored once, with the first checkpoint
+      const { image, clear, outlines } = first.get(sample);     // stored once, with the first checkpoint
       const arrays = readArrays(item.arrays, planes.subarray(item.at, item.at + item.bytes));
-      return unpack(this.meta, { ...item, image, outlines }, arrays);
+      return unpack(this.meta, { ...item, image, clear, outlines }, arrays);
     };
     this.store = new Store(async (sample, checkpoint) => this.read(sample, checkpoint), changed);
   }
@@ -137,7 +138,8 @@ export class Pages {
 
 // ---------------------------------------------------------------- the frame around them
 /** State, source and notes of an explorer; `what` its samples are called, `sources` the classes they come from. */
-export function explorer({ model, el }, { what, initial, unpack, style, sources = [Kernel, Pages], patience }) {
+export function explorer({ model, el }, { what, initial, unpack, style, fitting = () => ({}),
+  sources = [Kernel, Pages], patience }) {
   const meta = model.get("meta"), notes = {};
   let page = null, timer = 0;
   const request = () => page?.request();
@@ -145,14 +147,22 @@ export function explorer({ model, el }, { what, initial, unpack, style, sources 
   const source = new sources[meta.kernel ? 0 : 1](model, unpack, note, request, patience);
   const { state, change } = stateOf(model, initial, (wanted) => {
     const bounded = within(meta.bounds, initial, wanted);
-    if (source.samples && !source.samples.includes(bounded.sample)) [bounded.sample] = source.samples;
+    Object.assign(bounded, fitting(meta, bounded));
+    if (source.samples && !source.samples.includes(bounded.sample) && !source.has?.(bounded.sample)) {
+      [bounded.sample] = source.samples;
+    }
     return bounded;
   });
+  const asked = Object.keys(initial).filter((name) => JSON.stringify(model.get(name)) !== JSON.stringify(state()[name]));
+  if (asked.length && !meta.kernel) {
+    note("address", `The address asks for what this page does not have (${asked.join(", ")}); that part is left out.`);
+  }
   const speech = speaker(request);
+  const history = historyOf(state, change);
 
   /** How samples are stepped through: `matches(state)` are their numbers, null all of them. */
   let direction = 1;
-  const stepper = (matches = () => null) => {
+  const stepper = (matches = () => null, set = change) => {
     const place = (s) => {
       const numbers = matches(s) || source.samples, last = (numbers ? numbers.length : source.count) - 1;
       const after = numbers ? numbers.findIndex((number) => number >= s.sample) : s.sample;
@@ -163,26 +173,37 @@ export function explorer({ model, el }, { what, initial, unpack, style, sources 
       if (last < 0) return;
       direction = steps;
       const ahead = !there && at(position) > s.sample && steps > 0;       // the next one is the one at `position`
-      change({ sample: at(clamp(ahead ? position : position + (there || steps < 0 ? steps : 0), 0, last)) });
+      set({ sample: at(clamp(ahead ? position : position + (there || steps < 0 ? steps : 0), 0, last)) });
     };
     const next = (s) => { const { position, at } = place(s); return at(position + direction); };
     const bar = (s, number) => {
-      const { last, position } = place(s), jump = (value) => change({ sample: place(state()).at(value) });
+      const { last, position } = place(s), jump = (value) => set({ sample: place(state()).at(value) });
       return h("span", { class: "field grows" },
         button("‹", `the ${what} before`, () => go(-1), { "aria-label": `${what} before` }),
-        range(what[0].toUpperCase() + what.slice(1), position, jump,
+        range(`${what[0].toUpperCase()}${what.slice(1)}`, position, jump,
           { max: Math.max(0, last), disabled: last < 0, "aria-valuetext": number }),
         button("›", `the next ${what}`, () => go(1), { "aria-label": `next ${what}` }),
         h("output", { class: "number" }, number));
     };
-    return { go, next, bar };
+    const random = () => {
+      const { last, at } = place(state());
+      if (last >= 0) set({ sample: at(Math.floor(Math.random() * (last + 1))) });
+    };
+    return { go, next, bar, random };
   };
 
-  /** Notes to be read, and those of a sample that could not be shown. */
-  const notices = (failed) => {
+  /** Notes to be read, and why a sample could not be shown. They lie over the sentence, so that nothing moves. */
+  const notices = (failed, hidden = []) => {
     const reason = failed && `${failed[0].toUpperCase()}${failed.slice(1)}.`;
     return h("div", { class: "notice", role: "status" }, Object.entries({ ...notes, sample: reason })
-      .filter(([, content]) => content).map(([kind, content]) => h("p", { key: kind }, content)));
+      .filter(([kind, content]) => content && !hidden.includes(kind)).map(([kind, content]) => h("p", { key: kind },
+        h("span", {}, content), kind !== "sample" && button("×", "close this message", () => note(kind, ""),
+          { "aria-label": "close" }))));
+  };
+  /** What was said before a change is said no more; a question stays, and so does a word on the camera. */
+  const changed = () => {
+    for (const kind of Object.keys(notes)) if (!["filter", "camera"].includes(kind)) notes[kind] = "";
+    request();
   };
 
   const root = (name, { shown, failed, keys }, ...children) => h("div", { "data-lm-suppress-shortcuts": "true",
@@ -191,9 +212,9 @@ export function explorer({ model, el }, { what, initial, unpack, style, sources 
 
   const open = (view, close = () => {}) => {
     page = mount(el, view);
-    model.on("change", request);
+    model.on("change", changed);
     return () => {
-      model.off("change", request);
+      model.off("change", changed);
       clearTimeout(timer);
       source.close();
       speech.close();
@@ -211,28 +232,49 @@ export function explorer({ model, el }, { what, initial, unpack, style, sources 
       if (!source.store.loading) source.store.ask(sample, checkpoint).catch(() => {});
     }, delay);
   };
-  return { meta, notes, note, source, state, change, request, speech, stepper, notices, root, open, prefetch };
+  return { meta, notes, note, source, state, change, history, request, speech, stepper, notices, root, open, prefetch };
+}
+
+/** What a person changed can be taken back, step by step or at once; the steps of one drag are one. */
+function historyOf(state, change) {
+  const opened = state(), past = [];
+  let names = "", at = 0;
+  const act = (values) => {
+    const before = state(), now = performance.now(), same = names === Object.keys(values).join() && now - at < 300;
+    [names, at] = [Object.keys(values).join(), now];
+    change(values);
+    const after = state();
+    if (same || Object.keys(before).every((name) => before[name] === after[name])) return;
+    past.push(before);
+    if (past.length > 100) past.shift();
+  };
+  const undo = () => { names = ""; if (past.length) change(past.pop()); };
+  const reset = () => act(opened);
+  const buttons = () => h("span", { class: "field" },
+    button("↶", "take back the last change (key U)", undo, { "aria-label": "undo", disabled: !past.length }),
+    button("↺", "everything as it was at first", reset, { "aria-label": "reset" }));
+  return { act, undo, reset, buttons };
 }
 
 const FRAME = `
 .explorer { --found: light-dark(#1b7a43, #6ee7a0); --wrong: light-dark(#b3261e, #ff8f86);
   --alarm: light-dark(#8a5a00, #ffcb66); padding: 2px; max-width: 1500px }
-.explorer .bar { margin-bottom: 8px }
+.explorer .bar { margin-bottom: 6px }
 .explorer label, .explorer dt { margin: 0; font-weight: 400; line-height: inherit }      /* not the notebook's own */
 .explorer output { padding: 0; color: inherit; font-size: inherit; line-height: inherit }
-.explorer input[type=range] { min-width: 60px; flex: 1 }
-.explorer .grows { flex: 1 1 300px; display: inline-flex; align-items: center; gap: 6px; min-width: 0 }
+.explorer input[type=range] { width: 60px; min-width: 60px; flex: 1 }
+.explorer .grows { flex: 1 1 300px; display: inline-flex; align-items: center; gap: 6px; min-width: min-content }
 .explorer .number { font-variant-numeric: tabular-nums }
+.explorer .grows > .number { flex: none; max-width: 17em; overflow: hidden; text-overflow: ellipsis }
 .explorer .soft { color: var(--soft); font-size: 12px }
-.explorer .notice p { margin: 0 0 8px; padding: 8px 12px; border: 1px solid var(--line);
-  border-left: 4px solid var(--mark); border-radius: 6px; background: var(--panel) }
-.explorer .saying { display: flex; gap: 0 12px; margin-bottom: 8px; align-items: flex-start; flex-wrap: wrap }
-.explorer .saying .sentence { flex: 1 1 320px; min-height: 5.9em }
-.explorer .saying .field { margin-top: 10px }
+.explorer .notice { position: absolute; inset: 0 0 auto; z-index: 5 }
+.explorer .notice p { margin: 0; padding: 6px 12px; border: 1px solid var(--line); display: flex; gap: 8px;
+  border-left: 4px solid var(--mark); border-radius: 6px; background: var(--panel); align-items: flex-start }
+.explorer .notice span { flex: 1 } .explorer .notice button { padding: 0 8px }
+.explorer .saying { position: relative; margin-bottom: 5px; padding-left: 8px; border-left: 4px solid var(--line) }
 .explorer.waiting .sights { opacity: 0.55 } .explorer.failing .sights { opacity: 0.25 }
 .explorer section { min-width: 0 }
 .explorer .options { display: flex; flex-wrap: wrap; gap: 6px 14px; align-items: center; margin: 6px 0 8px }
-.explorer .picture img { filter: grayscale(calc(var(--strength) * 1.5)) }
 .explorer .picture canvas { opacity: var(--strength) }
 .explorer .picture { max-width: 460px; margin: 0 auto; overflow: hidden; border-radius: 4px }
 .explorer .picture .mark { outline-width: 3px; z-index: 2; padding: 0; background: none }

@@ -77,12 +77,17 @@ export function remember(compute) {
 // ---------------------------------------------------------------- state
 export const clamp = (value, low, high) => Math.min(high, Math.max(low, Math.round(Number(value) || 0)));
 
-/** A state within bounds, whatever was asked for. A list of upper bounds goes by the layer. */
+/** A state within bounds, whatever was asked for: an address may hold anything. A value of another type than the first
+ * one is not taken. A list of upper bounds goes by the layer. */
 export function within({ ranges, options }, initial, wanted) {
   const state = { ...initial, ...wanted };
+  for (const [name, value] of Object.entries(initial)) {
+    if (value !== null && typeof state[name] !== typeof value) state[name] = value;
+  }
   for (const [name, [low, high]] of Object.entries(ranges)) {
     const top = Array.isArray(high) ? high[state.layer] : high;
     if (Number.isInteger(initial[name])) state[name] = clamp(state[name], low, top);
+    else if (!(state[name] >= low && state[name] <= top)) state[name] = initial[name];
   }
   for (const [name, values] of Object.entries(options)) if (!values.includes(state[name])) [state[name]] = values;
   return state;
@@ -137,6 +142,15 @@ export const range = (text, value, set, { min = 0, max, step = 1, grows = true, 
 export const radio = (value, chosen, choose, properties, ...children) => h("button", { type: "button", role: "radio",
   key: value, "data-choice": value, "aria-checked": value === chosen, tabindex: value === chosen ? 0 : -1,
   onclick: () => choose(value), ...properties }, ...children);
+
+/** A few alternatives side by side; `options` are triples of a value, its text, and its title. */
+export const segment = (label, options, value, set) => h("span", { class: "segment", role: "radiogroup",
+  "aria-label": label, onkeydown: arrows((down, right) => {
+    const at = options.findIndex(([option]) => option === value) + down + right;
+    const [next] = options[Math.min(options.length - 1, Math.max(0, at))];
+    set(next);
+    return next;
+  }) }, options.map(([option, text, title]) => radio(option, value, set, { title }, text)));
 
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 const modified = (event) => event.ctrlKey || event.metaKey || event.altKey;
@@ -266,7 +280,21 @@ export function paintMap(canvas, map, columns, rows, lift) {
   return canvas;
 }
 
-export const scaleBar = (top) => h("div", { class: "scale" }, "0", h("span", { class: "ramp" }), top);
+export const scaleBar = (top, ramp = "ramp") => h("div", { class: "scale" }, "0", h("span", { class: ramp }), top);
+
+// ---------------------------------------------------------------- a map over an image: one colour, by transparency
+/* The rule of `pictures/images.py`: the image keeps its light and its colours, and a map is one colour that no skin
+ * or hair has, clear where the weight is 0. The canvas holds shares; its opacity is that of the strongest place. */
+export const MAP_COLOUR = [225, 0, 190], MAP_OPACITY = 0.6;
+
+/** Weights of patches, a pixel each; `columns` are those of the grid. */
+export const paintOver = (canvas, weights, top, columns, lift) => paintValues(canvas, weights, columns,
+  (weight) => [...MAP_COLOUR, toLevel(weight / (top || 1), lift)]);
+
+/** A region's border, an SVG path in pixels of `size` (height, width), thin and sharp at any size. */
+export const border = (path, size) => h("svg", { xmlns: "http://www.w3.org/2000/svg", class: "region",
+  "aria-hidden": "true", preserveAspectRatio: "none", viewBox: `0 0 ${size[1]} ${size[0]}` },
+h("path", { class: "under", d: path }), h("path", { class: "over", d: path }));
 
 // ---------------------------------------------------------------- tokens: a strip of words, or patches of an image
 const WORDLESS = 1000;              // more unnamed tokens than this are shown without their numbers
@@ -294,12 +322,29 @@ export function cellAt(event, element, rows, columns) {
     clamp(Math.floor(((event.clientX - box.left) / box.width) * columns), 0, columns - 1)];
 }
 
+/** Tokens that are patches of several small pictures: each picture with its name, its map and its mark. */
+const thumbnails = ({ pictures: { names, sources, side } }, chosen, colour) => h("div", { class: "thumbnails" },
+  sources.map((source, at) => {
+    const first = at * side ** 2, levels = Array.from({ length: side ** 2 }, (_, i) => Math.max(0, colour(first + i)));
+    return h("span", {}, h("small", {}, names[at]), h("div", { class: "picture over-image", "data-picture": at },
+      h("img", { src: source, alt: "", draggable: "false" }), h("canvas", { draw: [(canvas) => paintValues(canvas,
+        levels, side, (level) => [...MAP_COLOUR, level]), levels.join()] }),
+      h("div", { class: "mark", hidden: chosen < first || chosen >= first + side ** 2,
+        style: patchStyle(Math.max(0, chosen - first), { rows: side, columns: side }) })));
+  }));
+
 /** One side's tokens. `draw` paints the map over the patches, `colour(i)` is the level of a loose token or -1, `chosen`
  * is outlined; `pick(index, event)` hears of a token that is pointed at or chosen by key, counted from `current()`. */
 export function tokenView(side, { image, alt = "the image these tokens are patches of", label, draw, colour = () => -1,
-  chosen, text, pick, current, lowest = 0, style = "", over = [] }) {
-  const { place, names, count } = side, loose = place ? place.prefix : count, wordless = loose > WORDLESS && !names;
+  chosen, text, pick, current, lowest = 0, style = "", smooth = false, over = [] }) {
+  const { place, names, count, pictures } = side, loose = place ? place.prefix : count;
+  const wordless = loose > WORDLESS && !names;
   const tokenAt = (event) => {
+    const small = event.target.closest?.("[data-picture]");
+    if (small) {
+      const [row, column] = cellAt(event, small, pictures.side, pictures.side);
+      return (Number(small.dataset.picture) * pictures.side + row) * pictures.side + column;
+    }
     const chip = event.target.closest?.("[data-i]"), picture = event.currentTarget.querySelector(".picture");
     if (chip) return Number(chip.dataset.i);
     if (!picture?.contains(event.target)) return -1;
@@ -308,7 +353,8 @@ export function tokenView(side, { image, alt = "the image these tokens are patch
   };
   const pointed = (event) => { const i = tokenAt(event); if (i >= 0) pick(i, event); };
   const onkeydown = (event) => {
-    const selected = current(), down = place && selected >= place.prefix ? place.columns : 1;
+    const selected = current(), down = pictures ? pictures.side
+      : place && selected >= place.prefix ? place.columns : 1;
     const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -down, ArrowDown: down, Home: -count, End: count,
       Enter: 0, " ": 0 }[event.key];
     if (move === undefined || modified(event)) return;
@@ -326,10 +372,11 @@ export function tokenView(side, { image, alt = "the image these tokens are patch
   };
   const shape = place && !image ? `aspect-ratio:${place.columns} / ${place.rows};` : "";
   return h("div", { class: "tokens", ...slider },
-    place && h("div", { class: "picture", style: shape + style },
-      image && h("img", { src: image, alt, draggable: "false" }), h("canvas", { draw }),
+    place && h("div", { class: image ? "picture over-image" : "picture", style: shape + style },
+      image && h("img", { src: image, alt, draggable: "false" }), h("canvas", { class: smooth && "smooth", draw }),
       h("div", { class: "mark", hidden: chosen < loose, style: patchStyle(Math.max(0, chosen - loose), place) }), over),
-    loose > 0 && h("div", { class: wordless ? "strip wordless" : "strip" },
+    pictures && thumbnails(side, chosen, colour),
+    loose > 0 && !pictures && h("div", { class: wordless ? "strip wordless" : "strip" },
       Array.from({ length: loose }, (_, i) => chip(i))));
 }
 
@@ -340,46 +387,59 @@ export function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-/** A white sheet for pictures and words; `write` wraps a text at a width. */
+/** A white sheet for pictures and words; `write` wraps a text at a width, in letters of `size` px. */
 export function sheet(width, height) {
   const canvas = Object.assign(document.createElement("canvas"), { width, height }), brush = canvas.getContext("2d");
   brush.fillStyle = "#fff";
   brush.fillRect(0, 0, width, height);
   brush.imageSmoothingEnabled = false;
-  brush.font = "15px sans-serif";
-  const write = (text, x, y, room) => {
+  const write = (text, x, y, room, size = 15, bold = false) => {
+    brush.font = `${bold ? "bold " : ""}${size}px sans-serif`;
     brush.fillStyle = "#1b2330";
     let line = "";
     for (const word of text.split(" ")) {
-      if (brush.measureText(`${line} ${word}`).width > room) { brush.fillText(line, x, y); [line, y] = ["", y + 21]; }
+      if (brush.measureText(`${line} ${word}`).width > room) { brush.fillText(line, x, y); [line, y] = ["", y + 1.4 * size]; }
       line = line ? `${line} ${word}` : word;
     }
     brush.fillText(line, x, y);
   };
-  const grey = (image, x, y, side) => {
-    brush.filter = "grayscale(1)";
-    if (image) brush.drawImage(image, x, y, side, side);
-    brush.filter = "none";
+  const image = (picture, x, y, side) => {
+    brush.imageSmoothingEnabled = true;
+    brush.drawImage(picture, x, y, side, side);
+    brush.imageSmoothingEnabled = false;
   };
-  return { brush, write, grey, save: (name) => canvas.toBlob((blob) => download(blob, name), "image/png") };
+  return { brush, write, image, save: (name) => canvas.toBlob((blob) => download(blob, name), "image/png") };
 }
 
 // ---------------------------------------------------------------- a saved page
 /** What a view needs of a widget's model, for a page without a kernel. */
 export class PageModel {
-  constructor(values) { Object.assign(this, { values, listeners: [], changed: false }); }
+  constructor(values) { Object.assign(this, { values, listeners: [], changed: new Set() }); }
   get(name) { return this.values[name]; }
-  set(name, value) { this.changed ||= this.values[name] !== value; this.values[name] = value; }
-  on(_, listener) { this.listeners.push(listener); }
-  off(_, listener) { this.listeners = this.listeners.filter((other) => other !== listener); }
+  set(name, value) { if (this.values[name] !== value) this.changed.add(`change:${name}`); this.values[name] = value; }
+  on(event, listener) { this.listeners.push({ event, listener }); }
+  off(_, listener) { this.listeners = this.listeners.filter((other) => other.listener !== listener); }
   save_changes() {
-    if (this.changed) for (const listener of this.listeners) listener();
-    this.changed = false;
+    const { changed } = this;
+    this.changed = new Set();
+    if (changed.size) changed.add("change");
+    for (const { event, listener } of this.listeners) if (changed.has(event)) listener();
   }
 }
 
-const readAddress = () => {
-  try { return JSON.parse(decodeURIComponent(location.hash.slice(1))); } catch { return {}; }
+/** What the address says of the names of a state; nothing else is read from it. */
+const readAddress = (initial) => {
+  try {
+    const said = JSON.parse(decodeURIComponent(location.hash.slice(1)));
+    return Object.fromEntries(Object.keys(initial).filter((name) => Object.hasOwn(said, name))
+      .map((name) => [name, said[name]]));
+  } catch { return {}; }
+};
+/** The part of an address that remembers a state: what differs from what the page opens with. */
+export const addressOf = (model, initial) => {
+  const opened = { ...initial, ...model.get("meta").state };
+  const names = Object.keys(initial).filter((name) => JSON.stringify(model.get(name)) !== JSON.stringify(opened[name]));
+  return `#${encodeURIComponent(JSON.stringify(Object.fromEntries(names.map((name) => [name, model.get(name)]))))}`;
 };
 
 async function inflate(base64) {
@@ -397,17 +457,21 @@ export async function openPage(show, initial) {
     return;
   }
   const meta = JSON.parse(textOf("meta")), planes = await inflate(textOf("planes").trim());
-  const model = new PageModel({ ...initial, ...meta.state, ...readAddress(), meta, planes });
+  const model = new PageModel({ ...initial, ...meta.state, ...readAddress(initial), meta, planes });
   let writing = 0;
   model.on("change", () => {
     clearTimeout(writing);
     writing = setTimeout(() => {
-      const names = Object.keys(initial).filter((name) => model.get(name) !== initial[name] && name !== "pinned");
-      const state = Object.fromEntries(names.map((name) => [name, model.get(name)]));
       try {
-        history.replaceState(null, "", `#${encodeURIComponent(JSON.stringify(state))}`);
+        history.replaceState(null, "", addressOf(model, initial));
       } catch { /* a page in a frame has no address to write to */ }
     }, 300);
+  });
+  window.addEventListener("hashchange", () => {              // another address of the same page was entered
+    for (const [name, value] of Object.entries({ ...initial, ...meta.state, ...readAddress(initial) })) {
+      model.set(name, value);
+    }
+    model.save_changes();
   });
   show({ model, el: document.getElementById("viewer") });
   document.getElementById("static").hidden = true;
@@ -423,7 +487,8 @@ export const STYLE = `
   color: var(--ink); background: var(--paper); font: 14px/1.45 system-ui, sans-serif }
 /* The notebook's own theme goes before the system's: JupyterLab's, VS Code's, Colab's. */
 :is([data-jp-theme-light=true], .vscode-light, [theme=light]) .attention { color-scheme: light }
-:is([data-jp-theme-light=false], .vscode-dark, [theme=dark]) .attention { color-scheme: dark }
+:is([data-jp-theme-light=false], .vscode-dark, .vscode-high-contrast:not(.vscode-high-contrast-light),
+  [theme=dark]) .attention { color-scheme: dark }
 @property --soft { syntax: "<color>"; inherits: true; initial-value: #5b6675 }     /* a canvas reads it as a colour */
 .attention .bar { display: flex; flex-wrap: wrap; gap: 8px 12px; align-items: center; padding: 8px 12px;
   background: var(--panel); border: 1px solid var(--line); border-radius: 8px }
@@ -436,7 +501,16 @@ export const STYLE = `
 .attention button { cursor: pointer }
 .attention button[aria-pressed=true] { background: var(--accent); color: var(--paper); border-color: var(--accent) }
 .attention :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
-.attention input { accent-color: var(--accent) }
+.attention input { accent-color: var(--accent); color: inherit }
+.attention input[type=checkbox] { appearance: auto; opacity: 1; width: 14px; height: 14px; margin: 0 }
+.attention ::placeholder { color: var(--soft); opacity: 1 }
+.attention .segment { display: inline-flex; min-width: 0 }
+.attention .segment button { border-radius: 0; margin-left: -1px; padding: 3px 8px; white-space: nowrap }
+.attention .segment button:first-child { border-radius: 6px 0 0 6px; margin-left: 0 }
+.attention .segment button:last-child { border-radius: 0 6px 6px 0 }
+.attention .segment [aria-checked=true] { background: var(--accent); color: var(--paper);
+  border-color: var(--accent) }
+.attention button:disabled { opacity: 0.5; cursor: default }
 .attention .sentence { margin: 10px 2px; min-height: 2.9em; font-size: 15px }
 .attention .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); margin: 0 }
 .attention { container-type: inline-size }
@@ -445,7 +519,10 @@ export const STYLE = `
 .attention .panels > :nth-child(3) { grid-area: right } .attention details { grid-area: table }
 @container (max-width: 980px) { .attention .panels {
   grid-template: "overview map" "right right" "table table" / 1fr 1fr } }
-@container (max-width: 620px) { .attention .panels { grid-template: "overview" "map" "right" "table" / 100% } }
+@container (max-width: 980px) { .attention .panels:has(.thumbnails) {      /* small pictures come first */
+  grid-template: "right right" "overview map" "table table" / 1fr 1fr } }
+@container (max-width: 620px) { .attention .panels { grid-template: "overview" "map" "right" "table" / 100% }
+  .attention .panels:has(.thumbnails) { grid-template: "right" "overview" "map" "table" / 100% } }
 .attention .panels > :nth-child(1) { grid-area: overview } .attention .panels > :nth-child(2) { grid-area: map }
 .attention .panels > * { min-width: 0 }
 .attention section { padding: 10px 12px; background: var(--panel); border: 1px solid var(--line);
@@ -461,10 +538,20 @@ export const STYLE = `
 .attention .matrix canvas { width: 100%; height: 100%; image-rendering: pixelated }
 .attention .matrix canvas.fine { image-rendering: auto }
 .attention .picture { position: relative; cursor: crosshair; touch-action: pan-y; background: #000; max-width: 520px }
-.attention .picture img { display: block; width: 100%; filter: grayscale(1) }
+.attention .picture img { display: block; width: 100% }
 .attention .picture canvas { position: absolute; inset: 0; width: 100%; height: 100%; image-rendering: pixelated }
+.attention .over-image canvas { opacity: var(--strength, ${MAP_OPACITY}) }
+.attention .picture canvas.smooth { image-rendering: auto }
+.attention .region { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none }
+.attention .region path { fill: none; vector-effect: non-scaling-stroke; stroke: #141414; stroke-width: 3.5px;
+  stroke-linejoin: round }
+.attention .region .over { stroke: #fff; stroke-width: 1.5px }
 .attention .strip { display: flex; flex-wrap: wrap; gap: 3px; max-height: 60vh; overflow: auto; padding: 3px }
 .attention .picture + .strip { margin-top: 6px }
+.attention .thumbnails { display: grid; gap: 6px; grid-template-columns: repeat(auto-fit, minmax(64px, 1fr)) }
+.attention .thumbnails > * { max-width: 112px }
+.attention .thumbnails small { color: var(--soft); font-size: 12px }
+.attention .thumbnails img { image-rendering: pixelated }
 .attention .chip { padding: 2px 6px; border: 1px solid var(--line); border-radius: 4px; background: var(--paper);
   cursor: crosshair; white-space: pre; min-width: 2.2em; text-align: center }
 .attention .chip.on { outline: 2px solid var(--mark); outline-offset: 1px }
@@ -474,6 +561,8 @@ export const STYLE = `
 .attention .scale { display: flex; align-items: center; gap: 8px; margin-top: 8px; font-size: 12px; color: var(--soft) }
 .attention .ramp { flex: 1; height: 9px; border-radius: 2px; background: linear-gradient(90deg, ${CSS_COLOURS
     .filter((_, i) => i % 15 === 0).join()}) }
+.attention .over-ramp { flex: 1; height: 9px; border-radius: 2px; border: 1px solid var(--line);
+  background: linear-gradient(90deg, rgba(${MAP_COLOUR}, 0), rgb(${MAP_COLOUR})) }
 .attention .note { margin: 6px 0 0; font-size: 12.5px; color: var(--soft); min-height: 2.8em }
 .attention .pins { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 260px), 1fr)) }
 .attention figure { margin: 14px 0 0; padding: 10px 12px; border: 1px solid var(--line); border-radius: 8px;

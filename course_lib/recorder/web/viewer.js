@@ -4,9 +4,9 @@
  * module to the kit, so the imports are for readers and editors.
  */
 import {
-  CIVIDIS, CSS_COLOURS, STYLE, arrows, asBytes, breadth, button, cellAt, check, clamp, download, h, headName,
-  headSelect, meanMap, mount, paintMap, paintValues, palette, panel, player, range, remember, say, scaleBar, select, sharedShare,
-  sheet, shortcuts, speaker, stateOf, toLevel, tokenName, tokenView, topOf, weightAt, weightsOf, within,
+  CIVIDIS, CSS_COLOURS, MAP_COLOUR, MAP_OPACITY, STYLE, arrows, asBytes, breadth, button, cellAt, check, clamp, download,
+  h, headName, headSelect, meanMap, mount, paintMap, paintOver, paintValues, palette, panel, player, range, remember, say,
+  scaleBar, select, sharedShare, sheet, shortcuts, speaker, stateOf, toLevel, tokenName, tokenView, topOf, weightAt, weightsOf, within,
 } from "./kit.js";
 
 export const STATE = {
@@ -15,11 +15,11 @@ export const STATE = {
   reverse: false,                   // false: where `query` looks; true: who looks at `key`
   held: false,                      // hovering changes nothing
   lift: false,                      // square-root scale: faint weights become visible
+  smooth: false,                    // a map over an image interpolates between the middles of patches
   measure: "maps",                  // what the overview shows: the maps, or one statistic
   pinned: [],                       // states kept beside the present one
 };
 const MOST_PINNED = 4;
-const VEIL = 0.62;                  // how opaque the map lies over the image
 const MARGIN = { left: 24, top: 17 };   // px of the overview that hold the numbers of layers and heads
 
 // ---------------------------------------------------------------- the recording: bytes to weights
@@ -27,7 +27,8 @@ export class Recording {
   constructor(meta, planes) {
     this.meta = meta;
     this.layers = meta.layers.map((layer) => {
-      const [queries, keys] = [layer.queries, layer.keys].map((side) => ({ ...side, names: meta.names[side.names] }));
+      const [queries, keys] = [layer.queries, layer.keys].map((side) => ({ ...side, names: meta.names[side.names],
+        pictures: side.pictures && meta.pictures }));
       return { ...layer, queries, keys };
     });
     this.bytes = asBytes(planes);
@@ -89,7 +90,7 @@ export function sentence(recording, state) {
   const most = order.slice(0, 3).map((i) => `${tokenName(to, i)} ${say(weights[i])}`).join(", ");
   if (!most) return `${start}: ${token} ${state.reverse ? "is looked at by nobody" : "looks nowhere"}.`;
   if (state.reverse) return `${start}: ${token} is looked at most by ${most}.`;
-  return `${start}: ${token} looks most at ${most}; as widely as if evenly at ${breadth(weights)} of ` +
+  return `${start}: ${token} looks most at ${most}; spread over about ${breadth(weights)} of ` +
     `${weights.length} keys.`;
 }
 
@@ -153,7 +154,7 @@ export function exportNpz(recording, step) {
 
 /** The picture on screen as one PNG: the map, the tokens it lights, and the sentence that says what is seen. */
 async function savePng(recording, state) {
-  const side = 560, { brush, write, grey, save } = sheet(1240, 700), weights = recording.lit(state);
+  const side = 560, { brush, write, image: lay, save } = sheet(1240, 700), weights = recording.lit(state);
   const { queries, keys } = recording.layers[state.layer], canvas = document.createElement("canvas");
   const [asking, seen, token] = state.reverse ? [keys, queries, state.key] : [queries, keys, state.query];
   const top = topOf(weights) || 1, at = (side * token) / asking.count;
@@ -169,11 +170,11 @@ async function savePng(recording, state) {
       image.src = recording.meta.image;
       await image.decode();
     }
-    grey(image, 640, 30, side);
-    brush.globalAlpha = image ? VEIL : 1;
+    if (image) lay(image, 640, 30, side);
     for (const i of order.slice(prefix)) {
       const x = (i - prefix) % columns, y = Math.floor((i - prefix) / columns);
-      brush.fillStyle = colour(i);
+      brush.fillStyle = image ? `rgb(${MAP_COLOUR})` : colour(i);
+      brush.globalAlpha = image ? (MAP_OPACITY * toLevel(weights[i] / top, state.lift)) / 255 : 1;
       brush.fillRect(640 + (side * x) / columns, 30 + (side * y) / rows, side / columns, side / rows);
     }
     brush.globalAlpha = 1;
@@ -325,6 +326,8 @@ export function render({ model, el }) {
       select("Overview", ["maps", ...meta.measures.map(({ name }) => name)].map((name) => [name, name]), s.measure,
         (measure) => change({ measure })),
       check("lift faint weights", s.lift, (lift) => change({ lift }), "colours follow the square root of the weight"),
+      meta.image && check("smooth", s.smooth, (smooth) => change({ smooth }),
+        "interpolates between patches; the model has one number for each"),
       button("Who looks here", "not where a token looks, but which tokens look at it", turn,
         { "aria-pressed": s.reverse }),
       button("Pin", "keep this beside the next (key P)", pin),
@@ -375,11 +378,12 @@ export function render({ model, el }) {
     const one = (side, label, lit) => tokenView(side, { image: meta.image, label, chosen: chosen[label] ?? -1,
       text: chosen[label] >= 0 && words, pick: pickable && pick(label !== "key"),
       current: () => { const now = state(); return now[self ? (now.reverse ? "key" : "query") : label]; },
-      colour: (i) => (lit ? toLevel(weights[i] / top, s.lift) : -1),
+      smooth: s.smooth, colour: (i) => (lit ? toLevel(weights[i] / top, s.lift) : -1),
       draw: [(canvas) => {
-        const { prefix, rows, columns } = side.place, opacity = lit ? 255 * (meta.image ? VEIL : 1) : 0;
-        paintValues(canvas, lit ? weights.subarray(prefix) : new Float32Array(rows * columns), columns,
-          (weight) => [...CIVIDIS[toLevel(weight / top, s.lift)], opacity]);
+        const { prefix, rows, columns } = side.place;
+        const values = lit ? weights.subarray(prefix) : new Float32Array(rows * columns);
+        if (meta.image) paintOver(canvas, values, top, columns, s.lift);
+        else paintValues(canvas, values, columns, (weight) => [...CIVIDIS[toLevel(weight / top, s.lift)], lit && 255]);
       }, recording, s.layer, s.head, s.step, s.reverse, s.lift, lit, chosen.token] });
     if (!pickable) return one(s.reverse ? queries : keys, self ? "token" : "", true);
     if (self) return one(queries, "token", true);
@@ -421,7 +425,7 @@ export function render({ model, el }) {
       h("style", {}, STYLE), controls(s), speech.say(words + (s.held ? " Held." : "")),
       h("div", { class: "panels" }, overview(s), oneMap(s, words),
         h("div", { class: "right" }, panel("Its tokens", {}, h("div", { class: "sides" }, tokensOf(s, weights, words)),
-          scaleBar(say(topOf(weights)))), pins(s, weights)), table(recording, s.layer, s.head, s.step)));
+          scaleBar(say(topOf(weights)), recording.meta.image ? "over-ramp" : "ramp")), pins(s, weights)), table(recording, s.layer, s.head, s.step)));
   }
   page = mount(el, view);
   const overviewBox = page.node.querySelector(".overview");

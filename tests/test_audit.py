@@ -1,0 +1,134 @@
+"""Pages of the site, as they are used without eyes, a mouse or colour, and each fault that the check
+must find.
+"""
+
+import nbformat
+import pytest
+from audit import audit
+
+PAGE = """<!doctype html><html lang="en"><head><title>A page</title></head><body>
+<nav aria-label="Lessons"><ul><li><a href="#a">One</a></li></ul></nav>
+<main id="a"><h1>A page</h1><h2>A part</h2><p>Text with <a href="#a">a link</a>.</p>
+<label>Step <input type="range"></label><button>Go</button>{}</main></body></html>"""
+PAGES = [
+    "index.html",
+    "00_start_here.html",
+    "04_cross_attention.html",
+    "10_attention_explorer.html",
+    "14_capstone.html",
+    "cheatsheet.html",
+]
+
+
+@pytest.fixture(scope="module")
+def prose(tmp_path_factory):
+    """The site's pages with the lessons' text and without their outputs, beside the explorer's page
+    as it is.
+    """
+    from tools.site import site
+
+    folder = tmp_path_factory.mktemp("site")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "tools.site.executed", lambda root, path, target: (nbformat.read(path, 4), [])
+        )
+        patch.setattr("tools.site._kept", lambda root, explorer: explorer())
+        site(str(folder))
+    return folder
+
+
+def opened(browser, address, scheme="light", width=1280):
+    context = browser.new_context(
+        offline=True, color_scheme=scheme, viewport={"width": width, "height": 900}
+    )
+    page = context.new_page()
+    page.set_default_timeout(300_000)
+    page.goto(address)
+    page.wait_for_load_state("load")
+    return page
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_pages_of_the_site_are_for_everyone(browser, prose, scheme, width):
+    for name in [*PAGES, "explorer.html"]:
+        page = opened(browser, (prose / name).as_uri(), scheme, width)
+        assert audit(page) == [], name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        page.context.close()
+
+
+@pytest.mark.browser
+def test_the_search_finds_grad_cam_from_every_page(browser, prose):
+    for name in PAGES:
+        page = opened(browser, (prose / name).as_uri())
+        page.get_by_role("searchbox").fill("grad-cam")
+        links = page.locator("#site-results a")
+        links.first.wait_for()
+        assert any(text.startswith("11 ·") for text in links.all_inner_texts()), name
+        assert audit(page) == [], name
+        link = links.first.get_attribute("href")
+        links.first.click()
+        page.wait_for_url(f"**/{link}")
+        page.context.close()
+
+
+@pytest.mark.browser
+def test_a_good_page_has_no_fault(browser):
+    page = opened(browser, "about:blank")
+    page.set_content(PAGE.format(""))
+    assert audit(page) == []
+    page.context.close()
+
+
+FAULTS = [
+    ("<button><span></span></button>", "a button has no name"),
+    ('<a href="#a"></a>', "a link has no name"),
+    ('<img src="data:," >', "a image has no name"),
+    ('<input type="text">', "a textbox has no name"),
+    ("<select><option>x</option></select>", "a combobox has no name"),
+    ('<iframe srcdoc="x"></iframe>', "a Iframe has no name"),
+    ('<p style="color: #999">Faint words</p>', "has a contrast of 2.85"),
+    ('<p style="opacity: .4">Faint words</p>', "has a contrast of"),
+    ('<div style="background: #777"><p style="color: #fff">Words</p></div>', "a contrast of 4.48"),
+    ("<h4>Deep</h4>", "is an h4 after an h2"),
+    ("<h3></h3>", "is an empty heading"),
+    ("<h1>Again</h1>", "there are 2 h1"),
+    ('<div role="main">x</div>', "there are 2 main landmarks"),
+    ('<nav aria-label="Lessons">x</nav>', "two navigations have one name"),
+    ("<ul><div>x</div></ul>", "holds more than items"),
+    ("<li>x</li>", "an item without a list"),
+    ('<p id="a">x</p>', "the id a is used 2 times"),
+    ('<p tabindex="3">x</p>', "has a tabindex above 0"),
+    ('<p aria-labeled="x">x</p>', "which is no ARIA attribute"),
+    ('<p aria-labelledby="gone">x</p>', "which is not there"),
+    ('<p role="headline">x</p>', "which there is not"),
+    ('<p role="slider" aria-label="x">x</p>', "without aria-valuenow"),
+    ('<p role="tab" aria-label="x">x</p>', "outside of tablist"),
+    ('<div aria-hidden="true"><button>x</button></div>', "is hidden and takes the focus"),
+    ('<a href="#a">x <button>y</button></a>', "is a control inside a a"),
+    (
+        '<div style="overflow: auto; width: 9rem"><pre>' + "x" * 99 + "</pre></div>",
+        "no key reaches",
+    ),
+    ('<p>Text <a href="#a" style="text-decoration: none">b</a></p>', "by colour alone"),
+    ('<meta name="viewport" content="user-scalable=no">', "forbids zooming"),
+]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("planted", "words"), FAULTS)
+def test_a_planted_fault_is_found(browser, planted, words):
+    page = opened(browser, "about:blank")
+    page.set_content(PAGE.format(planted))
+    assert any(words in fault for fault in audit(page)), audit(page)
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_a_page_without_language_and_title_is_found(browser):
+    page = opened(browser, "about:blank")
+    page.set_content("<main><h1>x</h1></main>")
+    assert audit(page) == ["html names no language", "the page has no title"]
+    page.context.close()

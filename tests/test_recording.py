@@ -1,0 +1,235 @@
+"""Record yourself: Chromium's false camera plays a drawn clip, and the model reads it as from a file."""
+
+import re
+import subprocess
+
+import cv2
+import numpy as np
+import pytest
+from chromium import CHROMIUM_FLAGS, PATIENCE, find_chromium
+from explorer_driver import connect, eventually, opened, sentence
+from imageio_ffmpeg import get_ffmpeg_exe
+
+from course_lib.data import ClipDataset, read_clip
+from course_lib.explorer import PersonalityExplorer
+from course_lib.explorer.clips import RATE, WARNING
+from course_lib.models import (
+    DynamicFeatureExtractor,
+    EndToEndPersonalityModel,
+    StaticFeatureExtractor,
+    course_personality_model,
+)
+
+HEIGHT, WIDTH, FACE = 480, 640, 400  # px of the camera's picture, and of the drawn clip in it
+FRAMES, BITS, SIDE = 32, 5, 16
+
+
+def scene(frames):
+    """A drawn clip as a camera sees it, and in a corner the number of each frame, a square for each
+    bit: small and grey, or it would look like a cut.
+    """
+    seen = np.full((len(frames), HEIGHT, WIDTH, 3), 128, np.uint8)
+    left = (WIDTH - FACE) // 2
+    for number, (picture, frame) in enumerate(zip(seen, frames, strict=True)):
+        picture[HEIGHT - FACE :, left : left + FACE] = cv2.resize(frame, (FACE, FACE))
+        for bit in range(BITS):
+            picture[:SIDE, SIDE * bit : SIDE * (bit + 1)] = 100 + 60 * (number >> bit & 1)
+    return seen
+
+
+def numbers(frames):
+    """Which frames of a scene these are."""
+    inside = slice(SIDE // 4, 3 * SIDE // 4)
+    squares = frames[:, inside, : SIDE * BITS].reshape(len(frames), -1, BITS, SIDE, 3)
+    bits = squares[..., inside, :].mean((1, 3, 4)) > 130
+    return (bits << np.arange(BITS)).sum(1)
+
+
+def write(frames, path, *options, rate=RATE):
+    """Encode frames by ffmpeg; without options, without loss."""
+    raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", str(rate))
+    command = [get_ffmpeg_exe(), "-y", *raw, "-i", "-", *(options or ("-c:v", "ffv1")), str(path)]
+    subprocess.run(command, input=frames.tobytes(), capture_output=True, check=True)
+    return path
+
+
+def vp8(bits):
+    return "-c:v", "libvpx", "-b:v", str(bits), "-deadline", "realtime", "-cpu-used", "8"
+
+
+def course_explorer(clips):
+    static, dynamic = StaticFeatureExtractor().eval(), DynamicFeatureExtractor().eval()
+    model = EndToEndPersonalityModel(static, dynamic, course_personality_model(static, dynamic))
+    return PersonalityExplorer(model.eval(), clips)
+
+
+def traits_of(explorer, path):
+    explorer.show_clip(path)
+    return explorer.clip(-1)[1].traits.numpy()
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return ClipDataset(40, "test")
+
+
+@pytest.fixture(scope="module")
+def explorer(clips):
+    return course_explorer(clips)
+
+
+@pytest.fixture(scope="module")
+def false_camera(browser, clips, tmp_path_factory):
+    """Chromium whose camera plays drawn clip 3 again and again, each frame three times."""
+    path = tmp_path_factory.mktemp("camera") / "clip.y4m"
+    frames = np.repeat(scene(clips.clip(3).frames[:FRAMES]), 3, axis=0)
+    write(frames, path, "-pix_fmt", "yuv420p", rate=3 * RATE)
+    flags = [
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-video-capture={path}",
+    ]
+    other = browser.browser_type.launch(
+        executable_path=find_chromium(), args=CHROMIUM_FLAGS + flags
+    )
+    yield other
+    other.close()
+
+
+def record(root):
+    root.get_by_role("button", name="Record yourself").click()
+    panel = root.get_by_label("Record yourself")
+    assert "Nothing is stored unless you save it" in panel.inner_text()
+    assert WARNING in panel.inner_text()
+    panel.get_by_role("button", name="Open the camera").click()
+    eventually(lambda: panel.locator("video").evaluate("video => video.videoWidth") == WIDTH)
+    panel.get_by_role("button", name="Record four seconds").click()
+    panel.get_by_role("button", name="Record again").wait_for()
+    return panel
+
+
+@pytest.mark.slow  # fails: VP8 moves a trait further than other clips lie from this one
+@pytest.mark.browser
+def test_a_recording_is_read_as_the_same_clip_from_a_file(false_camera, explorer, clips, tmp_path):
+    widget = explorer.create_interactive_viewer(playing=False)
+    page = false_camera.new_page(viewport={"width": 833, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    (tmp_path / "page.html").write_text("<!doctype html>")
+    page.goto((tmp_path / "page.html").as_uri())  # a camera is given to pages that have an address
+    connect(page, widget)
+    page.locator(".explorer[data-sample='0']").wait_for()
+    assert explorer.own is None
+    panel = record(page.locator(".explorer"))
+    page.locator(".explorer[data-sample='-1']").wait_for()
+    assert panel.locator("video").count() == 0  # the camera is off
+    recorded = explorer.clip(-1)[1].traits.numpy()
+    eventually(lambda: sentence(page) == explorer.describe(-1))
+    assert sentence(page).startswith("Your clip. Attention")
+    assert page.locator(".choosing .warning").inner_text() == WARNING
+    for name, value in zip(explorer.names, recorded, strict=True):
+        row = page.locator(f"[data-trait={name}]")
+        assert row.locator(".number").inner_text() == f"{value:.2f} / ?"
+    with page.expect_download() as download:
+        panel.get_by_role("button", name="Save the clip").click()
+    saved = tmp_path / "my_clip.webm"
+    saved.write_bytes(download.value.path().read_bytes())
+    panel.get_by_role("button", name="Close").click()
+    assert page.get_by_label("Record yourself").locator("p").count() == 0
+
+    np.testing.assert_allclose(traits_of(explorer, saved), recorded, atol=1e-5)
+    seen = numbers(np.stack(list(read_clip(saved, max_frames=FRAMES + 1, fps=RATE))))
+    assert len(set(seen.tolist())) > FRAMES / 2  # the clip went by, not a still of it
+    frames = scene(clips.clip(3).frames[:FRAMES])[seen]
+    expected = traits_of(explorer, write(frames, tmp_path / "same.mkv"))
+    # what the same codec does to the same frames at the same rate; the camera's picture has been
+    # through one more change of colours, so twice as much is allowed
+    lossy = traits_of(explorer, write(frames, tmp_path / "lossy.webm", *vp8(4e6)))
+    tolerance = 2 * np.abs(lossy - expected).max()
+    assert np.abs(recorded - expected).max() <= tolerance, (recorded, expected, tolerance)
+    others = np.stack([explorer.clip(k)[1].traits.numpy() for k in (8, 20, 33)])
+    assert np.abs(others - expected).max(1).min() > tolerance  # other clips are told from it
+    page.evaluate("close_view()")
+    assert page.evaluate("listening()") == 0
+    page.close()
+    assert said == []
+
+
+@pytest.mark.browser
+def test_without_a_camera_one_sentence_says_so(browser, explorer, tmp_path):
+    (tmp_path / "page.html").write_text("<!doctype html>")
+    page = browser.new_page()  # no camera, and nobody who allows one
+    page.set_default_timeout(PATIENCE)
+    page.goto((tmp_path / "page.html").as_uri())
+    connect(page, explorer.create_interactive_viewer(playing=False, sample=1))
+    page.get_by_role("button", name="Record yourself").press("Enter")
+    page.get_by_role("button", name="Open the camera").press("Enter")
+    panel = page.get_by_label("Record yourself")
+    told = panel.get_by_role("status")
+    eventually(lambda: re.search("gives no camera|No camera was found", told.inner_text()))
+    assert panel.get_by_role("button", name="Open the camera").count() == 1
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: b"no video", "your clip holds no picture"),
+        (lambda folder: wall(folder, 40).read_bytes(), "your clip shows no face from the front"),
+        (
+            lambda folder: wall(folder, 20).read_bytes(),
+            "your clip lasts 2.5 s, expected at least 4.0",
+        ),
+    ],
+)
+def test_what_cannot_be_read_gets_one_sentence(explorer, tmp_path, make, words):
+    before = explorer.own
+    with pytest.raises(ValueError, match=words) as error:
+        explorer.show_clip(make(tmp_path), "your clip")
+    assert str(tmp_path) not in str(error.value)
+    assert "tmp" not in str(error.value)
+    assert explorer.own is before
+
+
+def wall(folder, count):
+    return write(np.full((count, HEIGHT, WIDTH, 3), 90, np.uint8), folder / "wall.mkv")
+
+
+def test_lesson_00_gives_the_same_warning():
+    import json
+    from pathlib import Path
+
+    path = Path(__file__).parent.parent / "notebooks" / "00_start_here.ipynb"
+    cells = json.loads(path.read_text())["cells"]
+    text = "".join("".join(cell["source"]) for cell in cells).replace("*", "")
+    first, second = WARNING.split(". ", 1)
+    assert first[4:] in text
+    for claim in ("Not personality.", "Not fair.", "Not for decisions about people."):
+        assert claim in text
+        assert claim[:-1].lower() in second
+
+
+NOTEBOOK = [
+    """\
+import sys
+sys.path[:0] = [r"ROOT", r"ROOT/tests"]
+import torch
+torch.set_num_threads(1)
+from explorer_model import small_clips
+personality = small_clips()
+clips = personality.create_interactive_viewer(playing=False)
+clips"""
+]
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["lab", "classic"])
+def test_it_records_in_a_real_notebook(false_camera, tmp_path, name):
+    with opened(false_camera, tmp_path, name, NOTEBOOK) as (page, kernel):
+        record(page.locator(".explorer"))
+        page.locator(".explorer[data-sample='-1']").wait_for(timeout=PATIENCE)
+        said = kernel("print(clips.own, clips.sample, personality.describe(-1))")
+        assert said == f"your clip -1 {sentence(page.locator('.explorer'))}"

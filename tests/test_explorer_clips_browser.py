@@ -268,6 +268,7 @@ def test_all_is_reached_by_tab_with_a_visible_focus(open_page, saved):
 def test_light_dark_narrow_and_without_javascript(open_page, saved):
     for scheme in ("light", "dark"):
         page = open_page(saved, scheme, width=400)
+        shown(page, 0)
         assert page.evaluate("document.documentElement.scrollWidth") <= 400
         paper, ink, mark = page.evaluate(
             """(({ backgroundColor, color }) => [backgroundColor, color, getComputedStyle(

@@ -206,7 +206,8 @@ export function renderExplorer({ model, el }) {
     tour.close();
     if (mode === "draw") startDrawing(v, last); else change({ mode });
   }
-  const backFromTour = () => el.querySelector(".to-tour")?.focus({ preventScroll: true });
+  const backFromTour = () => requestAnimationFrame(() =>           // drawn by then: what is hidden takes no focus
+    el.querySelector(".to-tour")?.focus({ preventScroll: true }));
 
   function view() {
     const s = state(), { store } = source, wanted = seenBy(store.want(s.sample, s.checkpoint), s);

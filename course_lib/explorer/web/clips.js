@@ -357,8 +357,8 @@ const CLIP_STYLE = `
 .explorer.clips .face { margin: 0 2px; border-radius: 3px; max-width: none }
 .explorer.clips .decides .face { box-shadow: 0 0 0 1px #fff, 0 0 0 2.5px #141414 }
 .explorer.clips .frame { position: relative; display: block }
-.explorer.clips .playhead { position: absolute; left: 0; bottom: 0; height: 3px; width: var(--within);
-  background: var(--accent) }
+.explorer.clips .playhead { position: absolute; left: 0; bottom: 0; height: 3px; min-width: 3px;
+  width: var(--within); background: var(--accent) }
 .explorer.clips .steps button { display: grid; grid-template-columns: 100%; padding: 2px; border: 2px solid transparent;
   border-radius: 5px;
   background: none; text-align: center; max-width: none; gap: 3px; min-width: 0 }

@@ -19,6 +19,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from IPython import get_ipython
 from torch import nn
 
 ROOT = Path(__file__).parent.parent
@@ -84,6 +85,8 @@ def memory() -> int:
     """The bytes of all tensors that are alive, without those in the last tracebacks."""
     for name in ("last_exc", "last_type", "last_value", "last_traceback"):
         vars(sys).pop(name, None)
+    shown = get_ipython().InteractiveTB  # IPython keeps the last one too
+    shown.tb = shown.value = None
     gc.collect()
     tensors = [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
     storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
@@ -192,8 +195,8 @@ def interrupted(lesson: int, count: int, seed: int, each: int = 20) -> list[str]
     """Interrupt a lesson so many times, `each` in a run of it; returns what was wrong, and prints."""
     rng, whole, hits, problems = random.Random(seed), Walk(lesson, {}), 0, []
     assert not whole.problems, whole.problems
-    names = [name for name, seconds in whole.seconds.items() if seconds > SHORTEST]
-    names.remove("setup")
+    spared = {"setup"}
+    names = [name for name, at in whole.seconds.items() if at > SHORTEST and name not in spared]
     print(f"lesson {lesson}: {sum(whole.seconds.values()):.0f} s, {whole.memory / 1e6:.1f} MB")
     while hits < count:
         plan = {}

@@ -143,12 +143,14 @@ def as_text(messages: list[dict]) -> str:
     return re.sub(r"\b[\d.,]+ ?(ms|s|min|kB)\b", "TIME", text)
 
 
-def left_behind(before: dict, after: dict) -> list[str]:
-    """What differs in the kernel's state; models that are new are no difference."""
+def left_behind(before: dict, after: dict, whole: dict) -> list[str]:
+    """What an interrupt has left in the kernel's state, that neither was there before nor is there
+    after the whole cell; models that are new are no difference.
+    """
     found = [
         f"{key}: {before[key]} → {after[key]}"
         for key in ("switches", "records", "parts")
-        if before[key] != after[key]
+        if after[key] not in (before[key], whole[key])
     ]
     for name, modes in before["training"].items():
         if after["training"].get(name, modes) != modes:
@@ -167,14 +169,18 @@ class Walk:
         self.kernel = Kernel()
         try:
             for name in self.cells:
-                for seconds in interrupts.get(name, []):
-                    self.interrupt(name, seconds)
+                states = [self.interrupt(name, seconds) for seconds in interrupts.get(name, [])]
                 self.go(name)
+                whole = self.kernel.state() if states else {}
+                for seconds, before, after in states:
+                    found = left_behind(before, after, whole)
+                    self.problems += [f"{name} after {seconds:.3f} s: {one}" for one in found]
             self.memory = self.kernel.ask("_probe.memory()")
         finally:
             self.kernel.close()
 
-    def interrupt(self, name: str, seconds: float) -> None:
+    def interrupt(self, name: str, seconds: float) -> tuple[float, dict, dict]:
+        """Interrupt a cell; returns when, and the kernel's state before and after."""
         before = self.kernel.state()
         self.kernel.ask(f"_probe.arm(get_ipython(), {seconds})")
         error, _, _ = self.kernel.run(self.cells[name])
@@ -182,8 +188,7 @@ class Walk:
             self.hit.append(f"{name} after {seconds:.3f} s")
         elif error:
             self.problems.append(f"{name} after {seconds:.3f} s: {error}")
-        found = left_behind(before, self.kernel.state())
-        self.problems += [f"{name} after {seconds:.3f} s: {one}" for one in found]
+        return seconds, before, self.kernel.state()
 
     def go(self, name: str) -> None:
         error, self.shown[name], self.seconds[name] = self.kernel.run(self.cells[name])

@@ -89,6 +89,7 @@ LESSONS = [
         {},
         {
             "data": "'test': 400} photographs",
+            "ready": "the same decisions: True",
             "groups": "skin tone: photographs do not come with one",
             "tones": "photographs come with no skin tone",
             "pairs": "nobody can draw a photograph again",

@@ -204,7 +204,7 @@ def heads_its_exercises(notebook, name):
 
 def checks_each_exercise(notebook, name):
     problems, awaited = [], None
-    for cell in notebook.cells:
+    for index, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
             for line in filter(EXERCISE.search, cell.source.splitlines()):
                 if awaited:
@@ -214,6 +214,8 @@ def checks_each_exercise(notebook, name):
             problems += stub_problems(cell, name)
             if not awaited:
                 problems.append(f"cell {cell.id} checks an exercise that has no heading")
+            elif not any(map(EXERCISE.search, notebook.cells[index - 1].source.splitlines())):
+                problems.append(f"cell {cell.id} is not right after the heading of its exercise")
             awaited = None
     return problems + ([f"{awaited!r} is followed by no check"] if awaited else [])
 
@@ -476,6 +478,11 @@ FAULTS = [
     (checks_each_exercise, lambda notebook: notebook.cells.pop(5), "followed by no check"),
     (checks_each_exercise, lambda notebook: notebook.cells.pop(9), "followed by no check"),
     (checks_each_exercise, lambda notebook: notebook.cells.pop(4), "has no heading"),
+    (
+        checks_each_exercise,
+        lambda notebook: notebook.cells.insert(5, new_markdown_cell("Another section.")),
+        "not right after the heading",
+    ),
     (checks_each_exercise, in_cell(5, "...", "return 1"), "is not a docstring and `...`"),
     (checks_each_exercise, in_cell(5, '"""What to write."""\n', ""), "is not a docstring"),
     (

@@ -163,7 +163,8 @@ def test_the_picture_shows_each_attributes_gain_over_seeds():
 @pytest.mark.parametrize(
     ("rows", "split", "words"),
     [
-        (BASELINE, "valid", r"'mine' has the seeds \[\] on validation faces and 'baseline' \[0"),
+        ([], "valid", "no run 'mine' on validation faces; run it, or choose one of those you run"),
+        (rows_of("other", [0.2]), "test", "no run 'mine' on test faces.*choose one of 'other'"),
         (rows_of("mine", [0.2]), "train", "there is no split 'train'; choose \"valid\" while you"),
         (rows_of("mine", [0.2], seeds=[7]), "test", r"seeds \[7\] on test faces.*the same seeds"),
         (

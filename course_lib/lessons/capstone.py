@@ -259,6 +259,14 @@ def compare_with_baseline(
         {row["seed"]: row for row in rows if (row["arm"], row["split"]) == (name, split)}
         for name in (arm, baseline)
     )
+    if not ours:
+        known = {
+            row["arm"]: None for row in rows if row["split"] == split and row["arm"] != baseline
+        }
+        raise ValueError(
+            f"there is no run {arm!r} on {SPLITS[split]} faces; run it, or choose one of"
+            f" {', '.join(map(repr, known)) or 'those you run first'}"
+        )
     seeds = tuple(sorted(ours.keys() & theirs.keys()))
     if not seeds:
         raise ValueError(
@@ -319,9 +327,10 @@ def attention_table(
     if regions is not None:
         lines.append(("chance", *_chance(regions, known)))
     count = "1 seed" if len(seeds) == 1 else f"means over {len(seeds)} paired seeds"
+    by_chance = "" if regions is None else " Chance is a token drawn at random."
     return Table(
         f"Attention on {SPLITS[split]} faces, {count}. Two heads that look everywhere equally"
-        " overlap by 0.020. The mean map is one map for all faces.",
+        f" overlap by 0.020. The mean map is one map for all faces.{by_chance}",
         [("", *known), *lines],
     )
 

@@ -131,7 +131,9 @@ RIGHT = {
     "MyLoss": [
         loss_of(margins),
         loss_of(  # in plain units: at a logit of -1 the pulls of all are near their largest, 1
-            lambda self, z, y: bce(z + self.strength * ((1 - y) - y) * self.f**-0.25, y)
+            lambda self, z, y: bce(
+                z + self.strength * torch.where(y > 0, -(self.f**-0.25), (1 - self.f) ** -0.25), y
+            )
         ),
         loss_of(lambda self, z, y: bce(z, y, pos_weight=self.kept), effective),
         loss_of(lambda self, z, y: bce(z + self.kept, y), lambda f, strength: strength * f.logit()),

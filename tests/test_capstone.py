@@ -19,6 +19,7 @@ from course_lib import assets, files
 from course_lib.data import TokenArrays
 from course_lib.lessons.capstone import (
     DECIDES,
+    Gain,
     attention_table,
     compare_with_baseline,
     deliver,
@@ -93,6 +94,15 @@ def test_the_verdict_is_in_words_with_its_number(rare, verdict):
     assert "3 paired seeds" in comparison.verdict
 
 
+def test_rounding_does_not_contradict_the_verdict():
+    assert str(Gain(0.3, 0.3, -0.0021, 0.0019)) == "-0.0021 ± 0.0019"
+    assert str(Gain(0.3, 0.3, -0.0021, 0.0024)) == "-0.002 ± 0.002"
+    small = compared([0.2008, 0.3006, 0.4007])
+    assert small.gains[DECIDES].verdict == "better"
+    low, high = map(float, re.search(r"interval (\S+) to (\S+),", small.verdict).groups())
+    assert 0 < low < high
+
+
 def test_only_seeds_that_both_have_count_whatever_their_order():
     comparison = compared([0.47, 0.25], seeds=[2, 0])
     assert comparison.seeds == (0, 2)
@@ -153,7 +163,8 @@ def test_the_picture_shows_each_attributes_gain_over_seeds():
 @pytest.mark.parametrize(
     ("rows", "split", "words"),
     [
-        (BASELINE, "valid", r"'mine' has the seeds \[\] on validation faces and 'baseline' \[0"),
+        ([], "valid", "no run 'mine' on validation faces; run it, or choose one of those you run"),
+        (rows_of("other", [0.2]), "test", "no run 'mine' on test faces.*choose one of 'other'"),
         (rows_of("mine", [0.2]), "train", "there is no split 'train'; choose \"valid\" while you"),
         (rows_of("mine", [0.2], seeds=[7]), "test", r"seeds \[7\] on test faces.*the same seeds"),
         (
@@ -203,8 +214,8 @@ def test_a_row_holds_the_scores_of_its_groups():
     mean_map = score_localisation(maps, regions).table["pointing"]["mean map"]
     assert row["mean map rare"] == pytest.approx(float(mean_map[:2].mean()), abs=1e-4)
     assert row["mean map common"] == pytest.approx(float(mean_map[2]), abs=1e-4)
-    table = str(attention_table([{"arm": "mine", "split": "test"} | row], ["mine"]))
-    assert "mine, 1 seed " in table
+    table = str(attention_table([{"arm": "mine", "split": "test", "seed": 0} | row], ["mine"]))
+    assert "test faces, 1 seed." in table
     assert "mean map rare" in table
 
 
@@ -214,8 +225,28 @@ def test_a_row_without_regions_and_thresholds_has_no_such_scores():
     assert not {"pointing rare", "F1 rare, tuned"} & set(row)
     other = score_row(probabilities, 1 - targets, list(FREQUENCIES), weights)
     assert row["faces"] != other["faces"]
-    table = str(attention_table([{"arm": "mine", "split": "test"} | row], ["mine"]))
+    table = str(attention_table([{"arm": "mine", "split": "test", "seed": 0} | row], ["mine"]))
     assert "pointing" not in table.split("mean map is")[-1]
+
+
+def looking_rows(arm, seeds):
+    """Rows in which pointing is the number of the seed."""
+    return [
+        {"arm": arm, "seed": seed, "split": "test", "pointing rare": seed, "pointing common": seed}
+        for seed in seeds
+    ]
+
+
+def test_attention_is_compared_over_the_same_seeds_and_beside_chance():
+    rows = looking_rows("baseline", range(8)) + looking_rows("mine", [1, 3])
+    regions = torch.zeros(2, 33, 14, 14, dtype=torch.bool)
+    regions[0, :, 2:4, 6:8] = True  # the pixels of one of 49 tokens; the other face shows nothing
+    table = attention_table(rows, ["baseline", "mine"], regions=regions)
+    assert [line[1:] for line in table.rows[1:3]] == [("2.000", "2.000")] * 2
+    assert table.rows[3] == ("chance", f"{1 / 49:.3f}", f"{1 / 49:.3f}")
+    assert "2 paired seeds" in str(table)
+    with pytest.raises(ValueError, match="no seed in common on test faces"):
+        attention_table(rows + looking_rows("other", [9]), ["mine", "other"])
 
 
 def test_the_rare_are_those_of_lesson_08():

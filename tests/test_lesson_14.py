@@ -52,6 +52,12 @@ def batch_weights(self, logits, targets):
     return bce(logits, targets, pos_weight=(self.f * counted) ** (-self.strength / 2))
 
 
+def ranked(self, logits, targets):
+    """Every face that lacks an attribute against every one that has it."""
+    ahead = F.softplus(logits[None] - logits[:, None]) * targets[:, None] * (1 - targets[None])
+    return bce(logits, targets) + self.strength * ahead.sum((0, 1)).mean()
+
+
 class Plain(nn.Module):
     def __init__(self, frequencies, strength=1.0):
         super().__init__()
@@ -124,6 +130,11 @@ def wanted(positives, images, share):
 RIGHT = {
     "MyLoss": [
         loss_of(margins),
+        loss_of(  # in plain units: at a logit of -1 the pulls of all are near their largest, 1
+            lambda self, z, y: bce(
+                z + self.strength * torch.where(y > 0, -(self.f**-0.25), (1 - self.f) ** -0.25), y
+            )
+        ),
         loss_of(lambda self, z, y: bce(z, y, pos_weight=self.kept), effective),
         loss_of(lambda self, z, y: bce(z + self.kept, y), lambda f, strength: strength * f.logit()),
     ],
@@ -155,6 +166,15 @@ WRONG = {
             lambda self, z, y: bce(z, y, pos_weight=self.f ** -float(self.strength > 0))
         ),
         "count in `frequencies` and not in the batch": loss_of(batch_weights),
+        "needs another name and a test of your own": loss_of(ranked),
+        "at a logit of 3 yours pulls a yes of the rarest": loss_of(
+            lambda self, z, y: bce(
+                z, y, pos_weight=self.f ** -((2 - self.strength) * float(self.strength > 0))
+            )
+        ),
+        "where a weight is 1, a margin is 0": loss_of(
+            lambda self, z, y: bce(z, y, pos_weight=self.strength / self.f)
+        ),
         "`self.weights` is a plain tensor": Plain,
         "in place": loss_of(in_place),
         "no gradient reaches": loss_of(lambda self, z, y: margins(self, z.detach(), y)),

@@ -7,7 +7,7 @@ student's own runs are compared with.
 
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -206,9 +206,26 @@ def answers(
 # ---- what is tried -------------------------------------------------------------------------------
 
 
+def ranking_loss(
+    logits: Float[Tensor, "batch attributes"], targets: Float[Tensor, "batch attributes"]
+) -> Float[Tensor, ""]:
+    """Cross-entropy, and a charge for every face without an attribute that is ahead of one with it."""
+    ahead = logits[None] - logits[:, None]  # faces with it, faces without it, attributes
+    pairs = targets[:, None] * (1 - targets[None])
+    charges = (pairs * F.softplus(ahead)).sum((0, 1)) / pairs.sum((0, 1)).clamp(min=1)
+    return bce(logits, targets) + charges.mean()
+
+
 @cache
 def _frequencies() -> Float[Tensor, " attributes"]:
     return faces("train").targets.mean(0)
+
+
+def class_balanced(beta: float = 0.999) -> Float[Tensor, " attributes"]:
+    """The weight of a yes: what the images without an attribute are worth, over those with it."""
+    have = len(faces("train")) * _frequencies()
+    worth, worth_without = (1 - beta**have), (1 - beta ** (len(faces("train")) - have))
+    return (worth_without / worth).to(runtime.default_device())
 
 
 @cache
@@ -240,6 +257,8 @@ def balanced_first(data: TokenArrays, epoch: int, seed: int) -> list[int]:
 ARMS: dict[str, Callable[[], dict]] = {  # what of `train` differs from the baseline
     "baseline": dict,
     "margins": lambda: {"loss": MyLoss(_frequencies()).to(runtime.default_device())},
+    "class-balanced weights": lambda: {"loss": partial(bce, pos_weight=class_balanced())},
+    "ranking loss": lambda: {"loss": ranking_loss},
     "overlap penalty × 1": lambda: {"penalty": head_diversity_penalty},
     "easy first": lambda: {"sampler": easy_first},
     "balanced first": lambda: {"sampler": balanced_first},

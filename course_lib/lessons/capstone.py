@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import files
 from ..looking.attention import effective_support
-from ..looking.localisation import pointing_game
+from ..looking.localisation import chance_of_pointing, pointing_game
 from ..pictures.base import Picture
 from ..pictures.charts import lines
 from ..pictures.report import Report
@@ -138,8 +138,21 @@ class Gain(NamedTuple):
             return "cannot be told apart"
         return "better" if self.gain > 0 else "worse"
 
+    @property
+    def digits(self) -> int:
+        """Three, or more where rounding would hide that the interval leaves out 0."""
+        gain, digits = abs(self.gain), 3
+        if gain > self.half:
+            while digits < 6 and (
+                round(gain, digits) == round(self.half, digits)
+                or round(gain - self.half, digits) == 0
+            ):
+                digits += 1
+        return digits
+
     def __str__(self) -> str:
-        return f"{self.gain:+.3f} ± " + ("?" if math.isnan(self.half) else f"{self.half:.3f}")
+        half = "?" if math.isnan(self.half) else f"{self.half:.{self.digits}f}"
+        return f"{self.gain:+.{self.digits}f} ± {half}"
 
 
 @dataclass(frozen=True)
@@ -170,8 +183,8 @@ class Comparison:
             )
         low, high = gain.gain - gain.half, gain.gain + gain.half
         return (
-            f"{self.arm}: {gain.verdict}. {where} (95 % interval {low:+.3f} to {high:+.3f},"
-            f" {seeds} paired seeds)."
+            f"{self.arm}: {gain.verdict}. {where} (95 % interval {low:+.{gain.digits}f} to"
+            f" {high:+.{gain.digits}f}, {seeds} paired seeds)."
         )
 
     def table(self) -> Table:
@@ -246,6 +259,14 @@ def compare_with_baseline(
         {row["seed"]: row for row in rows if (row["arm"], row["split"]) == (name, split)}
         for name in (arm, baseline)
     )
+    if not ours:
+        known = {
+            row["arm"]: None for row in rows if row["split"] == split and row["arm"] != baseline
+        }
+        raise ValueError(
+            f"there is no run {arm!r} on {SPLITS[split]} faces; run it, or choose one of"
+            f" {', '.join(map(repr, known)) or 'those you run first'}"
+        )
     seeds = tuple(sorted(ours.keys() & theirs.keys()))
     if not seeds:
         raise ValueError(
@@ -275,22 +296,50 @@ def _mean_and_half(values: Float[Tensor, " seeds"]) -> tuple[float, float]:
     return over_seeds(values.numpy()) if len(values) > 1 else (values.item(), math.nan)
 
 
-def attention_table(rows: Sequence[dict], arms: Sequence[str], split: str = "test") -> Table:
-    """How the queries of each arm look: the overlap of two heads, at how many tokens, and, where
-    regions are known, pointing beside the mean map. Used in lesson 14.
+def attention_table(
+    rows: Sequence[dict],
+    arms: Sequence[str],
+    split: str = "test",
+    regions: Bool[Tensor, "m attributes height width"] | None = None,
+) -> Table:
+    """How the queries of each arm look, over the seeds that all arms have: the overlap of two heads,
+    at how many tokens, and, where regions are known, pointing beside the mean map.
+
+    Given `regions`, those of drawn faces, the last line is chance: a token drawn at random. Raises
+    ValueError for arms without a seed in common. Used in lesson 14.
     """
+    of_arm = [
+        {row["seed"]: row for row in rows if (row["arm"], row["split"]) == (arm, split)}
+        for arm in arms
+    ]
+    seeds = sorted(set.intersection(*map(set, of_arm)))
+    if not seeds:
+        raise ValueError(
+            f"{', '.join(arms)} have no seed in common on {SPLITS[split]} faces; train them from the"
+            " same seeds"
+        )
     lines = []
-    for arm in arms:
-        chosen = [row for row in rows if (row["arm"], row["split"]) == (arm, split)]
+    for arm, by_seed in zip(arms, of_arm, strict=True):
+        chosen = [by_seed[seed] for seed in seeds]
         known = [title for title in LOOKS if title in chosen[0]]
         means = [sum(row[title] for row in chosen) / len(chosen) for title in known]
-        seeds = "1 seed" if len(chosen) == 1 else f"{len(chosen)} seeds"
-        lines.append((f"{arm}, {seeds}", *(f"{mean:.3f}" for mean in means)))
+        lines.append((arm, *(f"{mean:.3f}" for mean in means)))
+    if regions is not None:
+        lines.append(("chance", *_chance(regions, known)))
+    count = "1 seed" if len(seeds) == 1 else f"means over {len(seeds)} paired seeds"
+    by_chance = "" if regions is None else " Chance is a token drawn at random."
     return Table(
-        f"Attention on {SPLITS[split]} faces, means over seeds. Two heads that look everywhere equally"
-        " overlap by 0.020. The mean map is one map for all faces.",
+        f"Attention on {SPLITS[split]} faces, {count}. Two heads that look everywhere equally"
+        f" overlap by 0.020. The mean map is one map for all faces.{by_chance}",
         [("", *known), *lines],
     )
+
+
+def _chance(regions: Tensor, titles: Sequence[str]) -> list[str]:
+    """What a random token scores, in the columns of pointing."""
+    each, rare = chance_of_pointing(regions, (7, 7)).nanmean(0), is_rare(ATTRIBUTES)
+    by_title = {"pointing rare": each[rare], "pointing common": each[~rare]}
+    return [f"{by_title[title].nanmean():.3f}" if title in by_title else "" for title in titles]
 
 
 # ---- the four things to hand in ------------------------------------------------------------------

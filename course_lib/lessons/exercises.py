@@ -135,8 +135,9 @@ def expect(
     wrong = ~torch.isclose(came, expected, rtol=tolerance, atol=tolerance)
     if wrong.any():
         where = tuple(wrong.nonzero()[0].tolist())
+        what = f"the shape is right, the numbers are not: at {list(where)}"
         raise Mistake(
-            f"{given}the shape is right, the numbers are not: at {list(where)} expected "
+            f"{given}{what if where else 'the number is not right:'} expected "
             f"{expected[where].item():.4f}, got {came[where].item():.4f}"
         )
 

@@ -95,7 +95,7 @@ def without_strength_it_is_cross_entropy(student: Callable, library: Callable) -
             ),
             "the sign is turned: this rewards the wrong answer": plain(-logits, targets),
         },
-        given="with strength 0, where it is plain cross-entropy",
+        given="with strength 0, where a weight is 1, a margin is 0 and the loss is plain cross-entropy",
     )
 
 
@@ -124,9 +124,9 @@ def the_right_answer_lowers_it(student: Callable, library: Callable) -> None:
 
 
 def the_rare_pull_harder(student: Callable, library: Callable) -> None:
-    full, half = _built(student, 1.0), _built(student, 0.5)
+    loss = _built(student, 1.0)
     for logit in (-1.0, 0.0, 1.0):
-        rare, middle, common = _pull(full, logit, 1.0).abs().tolist()
+        rare, middle, common = _pull(loss, logit, 1.0).abs().tolist()
         given = f"at a logit of {logit:g}, a missed yes"
         if abs(rare - common) < 1e-6:
             raise Mistake(
@@ -138,17 +138,28 @@ def the_rare_pull_harder(student: Callable, library: Callable) -> None:
                 f"{given} must pull harder, the rarer the attribute; yours pulls {rare:.3f},"
                 f" {middle:.3f} and {common:.3f} for the shares 2 %, 10 % and 40 %"
             )
-        if rare <= _pull(full, -logit, 0.0).abs()[0]:
+        if rare <= _pull(loss, -logit, 0.0).abs()[0]:
             raise Mistake(
                 f"{given} of the rarest must pull harder than a false yes that is as far off; both"
                 " sides of your loss weigh the same"
             )
-        weaker = _pull(half, logit, 1.0).abs()
-        if rare / common <= weaker[0] / weaker[2] + 1e-6:
-            raise Mistake(
-                "with strength 1 the rare must stand out more than with strength 0.5; `strength`"
-                " changes nothing in yours"
-            )
+
+
+def strength_makes_the_rare_stand_out(student: Callable, library: Callable) -> None:
+    logit = 3.0  # where the pull of a margin is far from its largest, 1
+    full, half = (_pull(_built(student, strength), logit, 1.0).abs() for strength in (1.0, 0.5))
+    if torch.allclose(full, half):
+        raise Mistake(
+            "with strength 1 the rare must stand out more than with strength 0.5; `strength`"
+            " changes nothing in yours"
+        )
+    more, less = (float(pulls[0] / pulls[2]) for pulls in (full, half))
+    if more <= less + 1e-6:
+        raise Mistake(
+            f"with strength 1 the rare must stand out more than with strength 0.5; at a logit of"
+            f" {logit:g} yours pulls a yes of the rarest {more:.2f} times as hard as one of the most"
+            f" frequent, and {less:.2f} times with strength 0.5"
+        )
 
 
 def batches_do_not_matter(student: Callable, library: Callable) -> None:
@@ -156,12 +167,13 @@ def batches_do_not_matter(student: Callable, library: Callable) -> None:
     targets = torch.zeros(8, 3)
     targets[0] = targets[5, 1] = targets[6, 2] = 1
     halves = [_value(loss, *pair) for pair in zip(logits.split(4), targets.split(4), strict=True)]
-    expect(
-        _value(loss, logits, targets),
-        torch.stack(halves).mean(),
-        given="the loss of two batches together must be the mean of both, so count in `frequencies`"
-        " and not in the batch;",
-    )
+    together, mean = _value(loss, logits, targets), torch.stack(halves).mean()
+    if not torch.isclose(together, mean):
+        raise Mistake(
+            f"the loss of two batches together must be the mean of both, {mean:.4f}, and yours is"
+            f" {together:.4f}; count in `frequencies` and not in the batch (a loss that compares"
+            " the faces of a batch needs another name and a test of your own)"
+        )
 
 
 def it_goes_where_the_model_goes(student: Callable, library: Callable) -> None:
@@ -406,8 +418,9 @@ EXERCISES = {
             without_strength_it_is_cross_entropy,
             large_logits_stay_finite,
             the_right_answer_lowers_it,
-            the_rare_pull_harder,
             batches_do_not_matter,
+            the_rare_pull_harder,
+            strength_makes_the_rare_stand_out,
             it_goes_where_the_model_goes,
         ),
     ),

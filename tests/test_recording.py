@@ -12,7 +12,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 
 from course_lib.data import ClipDataset, read_clip
 from course_lib.explorer import PersonalityExplorer
-from course_lib.explorer.clips import RATE, WARNING
+from course_lib.explorer.clips import RATE, SPARE, WARNING
 from course_lib.models import (
     DynamicFeatureExtractor,
     EndToEndPersonalityModel,
@@ -57,6 +57,14 @@ def vp8(bits):
     return "-c:v", "libvpx", "-b:v", str(bits), "-deadline", "realtime", "-cpu-used", "8"
 
 
+CODINGS = [vp8(2e6), vp8(4e6), vp8(8e6), ("-c:v", "libvpx-vp9", "-lossless", "1", "-cpu-used", "8")]
+OTHERS = (20, 33)  # clips in which the detector finds the drawn face
+
+
+def psnr(first, second):
+    return 10 * np.log10(255**2 / ((first.astype(float) - second) ** 2).mean())
+
+
 def course_explorer(clips):
     static, dynamic = StaticFeatureExtractor().eval(), DynamicFeatureExtractor().eval()
     model = EndToEndPersonalityModel(static, dynamic, course_personality_model(static, dynamic))
@@ -80,9 +88,12 @@ def explorer(clips):
 
 @pytest.fixture(scope="module")
 def false_camera(browser, clips, tmp_path_factory):
-    """Chromium whose camera plays drawn clip 3 again and again, each frame three times."""
+    """Chromium whose camera plays drawn clip 3 forwards and backwards, so without a cut, again and
+    again; each frame three times.
+    """
     path = tmp_path_factory.mktemp("camera") / "clip.y4m"
-    frames = np.repeat(scene(clips.clip(3).frames[:FRAMES]), 3, axis=0)
+    frames = scene(clips.clip(3).frames[:FRAMES])
+    frames = np.repeat(np.concatenate([frames, frames[::-1]]), 3, axis=0)
     write(frames, path, "-pix_fmt", "yuv420p", rate=3 * RATE)
     flags = [
         "--use-fake-device-for-media-stream",
@@ -104,11 +115,15 @@ def record(root):
     panel.get_by_role("button", name="Open the camera").click()
     eventually(lambda: panel.locator("video").evaluate("video => video.videoWidth") == WIDTH)
     panel.get_by_role("button", name="Record four seconds").click()
-    panel.get_by_role("button", name="Record again").wait_for()
+    again, refused = (
+        panel.get_by_role("button", name=name) for name in ("Record again", "Open the camera")
+    )
+    again.or_(refused).wait_for()
+    assert again.count(), panel.inner_text()  # the panel says why not
     return panel
 
 
-@pytest.mark.slow  # fails: VP8 moves a trait further than other clips lie from this one
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_recording_is_read_as_the_same_clip_from_a_file(false_camera, explorer, clips, tmp_path):
     widget = explorer.create_interactive_viewer(playing=False)
@@ -137,20 +152,29 @@ def test_a_recording_is_read_as_the_same_clip_from_a_file(false_camera, explorer
     saved = tmp_path / "my_clip.webm"
     saved.write_bytes(download.value.path().read_bytes())
     panel.get_by_role("button", name="Close").click()
-    assert page.get_by_label("Record yourself").locator("p").count() == 0
+    eventually(lambda: page.get_by_label("Record yourself").locator("p").count() == 0)
 
     np.testing.assert_allclose(traits_of(explorer, saved), recorded, atol=1e-5)
-    seen = numbers(np.stack(list(read_clip(saved, max_frames=FRAMES + 1, fps=RATE))))
+    recording = np.stack(list(read_clip(saved, max_frames=FRAMES + SPARE, fps=RATE)))
+    seen = numbers(recording)
     assert len(set(seen.tolist())) > FRAMES / 2  # the clip went by, not a still of it
     frames = scene(clips.clip(3).frames[:FRAMES])[seen]
+    assert psnr(recording, frames) > 35  # each frame is the one that its number says
     expected = traits_of(explorer, write(frames, tmp_path / "same.mkv"))
-    # what the same codec does to the same frames at the same rate; the camera's picture has been
-    # through one more change of colours, so twice as much is allowed
-    lossy = traits_of(explorer, write(frames, tmp_path / "lossy.webm", *vp8(4e6)))
-    tolerance = 2 * np.abs(lossy - expected).max()
-    assert np.abs(recorded - expected).max() <= tolerance, (recorded, expected, tolerance)
-    others = np.stack([explorer.clip(k)[1].traits.numpy() for k in (8, 20, 33)])
-    assert np.abs(others - expected).max(1).min() > tolerance  # other clips are told from it
+    coded = [
+        traits_of(explorer, write(frames, tmp_path / f"coded_{index}.webm", *options))
+        for index, options in enumerate(CODINGS)
+    ]
+    tolerance = np.abs(np.stack(coded) - expected).max()  # what codecs alone do to these frames
+    moved = np.abs(recorded - expected).max()
+    assert moved <= tolerance, (recorded, expected, tolerance)
+    others = np.stack(
+        [
+            traits_of(explorer, write(scene(clips.clip(k).frames), tmp_path / f"{k}.mkv"))
+            for k in OTHERS
+        ]
+    )
+    assert np.abs(others - recorded).max(1).min() > 2 * tolerance  # other clips are told from it
     page.evaluate("close_view()")
     assert page.evaluate("listening()") == 0
     page.close()
@@ -191,6 +215,21 @@ def test_what_cannot_be_read_gets_one_sentence(explorer, tmp_path, make, words):
     assert str(tmp_path) not in str(error.value)
     assert "tmp" not in str(error.value)
     assert explorer.own is before
+
+
+def test_a_clip_begins_after_the_dark_and_is_refused_with_a_cut_in_its_middle(
+    explorer, clips, tmp_path
+):
+    lit = scene(clips.clip(20).frames[:FRAMES])
+    dark = np.concatenate([np.zeros_like(lit[:SPARE]), lit])
+    explorer.show_clip(write(dark, tmp_path / "dark.mkv"))
+    assert len(explorer.own[0]["frames"]) == FRAMES
+    assert explorer.own[0]["frames"].mean((1, 2, 3)).min() > 60  # none of the dark ones
+    halves = np.concatenate([lit[: FRAMES // 2], 255 - lit[FRAMES // 2 :]])
+    with pytest.raises(
+        ValueError, match=r"halves.mkv shows one face without a cut for only 2.\d s"
+    ):
+        explorer.show_clip(write(halves, tmp_path / "halves.mkv"))
 
 
 def wall(folder, count):

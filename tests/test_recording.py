@@ -107,6 +107,18 @@ def false_camera(browser, clips, tmp_path_factory):
     other.close()
 
 
+LIVE = "given.flatMap((stream) => stream.getTracks()).filter((track) => track.readyState === 'live').length"
+
+
+def watch_camera(page):
+    """Keep what the page is given, so that a test can ask whether the camera is on."""
+    page.evaluate("""() => {
+      const media = navigator.mediaDevices, ask = media.getUserMedia.bind(media);
+      window.given = [];
+      media.getUserMedia = async (wanted) => { const stream = await ask(wanted); given.push(stream); return stream; };
+    }""")
+
+
 def record(root):
     root.get_by_role("button", name="Record yourself").click()
     panel = root.get_by_label("Record yourself")
@@ -137,9 +149,12 @@ def test_a_recording_is_read_as_the_same_clip_from_a_file(false_camera, explorer
     connect(page, widget)
     page.locator(".explorer[data-sample='0']").wait_for()
     assert explorer.own is None
+    watch_camera(page)
     panel = record(page.locator(".explorer"))
     page.locator(".explorer[data-sample='-1']").wait_for()
-    assert panel.locator("video").count() == 0  # the camera is off
+    assert panel.locator("video").count() == 0
+    assert page.evaluate("given.length") == 1
+    assert page.evaluate(LIVE) == 0  # the camera is off
     recorded = explorer.clip(-1)[1].traits.numpy()
     eventually(lambda: sentence(page) == explorer.describe(-1))
     assert sentence(page).startswith("Your clip. Attention")

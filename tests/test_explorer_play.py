@@ -92,6 +92,7 @@ def test_ten_faces_are_scored_as_the_pointing_game_scores_them(open_page, saved,
         sample, name, region = round_of(page, explorer)
         says(page, f"Face {number + 1} of 10: point at what shows {name.replace('_', ' ')}.")
         assert 0 < region.mean() <= 0.3
+        assert not name.startswith("No_")  # nobody can point at what is absent
         canvas = page.locator(".looking .picture canvas")
         assert canvas.evaluate("e => getComputedStyle(e).opacity") == "0"  # nothing is given away
         assert page.locator(".region .over").first.get_attribute("d") == ""
@@ -386,6 +387,9 @@ def test_a_notebook_shares_a_line_of_python(open_widget, explorer):
     }
     page.get_by_role("button", name="Copy").press("Enter")
     eventually(lambda: "Copied: a line of Python" in page.locator(".notice").inner_text())
+    eventually(lambda: page.get_by_role("button", name="Copied").count() == 1)
+    page.get_by_label("smooth").uncheck()  # another line, not copied yet
+    eventually(lambda: page.get_by_role("button", name="Copy", exact=True).count() == 1)
 
 
 @pytest.mark.browser

@@ -23,6 +23,7 @@ from course_lib.data import (
     OpticalFlowSequenceLoader,
     face_windows,
     track_face,
+    video,
 )
 
 ASTRONAUT = skimage.data.astronaut()[10:202, 120:312]
@@ -58,6 +59,26 @@ def test_nothing_is_smoothed_across_a_cut():
         expected = np.concatenate([getattr(part, name) for part in alone])
         assert np.array_equal(getattr(track, name), expected)
     assert track_face(first).starts == (0,)
+
+
+@pytest.mark.parametrize(
+    ("look", "alarm"), [(3, [-60, -50, 40, 50]), (7, [-5, -5, 25, 25])]
+)  # unlike the face, in the middle; like it, at the last look
+def test_one_false_alarm_neither_starts_anew_nor_moves_the_box(monkeypatch, look, alarm):
+    frames, looks = sliding(36), []
+    expected = track_face(frames)
+    candidates = video._candidates
+
+    def alarmed(detector, grey, box):
+        found = candidates(detector, grey, box)
+        looks.append(len(looks))
+        return found + np.array(alarm) if looks[-1] == look else found
+
+    monkeypatch.setattr(video, "_candidates", alarmed)
+    track = track_face(frames)
+    assert len(looks) == 8
+    assert track.starts == (0,)
+    assert np.abs(track.boxes - expected.boxes).max() < 6  # px
 
 
 def test_a_face_that_leaves_is_not_followed_along_the_wall_to_another():

@@ -230,8 +230,8 @@ def track_face(
     "Forward-Backward Error", ICPR 2010). What the path of motion leaves unexplained at each
     detection goes through a median filter (false alarms), linear interpolation (misses) and a
     symmetric Gaussian of 0.4 s (jitter, without lag). The track starts anew at a cut, at a face
-    unlike the last one, and at a face elsewhere when the followed one is lost; nothing is smoothed
-    across. `fps` is read from a `Clip`, and 25 otherwise.
+    unlike the last one when the followed box shows that one no longer, and at a face elsewhere when
+    the followed one is lost; nothing is smoothed across. `fps` is read from a `Clip`, and 25 otherwise.
 
     No face anywhere: `ValueError`, or with `on_missing="centre"` a centre box marked `fallback`.
     Used in lesson 02.
@@ -277,11 +277,13 @@ def track_face(
                 another = face is not None
             else:
                 elsewhere = None
-                another = bool(
+                unlike = bool(
                     face is not None
                     and stretch.detections
                     and _likeness(stretch.face, _patch(grey, face)) < 0
                 )
+                another = unlike and likeness < COVERED
+                face = None if unlike and not another else face  # a false alarm: the face is there
             if another:
                 stretch = _Stretch(index)
                 stretches.append(stretch)
@@ -326,7 +328,7 @@ def _smooth(stretch: _Stretch, fps: float) -> tuple[np.ndarray, np.ndarray]:
     if not detected:
         return np.full_like(path, np.nan), np.zeros(len(path))
     detections = np.stack(stretch.detections)
-    unexplained = median_filter(detections - path[detected], size=(5, 1), mode="nearest")
+    unexplained = median_filter(detections - path[detected], size=(5, 1), mode="mirror")
     filled = np.stack([np.interp(frames, detected, column) for column in unexplained.T], axis=1)
     boxes = path + gaussian_filter1d(filled, 0.4 * fps, axis=0, mode="nearest")
     last = np.searchsorted(detected, frames, side="right") - 1

@@ -47,6 +47,8 @@ STILL = 2  # clips of the still part
 
 RATE = 8.0  # frames a second of a clip of one's own: so many as the drawn clips have
 
+SPARE = 4  # frames more than a clip needs: a camera may begin in the dark
+
 LONGEST = 640  # px of the longer side of a video of one's own, as it is read
 
 WARNING = (
@@ -189,11 +191,20 @@ class PersonalityExplorer(Explorer):
                 f"{name or 'the video'} shows no face from the front; look into the camera, in good"
                 " light, with your face a third of the picture high"
             )
+        start, end = max(track.stretches(), key=lambda stretch: stretch[1] - stretch[0])
+        if end - start < self.frames:
+            raise ValueError(
+                f"{name or 'the video'} shows one face without a cut for only"
+                f" {(end - start) / RATE:.1f} s, expected {self.frames / RATE:.1f}; keep the camera"
+                " still and only your face in the picture"
+            )
         # as OpticalFlowSequenceLoader does: flow is found at twice the size
-        crops = next(face_windows(frames, track, [0], self.frames, 2 * self.size))
+        crops = next(face_windows(frames, track, [start], self.frames, 2 * self.size))
         flow = resize_flow(OpticalFlowComputer()(crops), self.size, self.size)
-        surest = crops[track.confidence[: len(crops)].argmax()]
-        face = cv2.resize(surest, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        detected = track.confidence[start : start + len(crops)] > 0.5
+        face = cv2.resize(
+            crops[detected.argmax()], (self.size, self.size), interpolation=cv2.INTER_AREA
+        )
         clip = {
             "face": to_image(face),
             "flow": torch.from_numpy(adjust_length(flow, self.frames)),
@@ -206,7 +217,7 @@ class PersonalityExplorer(Explorer):
 
     def read(self, path: Path) -> UInt8[np.ndarray, "frames height width 3"]:
         """The first frames of a video, as many as a clip needs; `ValueError` if it is too short."""
-        clip = read_clip(path, max_frames=self.frames + 1, max_side=LONGEST, fps=RATE)
+        clip = read_clip(path, max_frames=self.frames + SPARE, max_side=LONGEST, fps=RATE)
         frames = list(clip)
         if len(frames) < self.frames:
             raise ValueError(

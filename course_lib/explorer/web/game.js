@@ -17,11 +17,12 @@ export function wilson(hits, count) {
   return [Math.max(0, middle - half), Math.min(1, middle + half)];
 }
 
-/** The attributes that a face has and whose region is known and small enough to point at. */
+/** The attributes that a face has and whose region is known and small enough to point at; not No_Beard, because nobody
+ * can point at what is absent. */
 function decidable(sample) {
   const { attributes, tokens } = sample.meta;
   return [...attributes.keys()].filter((i) => {
-    if (!sample.cover || !sample.truth?.[i] || !sample.outlines?.[i]) return false;
+    if (!sample.cover || !sample.truth?.[i] || !sample.outlines?.[i] || attributes[i].name.startsWith("No_")) return false;
     const touched = sample.cover.subarray(i * tokens, (i + 1) * tokens).reduce((sum, c) => sum + (c > 0), 0);
     return touched > 0 && touched / tokens <= WIDEST;
   });

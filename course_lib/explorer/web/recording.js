@@ -4,7 +4,7 @@
  */
 import { button, download, h, panel } from "../../recorder/web/kit.js";
 
-const LENGTH = 4.4, BITS = 4e6;              // seconds, a little more than the model reads; bits a second
+const LENGTH = 4.8, BITS = 4e6;              // seconds, a little more than the model reads; bits a second
 const KINDS = ["video/webm;codecs=vp8", "video/webm", "video/mp4"];        // the first that the browser can write
 
 const refusal = ({ name, message }) => (name === "NotFoundError" ? "No camera was found; connect one."

@@ -30,6 +30,8 @@ export async function saveCard(sample, s) {
   save("card.png");
 }
 
+let copied = "";              // the button says so, because the notice stands above, out of sight
+
 export function sharing(v, sample, s, now) {
   const { meta, model, state } = v, framed = location.protocol === "about:";
   const text = meta.kernel ? callOf(state(), v.initial) : `${location.href.split("#")[0]}${addressOf(model, v.initial)}`;
@@ -39,6 +41,7 @@ export function sharing(v, sample, s, now) {
     field.select();
     try { await navigator.clipboard.writeText(field.value); } catch { document.execCommand("copy"); }
     v.note("share", `Copied: ${what}.`);
+    copied = text;
   };
   return [h("p", { class: "note" }, meta.kernel
     ? "The whole view, its pins included, as a line of Python for a notebook with the same explorer."
@@ -46,6 +49,6 @@ export function sharing(v, sample, s, now) {
       : "The whole view, its pins included, is in the address of this page. It helps those who have the same file."),
   h("div", { class: "field sharing" }, h("input", { type: "text", readonly: true, value: text, "aria-label": what,
     onfocus: ({ target }) => target.select() }),
-  button("Copy", `copy ${what}`, copy), button("Card", "save a picture with the face, the map and the verdict",
+  button(copied === text ? "Copied" : "Copy", `copy ${what}`, copy), button("Card", "save a picture with the face, the map and the verdict",
     () => saveCard(sample, v.indexed({ ...state() }))))];
 }

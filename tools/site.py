@@ -175,10 +175,10 @@ def live_explorer() -> str:
     from course_lib.training import course_attribute_predictor
     from course_lib.world import CELEBA_RATES
 
-    predictor = course_attribute_predictor()
+    predictor = course_attribute_predictor(tokens=196)
     explorer = ImbalanceAwareAttentionExplorer(
         predictor,
-        hard_faces("test", FACES, regions=True),
+        hard_faces("test", FACES, regions=True, size=112),
         torch.tensor(CELEBA_RATES),
         thresholds=predictor.thresholds,
     )
@@ -325,6 +325,11 @@ def converted(notebook: NotebookNode, folder: Path) -> BeautifulSoup:
     text, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(folder)}})
     content = BeautifulSoup(text, "html.parser")
     draw_formulas(content)
+    for source in content("source", media="(prefers-color-scheme: dark)"):
+        light = source.parent.img.extract()  # the page has a switch for its theme
+        dark = content.new_tag("img", attrs=light.attrs | {"src": source["srcset"]})
+        light["class"], dark["class"] = "on-light", "on-dark"
+        source.parent.replace_with(light, dark)
     for picture in content("img"):
         file = folder / unquote(picture.get("src", ""))
         if not re.match("[a-z]+:", picture.get("src", "")) and file.is_file():

@@ -320,6 +320,33 @@ def test_a_picture_comes_for_both_themes():
     assert images == ["light", "dark"]
 
 
+def test_a_picture_of_a_text_comes_for_the_theme_that_the_page_has():
+    name = "assets/pictures/pipeline"
+    text = f"""<picture>
+<source media="(prefers-color-scheme: dark)" srcset="{name}-dark.png">
+<img alt="The pipeline." src="{name}.png">
+</picture>"""
+    images = re.findall("<img[^>]*>", page_of(new_markdown_cell(text)))
+    for theme, file, image in zip(("light", "dark"), ("", "-dark"), images, strict=True):
+        data = (ROOT / f"{name}{file}.png").read_bytes()
+        assert f'class="on-{theme}"' in image
+        assert 'alt="The pipeline."' in image
+        assert base64.b64encode(data).decode() in image
+
+
+@pytest.mark.browser
+def test_on_a_phone_a_wide_figure_scrolls_in_its_own_box(browser):
+    figure, _ = blank_axes(1, 4, 8, 2)
+    content = shown(html=site_kernel.picture(Picture(figure, "Four panels.")))
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page.set_content(f"<style>{CSS}</style><main>{content}</main>")
+    box = page.locator("figure")
+    assert box.evaluate("e => e.scrollWidth") > 1.5 * box.evaluate("e => e.clientWidth")
+    assert box.get_attribute("tabindex") == "0"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    page.close()
+
+
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 

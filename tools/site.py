@@ -329,15 +329,18 @@ def converted(notebook: NotebookNode, folder: Path) -> BeautifulSoup:
         light = source.parent.img.extract()  # the page has a switch for its theme
         dark = content.new_tag("img", attrs=light.attrs | {"src": source["srcset"]})
         light["class"], dark["class"] = "on-light", "on-dark"
-        source.parent.replace_with(light, dark)
+        source.parent.name, source.parent.attrs = "figure", {}
+        source.replace_with(light, dark)
     for picture in content("img"):
         file = folder / unquote(picture.get("src", ""))
         if not re.match("[a-z]+:", picture.get("src", "")) and file.is_file():
             data = base64.b64encode(file.read_bytes()).decode()
             picture["src"] = f"data:image/{file.suffix[1:]};base64,{data}"
+        if picture.parent.name == "p" and len(picture.parent.contents) == 1:
+            picture.parent.name = "figure"
     for heading in content(["h2", "h3", "h4"]):
         heading["id"] = re.sub(r"\W+", "-", heading.get_text()).strip("-").lower()
-    for wide in content("pre") + content("math", display="block"):
+    for wide in content("pre") + content("figure") + content("math", display="block"):
         wide["tabindex"] = 0  # which scrolls where there is no room, by the keys too
     for table in content("table"):
         table.wrap(content.new_tag("div", attrs={"class": "wide"}))

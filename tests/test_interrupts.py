@@ -19,6 +19,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from IPython import get_ipython
 from torch import nn
 
 ROOT = Path(__file__).parent.parent
@@ -84,6 +85,8 @@ def memory() -> int:
     """The bytes of all tensors that are alive, without those in the last tracebacks."""
     for name in ("last_exc", "last_type", "last_value", "last_traceback"):
         vars(sys).pop(name, None)
+    shown = get_ipython().InteractiveTB  # IPython keeps the last one too
+    shown.tb = shown.value = None
     gc.collect()
     tensors = [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
     storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
@@ -140,12 +143,14 @@ def as_text(messages: list[dict]) -> str:
     return re.sub(r"\b[\d.,]+ ?(ms|s|min|kB)\b", "TIME", text)
 
 
-def left_behind(before: dict, after: dict) -> list[str]:
-    """What differs in the kernel's state; models that are new are no difference."""
+def left_behind(before: dict, after: dict, whole: dict) -> list[str]:
+    """What an interrupt has left in the kernel's state, that neither was there before nor is there
+    after the whole cell; models that are new are no difference.
+    """
     found = [
         f"{key}: {before[key]} → {after[key]}"
         for key in ("switches", "records", "parts")
-        if before[key] != after[key]
+        if after[key] not in (before[key], whole[key])
     ]
     for name, modes in before["training"].items():
         if after["training"].get(name, modes) != modes:
@@ -164,14 +169,18 @@ class Walk:
         self.kernel = Kernel()
         try:
             for name in self.cells:
-                for seconds in interrupts.get(name, []):
-                    self.interrupt(name, seconds)
+                states = [self.interrupt(name, seconds) for seconds in interrupts.get(name, [])]
                 self.go(name)
+                whole = self.kernel.state() if states else {}
+                for seconds, before, after in states:
+                    found = left_behind(before, after, whole)
+                    self.problems += [f"{name} after {seconds:.3f} s: {one}" for one in found]
             self.memory = self.kernel.ask("_probe.memory()")
         finally:
             self.kernel.close()
 
-    def interrupt(self, name: str, seconds: float) -> None:
+    def interrupt(self, name: str, seconds: float) -> tuple[float, dict, dict]:
+        """Interrupt a cell; returns when, and the kernel's state before and after."""
         before = self.kernel.state()
         self.kernel.ask(f"_probe.arm(get_ipython(), {seconds})")
         error, _, _ = self.kernel.run(self.cells[name])
@@ -179,8 +188,7 @@ class Walk:
             self.hit.append(f"{name} after {seconds:.3f} s")
         elif error:
             self.problems.append(f"{name} after {seconds:.3f} s: {error}")
-        found = left_behind(before, self.kernel.state())
-        self.problems += [f"{name} after {seconds:.3f} s: {one}" for one in found]
+        return seconds, before, self.kernel.state()
 
     def go(self, name: str) -> None:
         error, self.shown[name], self.seconds[name] = self.kernel.run(self.cells[name])
@@ -192,8 +200,8 @@ def interrupted(lesson: int, count: int, seed: int, each: int = 20) -> list[str]
     """Interrupt a lesson so many times, `each` in a run of it; returns what was wrong, and prints."""
     rng, whole, hits, problems = random.Random(seed), Walk(lesson, {}), 0, []
     assert not whole.problems, whole.problems
-    names = [name for name, seconds in whole.seconds.items() if seconds > SHORTEST]
-    names.remove("setup")
+    spared = {"setup"}
+    names = [name for name, at in whole.seconds.items() if at > SHORTEST and name not in spared]
     print(f"lesson {lesson}: {sum(whole.seconds.values()):.0f} s, {whole.memory / 1e6:.1f} MB")
     while hits < count:
         plan = {}

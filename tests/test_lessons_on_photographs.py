@@ -57,6 +57,18 @@ LESSONS = [
         {},
     ),
     (
+        "10",
+        {},
+        {
+            "predictor": "400 faces to look at",
+            "stop2": "missed",
+            "elsewhere": "photographs have no known regions",
+            "scored": "unknown",
+            "draw": "with glasses",
+        },
+        {"stop2": "while looking elsewhere"},
+    ),
+    (
         "11",
         {r"epochs=6\)": "epochs=1)"},
         {

@@ -30,7 +30,7 @@ DETECTION_SIDE = 320  # longest side, in pixels, of the picture the face detecto
 
 SMALL = 48  # a face of fewer such pixels is looked for in an enlarged picture
 
-COVERED = 0.45  # a box that resembles the face less is not moved by what it shows
+COVERED = 0.6  # a box that resembles the face less is not moved by what it shows
 
 LARGEST_FPS = 240.0
 

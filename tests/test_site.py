@@ -320,6 +320,13 @@ def test_a_picture_comes_for_both_themes():
     assert images == ["light", "dark"]
 
 
+def test_a_picture_in_a_widget_brings_no_style_of_its_own():
+    figure, _ = blank_axes(1, 2, 4, 2)
+    text = shown(html=f"<div>{Picture(figure, 'Two panels.')._repr_html_()}</div>")
+    assert re.findall('class="on-(light|dark)"', text) == ["light", "dark"]
+    assert "style" not in text
+
+
 def test_a_picture_of_a_text_comes_for_the_theme_that_the_page_has():
     name = "assets/pictures/pipeline"
     text = f"""<picture>

@@ -35,6 +35,7 @@ from plotly.offline import get_plotlyjs
 
 from course_lib import files, runtime
 from course_lib.pictures import player_script
+from course_lib.pictures.base import BY_THEME
 
 from .chosen import chosen, run
 from .site_check import problems
@@ -358,7 +359,9 @@ def clean(text: str | bytes) -> str:
     run. A frame has a page of its own, which cannot reach out of it.
     """
     text = text.decode() if isinstance(text, bytes) else str(text)
-    text = text.replace(f"<script>{player_script()}</script>", "")  # the page has it once
+    # the page has both once
+    text = text.replace(f"<script>{player_script()}</script>", "")
+    text = text.replace(f"<style>{BY_THEME}</style>", "")
     return bleach.clean(text, TAGS, ATTRIBUTES, protocols={"http", "https", "mailto", "data"})
 
 

@@ -104,7 +104,8 @@ def course(tmp_path_factory):
         '[project]\nurls = {Repository = "https://github.com/ada/course"}\n'
     )
     (root / "README.md").write_text(
-        "# Tiny course\n\n![A square](assets/square.png)\n\n"
+        "# Tiny course\n\n![The attention explorer: a film.](assets/square.png)\n\n"
+        "![A square](assets/square.png)\n\n"
         "[first](notebooks/00_first.ipynb) [third](notebooks/02_third.ipynb) "
         "[sheet](SHEET.md)\n"
     )
@@ -285,6 +286,7 @@ def test_the_first_screen_is_the_explorer_with_one_sentence(pages, course):
     assert top.index("<h1>Tiny course</h1>") < top.index('class="lead"') < top.index("<iframe")
     assert 'src="explorer.html"' in top
     assert top.count("<h1>") == 1
+    assert "a film" not in top
     assert (course / "site" / "explorer.html").read_text() == framed(EXPLORER)
 
 

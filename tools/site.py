@@ -126,8 +126,8 @@ def build(root: Path, lessons: list[Path], output: Path, explorer: Callable[[], 
         shutil.copy(TOOLS / name, output)
     first = contents[0][0]
     first.h1.decompose()  # the page has it above the explorer,
-    if film := first.find("img", src=re.compile("explorer")):
-        film.decompose()  # which takes the film's place
+    if film := first.find("img", alt=re.compile("^The attention explorer")):
+        film.parent.decompose()  # which takes the film's place
     template = jinja2.Template((TOOLS / "site.html").read_text(encoding="utf-8"), autoescape=True)
     for at, (name, (content, figures, saved)) in enumerate(zip(names, contents, strict=True)):
         page = template.render(

@@ -315,6 +315,14 @@ def test_pictures_lie_beside_the_page_with_their_size(pages, course):
     assert "base64" not in "".join(pictures)
 
 
+def test_an_overview_has_a_page_with_a_title_and_a_language(tmp_path):
+    text = shown(html='<div class="overview">Scores</div>', plain='Two "runs" & a table.')
+    page = framed(html.unescape(re.search('srcdoc="([^"]*)"', text)[1]))
+    (tmp_path / "frame.html").write_text(page)
+    assert problems(tmp_path) == []
+    assert "<title>Two &quot;runs&quot; &amp; a table.</title>" in page
+
+
 def test_a_picture_comes_for_both_themes():
     figure, _ = blank_axes(1, 2, 4, 2)
     text = site_kernel.picture(Picture(figure, "A line & an image."))

@@ -300,6 +300,7 @@ def prepare(notebook: NotebookNode) -> list[dict]:
             elif 'class="overview"' in data.get("text/html", ""):
                 # its script and its style stay in a page of its own
                 page = escape(
+                    f'<!doctype html><html lang="en"><title>{text}</title>'
                     f"<style>:root {{ color-scheme: light dark }}</style>{data['text/html']}"
                 )
                 frame = f'<iframe srcdoc="{page}" title="{text}" height="900"></iframe>'

@@ -140,7 +140,7 @@ def as_text(messages: list[dict]) -> str:
         elif message["msg_type"] in ("display_data", "execute_result"):
             texts.append(json.dumps(content["data"], sort_keys=True))
     text = re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{32}\b|\b[0-9a-f-]{36}\b", "NAME", "".join(texts))
-    return re.sub(r"\b[\d.,]+ ?(ms|s|min|kB)\b", "TIME", text)
+    return re.sub(r"\s*\b[\d.,]+ ?(ms|s|min|kB|MB)\b", " TIME", text)
 
 
 def left_behind(before: dict, after: dict, whole: dict) -> list[str]:

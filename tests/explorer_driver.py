@@ -25,10 +25,19 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def open_page(browser):
-    """Open a saved page with the network cut; any word on the console fails the test."""
+    """Open a saved page with the network cut and wait until it is `ready`; any word on the console
+    and any request fails the test.
+    """
     opened, said = [], []
 
-    def opener(path, scheme="light", width=1300, script=True, motion="reduce"):
+    def opener(
+        path,
+        scheme="light",
+        width=1300,
+        script=True,
+        motion="reduce",
+        ready="window.attention !== undefined",
+    ):
         context = browser.new_context(
             color_scheme=scheme,
             viewport={"width": width, "height": 900},
@@ -51,7 +60,7 @@ def open_page(browser):
         )
         page.goto(f"file://{path}")
         if script:
-            wait(page, "window.attention !== undefined")
+            wait(page, ready)
         opened.append(context)
         return page
 

@@ -1,11 +1,13 @@
-"""A film of the attention explorer for the README, taken from the real thing: `python
+"""Films of the two explorers for the README, taken from the real things: `python
 tests/film_explorer.py`.
 
-The shipped predictor, drawn faces and the widget's own view in Chromium, with this process as its
-kernel; only the pointer is drawn. Writes assets/pictures/explorer.gif.
+The shipped models, drawn faces and clips, and the widgets' own views in Chromium, with this process
+as their kernel; only the pointer is drawn. Writes assets/pictures/explorer.gif and clips.gif, and
+prints the numbers at the end of each film.
 """
 
 import io
+import sys
 from pathlib import Path
 
 import torch
@@ -15,18 +17,27 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
 from course_lib import files
-from course_lib.data import hard_faces
-from course_lib.explorer import ImbalanceAwareAttentionExplorer
+from course_lib.data import ClipDataset, hard_faces
+from course_lib.explorer import ImbalanceAwareAttentionExplorer, PersonalityExplorer
+from course_lib.models import (
+    DynamicFeatureExtractor,
+    EndToEndPersonalityModel,
+    StaticFeatureExtractor,
+    course_personality_model,
+)
 from course_lib.training import course_attribute_predictor
 from course_lib.world import ATTRIBUTES, CELEBA_RATES
 
-GIF = Path(__file__).parent.parent / "assets" / "pictures" / "explorer.gif"
-SIZE, SCALE = (1060, 820), 0.75  # px of the page, and how large it is filmed
+PICTURES = Path(__file__).parent.parent / "assets" / "pictures"
+SCALE = 0.75  # how large a page is filmed
 SAMPLE = 85  # a clear picture with something rare in it
+PAINTED = 8  # patches: about what the glasses cover
+CLIP = 33  # the riddle's clip A of lesson 00
+FRAMES, FRAME = 33, 125  # of a clip, and ms for each
 STEP = 80  # ms a frame while the pointer moves
 COLOURS = 128
 # small on the page, and what one looks for
-VIVID = ["#d1495b", "#1b7a43", "#8a5a00", "#345995", "#e100be", "#ed66d8", "#f6b3ec"]
+VIVID = ["#fee838", "#d1495b", "#1b7a43", "#8a5a00", "#345995", "#e100be", "#ed66d8", "#f6b3ec"]
 POINTER = [(0, 0), (0, 17), (4, 13), (7, 20), (10, 19), (7, 12), (12, 12)]
 
 
@@ -44,6 +55,7 @@ class Camera:
         self.shots.append((shot, milliseconds))
 
     def go(self, locator, x: float = 0.5, y: float = 0.5, frames: int = 5) -> None:
+        locator.scroll_into_view_if_needed()
         box, start = locator.bounding_box(), self.place
         end = box["x"] + x * box["width"], box["y"] + y * box["height"]
         for k in range(1, frames + 1):
@@ -59,7 +71,7 @@ class Camera:
         self.hold(milliseconds)
 
 
-def film(page) -> list[tuple[Image.Image, int]]:
+def film_faces(page) -> Camera:
     """Hover over attributes, hold one, look through its heads, turn to a rare one, paint over what
     it looks at.
     """
@@ -78,13 +90,29 @@ def film(page) -> list[tuple[Image.Image, int]]:
     camera.click(page.get_by_role("button", name="Rare", exact=True), 600)
     camera.click(row("Eyeglasses"), 900)
     slider = page.get_by_role("slider", name="Paint over")
-    camera.go(slider, 0.04)
-    page.mouse.down()
-    camera.go(slider, 0.25)
-    page.mouse.up()
+    camera.go(slider)
+    for _ in range(PAINTED):
+        slider.press("ArrowRight")
+        camera.hold(STEP)
     page.locator(".effect .line").first.wait_for()
-    camera.hold(2000)
-    return camera.shots
+    camera.hold(2500)
+    print(page.locator(".effect").inner_text())
+    return camera
+
+
+def film_clip(page) -> Camera:
+    """Play a clip, turn to two of its traits, and go to the moment that decides."""
+    camera = Camera(page)
+    play = page.locator(".play")
+    for _ in range(FRAMES - 1):
+        camera.hold(FRAME)
+        play.press(".")
+    for trait in ("Extraversion", "Agreeableness"):
+        camera.click(page.locator(".traits [role=radio]", has_text=trait), 1200)
+    camera.click(page.locator(".traits [role=radio]").first, 500)
+    camera.click(page.locator(".steps [role=radio]", has_text="decides"), 2500)
+    print(page.locator(".sentence").inner_text())
+    return camera
 
 
 def save(shots: list[tuple[Image.Image, int]], path: Path) -> None:
@@ -119,33 +147,51 @@ def save(shots: list[tuple[Image.Image, int]], path: Path) -> None:
     )
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    predictor = course_attribute_predictor()
+def faces():
+    predictor = course_attribute_predictor(tokens=196)
     explorer = ImbalanceAwareAttentionExplorer(
         predictor,
-        hard_faces("test", 400, regions=True),
+        hard_faces("test", 400, regions=True, size=112),
         CELEBA_RATES,
         thresholds=predictor.thresholds,
     )
-    widget = explorer.create_interactive_viewer(
+    return explorer.create_interactive_viewer(
         sample=SAMPLE, attribute="Smiling", sort="probability"
     )
+
+
+def clips():
+    static, dynamic = StaticFeatureExtractor(), DynamicFeatureExtractor()
+    model = EndToEndPersonalityModel(static, dynamic, course_personality_model(static, dynamic))
+    explorer = PersonalityExplorer(model, ClipDataset(400, "test"))
+    return explorer.create_interactive_viewer(sample=CLIP, playing=False)
+
+
+FILMS = {  # what is filmed, how, and px of its page
+    "explorer": (faces, film_faces, (1060, 820)),
+    "clips": (clips, film_clip, (1060, 985)),
+}
+
+
+def main(names: list[str]) -> None:
+    torch.set_num_threads(1)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
-        page = browser.new_page(
-            viewport=dict(zip(("width", "height"), SIZE, strict=True)),
-            device_scale_factor=SCALE,
-            reduced_motion="reduce",
-            color_scheme="light",
-        )
-        connect(page, widget)
-        page.add_style_tag(content="body { margin: 8px; background: #fff }")
-        page.locator(".explorer[data-sample]").wait_for()
-        shots = film(page)
+        for name in names or FILMS:
+            viewer, film, size = FILMS[name]
+            page = browser.new_page(
+                viewport=dict(zip(("width", "height"), size, strict=True)),
+                device_scale_factor=SCALE,
+                reduced_motion="reduce",
+                color_scheme="light",
+            )
+            connect(page, viewer())
+            page.add_style_tag(content="body { margin: 8px; background: #fff }")
+            page.locator(".explorer[data-sample]").wait_for()
+            save(film(page).shots, PICTURES / f"{name}.gif")
+            page.close()
         browser.close()
-    save(shots, GIF)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

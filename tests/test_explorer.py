@@ -18,6 +18,7 @@ from traitlets import TraitError
 from course_lib.data import FaceDataset, hard_faces
 from course_lib.explorer import (
     MEAN,
+    OWN,
     AttentionExplorer,
     ImbalanceAwareAttentionExplorer,
     explorer_script,
@@ -614,6 +615,14 @@ def test_the_page_holds_what_the_samples_hold(explorer, tmp_path):
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
     assert "within 0.39 %" in page
     assert page.count("</script>") == 3
+
+
+def test_a_page_is_made_of_a_view_that_stands_at_a_drawn_face():
+    explorer = small_explorer(n=3)
+    viewer = explorer.create_interactive_viewer(drawing={"attributes": ["Bald"]})
+    meta, _ = content_of(explorer.page([viewer.sample, 0], sample=viewer.sample))
+    assert {item["sample"] for item in meta["items"]} == {OWN, 0, MEAN}
+    assert meta["state"]["sample"] == OWN
 
 
 def test_sixteen_samples_and_the_courses_model_fit_in_four_megabytes():

@@ -567,6 +567,7 @@ def test_only_weights_are_large():
 def dead_links(text, folder, files):
     """Files that a Markdown text links to or shows and that the repository does not hold."""
     links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", text)
+    links += re.findall(r'<(?:img|source) [^>]*src(?:set)?="([^"]+)"', text)
     return [link for link in links if (folder / link).resolve() not in files]
 
 
@@ -585,9 +586,11 @@ def test_a_dead_link_is_found():
     text = (
         "[lesson](notebooks/00_start_here.ipynb) ![world](assets/pictures/gone.jpg)"
         " [page](https://example.org)"
+        ' <img alt="dark" src="assets/pictures/gone.png">'
     )
     assert dead_links(text, ROOT, {ROOT / "notebooks" / "00_start_here.ipynb"}) == [
-        "assets/pictures/gone.jpg"
+        "assets/pictures/gone.jpg",
+        "assets/pictures/gone.png",
     ]
 
 

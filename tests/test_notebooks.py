@@ -47,6 +47,7 @@ FORBIDDEN = {
     ),
     r"(?m)^\s*from \S+ import \*": "imports a star",
 }
+COLUMNS = 88  # of a drawing
 EXERCISE = re.compile(
     r"\*\*Exercise (\d+)\.(\d+) — [^*]+\*\* · difficulty (●*○*) · importance (●*○*) · "
     r"about \d+ minutes?$"
@@ -256,6 +257,17 @@ def stub_problems(cell, name):
     return [f'cell {cell.id} does not end with a stub and `name = check("name", name)`']
 
 
+def has_narrow_drawings(notebook, name):
+    """JupyterLab breaks the lines of a drawing that is wider than a cell of a small window."""
+    problems = []
+    for cell in markdown_cells(notebook):
+        for drawing in re.findall(r"^```\w*\n(.*?)^```", cell.source, re.DOTALL | re.MULTILINE):
+            widest = max(map(len, drawing.splitlines()))
+            if widest > COLUMNS:
+                problems.append(f"cell {cell.id} has a drawing of {widest} columns, not {COLUMNS}")
+    return problems
+
+
 def has_valid_forms(notebook, name):
     problems = []
     for cell in code_cells(notebook):
@@ -296,6 +308,7 @@ CONVENTIONS = [
     describes_its_pictures,
     heads_its_exercises,
     checks_each_exercise,
+    has_narrow_drawings,
     has_valid_forms,
 ]
 
@@ -492,6 +505,11 @@ FAULTS = [
     ),
     (checks_each_exercise, in_cell(5, "to_tokens = check", "answer = check"), "binds answer"),
     (checks_each_exercise, in_cell(5, "to_tokens = check", "check"), "does not end with a stub"),
+    (
+        has_narrow_drawings,
+        lambda notebook: notebook.cells.append(new_markdown_cell(f"```\n{'─' * 89}\n```")),
+        "a drawing of 89 columns",
+    ),
     (has_valid_forms, in_cell(2, '"synthetic"  #', '"drawn"  #'), "not among the options"),
     (has_valid_forms, in_cell(2, ' {type: "string"}', ""), "expected NAME = default"),
     (has_valid_forms, in_cell(2, ' {type: "string"}', " {}"), "neither options nor a type"),

@@ -7,11 +7,11 @@ from html import unescape
 import explorer_driver
 import numpy as np
 import pytest
-from chromium import PATIENCE
 from explorer_driver import eventually
 
 from course_lib.pictures import Animation, player_script
 
+open_page = explorer_driver.open_page
 GREYS = (40, 90, 140, 190, 240)
 
 
@@ -41,41 +41,17 @@ def test_a_description_stays_text():
 
 
 @pytest.fixture
-def show(browser, tmp_path):
-    """Open these films in one page; a word on the console or a request fails the test."""
-    contexts, complaints = [], []
+def show(open_page, tmp_path):
+    """Open these films in one page, by default the width of a cell in a small window."""
+    path = tmp_path / "films.html"
 
-    def opener(*films, motion="no-preference", script=True, scheme="light", width=833):
-        path = tmp_path / "films.html"
+    def opener(*films, motion="no-preference", width=833, **options):
         outputs = "".join(f"<div>{each._repr_html_()}</div>" for each in films)
         path.write_text(f"<!doctype html><html lang=en><title>Films</title>{outputs}")
-        context = browser.new_context(
-            reduced_motion=motion,
-            java_script_enabled=script,
-            color_scheme=scheme,
-            viewport={"width": width, "height": 680},
-            offline=True,
-        )
-        contexts.append(context)
-        context.set_default_timeout(PATIENCE)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                request.url.startswith(("file:", "data:")) or complaints.append(request.url)
-            ),
-        )
-        page.goto(path.as_uri())
-        if script:
-            page.locator("canvas").first.wait_for()
-        return page
+        ready = "document.querySelector('canvas') !== null"
+        return open_page(path, motion=motion, width=width, ready=ready, **options)
 
-    yield opener
-    for context in contexts:
-        context.close()
-    assert complaints == []
+    return opener
 
 
 def grey(page):

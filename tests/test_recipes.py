@@ -374,4 +374,5 @@ def test_the_tables_of_the_readme_are_printed(capsys):
 
 def test_pictures_of_the_readme_can_be_made_again(tmp_path):
     run.pictures.write_pictures(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipeline.png", "world.jpg"]
+    made = sorted(path.name for path in tmp_path.iterdir())
+    assert made == ["pipeline-dark.png", "pipeline.png", "world.jpg"]

@@ -18,6 +18,7 @@ import nbformat
 import numpy as np
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -104,7 +105,8 @@ def course(tmp_path_factory):
         '[project]\nurls = {Repository = "https://github.com/ada/course"}\n'
     )
     (root / "README.md").write_text(
-        "# Tiny course\n\n![A square](assets/square.png)\n\n"
+        "# Tiny course\n\n![The attention explorer: a film.](assets/square.png)\n\n"
+        "![A square](assets/square.png)\n\n"
         "[first](notebooks/00_first.ipynb) [third](notebooks/02_third.ipynb) "
         "[sheet](SHEET.md)\n"
     )
@@ -285,6 +287,7 @@ def test_the_first_screen_is_the_explorer_with_one_sentence(pages, course):
     assert top.index("<h1>Tiny course</h1>") < top.index('class="lead"') < top.index("<iframe")
     assert 'src="explorer.html"' in top
     assert top.count("<h1>") == 1
+    assert "a film" not in top
     assert (course / "site" / "explorer.html").read_text() == framed(EXPLORER)
 
 
@@ -313,11 +316,53 @@ def test_pictures_lie_beside_the_page_with_their_size(pages, course):
     assert "base64" not in "".join(pictures)
 
 
+def test_an_overview_has_a_page_with_a_title_and_a_language(tmp_path):
+    text = shown(html='<div class="overview">Scores</div>', plain='Two "runs" & a table.')
+    page = framed(BeautifulSoup(text, "html.parser").iframe["srcdoc"])
+    (tmp_path / "frame.html").write_text(page)
+    assert problems(tmp_path) == []
+    assert "<title>Two &quot;runs&quot; &amp; a table.</title>" in page
+
+
 def test_a_picture_comes_for_both_themes():
     figure, _ = blank_axes(1, 2, 4, 2)
     text = site_kernel.picture(Picture(figure, "A line & an image."))
     images = re.findall('class="on-(light|dark)" alt="A line &amp; an image."', text)
     assert images == ["light", "dark"]
+
+
+def test_a_picture_in_a_widget_brings_no_style_of_its_own():
+    figure, _ = blank_axes(1, 2, 4, 2)
+    text = shown(html=f"<div>{Picture(figure, 'Two panels.')._repr_html_()}</div>")
+    assert re.findall('class="on-(light|dark)"', text) == ["light", "dark"]
+    assert "style" not in text
+
+
+def test_a_picture_of_a_text_comes_for_the_theme_that_the_page_has():
+    name = "assets/pictures/pipeline"
+    text = f"""<picture>
+<source media="(prefers-color-scheme: dark)" srcset="{name}-dark.png">
+<img alt="The pipeline." src="{name}.png">
+</picture>"""
+    images = re.findall("<img[^>]*>", page_of(new_markdown_cell(text)))
+    for theme, file, image in zip(("light", "dark"), ("", "-dark"), images, strict=True):
+        data = (ROOT / f"{name}{file}.png").read_bytes()
+        assert f'class="on-{theme}"' in image
+        assert 'alt="The pipeline."' in image
+        assert base64.b64encode(data).decode() in image
+
+
+@pytest.mark.browser
+def test_on_a_phone_a_wide_figure_scrolls_in_its_own_box(browser):
+    figure, _ = blank_axes(1, 4, 8, 2)
+    content = shown(html=site_kernel.picture(Picture(figure, "Four panels.")))
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page.set_content(f"<style>{CSS}</style><main>{content}</main>")
+    box = page.locator("figure")
+    assert box.evaluate("e => e.scrollWidth") > 1.5 * box.evaluate("e => e.clientWidth")
+    assert box.get_attribute("tabindex") == "0"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    page.close()
 
 
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))

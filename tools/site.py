@@ -35,6 +35,7 @@ from plotly.offline import get_plotlyjs
 
 from course_lib import files, runtime
 from course_lib.pictures import player_script
+from course_lib.pictures.base import BY_THEME
 
 from .chosen import chosen, run
 from .site_check import problems
@@ -125,8 +126,8 @@ def build(root: Path, lessons: list[Path], output: Path, explorer: Callable[[], 
         shutil.copy(TOOLS / name, output)
     first = contents[0][0]
     first.h1.decompose()  # the page has it above the explorer,
-    if film := first.find("img", src=re.compile("explorer")):
-        film.decompose()  # which takes the film's place
+    if film := first.find("img", alt=re.compile("^The attention explorer")):
+        film.parent.decompose()  # which takes the film's place
     template = jinja2.Template((TOOLS / "site.html").read_text(encoding="utf-8"), autoescape=True)
     for at, (name, (content, figures, saved)) in enumerate(zip(names, contents, strict=True)):
         page = template.render(
@@ -175,10 +176,10 @@ def live_explorer() -> str:
     from course_lib.training import course_attribute_predictor
     from course_lib.world import CELEBA_RATES
 
-    predictor = course_attribute_predictor()
+    predictor = course_attribute_predictor(tokens=196)
     explorer = ImbalanceAwareAttentionExplorer(
         predictor,
-        hard_faces("test", FACES, regions=True),
+        hard_faces("test", FACES, regions=True, size=112),
         torch.tensor(CELEBA_RATES),
         thresholds=predictor.thresholds,
     )
@@ -299,6 +300,7 @@ def prepare(notebook: NotebookNode) -> list[dict]:
             elif 'class="overview"' in data.get("text/html", ""):
                 # its script and its style stay in a page of its own
                 page = escape(
+                    f'<!doctype html><html lang="en"><title>{text}</title>'
                     f"<style>:root {{ color-scheme: light dark }}</style>{data['text/html']}"
                 )
                 frame = f'<iframe srcdoc="{page}" title="{text}" height="900"></iframe>'
@@ -325,14 +327,22 @@ def converted(notebook: NotebookNode, folder: Path) -> BeautifulSoup:
     text, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(folder)}})
     content = BeautifulSoup(text, "html.parser")
     draw_formulas(content)
+    for source in content("source", media="(prefers-color-scheme: dark)"):
+        light = source.parent.img.extract()  # the page has a switch for its theme
+        dark = content.new_tag("img", attrs=light.attrs | {"src": source["srcset"]})
+        light["class"], dark["class"] = "on-light", "on-dark"
+        source.parent.name, source.parent.attrs = "figure", {}
+        source.replace_with(light, dark)
     for picture in content("img"):
         file = folder / unquote(picture.get("src", ""))
         if not re.match("[a-z]+:", picture.get("src", "")) and file.is_file():
             data = base64.b64encode(file.read_bytes()).decode()
             picture["src"] = f"data:image/{file.suffix[1:]};base64,{data}"
+        if picture.parent.name == "p" and len(picture.parent.contents) == 1:
+            picture.parent.name = "figure"
     for heading in content(["h2", "h3", "h4"]):
         heading["id"] = re.sub(r"\W+", "-", heading.get_text()).strip("-").lower()
-    for wide in content("pre") + content("math", display="block"):
+    for wide in content("pre") + content("figure") + content("math", display="block"):
         wide["tabindex"] = 0  # which scrolls where there is no room, by the keys too
     for table in content("table"):
         table.wrap(content.new_tag("div", attrs={"class": "wide"}))
@@ -350,7 +360,9 @@ def clean(text: str | bytes) -> str:
     run. A frame has a page of its own, which cannot reach out of it.
     """
     text = text.decode() if isinstance(text, bytes) else str(text)
-    text = text.replace(f"<script>{player_script()}</script>", "")  # the page has it once
+    # the page has both once
+    text = text.replace(f"<script>{player_script()}</script>", "")
+    text = text.replace(f"<style>{BY_THEME}</style>", "")
     return bleach.clean(text, TAGS, ATTRIBUTES, protocols={"http", "https", "mailto", "data"})
 
 

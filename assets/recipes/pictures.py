@@ -8,14 +8,18 @@ from PIL import Image
 from course_lib import files
 from course_lib.data import FaceDataset
 from course_lib.pictures import flow_colours, plot_pipeline, to_picture
+from course_lib.pictures.base import dark, drawn
 from course_lib.world import render_clip
 
 __all__ = ["write_pictures"]
 
 
 def write_pictures(folder: Path) -> None:
-    """The pipeline, and the world: two rows of people, a clip and its flow."""
-    plot_pipeline().save(folder / "pipeline.png", dpi=192)  # for sharp screens
+    """The pipeline for both themes, and the world: two rows of people, a clip and its flow."""
+    pipeline = plot_pipeline()
+    pipeline.save(folder / "pipeline.png", dpi=192)  # for sharp screens
+    with files.atomic(folder / "pipeline-dark.png") as temporary:
+        Image.fromarray(dark(*drawn(pipeline.figure))).save(temporary)
     faces, clip = FaceDataset(16, "train", 5, "easy", 160, regions=False), render_clip(11, 160)
     shown = range(1, 32, 4)
     rows = [

@@ -336,6 +336,8 @@ class AttentionExplorer(Explorer):
         # without `target`, labels cost as much as items
         most, items = LOOKED if hasattr(self.dataset, "target") else TRIED, {}
         for sample in samples[:most]:
+            if sample == OWN:  # it is no face of the data set
+                continue
             try:
                 truth = self._truth(sample)
                 if truth is None or not (wanted & (truth == 1)).any():

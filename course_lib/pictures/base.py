@@ -111,7 +111,7 @@ class Picture:
         ]
         caption = f"<figcaption>{html.escape(self.caption)}</figcaption>"
         figure = f'<figure class="picture" style="margin:0;overflow-x:auto">{"".join(images)}{caption}</figure>'
-        return f"<style>{_BY_THEME}</style>{figure}"
+        return f"<style>{BY_THEME}</style>{figure}"
 
     def __repr__(self) -> str:
         return self.description
@@ -123,7 +123,7 @@ def _in_themes(rule: str, *themes: str) -> str:
 
 _LIGHT = ('[data-jp-theme-light="true"]', ".vscode-light", "html[theme=light]")
 _DARK = ('[data-jp-theme-light="false"]', ".vscode-dark", "html[theme=dark]")
-_BY_THEME = (
+BY_THEME = (
     f"{_in_themes('.on-light', *_LIGHT)}{{background:none!important}}"
     f"{_in_themes('.on-light', *_DARK)}{{display:none!important}}"
     f"{_in_themes('.on-dark', *_DARK)}{{display:inline!important}}"

@@ -158,13 +158,19 @@ def left_behind(before: dict, after: dict, whole: dict) -> list[str]:
     return found
 
 
+def cells_of(lesson: int) -> dict[str, str]:
+    """The sources of the lesson's code, by the names of the cells."""
+    (path,) = (ROOT / "notebooks").glob(f"{lesson:02}_*.ipynb")
+    return {
+        cell.id: cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"
+    }
+
+
 class Walk:
     """One run of a lesson from top to bottom, some of whose cells are interrupted first."""
 
     def __init__(self, lesson: int, interrupts: dict[str, list[float]]):
-        (path,) = (ROOT / "notebooks").glob(f"{lesson:02}_*.ipynb")
-        cells = nbformat.read(path, 4).cells
-        self.cells = {cell.id: cell.source for cell in cells if cell.cell_type == "code"}
+        self.cells = cells_of(lesson)
         self.shown, self.seconds, self.hit, self.problems = {}, {}, [], []
         self.kernel = Kernel()
         try:
@@ -219,6 +225,21 @@ def interrupted(lesson: int, count: int, seed: int, each: int = 20) -> list[str]
         print(f"× {ratio:.2f} in time, {walk.memory / 1e6:.1f} MB; {walk.problems}", flush=True)
         problems += walk.problems
     return problems
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lesson", range(15))
+def test_a_cell_that_is_run_twice_shows_the_same(lesson):
+    """But for hints, of which each call gives the next one."""
+    kernel, differ = Kernel(), []
+    try:
+        for name, source in cells_of(lesson).items():
+            first, again = kernel.run(source)[:2], kernel.run(source)[:2]
+            if first != again and "hint(" not in source:
+                differ.append(name)
+    finally:
+        kernel.close()
+    assert not differ
 
 
 @pytest.mark.slow

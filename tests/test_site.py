@@ -612,6 +612,9 @@ def test_a_browser_shows_the_pages_without_a_network(browser, pages, course, sch
     page.get_by_role("link", name="00 · First →").first.click()
     page.locator(".plotly .main-svg").first.wait_for()
     assert page.locator(".plotly path.js-line").count() == 1
+    clear = "each => getComputedStyle(each).backgroundColor"
+    papers = {each.evaluate(clear) for each in page.locator(".drawn, .drawn .plotly").all()}
+    assert papers == {"rgba(0, 0, 0, 0)"}
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == grounds[scheme]

@@ -49,7 +49,7 @@ addEventListener("message", ({ source, data }) => {
 
 // ---------------------------------------------------------------- plotly's figures
 function drawFigures() {
-  const places = document.querySelectorAll(".plotly"), data = document.getElementById("figures");
+  const places = document.querySelectorAll(".plotly[role=img]"), data = document.getElementById("figures");
   if (!data || !window.Plotly) return;
   JSON.parse(data.textContent).forEach((figure, number) => {
     const place = places[number], layout = { ...figure.layout };

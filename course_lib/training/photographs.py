@@ -204,9 +204,8 @@ def learn_attributes(
     `learn_photographs`. Used in lessons 08, 09 and 12.
 
     `epochs` are eight on a CPU, thirty on a GPU. Eight of eight thousand photographs of 64 pixels
-    are a thousand steps, about four minutes of one core with "learned" tokens, three times that where
-    the core is shared. "imagenet" is for a
-    GPU, on photographs of 112 pixels.
+    are a thousand steps, about four minutes of one core with "learned" tokens, three times that
+    where the core is shared. "imagenet" is for a GPU, on photographs of 112 pixels.
     """
     model = photograph_model(names, smoothed_prior(photographs), tokens, blocks)
     images = AugmentedImages(photographs, augmentation(model.backbone.pixels))

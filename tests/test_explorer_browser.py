@@ -22,6 +22,7 @@ from explorer_driver import (
     of_page,
     opened,
     pixels,
+    play,
     put,
     python_sets,
     sentence,
@@ -939,9 +940,12 @@ def test_the_widgets_and_python_see_the_same_state(browser, tmp_path, name):
         eventually(lambda: first.get_attribute("data-sample") == "5 0")
         kernel("viewer.sample = 2; viewer.attribute = 'Smiling'; viewer.layer = 0; viewer.head = 1")
         eventually(lambda: first.get_attribute("data-sample") == "2 0")
-        eventually(lambda: "Smiling" in sentence(first) and "head 1" in sentence(first))
+        eventually(lambda: sentence(first).startswith("Smiling "))
+        head = first.get_by_role("radio", name="layer 0, head 1")
+        eventually(lambda: head.get_attribute("aria-checked") == "true")
         kernel("viewer.head = -1; clips.playing = False; clips.step = 0")
         drive(first, ATTRIBUTE_CONTROLS, [of_kernel(kernel, "viewer")])
+        play(first, of_kernel(kernel, "viewer"))
         drive(second, CLIP_CONTROLS, [of_kernel(kernel, "clips")])
         kernel("clips.sample = 2; clips.trait = 'Extraversion'; clips.token = 7")
         said = kernel("print(personality.describe(2, 'Extraversion', token=7))")

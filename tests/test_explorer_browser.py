@@ -498,7 +498,16 @@ def test_the_notebooks_theme_goes_before_the_systems(open_page, saved, scheme, l
         page.evaluate("""(() => [getComputedStyle(document.querySelector("section")).backgroundColor,
         getComputedStyle(document.querySelector(".note")).color])()""")
     )
-    assert all(contrast(colour, paper) > 4.5 for colour in colours), colours
+    looking = page.evaluate("""(() => {  // the row whose attribute looks most at a held patch
+        const row = getComputedStyle(document.querySelector(".entry[aria-selected=true]"));
+        const brush = new OffscreenCanvas(1, 1).getContext("2d");
+        for (const colour of [row.backgroundColor, row.backgroundImage.match(/color\\(.*?\\)/)[0]]) {
+            brush.fillStyle = colour;
+            brush.fillRect(0, 0, 1, 1);
+        }
+        return `rgb(${brush.getImageData(0, 0, 1, 1).data.slice(0, 3)})` })()""")
+    assert min(contrast(colour, each) for colour in colours for each in (paper, looking)) > 4.5
+    assert contrast(soft, looking) > 4.5
     assert contrast(ink, paper) > 7
     assert min(contrast(typed, field), contrast(placeholder, field), contrast(soft, panel)) > 4.5
     assert page.evaluate("getComputedStyle(document.querySelector('.explorer')).colorScheme") == (

@@ -497,6 +497,71 @@ def drive(root, controls, read):
                     ) from None
 
 
+def play(root, read):
+    """After ATTRIBUTE_CONTROLS, what one does besides looking, and what is then on screen."""
+    keyboard, canvas = root.page.keyboard, root.locator(".looking .picture canvas")
+
+    def becomes(name, value):
+        eventually(lambda: read(name) == value)
+
+    def drawn():
+        settle(root.page)
+        return canvas.evaluate("e => e.toDataURL()")
+
+    seen = [drawn()]
+    for name in ("Untrained", "Mean map"):
+        click("radio", name)(root)
+        eventually(lambda: drawn() not in seen)
+        seen.append(drawn())
+    click("radio", "Trained")(root)
+    eventually(lambda: drawn() == seen[0])
+    root.get_by_label("heads in colour").check()
+    eventually(lambda: drawn() not in seen)
+    click("button", "undo")(root)
+    eventually(lambda: drawn() == seen[0])
+    becomes("together", False)
+
+    click("button", "How this weight arose")(root)
+    words = root.locator(".drawer.weight .all").inner_text()
+    pattern = r"√d = (-?[\d.]+)\. .* is (\S+), of (\S+) in .* weight is (\S+),"
+    score, power, total, weight = map(float, re.search(pattern, words).groups())
+    assert power == pytest.approx(np.exp(score), rel=0.08)  # the score has one decimal
+    assert weight == pytest.approx(power / total, rel=0.1, abs=0.002)
+    click("button", "Share")(root)
+    line = root.get_by_label("a line of Python").input_value()
+    for name in ("sample", "attribute", "drawer", "smooth"):
+        value = read(name)
+        assert f"{name}={value if value is True else json.dumps(value)}" in line
+
+    click("radio", "Point first")(root)
+    eventually(lambda: root.locator(".playing").get_attribute("data-sample"))
+    root.locator(".looking .tokens").click(position={"x": 5, "y": 5})
+    eventually(lambda: root.locator(".answers .fate").count() == 3)
+    assert sorted(root.locator(".looking .spot").all_inner_texts()) == ["C", "M", "Y"]
+    click("button", "Explore")(root)
+    becomes("mode", "explore")
+
+    click("radio", "Draw a face")(root)
+    eventually(lambda: root.get_attribute("data-sample") == "-1 0")
+    plain, numbers = read("drawing"), root.locator(".switch .number")
+    before = numbers.all_inner_texts()
+    root.get_by_role("checkbox", name="Eyeglasses").click()
+    eventually(lambda: numbers.all_inner_texts() != before)
+    assert ("Eyeglasses" in read("drawing")["attributes"]) != ("Eyeglasses" in plain["attributes"])
+    click("button", "undo")(root)
+    eventually(lambda: numbers.all_inner_texts() == before)
+    becomes("drawing", plain)
+    click("button", "Explore")(root)
+    becomes("mode", "explore")
+
+    card = root.locator(".tour")
+    root.get_by_role("button", name="Tour").press("Enter")
+    for number, key in enumerate(("Enter", "ArrowRight", "Escape"), 1):
+        eventually(lambda number=number: f"{number} of 5" in card.inner_text())
+        keyboard.press(key)
+    eventually(lambda: card.count() == 0)
+
+
 def of_kernel(kernel, widget):
     """What Python says of a widget's trait."""
     return lambda name: json.loads(kernel(f"import json; print(json.dumps({widget}.{name}))"))

@@ -257,7 +257,7 @@ function historyOf(state, change) {
 }
 
 const FRAME = `
-.explorer { --found: light-dark(#1b7a43, #6ee7a0); --wrong: light-dark(#b3261e, #ff8f86);
+.explorer { --found: light-dark(#18703d, #6ee7a0); --wrong: light-dark(#b3261e, #ff8f86);
   --alarm: light-dark(#8a5a00, #ffcb66); padding: 2px; max-width: 1500px }
 .explorer .bar { margin-bottom: 6px }
 .explorer label, .explorer dt { margin: 0; font-weight: 400; line-height: inherit }      /* not the notebook's own */

@@ -213,17 +213,19 @@ def test_pointing_previews_and_clicking_holds(open_page, saved, explorer):
     assert state(page, "trait") == "Openness"
     face = page.locator(".face").nth(6)
     face.scroll_into_view_if_needed()
-    box = face.bounding_box()
-    place = box["x"] + box["width"] * 2.5 / 7, box["y"] + box["height"] * 4.5 / 7
-    page.mouse.move(*place)
-    value = map_of(explorer, 1, "Openness")[30, 6]
-    eventually(
-        lambda: (
-            "Face patch 30 (row 4, column 2), time step 6: " + ("raises" if value > 0 else "lowers")
-            in page.locator("[aria-label='Over time'] > .note").inner_text()
-        )
-    )
-    page.mouse.click(*place)
+
+    def at_patch(act):
+        """The mouse at the middle of the patch, wherever the page has it by now."""
+        box = face.bounding_box()
+        act(box["x"] + box["width"] * 2.5 / 7, box["y"] + box["height"] * 4.5 / 7)
+
+    def hint():
+        at_patch(page.mouse.move)
+        return page.locator("[aria-label='Over time'] > .note").inner_text()
+
+    way = "raises" if map_of(explorer, 1, "Openness")[30, 6] > 0 else "lowers"
+    eventually(lambda: f"Face patch 30 (row 4, column 2), time step 6: {way}" in hint())
+    at_patch(page.mouse.click)
     page.mouse.move(5, 5)
     settle(page)
     assert (state(page, "token"), state(page, "step")) == (30, 6)

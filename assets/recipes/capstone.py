@@ -27,6 +27,7 @@ from course_lib.data import (
 )
 from course_lib.lessons.capstone import is_rare, score_row
 from course_lib.lessons.lesson_14 import MyLoss
+from course_lib.models.inference import to_model
 from course_lib.shapes import Float
 from course_lib.tables import Table
 from course_lib.training import (
@@ -197,9 +198,9 @@ def answers(
     model: Decoder, data: TokenArrays
 ) -> tuple[Float[Tensor, "n attributes"], Float[Tensor, "n heads attributes tokens"]]:
     """Probabilities of all faces, and where the queries look in the first of them."""
-    device = next(model.parameters()).device
-    logits = [model(tokens.to(device))[0].cpu() for tokens in data.batches()]
-    weights = model(data[torch.arange(min(WITH_REGIONS, len(data)))][0].to(device))[1].cpu()
+    logits = [model(*to_model(model, tokens))[0].cpu() for tokens in data.batches()]
+    first = data[torch.arange(min(WITH_REGIONS, len(data)))][0]
+    weights = model(*to_model(model, first))[1].cpu()
     return torch.cat(logits).double().sigmoid(), weights
 
 

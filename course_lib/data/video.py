@@ -189,9 +189,9 @@ class FaceTrack:
     that frame. Up to 0.5 means followed by the motion of the picture: half the correlation of what
     the box shows with the face last detected, halved again with every second since. A box that
     resembles the face too little, because something covers it, waits where it is until the face is
-    detected again. 0 means that the box is a guess. `starts` are the frames at which the track starts anew, because the film is
-    cut or another face is shown; the first is 0. `fallback` marks a centre crop taken because there
-    was no face.
+    detected again. 0 means that the box is a guess. `starts` are the frames at which the track
+    starts anew, because the film is cut or another face is shown; the first is 0. `fallback` marks
+    a centre crop taken because there was no face.
     """
 
     boxes: Float[np.ndarray, "frames 4"]
@@ -231,7 +231,8 @@ def track_face(
     detection goes through a median filter (false alarms), linear interpolation (misses) and a
     symmetric Gaussian of 0.4 s (jitter, without lag). The track starts anew at a cut, at a face
     unlike the last one when the followed box shows that one no longer, and at a face elsewhere when
-    the followed one is lost; nothing is smoothed across. `fps` is read from a `Clip`, and 25 otherwise.
+    the followed one is lost; nothing is smoothed across. `fps` is read from a `Clip`, and 25
+    otherwise.
 
     No face anywhere: `ValueError`, or with `on_missing="centre"` a centre box marked `fallback`.
     Used in lesson 02.

@@ -368,7 +368,13 @@ class PointingDecoder(AttributeDecoder):
         grid = rearrange(
             values, "batch (height width) dim -> batch dim height width", height=self.side
         )
-        return self.key_norm(to_tokens(self.context(grid))) + self.positions
+        return self.key_norm(to_tokens(self.around(grid))) + self.positions
+
+    def around(
+        self, grid: Float[Tensor, "batch dim height width"]
+    ) -> Float[Tensor, "batch dim height width"]:
+        """What surrounds each place."""
+        return self.context(grid)
 
 
 class FinePointingDecoder(PointingDecoder):
@@ -376,8 +382,8 @@ class FinePointingDecoder(PointingDecoder):
 
     Its keys learn their surroundings on a grid of half as many rows and columns, where two blocks
     reach as far over the image as they do in a `PointingDecoder` at the same cost; each key adds
-    what its own place and its neighbours hold, channel by channel. Raises ValueError for a grid that cannot be
-    halved.
+    what its own place and its neighbours hold, channel by channel. Raises ValueError for a grid
+    that cannot be halved.
     """
 
     def __init__(
@@ -399,18 +405,12 @@ class FinePointingDecoder(PointingDecoder):
         self.neighbours = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         nn.init.zeros_(self.neighbours.weight)  # a key starts with the surroundings alone
 
-    def keys_of(
-        self, values: Float[Tensor, "batch tokens dim"]
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """What the queries are compared with: each token, its neighbours, its surroundings, and its
-        position.
-        """
-        grid = rearrange(
-            values, "batch (height width) dim -> batch dim height width", height=self.side
-        )
+    def around(
+        self, grid: Float[Tensor, "batch dim height width"]
+    ) -> Float[Tensor, "batch dim height width"]:
+        """Each place with its neighbours, and what surrounds them."""
         surroundings = self.context(F.avg_pool2d(grid, 2))
-        grid = self.neighbours(grid) + F.interpolate(surroundings, scale_factor=2)  # nearest
-        return self.key_norm(to_tokens(grid)) + self.positions
+        return self.neighbours(grid) + F.interpolate(surroundings, scale_factor=2)  # nearest
 
 
 def pool_over_tokens(

@@ -244,8 +244,9 @@ class AttributePredictor(nn.Module):
     of its own.
 
     It looks at 49 `tokens` of a 56-pixel face (through `blocks` more residual blocks) or at 196 of a
-    112-pixel face. All of it is in the `state_dict`, and its `config` builds it again, so that `ModelSerializer`
-    keeps it as one thing. A new one is neither trained nor calibrated: see `ready`.
+    112-pixel face. All of it is in the `state_dict`, and its `config` builds it again, so that
+    `ModelSerializer` keeps it as one thing. A new one is neither trained nor calibrated: see
+    `ready`.
     """
 
     def __init__(

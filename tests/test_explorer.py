@@ -214,7 +214,7 @@ def test_masking_what_is_attended_to_matters_more_than_masking_at_random():
     removal = explorer.remove(0, 0, 0, -1, 2)
     assert set(removal.patches) == {8, 20}
     assert removal.whole > 0.9
-    assert removal.attended < 0.1
+    assert removal.without < 0.1
     assert len(removal.random) == 16
     assert removal.random.mean() > 0.8
     assert explorer.remove(0, 0, 0, -1, 2).random.tolist() == removal.random.tolist()  # seeded
@@ -533,6 +533,8 @@ def viewer(explorer):
         ({"attribute": "Dog"}, "no attribute is called 'Dog'"),
         ({"patch": 49}, "patch is 49, expected -1 to 48"),
         ({"mask": 50}, "mask is 50, expected 0 to 49 patches"),
+        ({"covered": [49]}, "expected different patches from 0 to 48"),
+        ({"covered": [3, 3]}, "expected different patches from 0 to 48"),
         ({"checkpoint": 1}, "checkpoint is 1"),
         ({"rarity": "scarce"}, "rarity"),
         ({"outcome": "odd"}, "outcome"),

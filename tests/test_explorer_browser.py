@@ -842,12 +842,90 @@ def test_masking_shows_what_the_prediction_becomes(open_widget, explorer):
     removal = explorer.remove(1, ATTRIBUTES.index("Smiling"), 1, -1, 5)
     said = [float(text) for text in page.locator(".effect .number").all_inner_texts()]
     assert said == pytest.approx(
-        [removal.whole, removal.attended, removal.random.mean()], abs=0.0051
+        [removal.whole, removal.without, removal.random.mean()], abs=0.0051
     )
     assert page.locator(".masked i").count() == 5
     python_sets(page, widget, mask=0)
     settle(page)
     assert page.locator(".masked i").count() == page.locator(".effect .line").count() == 0
+
+
+def test_patches_are_painted_over_by_hand(open_widget, explorer):
+    """By a click, a drag and a key; what it does to every attribute stands in the list."""
+    widget = explorer.create_interactive_viewer(sample=1, attribute="Smiling", layer=1, head=-1)
+    page = open_widget(widget)
+    brush, uncover = (
+        page.get_by_role("button", name=name, exact=True) for name in ("By hand", "Uncover")
+    )
+    assert uncover.is_disabled()
+    brush.click()
+    face = page.locator(".looking .picture")
+    box = face.bounding_box()
+
+    def at(row, column):
+        x, y = (box[side] + (k + 0.5) * box["width"] / 7 for side, k in (("x", column), ("y", row)))
+        return x, y
+
+    page.mouse.click(*at(1, 2))
+    eventually(lambda: state(page, "covered") == widget.covered == [9])
+    page.mouse.move(*at(4, 1))
+    page.mouse.down()
+    page.mouse.move(*at(4, 3), steps=8)
+    page.mouse.up()
+    eventually(lambda: state(page, "covered") == widget.covered == [9, 29, 30, 31])
+    page.mouse.click(*at(1, 2))  # a painted one is uncovered
+    eventually(lambda: state(page, "covered") == widget.covered == [29, 30, 31])
+    assert widget.patch == -1  # nothing is held by it
+    removal = explorer.remove(1, ATTRIBUTES.index("Smiling"), patches=[29, 30, 31])
+    lines = page.locator(".effect .number")
+    eventually(lambda: lines.count() == 3)
+    said = [float(text) for text in lines.all_inner_texts()]
+    assert said == pytest.approx(
+        [removal.whole, removal.without, removal.random.mean()], abs=0.0051
+    )
+    whole = explorer.item(1).header["probabilities"]
+    for index, probability in enumerate(removal.probabilities):
+        row = page.locator(f".entry[data-index='{index}']")
+        assert float(row.locator(".number").inner_text()) == pytest.approx(probability, abs=0.0051)
+        assert row.locator("small").inner_text() == f"was {whole[index]:.2f}"
+    assert page.locator(".masked i").count() == 3
+    page.keyboard.press("u")
+    eventually(lambda: state(page, "covered") == widget.covered != [29, 30, 31])
+    page.mouse.move(1, 1)
+    tokens = page.locator(".looking .tokens")
+    python_sets(page, widget, covered=[], patch=10)
+    tokens.press("ArrowRight")
+    tokens.press("Enter")
+    eventually(lambda: state(page, "covered") == widget.covered == [11])
+    assert state(page, "patch") == 11
+    brush.click()
+    page.mouse.click(*at(5, 5))
+    eventually(lambda: state(page, "patch") == widget.patch == 40)  # a look again
+    assert widget.covered == [11]
+    uncover.click()
+    eventually(lambda: state(page, "covered") == widget.covered == [])
+    settle(page)
+    assert page.locator(".masked i").count() == 0
+    page.get_by_role("slider", name="Paint over").fill("2")
+    eventually(lambda: state(page, "mask") == widget.mask == 2)
+    python_sets(page, widget, covered=[0])  # chosen patches go before the most attended ones
+    eventually(lambda: page.locator(".masked i").count() == 1)
+
+
+def test_the_region_that_decides_is_painted_over(open_widget, explorer):
+    targets = torch.stack([explorer.dataset[i]["target"] for i in range(24)])
+    column = ATTRIBUTES.index("Smiling")
+    smiling, not_smiling = (int((targets[:, column] == value).nonzero()[0]) for value in (1, 0))
+    widget = explorer.create_interactive_viewer(sample=smiling, attribute="Smiling")
+    page = open_widget(widget)
+    region = page.get_by_role("button", name="Its region")
+    region.click()
+    grid = explorer.dataset[smiling]["regions"][column].float()[None, None]
+    touched = torch.nn.functional.adaptive_max_pool2d(grid, 7).flatten().nonzero()[:, 0].tolist()
+    eventually(lambda: state(page, "covered") == widget.covered == touched)
+    python_sets(page, widget, sample=not_smiling, covered=[])
+    shown(page, not_smiling)
+    assert region.is_disabled()  # what is absent has no region
 
 
 def png(width, height, kind="PNG", colour=(30, 160, 90)):

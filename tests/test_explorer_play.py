@@ -305,7 +305,7 @@ WHOLE = {
     "sample": 4, "layer": 0, "head": 2, "attribute": "Bangs", "patch": 9, "rarity": "common",
     "sort": "error", "outcome": "found", "maps": "mean map", "clear": False,
     "together": True, "lift": True, "smooth": True, "outlined": False, "strength": 0.35,
-    "drawer": "share", "mode": "explore",
+    "drawer": "share", "mode": "explore", "covered": [3, 24],
     "pinned": [{"sample": 2, "checkpoint": 0, "layer": 1, "head": 0, "attribute": "Smiling"},
                {"sample": 5, "checkpoint": 0, "layer": 0, "head": -1, "attribute": "Bald"}],
 }  # fmt: skip
@@ -333,6 +333,7 @@ def test_the_whole_state_is_in_the_address(open_page, saved):
 HOSTILE = [
     {"sample": "4", "layer": [], "head": {}, "attribute": "<img src=x onerror=alert(1)>"},
     {"strength": "1; background: url(https://example.org)", "patch": 1e99, "mask": -5},
+    {"covered": [1, 1, -2, 49, 1.5, "x", None, [2]], "head": "all"},
     {"pinned": 7, "maps": None, "drawer": "constructor", "mode": "toString"},
     {"pinned": [{"sample": 1}, None, 3, [WHOLE["pinned"][0]], WHOLE["pinned"][0] | {"head": 99}]},
     {"pinned": [WHOLE["pinned"][0] | {"own": "x"}] * 500, "clear": "yes", "lift": 1},

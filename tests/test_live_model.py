@@ -241,25 +241,21 @@ def painted(image, patches, side=7, colour=None):
 def test_painting_over(open_page, demo_page, predictor, faces):
     page, image, attribute, count = open_page(demo_page), faces[3], 15, 6
     weights = next(iter(look(predictor, image[None]).weights.values()))[0, :, attribute].mean(0)
-    removal = page.evaluate(
-        "([image, weights, ...rest]) => live.remove(floats(image), floats(weights), ...rest)",
-        [text_of(image), text_of(weights), attribute, count],
-    )
-    assert removal["patches"] == weights.argsort(descending=True)[:count].tolist()
+    patches = weights.argsort(descending=True)[:count].tolist()
+    remove = "([image, ...rest]) => live.remove(floats(image), ...rest)"
+    removal = page.evaluate(remove, [text_of(image), patches, attribute])
+    assert removal["patches"] == patches
     draws = removal["draws"]
     assert len(draws) == 16
     assert len({tuple(draw) for draw in draws}) == 16
     assert all(len(set(draw)) == count and {*draw} <= {*range(49)} for draw in draws)
     masks = [[], removal["patches"], *draws]
     expected = look(predictor, torch.stack([painted(image, mask) for mask in masks])).probabilities
-    said = torch.tensor([removal["whole"], removal["attended"], *removal["random"]])
+    said = torch.tensor([removal["whole"], removal["without"], *removal["random"]])
     assert (said - expected[:, attribute]).abs().max() < 1e-4
     assert (said[0] - said).abs().max() > 0.01  # it does something
-    again = page.evaluate(
-        "([image, weights, ...rest]) => live.remove(floats(image), floats(weights), ...rest)",
-        [text_of(image), text_of(weights), attribute, count],
-    )
-    assert again["draws"] == draws
+    assert (torch.tensor(removal["probabilities"]) - expected[1]).abs().max() < 1e-4
+    assert page.evaluate(remove, [text_of(image), patches, attribute])["draws"] == draws
     red = page.evaluate(
         """async (image) => letters((await live.look(floats(image),
              { masked: [0, 24, 48], fill: [1, 0, 0] })).probabilities)""",
@@ -376,9 +372,15 @@ def test_a_saved_explorer_paints_over(open_page, saved, explorer):
     whole, attended, random = (float(text) for text in lines.all_inner_texts())
     removal = explorer.remove(1, explorer.names.index(name), 0, -1, 4)
     assert abs(whole - removal.whole) < 0.0051  # two digits are shown
-    assert abs(attended - removal.attended) < 0.0051
+    assert abs(attended - removal.without) < 0.0051
     assert 0 <= random <= 1
     assert page.locator(".masked i").count() == 4
+    put(page, covered=[17, 24, 31], mask=0)
+    removal = explorer.remove(1, explorer.names.index(name), patches=[17, 24, 31])
+    eventually(lambda: lines.nth(1).inner_text() == f"{removal.without:.2f}")
+    for index, probability in enumerate(removal.probabilities):
+        row = page.locator(f".entry[data-index='{index}'] .number")
+        assert abs(float(row.inner_text()) - probability) < 0.0051
 
 
 @pytest.mark.browser

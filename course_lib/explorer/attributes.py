@@ -250,18 +250,21 @@ class AttentionExplorer(Explorer):
         self,
         sample: int,
         attribute: int,
-        layer: int,
-        head: int,
-        count: int,
+        layer: int = -1,
+        head: int = -1,
+        count: int = 0,
         checkpoint: int | None = None,
+        patches: Sequence[int] = (),
     ) -> Removal:
-        """What becomes of the prediction without the `count` patches that this map attends to most
-        (head -1: mean).
+        """What becomes of the prediction without `patches`, or without the `count` patches that this
+        map attends to most (head -1: mean).
         """
-        weights = self.weights(sample, checkpoint)[layer][:, attribute]
-        weights = weights.mean(0) if head < 0 else weights[head]
+        if not patches:
+            weights = self.weights(sample, checkpoint)[layer][:, attribute]
+            weights = weights.mean(0) if head < 0 else weights[head]
+            patches = np.argsort(-weights, kind="stable")[:count].tolist()
         image = self.read(sample)["image"]
-        return remove_patches(self._model(checkpoint), image, weights, attribute, count)
+        return remove_patches(self._model(checkpoint), image, patches, attribute, self.tokens)
 
     def predict(
         self,

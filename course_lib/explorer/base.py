@@ -50,6 +50,7 @@ PARTS = {
         "picture.js",
         "share.js",
         "panels.js",
+        "covering.js",
         "game.js",
         "drawing.js",
         "tour.js",

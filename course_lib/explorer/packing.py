@@ -301,44 +301,42 @@ def read_image(
 
 
 class Removal(NamedTuple):
-    """An attribute's probability with the image whole, without its most attended patches, without
-    random ones.
+    """An attribute's probability with the image whole, without `patches`, and without as many random
+    ones; and without `patches` those of all attributes.
     """
 
     whole: float
-    attended: float
+    without: float
     random: Float[np.ndarray, " draws"]
     patches: list[int]
+    probabilities: list[float]
 
 
 def remove_patches(
     model: nn.Module,
     image: Float[Tensor, "3 height width"],
-    weights: Float[np.ndarray, " tokens"],
+    patches: Sequence[int],
     attribute: int,
-    count: int,
+    tokens: int,
 ) -> Removal:
-    """Paint the `count` most attended patches in the image's mean colour and predict again; `DRAWS`
-    times random ones.
+    """Paint `patches` of a square grid of `tokens` in the image's mean colour and predict again;
+    `DRAWS` times as many random ones.
 
     Source: Petsiuk et al., arXiv 1806.07421, deletion.
     """
-    image = image.cpu()
-    side, generator = round(len(weights) ** 0.5), torch.Generator().manual_seed(count)
-    chosen = np.argsort(-weights, kind="stable")[:count].copy()
-    draws = [
-        torch.from_numpy(chosen),
-        *(torch.randperm(side**2, generator=generator)[:count] for _ in range(DRAWS)),
-    ]
-    masks = torch.zeros(len(draws) + 1, side**2)
-    for mask, patches in zip(masks[1:], draws, strict=True):
-        mask[patches] = 1
+    image, patches, side = image.cpu(), list(patches), round(tokens**0.5)
+    generator = torch.Generator().manual_seed(len(patches))
+    draws = [torch.randperm(tokens, generator=generator)[: len(patches)] for _ in range(DRAWS)]
+    masks = torch.zeros(len(draws) + 2, tokens)  # the first stays empty: the whole image
+    for mask, painted in zip(masks[1:], [torch.tensor(patches, dtype=int), *draws], strict=True):
+        mask[painted] = 1
     masks = torch.nn.functional.interpolate(
         masks.view(-1, 1, side, side), image.shape[1:], mode="nearest-exact"
     )
     images = torch.where(masks > 0, image.mean((1, 2))[:, None, None], image)
-    whole, attended, *random = look(model, images).probabilities[:, attribute].tolist()
-    return Removal(whole, attended, np.array(random, np.float32), chosen.tolist())
+    probabilities = look(model, images).probabilities
+    whole, without, *random = probabilities[:, attribute].tolist()
+    return Removal(whole, without, np.array(random, np.float32), patches, probabilities[1].tolist())
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ class ExplorerWidget(_Viewer):
     `attribute` (a name), `patch` (the one whose onlookers are listed; -1 none), `rarity`, `sort`,
     `outcome` (which samples are stepped through), `pinned` (what is kept for comparison), `mask`
     (so many of the most attended patches are painted over), `maps` (whose: "trained", "untrained",
-    "mean map"), `mode` ("explore", "point" first, "draw" a face), `drawing` (the face that is drawn as
+    "mean map"), `covered` (patches that are painted over instead of those), `mode` ("explore", "point" first, "draw" a face), `drawing` (the face that is drawn as
     sample -1; see `draw`), `clear` (over the clear twin), `together` (all heads, each in its colour), `lift`,
     `smooth`, `outlined` and `strength` (of the map over the image), `drawer` (what is open below:
     "details", "weight", "share" or nothing). What cannot be raises `TraitError`.
@@ -154,6 +154,7 @@ class ExplorerWidget(_Viewer):
     outcome = state(Unicode("any"))
     pinned = state(List(Dict()))
     mask = state(Int(0))
+    covered = state(List(Int()))
     maps = state(Unicode("trained"))
     mode = state(Unicode("explore"))
     drawing = state(Dict())
@@ -234,6 +235,13 @@ class ExplorerWidget(_Viewer):
             self.explorer.draw(change["new"])
             self.own = self.explorer.own_name
 
+    @validate("covered")
+    def _valid_patches(self, proposal):
+        covered, last = proposal["value"], self.explorer.tokens - 1
+        if len(set(covered)) < len(covered) or not all(0 <= patch <= last for patch in covered):
+            raise TraitError(f"covered is {covered}, expected different patches from 0 to {last}")
+        return covered
+
     @validate("pinned")
     def _valid_pins(self, proposal):
         ranges = self.bounds["ranges"]
@@ -274,9 +282,8 @@ class ExplorerWidget(_Viewer):
         if kind == "find":
             return {"sample": explorer.find(content["words"], content["start"])}, b""
         if kind == "mask":
-            which = {
-                name: content[name] for name in ("sample", "layer", "head", "checkpoint", "count")
-            }
+            named = ("sample", "layer", "head", "checkpoint", "count", "patches")
+            which = {name: content[name] for name in named}
             removal = explorer.remove(attribute=explorer.names.index(content["attribute"]), **which)
             return removal._asdict() | {"random": removal.random.tolist()}, b""
         if kind == "image":

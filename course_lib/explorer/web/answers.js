@@ -37,12 +37,12 @@ export class LivePages extends AttributePages {
     this.changed();
   }
 
-  async ask({ kind, name, sample, checkpoint, layer, head, attribute, count }, buffers) {
+  async ask({ kind, name, sample, checkpoint, layer, head, attribute, count, patches }, buffers) {
     if (kind === "image") return this.show(await takenFile(buffers[0], this.live.size, name), name);
     const index = this.meta.attributes.findIndex((each) => each.name === attribute);
-    const of = this.read(sample, checkpoint), weights = of.weights({ layer, head, attribute: index });
-    const pixels = sample === OWN ? this.own.pixels : await carried(of.image);
-    return this.live.remove(pixels, weights, index, count);
+    const of = this.read(sample, checkpoint), pixels = sample === OWN ? this.own.pixels : await carried(of.image);
+    const painted = patches.length ? patches : of.most({ layer, head, attribute: index }, count);
+    return this.live.remove(pixels, painted, index);
   }
 
   /** Let the model look at a picture of one's own, and show it; one that is not `wanted` any more is dropped. */

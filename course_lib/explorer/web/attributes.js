@@ -6,7 +6,8 @@
  */
 import { MAP_OPACITY, button, h, player, range, remember, segment, select } from "../../recorder/web/kit.js";
 import { explorer } from "./samples.js";
-import { choosing, drawers, looking, pin, pins, pinsWithin, removing } from "./panels.js";
+import { choosing, drawers, looking, pin, pins, pinsWithin } from "./panels.js";
+import { Brush, patchesWithin, removing } from "./covering.js";
 import { drawingPanel, drawingWithin, startDrawing } from "./drawing.js";
 import { Game, gamePanels, gameSentence } from "./game.js";
 import { Tour, tourCard } from "./tour.js";
@@ -22,7 +23,7 @@ export const EXPLORER_STATE = {
   rarity: "all", sort: "probability",
   outcome: "any",                   // which samples are stepped through
   pinned: [],                       // views kept beside the present one
-  mask: 0,                          // so many of the most attended patches are painted over
+  mask: 0, covered: [],             // so many of the most attended patches are painted over, or these
   maps: "trained",                  // whose: the model's, an untrained one's, or the mean of many images' maps
   clear: true, together: false,     // over the clear twin; all heads in one picture
   lift: false, smooth: false, outlined: true, strength: MAP_OPACITY,
@@ -32,17 +33,17 @@ export const EXPLORER_STATE = {
 const MODES = [["explore", "Explore", "see where the model looks"],
   ["point", "Point first", "a game: you point, then the model, then chance; ten faces"],
   ["draw", "Draw a face", "switch attributes on and off, turn and damage the face"]];
-const fitting = (meta, { pinned, drawing }) => ({ drawing: drawingWithin(meta, drawing),
-  pinned: pinsWithin(meta.bounds, EXPLORER_STATE, pinned) });
+const fitting = (meta, { pinned, drawing, covered }) => ({ drawing: drawingWithin(meta, drawing),
+  pinned: pinsWithin(meta.bounds, EXPLORER_STATE, pinned), covered: patchesWithin(meta, covered) });
 
 export function renderExplorer({ model, el }) {
   const { meta, note, source, state, request, speech, history, ...frames } = explorer({ model, el },
     { what: "sample", initial: EXPLORER_STATE, style: EXPLORER_STYLE, sources: [AttributeKernel, LivePages],
       unpack: (...parts) => new Sample(...parts), fitting });
   const names = meta.attributes.map(({ name }) => name), change = history.act;
-  const codes = new Map(), removals = new Map();
+  const codes = new Map(), removals = new Map(), brush = new Brush(state, change, request);
   const game = new Game(source, request), tour = new Tour(change, state(), request);
-  let last = null, masking = "";
+  let last = null, masking = "", painted = null;
   const indexed = (s) => ({ ...s, attribute: names.indexOf(s.attribute) });
 
   // ---- which samples are stepped through
@@ -115,7 +116,7 @@ export function renderExplorer({ model, el }) {
   }
 
   // ---- what the panels share, and what people do in them
-  const v = { meta, model, names, source, state, change, indexed, stepper, note, initial: EXPLORER_STATE,
+  const v = { meta, model, names, source, state, change, indexed, stepper, note, brush, initial: EXPLORER_STATE,
     id: `row-${Math.random().toString(36).slice(2)}`, pointed: { attribute: -1, patch: -1 }, dropping: false,
     sliding: null };
   v.point = (what) => {
@@ -125,6 +126,7 @@ export function renderExplorer({ model, el }) {
   };
   v.pick = (patch, event) => {
     const s = state();
+    if (brush.takes(patch, event)) return;
     if (event.type === "pointermove") v.point({ patch });
     else if (event.type === "click") change({ patch: s.patch === patch ? -1 : patch });
     else { v.point({ patch: -1 }); change({ patch: s.patch < 0 ? 0 : patch }); }   // a key: the pointer counts no more
@@ -150,19 +152,23 @@ export function renderExplorer({ model, el }) {
     return maps ? other(sample, maps) : null;
   }
 
-  /** What becomes of the prediction without the most attended patches; one question at a time. */
+  /** What becomes of the prediction without what is painted over; one question at a time. */
   function removalOf(s) {
-    const { sample, checkpoint, layer, head, attribute, mask: count } = s;
-    if (!count || !source.alive) return null;
-    const name = [sample, model.get("own"), checkpoint, layer, head, attribute, count].join();
+    const { sample, checkpoint, layer, head, attribute, mask: count, covered: patches } = s;
+    if (!(count || patches.length) || !source.alive || s.mode !== "explore") { painted = null; return null; }
+    const of = [sample, model.get("own"), checkpoint].join(), name = [of, layer, head, attribute, count, patches].join();
+    if (painted?.of !== of) painted = null;
     if (!removals.has(name) && !masking) {
       masking = name;
       if (removals.size > 200) removals.clear();
-      source.ask({ kind: "mask", sample, checkpoint, layer, head, attribute, count })
-        .then((answer) => removals.set(name, answer), (error) => removals.set(name, { failed: error.message }))
+      source.ask({ kind: "mask", sample, checkpoint, layer, head, attribute, count, patches })
+        .then((answer) => { removals.set(name, answer); painted = { of, probabilities: answer.probabilities }; },
+          (error) => removals.set(name, { failed: error.message }))
         .finally(() => { masking = ""; request(); });
     }
-    return removals.get(name);
+    const removal = removals.get(name);
+    if (removal?.probabilities) painted = { of, probabilities: removal.probabilities };
+    return removal;
   }
 
   function controls(s) {
@@ -216,6 +222,7 @@ export function renderExplorer({ model, el }) {
     const { pointed } = v, now = { ...indexed(s), patch: pointed.patch >= 0 ? pointed.patch : s.patch,
       attribute: pointed.attribute >= 0 ? pointed.attribute : names.indexOf(s.attribute) };
     if (s.outcome !== "any" && !codes.has(codesKey(s))) askOutcomes(false, false);
+    if (s.mode !== "explore") brush.on = false;
     last = sample;
     const weights = sample?.weights(now), removal = wanted && removalOf(s);
     const asked = pointed.patch >= 0 || (s.patch >= 0 && pointed.attribute < 0);
@@ -239,8 +246,10 @@ export function renderExplorer({ model, el }) {
       frames.notices(failed, s.outcome === "any" ? ["filter"] : []),
       speech.say(wanted ? (asked ? onlookers : verdict)(sample, now)
         : failed ? "This sample cannot be shown." : `Loading ${sampleName(s.sample)} …`)),
-    sample && h("div", { class: "sights" }, looking(v, sample, s, now, weights, removal?.patches || []),
-      among(v, sample, s, now, s.mode === "explore" && removing(v, s, removal)), pins(v, s, weights)),
+    sample && h("div", { class: "sights" },
+      looking(v, sample, s, now, weights, s.covered.length ? s.covered : removal?.patches || []),
+      among(v, sample, s, now, s.mode === "explore" && removing(v, sample, s, removal), painted?.probabilities),
+      pins(v, s, weights)),
     sample && drawers(v, sample, s, now, weights));
   }
   const another = () => { source.store.forget(OWN); request(); };      // another image of one's own
@@ -307,8 +316,9 @@ const EXPLORER_STYLE = `
   max-width: none; background: var(--face) center / cover }
 .explorer .heads button[aria-checked=true] { border-color: var(--mark) }
 .explorer .heads canvas { width: 100%; aspect-ratio: 1; image-rendering: pixelated; border-radius: 2px; opacity: 0.75 }
-.explorer .removing { border-top: 1px solid var(--line); padding-top: 6px; height: 126px; overflow: hidden }
+.explorer .removing { border-top: 1px solid var(--line); padding-top: 6px; height: 148px; overflow: hidden }
 .explorer .removing h2 { margin: 0 0 4px }
+.explorer .covering .tokens { touch-action: none; cursor: cell }
 .explorer .removing .field { display: flex } .explorer .removing label { flex: 1; white-space: normal; line-height: 1.2 }
 .explorer .effect .line { display: grid; grid-template-columns: minmax(0, 1.3fr) minmax(40px, 1fr) 2.4em; gap: 0 8px;
   align-items: center; margin: 3px 0; font-size: 13px; line-height: 1.3 }

@@ -150,15 +150,14 @@ export class Live {
   }
   async look(pixels, options) { return (await this.opened).look(pixels, options); }
 
-  /** One attribute's probability with the picture whole, without the `count` tokens of most weight, and without as
-   * many at random, `DRAWS` times; all are painted in the picture's mean colour. */
-  async remove(pixels, weights, attribute, count) {
-    const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a] || a - b), random = randomFrom(count);
-    const patches = order.slice(0, count);
-    const draws = Array.from({ length: DRAWS }, () => someOf(weights.length, count, random));
+  /** One attribute's probability with the picture whole, without `patches`, and without as many at random, `DRAWS`
+   * times; all are painted in the picture's mean colour. Without `patches` also those of all attributes. */
+  async remove(pixels, patches, attribute) {
+    const random = randomFrom(patches.length), { tokens } = this.meta;
+    const draws = Array.from({ length: DRAWS }, () => someOf(tokens, patches.length, random));
     const seen = await (await this.opened).looks(pixels, [[], patches, ...draws]);
-    const [whole, attended, ...others] = seen.map(({ probabilities }) => probabilities[attribute]);
-    return { whole, attended, random: others, patches, draws };
+    const [whole, without, ...others] = seen.map(({ probabilities }) => probabilities[attribute]);
+    return { whole, without, random: others, patches, probabilities: [...seen[1].probabilities], draws };
   }
 
   /** A picture of one's own as `pack_item` packs it: a header, and arrays with a row for each map. */

@@ -17,7 +17,8 @@ const soft = (text) => h("span", { class: "soft", "aria-hidden": "true" }, text)
 // ---------------------------------------------------------------- the face
 export function looking(v, sample, s, now, weights, painted) {
   const { meta, change, point } = v, drop = (over) => (event) => v.drop(event, over);
-  return box("Where it looks", { class: v.dropping ? "looking dropping" : "looking", ondragover: drop(true),
+  const kinds = ["looking", v.dropping && "dropping", v.brush.on && "covering"].filter(Boolean).join(" ");
+  return box("Where it looks", { class: kinds, ondragover: drop(true),
     ondragleave: drop(false), ondrop: drop(false) },
   h("div", { class: "options" },
     sample.clear && segment("which picture", [[true, "Clearly", "the same person and pose, drawn without damage"],
@@ -81,7 +82,8 @@ export function ordered(v, sample, s) {
     rarity: (i) => attributes[i].frequency, error: (i) => -sample.error(i) }[s.sort];
   return [...attributes.keys()].filter((i) => listed(attributes[i])).sort((a, b) => by(a) - by(b));
 }
-function entry(v, sample, s, now, looks, i) {
+function entry(v, whole, s, now, looks, painted, i) {
+  const sample = painted ? whole.withProbabilities(painted) : whole;
   const { name, frequency, threshold } = v.meta.attributes[i], outcome = sample.outcome(i), truth = truthOf(sample, i);
   const p = sample.probabilities[i], unknown = frequency === null, often = unknown ? "unknown" : percent(frequency);
   const rarity = frequency < v.meta.rare ? " · rare" : frequency > v.meta.common ? " · common" : "";
@@ -91,17 +93,20 @@ function entry(v, sample, s, now, looks, i) {
     class: i === now.attribute ? "entry seen" : "entry", "aria-selected": name === s.attribute,
     style: `--look:${look.toFixed(1)}%`, title: `threshold ${threshold.toFixed(2)}; ${truth}`,
     "aria-label": `${spaced(name)}, ${unknown ? "frequency unknown" : `in ${often} of the images`}, predicted ` +
-      `${p.toFixed(2)}, threshold ${threshold.toFixed(2)}, ${truth}, ${outcome}` },
+      `${p.toFixed(2)}${painted ? `, ${whole.probabilities[i].toFixed(2)} with nothing painted over` : ""}, ` +
+      `threshold ${threshold.toFixed(2)}, ${truth}, ${outcome}` },
   h("canvas", { "aria-hidden": "true", draw: [(canvas) => paintSmall(canvas, sample.map(s.layer, s.head, i), side,
     s.lift), sample, s.layer, s.head, s.lift] }),
   h("div", {}, h("b", {}, spaced(name)),
     h("span", { class: "fate", "data-outcome": outcome }, mark, h("span", { class: "word" }, ` ${word}`))),
-  h("div", {}, h("small", {}, unknown ? "" : often, h("span", { class: "word" }, rarity)),
+  h("div", {}, painted ? h("small", {}, `was ${whole.probabilities[i].toFixed(2)}`)
+    : h("small", {}, unknown ? "" : often, h("span", { class: "word" }, rarity)),
     h("span", { class: sample.predicted(i) ? "meter predicted" : "meter",
       style: `--share:${(100 * p).toFixed(1)}%;--threshold:${100 * threshold}%` }),
     h("span", { class: "number" }, p.toFixed(2))));
 }
-export function choosing(v, sample, s, now, effect) {
+/** `painted` are the probabilities of the picture painted over, if it is. */
+export function choosing(v, sample, s, now, effect, painted) {
   const { names, meta, change, point, state } = v, order = ordered(v, sample, v.indexed(s));
   const looks = now.patch >= 0 && sample.looks(now), chosen = names.indexOf(s.attribute);
   const rowOf = ({ target }) => target.closest("[role=option]"), aware = meta.attributes[0].frequency !== null;
@@ -138,35 +143,11 @@ export function choosing(v, sample, s, now, effect) {
       onpointerleave: () => point({ attribute: -1 }),
       onclick: (event) => { if (rowOf(event)) change({ attribute: names[rowOf(event).dataset.index] }); },
       draw: [reveal, sample, s.attribute, s.rarity, s.sort] },
-    order.map((i) => entry(v, sample, s, now, looks, i))),
+    order.map((i) => entry(v, sample, s, now, looks, painted, i))),
     h("p", { class: "note" }, order.length < names.length && `${order.length} of `, `${names.length} attributes` +
       (s.patch >= 0 ? ", those first that look at the chosen patch (Escape lets go)."
         : ". Point at a name or at a patch; click to hold.")),
     effect);
-}
-
-// ---------------------------------------------------------------- does it need the patches it looks at?
-export function removing(v, s, removal) {
-  const { meta, names, change } = v, most = Math.min(25, meta.tokens), random = removal?.random;
-  const threshold = 100 * meta.attributes[names.indexOf(s.attribute)].threshold;
-  const line = (label, value, spread = "") => h("div", { class: "line" }, h("span", {}, label),
-    h("span", { class: "meter predicted", style: `--share:${100 * value}%;--threshold:${threshold}%` }),
-    h("span", { class: "number", title: spread }, value.toFixed(2)));
-  const mean = random && random.reduce((a, b) => a + b, 0) / random.length;
-  const effect = random && [line("whole image", removal.whole), line(`without these ${s.mask}`, removal.attended),
-    line(`without ${s.mask} at random`, mean, `${Math.min(...random).toFixed(2)} to ` +
-      `${Math.max(...random).toFixed(2)} in ${random.length} draws`)];
-  return h("div", { class: "removing", role: "group", "aria-label": "Take patches away" },
-    h("h2", {}, `Does it need them? ${spaced(s.attribute)}`),
-    v.source.alive ? h("div", { class: "field" }, range("Paint over the most attended patches", v.sliding ?? s.mask,
-      (count) => v.slide(count), { max: most, onchange: ({ target }) => {
-        v.slide(null);
-        change({ mask: Number(target.value) });
-      } }), h("output", { class: "number" }, v.sliding ?? s.mask))
-      : h("p", { class: "note" }, "Painting over patches, other samples and images of your own need the model: " +
-        "open the explorer in a notebook."),
-    h("div", { class: "effect" }, removal?.failed ? h("p", { class: "note" }, removal.failed) : effect
-      || (v.source.alive && h("p", { class: "note" }, "Its probability without them, and without as many at random."))));
 }
 
 // ---------------------------------------------------------------- views that are kept beside the present one

@@ -20,6 +20,9 @@ export class Sample {
     return Object.assign(Object.create(this), { tops, levels, scores: undefined, means: new Map(), trained: this });
   }
 
+  /** The same sample with other predictions: those of the picture painted over. */
+  withProbabilities(probabilities) { return Object.assign(Object.create(this), { probabilities }); }
+
   row(layer, head, attribute) { return this.starts[layer] + head * this.meta.attributes.length + attribute; }
   map(layer, head, attribute) {
     const { tokens, attributes, layers } = this.meta, name = layer * attributes.length + attribute;
@@ -44,6 +47,17 @@ export class Sample {
     const { tokens } = this.meta, row = this.row(layer, head, attribute);
     return Float32Array.from(this.scores.subarray(row * tokens, (row + 1) * tokens),
       (step) => this.low[row] + ((this.high[row] - this.low[row]) * step) / 255);
+  }
+  /** The patches of most weight. */
+  most(s, count) {
+    const weights = this.weights(s);
+    return [...weights.keys()].sort((a, b) => weights[b] - weights[a] || a - b).slice(0, count);
+  }
+  /** The patches that touch the true region; none where it is not known. */
+  region(attribute) {
+    if (!this.cover || !this.outlines[attribute]) return [];
+    const { tokens } = this.meta;
+    return [...Array(tokens).keys()].filter((patch) => this.cover[attribute * tokens + patch]);
   }
   /** The weight of one patch in the map of each attribute. */
   looks({ layer, head, patch }) {

@@ -24,7 +24,7 @@ export class Tour {
   constructor(change, opened, request) { Object.assign(this, { change, opened, request, step: 0, open: false }); }
   get part() { return this.open ? TOUR[this.step].at : ""; }
   go(step) {
-    const start = { mode: "explore", maps: "trained", mask: 0, patch: -1, together: false, outlined: true };
+    const start = { mode: "explore", maps: "trained", mask: 0, covered: [], patch: -1, together: false, outlined: true };
     const { sample, attribute, layer, head } = this.opened;
     [this.step, this.open] = [step, true];
     this.change({ ...start, sample, attribute, layer, head, ...TOUR[step].state });

@@ -533,6 +533,20 @@ def play(root, read):
         value = read(name)
         assert f"{name}={value if value is True else json.dumps(value)}" in line
 
+    root.get_by_role("button", name="By hand").press("Enter")
+    root.locator(".looking .tokens").click(position={"x": 5, "y": 5})
+    becomes("covered", [0])
+    root.locator(".looking .tokens").press("ArrowRight")
+    root.locator(".looking .tokens").press("Enter")
+    becomes("covered", [0, 1])
+    eventually(lambda: root.locator(".effect .line").count() == 3)
+    assert "without your 2" in root.locator(".effect").inner_text()
+    assert root.locator(".entry small", has_text="was ").count() > 1
+    click("button", "Uncover")(root)
+    becomes("covered", [])
+    click("button", "By hand")(root)
+    eventually(lambda: root.locator(".masked i").count() == 0)
+
     click("radio", "Point first")(root)
     eventually(lambda: root.locator(".playing").get_attribute("data-sample"))
     root.locator(".looking .tokens").click(position={"x": 5, "y": 5})

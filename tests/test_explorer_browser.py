@@ -1037,6 +1037,8 @@ def test_the_widgets_and_python_see_the_same_state(browser, tmp_path, name):
         kernel("clips.sample = 2; clips.trait = 'Extraversion'; clips.token = 7")
         said = kernel("print(personality.describe(2, 'Extraversion', token=7))")
         eventually(lambda: sentence(second) == said)
+        cut = "e => e.scrollHeight - e.clientHeight"  # what does not fit
+        assert second.locator(".sentence").first.evaluate(cut) <= 1
         if name == "lab":
             restart(page, kernel)
             first.get_by_label("Find a sample").fill("20")

@@ -269,13 +269,18 @@ def test_an_item():
     assert motion.numpy() == pytest.approx(np.tile([32 / crop_side.item(), 0], (4, 1)), abs=0.05)
 
 
-def test_the_face_is_the_most_confident_frame(monkeypatch):
+@pytest.mark.parametrize(
+    ("confidence", "frame"),
+    [([0.2, 0.7, 0, 0.9, 0], 1), ([0.1, 0.2, 0.4, 0.3, 0], 2)],
+    ids=["the first that is detected", "the surest if none is"],
+)
+def test_which_frame_is_the_face(monkeypatch, confidence, frame):
     clip, boxes = speaking(5, 8.0), np.tile(np.float32([40, 40, 120, 120]), (5, 1))
-    track = FaceTrack(boxes, np.float32([0.7, 0, 0, 0.9, 0]))
+    track = FaceTrack(boxes, np.float32(confidence))
     monkeypatch.setattr(flow_module, "track_face", lambda *_, **__: track)
     face = loader([clip])[0]["face"].permute(1, 2, 0).numpy() * 255
     crops = np.stack([crop_face(frame, boxes[0], 32) for frame in clip]).astype(float)
-    assert abs(crops - face).mean(axis=(1, 2, 3)).argmin() == 3
+    assert abs(crops - face).mean(axis=(1, 2, 3)).argmin() == frame
 
 
 def test_short_clips_end_in_rest_and_one_frame_is_too_few():

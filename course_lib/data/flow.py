@@ -24,7 +24,7 @@ from torch.utils.data import Dataset, default_collate
 
 from .. import runtime
 from ..files import load_tensors, save_tensors, sha256
-from ..shapes import Float
+from ..shapes import Float, UInt8
 from .video import FaceTrack, face_windows, read_clip, to_rgb, track_face
 
 __all__ = [
@@ -41,7 +41,7 @@ Array = np.ndarray | Tensor
 
 MAX_SIDE = 640  # larger videos are scaled down while decoding
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -277,22 +277,28 @@ def _shared(first: tuple[int, int], second: tuple[int, int]) -> int:
     return min(first[1], second[1]) - max(first[0], second[0])
 
 
-def _window(
-    crops: np.ndarray,
+def face_and_flow(
+    crops: UInt8[np.ndarray, "crops double_size double_size 3"],
     track: FaceTrack,
     start: int,
     frames: int,
     size: int,
     computer: OpticalFlowComputer,
 ) -> dict[str, Tensor]:
-    """One window as it is cached. Crops come at twice the size, where DIS sees the mouth twice as
-    well.
+    """Of the crops of a face from frame `start` on: the first one that was detected as `face`, `3
+    size size`, and the `flow` and `boxes` of `frames` frames, as they are cached.
+
+    Without a detection the face is the surest crop. Which crop is surest changes with a codec's
+    smallest errors; which is the first one does not. Crops come at twice the size, where DIS sees
+    the mouth twice as well. Used in lesson 02.
     """
     boxes, confidence = (
         values[start : start + len(crops)] for values in (track.boxes, track.confidence)
     )
     flow = adjust_length(resize_flow(computer(crops), size, size), frames)
-    face = cv2.resize(crops[confidence.argmax()], (size, size), interpolation=cv2.INTER_AREA)
+    detected = confidence > 0.5
+    still = crops[(detected if detected.any() else confidence).argmax()]
+    face = cv2.resize(still, (size, size), interpolation=cv2.INTER_AREA)
     boxes = np.pad(boxes[:frames], ((0, max(0, frames - len(boxes))), (0, 0)), mode="edge")
     return {
         "face": torch.from_numpy(face).permute(2, 0, 1),
@@ -313,13 +319,14 @@ def _as_item(window: dict[str, Tensor], fps: float) -> dict[str, Tensor]:
 class OpticalFlowSequenceLoader(Dataset):
     """Videos as a dataset of face and flow, computed once and then read from a cache.
 
-    An item is a dict: `face` (`3 size size` in [0, 1], the most confident frame), `flow` (`frames
-    size size 2` in pixels per frame, to half precision), `boxes` (`frames 4`, the face in pixels of
-    the decoded frames, at most 640 a side) and `fps`. Without `stride` there is one item per clip,
-    from its middle; with it, one for every window that starts `stride` frames after the last (files
-    are then decoded once at the start to count their frames). Where a clip is cut, or another face
-    is shown, windows are moved so that they cross none of these places, the one from the middle into
-    the longest stretch; a warning says so. Clips and stretches that are too short end in zero flow.
+    An item is a dict: `face` (`3 size size` in [0, 1], the first frame in which it is detected),
+    `flow` (`frames size size 2` in pixels per frame, to half precision), `boxes` (`frames 4`, the
+    face in pixels of the decoded frames, at most 640 a side) and `fps`. Without `stride` there is
+    one item per clip, from its middle; with it, one for every window that starts `stride` frames
+    after the last (files are then decoded once at the start to count their frames). Where a clip is
+    cut, or another face is shown, windows are moved so that they cross none of these places, the
+    one from the middle into the longest stretch; a warning says so. Clips and stretches that are
+    too short end in zero flow.
 
     `paths_or_arrays` holds video files or arrays `frames height width [channels]` with rate `fps`.
     `video_fps` resamples all files to one rate, because pixels per frame of a slow and of a fast
@@ -395,7 +402,7 @@ class OpticalFlowSequenceLoader(Dataset):
             track = self._tracked[1]
             start = _inside_one_stretch(track, start, self.frames, clip)
             crops = next(face_windows(clip, track, [start], self.frames, 2 * self.size))
-            window = _window(crops, track, start, self.frames, self.size, self.computer)
+            window = face_and_flow(crops, track, start, self.frames, self.size, self.computer)
             if path:
                 save_tensors(path, window, {"version": CACHE_VERSION})
         return _as_item(window, fps)

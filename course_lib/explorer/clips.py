@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..data.drawn import to_image
-from ..data.flow import OpticalFlowComputer, adjust_length, resize_flow
+from ..data.flow import OpticalFlowComputer, face_and_flow
 from ..data.video import face_windows, read_clip, track_face
 from ..models.attention import recording
 from ..models.inference import evaluating, to_model
@@ -198,16 +197,11 @@ class PersonalityExplorer(Explorer):
                 f" {(end - start) / RATE:.1f} s, expected {self.frames / RATE:.1f}; keep the camera"
                 " still and only your face in the picture"
             )
-        # as OpticalFlowSequenceLoader does: flow is found at twice the size
         crops = next(face_windows(frames, track, [start], self.frames, 2 * self.size))
-        flow = resize_flow(OpticalFlowComputer()(crops), self.size, self.size)
-        detected = track.confidence[start : start + len(crops)] > 0.5
-        face = cv2.resize(
-            crops[detected.argmax()], (self.size, self.size), interpolation=cv2.INTER_AREA
-        )
+        window = face_and_flow(crops, track, start, self.frames, self.size, OpticalFlowComputer())
         clip = {
-            "face": to_image(face),
-            "flow": torch.from_numpy(adjust_length(flow, self.frames)),
+            "face": window["face"].float() / 255,
+            "flow": window["flow"].float(),
             "frames": crops,
         }
         self.own = clip, listen(self.model, clip["face"], clip["flow"])

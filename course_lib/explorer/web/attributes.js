@@ -249,8 +249,7 @@ export function renderExplorer({ model, el }) {
     sample && h("div", { class: "sights" },
       looking(v, sample, s, now, weights, s.covered.length ? s.covered : removal?.patches || []),
       among(v, sample, s, now, s.mode === "explore" && removing(v, sample, s, removal), painted?.probabilities),
-      pins(v, s, weights)),
-    sample && drawers(v, sample, s, now, weights));
+      drawers(v, sample, s, now, weights), pins(v, s, weights)));
   }
   const another = () => { source.store.forget(OWN); request(); };      // another image of one's own
   model.on("change:own", another);
@@ -322,7 +321,7 @@ const EXPLORER_STYLE = `
 .explorer .removing .field { display: flex } .explorer .removing label { flex: 1; white-space: normal; line-height: 1.2 }
 .explorer .effect .line { display: grid; grid-template-columns: minmax(0, 1.3fr) minmax(40px, 1fr) 2.4em; gap: 0 8px;
   align-items: center; margin: 3px 0; font-size: 13px; line-height: 1.3 }
-.explorer .pins { display: flex; flex-direction: column; gap: 6px }
+.explorer .pins { display: flex; flex-direction: column; gap: 6px; grid-area: 1 / 3 }
 .explorer .pins.pins { padding: 6px }
 .explorer .slot { position: relative; flex: 1 1 0; margin: 0; padding: 0; border: 0; background: none; min-width: 0; overflow: hidden;
   display: flex; flex-direction: column; gap: 3px }
@@ -371,7 +370,7 @@ const EXPLORER_STYLE = `
 .explorer .spot.you { border-radius: 50%; background: #0b5fff } .explorer .spot.model { background: #a3008a }
 .explorer .sharing { display: flex } .explorer .sharing input { flex: 1; min-width: 0; font: inherit; font-size: 13px;
   color: inherit; background: var(--paper); border: 1px solid var(--soft); border-radius: 6px; padding: 3px 8px }
-.explorer .drawers { margin-top: 6px } .explorer .drawers .bar { margin: 0; padding: 4px 8px; min-height: 36px }
+.explorer .drawers { min-width: 0; grid-area: 2 / 1 / auto / -1 } .explorer .drawers .bar { margin: 0; padding: 4px 8px; min-height: 36px }
 .explorer .spring { flex: 1 }
 .explorer .drawer { margin-top: 8px; min-height: 170px }
 .explorer .drawer .all { margin: 0 0 8px; min-height: 4.4em }
@@ -390,12 +389,16 @@ const EXPLORER_STYLE = `
   .explorer .sights, .explorer.pointing .sights { grid-template-columns: minmax(0, 0.95fr) minmax(0, 1fr) }
   .explorer .score td:nth-child(3) { display: none } .explorer .switch .meter { width: 34px }
   .explorer .switches .switch { gap: 5px; padding: 3px 5px }
-  .explorer .pins { grid-column: 1 / -1; flex-direction: row } .explorer .slot { min-height: 184px }
+  .explorer .drawers, .explorer .pins { grid-area: auto / 1 / auto / -1 }
+  .explorer .pins { flex-direction: row } .explorer .slot { min-height: 184px }
+  .explorer .removing { height: 256px } .explorer .removing .field { flex-wrap: wrap; gap: 4px }
+  .explorer .effect .line { grid-template-columns: minmax(0, 1.9fr) minmax(30px, 1fr) 2.4em }
   .explorer .sights .word { display: none } .explorer .entry .meter { width: 46px }
   .explorer .sights .segment button { padding: 2px 4px; font-size: 12px } }
-@container (max-width: 469px) { .explorer .saying > .sentence { height: 5.6em }
+@container (max-width: 439px) { .explorer .saying > .sentence { height: 5.6em }
   .explorer .sights, .explorer.pointing .sights { grid-template-columns: 100% } .explorer .sights .word { display: inline }
   .explorer .looking .tokens { max-width: 300px; margin-inline: auto } .explorer .list { flex-basis: 230px }
+  .explorer .removing { height: 156px }
   .explorer .sights .segment button { padding: 2px 7px; font-size: 13px }
   .explorer.sketching .looking .tokens { max-width: 190px } .explorer.sketching :is(.heads, .options.small) { display: none }
   .explorer .drawer figure { width: 150px } .explorer .drawer .grid { width: 150px; height: 150px }

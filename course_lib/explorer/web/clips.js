@@ -335,7 +335,7 @@ const CLIP_STYLE = `
 .explorer.clips .sights { display: grid; gap: 12px; grid-template-columns: minmax(0, 1.9fr) minmax(220px, 1fr) }
 .explorer.clips .sights > * { min-width: 0; grid-column: 1 / -1 }
 .explorer.clips .sights > .watching, .explorer.clips .sights > .choosing { grid-column: auto }
-.explorer.clips .saying .sentence { min-height: 2.9em }
+.explorer.clips .saying > .sentence { min-height: 2.9em; height: auto }        /* also where both explorers are */
 @container (max-width: 700px) { .explorer.clips .sights { grid-template-columns: 100% } }
 @container (max-width: 520px) { .explorer.clips .pictures figure:last-child { grid-column: 1 / -1 }
   .explorer.clips .steps { --columns: 4 } }

@@ -451,6 +451,18 @@ def opened(browser, folder, name, cells, shown=".explorer"):
     assert said == [], said
 
 
+LIVE = "given.flatMap((stream) => stream.getTracks()).filter((track) => track.readyState === 'live').length"
+
+
+def watch_camera(page):
+    """Keep what the page is given, so that a test can ask whether the camera is on."""
+    page.evaluate("""() => {
+      const media = navigator.mediaDevices, ask = media.getUserMedia.bind(media);
+      window.given = [];
+      media.getUserMedia = async (wanted) => { const stream = await ask(wanted); given.push(stream); return stream; };
+    }""")
+
+
 # ---------------------------------------------------------------- every control, by mouse and by keyboard
 
 

@@ -11,6 +11,7 @@ import urllib.request
 import explorer_driver
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from chromium import PATIENCE
 from explorer_driver import (
@@ -37,6 +38,7 @@ from test_page import contrast, luminance
 
 from course_lib.data import FaceDataset
 from course_lib.explorer import AttentionExplorer, look
+from course_lib.explorer.base import MEAN, UNTRAINED
 from course_lib.looking import energy, pointing_game
 from course_lib.pictures.images import MAP_COLOUR
 from course_lib.world import ATTRIBUTES, CELEBA_RATES
@@ -214,6 +216,13 @@ def test_the_scores_are_those_of_python(open_page, saved, explorer):
     assert number("Spread over about") == pytest.approx(np.exp(entropy), rel=0.02)
     inside = 100 * float(energy(torch.from_numpy(weights), region))
     assert number("Attention on the region") == pytest.approx(inside, abs=0.7)
+    for title, which in (("of the mean map", (MEAN, 0)), ("untrained", (sample, UNTRAINED))):
+        baseline = explorer.weights(*which)[1][0, ATTRIBUTES.index(name)]
+        label = re.compile(rf"… {title}\n([\d.]+)")
+        eventually(lambda label=label: label.search(page.locator(".readout").inner_text()))
+        said = float(label.search(page.locator(".readout").inner_text())[1])
+        share = 100 * float(energy(torch.from_numpy(baseline).reshape(7, 7), region))
+        assert said == pytest.approx(share, abs=0.7)
     hits = pointing_game(torch.from_numpy(weights), region) > 0.5
     assert ("hits" if hits else "misses") in text.split("Strongest patch")[1]
     times = float(re.search(r"([\d.]+) times chance", sentence(page))[1])
@@ -891,6 +900,11 @@ def test_patches_are_painted_over_by_hand(open_widget, explorer):
     assert page.locator(".masked i").count() == 3
     page.keyboard.press("u")
     eventually(lambda: state(page, "covered") == widget.covered != [29, 30, 31])
+    page.get_by_role("button", name="next sample").click()
+    eventually(lambda: state(page, "covered") == widget.covered == [])  # they belong to one face
+    page.keyboard.press("u")
+    shown(page, 1)
+    eventually(lambda: len(state(page, "covered")) == len(widget.covered) > 0)
     page.mouse.move(1, 1)
     tokens = page.locator(".looking .tokens")
     python_sets(page, widget, covered=[], patch=10)
@@ -915,17 +929,64 @@ def test_patches_are_painted_over_by_hand(open_widget, explorer):
 def test_the_region_that_decides_is_painted_over(open_widget, explorer):
     targets = torch.stack([explorer.dataset[i]["target"] for i in range(24)])
     column = ATTRIBUTES.index("Smiling")
-    smiling, not_smiling = (int((targets[:, column] == value).nonzero()[0]) for value in (1, 0))
+    smiling, *others = (targets[:, column] == 1).nonzero()[:, 0].tolist()
+    not_smiling = int((targets[:, column] == 0).nonzero()[0])
     widget = explorer.create_interactive_viewer(sample=smiling, attribute="Smiling")
     page = open_widget(widget)
     region = page.get_by_role("button", name="Its region")
     region.click()
-    grid = explorer.dataset[smiling]["regions"][column].float()[None, None]
-    touched = torch.nn.functional.adaptive_max_pool2d(grid, 7).flatten().nonzero()[:, 0].tolist()
-    eventually(lambda: state(page, "covered") == widget.covered == touched)
-    python_sets(page, widget, sample=not_smiling, covered=[])
+    eventually(lambda: state(page, "region") is widget.region is True)
+    painted = page.locator(".masked i")
+    for sample in (smiling, others[0]):  # it follows the face
+        python_sets(page, widget, sample=sample)
+        shown(page, sample)
+        patches = touched(explorer, sample, column)
+        removal = explorer.remove(sample, column, patches=patches)
+        line = f"without its region ({len(patches)})"
+        page.locator(".effect .line", has_text=line).get_by_text(
+            f"{removal.without:.2f}"
+        ).wait_for()
+        assert painted.count() == len(patches)
+    python_sets(page, widget, sample=not_smiling)
     shown(page, not_smiling)
+    eventually(lambda: "no region of it to paint over" in page.locator(".effect").inner_text())
+    assert painted.count() == 0
+    region.click()
+    eventually(lambda: state(page, "region") is widget.region is False)
+    settle(page)
     assert region.is_disabled()  # what is absent has no region
+
+
+def touched(explorer, sample, column):
+    """The patches that the region of an attribute touches."""
+    region = explorer.read(sample)["regions"][column].float()[None, None]
+    return torch.nn.functional.adaptive_max_pool2d(region, 7).flatten().nonzero()[:, 0].tolist()
+
+
+def test_what_the_region_is_worth_on_sixteen_faces(open_widget, explorer):
+    column = ATTRIBUTES.index("Smiling")
+    page = open_widget(explorer.create_interactive_viewer(sample=3, attribute="Smiling"))
+    page.get_by_role("button", name="16 faces").click()
+    note = page.locator(".effect .note")
+    eventually(lambda: "faces that have it" in note.inner_text())
+    have = [k for k in range(24) if explorer.read(k)["target"][column] == 1]
+    have = [k for k in have if touched(explorer, k, column)]
+    assert 4 < len(have) <= 16
+    removals = [explorer.remove(k, column, patches=touched(explorer, k, column)) for k in have]
+    words = re.search(
+        r"On (\d+) faces .*: (\S+) ± (\S+) without its region, (\S+) ±", note.inner_text()
+    )
+    count, without, half, random = (float(word.replace("−", "-")) for word in words.groups())
+    falls = np.array([removal.without - removal.whole for removal in removals])
+    assert count == len(have)
+    assert without == pytest.approx(falls.mean(), abs=0.0051)
+    interval = scipy.stats.t.ppf(0.975, len(have) - 1) * scipy.stats.sem(falls)
+    assert half == pytest.approx(interval, abs=0.0051, rel=0.02)
+    chance = np.mean([removal.random.mean() - removal.whole for removal in removals])
+    assert random == pytest.approx(chance, abs=0.0051)
+    page.locator("[role=option]", has_text="Bangs").click()
+    settle(page)
+    assert "faces that have it" not in page.locator(".effect").inner_text()  # of another attribute
 
 
 def png(width, height, kind="PNG", colour=(30, 160, 90)):

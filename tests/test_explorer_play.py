@@ -358,6 +358,7 @@ def test_a_hostile_address_is_refused(open_page, saved):
             )
         )
         assert again.locator(".looking .picture canvas").count() == 1
+        assert again.locator(".masked i").count() <= 1
         assert again.locator(".pins figure").count() == 0
         style = again.locator(".looking .picture").get_attribute("style")
         assert re.fullmatch(r"--strength: ?[\d.]+", style.rstrip("; ")), style
@@ -386,11 +387,24 @@ def test_a_notebook_shares_a_line_of_python(open_widget, explorer):
     assert {name: getattr(again, name) for name in again.state_names()} == {
         name: getattr(widget, name) for name in widget.state_names()
     }
+    # without a clipboard, as in a page that has no address, the browser copies what is selected
+    page.evaluate("""() => document.addEventListener("copy", () => {
+      const { value, selectionStart, selectionEnd } = document.activeElement;
+      window.copied = value.slice(selectionStart, selectionEnd);
+    })""")
+    assert page.evaluate("navigator.clipboard") is None
     page.get_by_role("button", name="Copy").press("Enter")
     eventually(lambda: "Copied: a line of Python" in page.locator(".notice").inner_text())
+    assert page.evaluate("copied") == line
     eventually(lambda: page.get_by_role("button", name="Copied").count() == 1)
     page.get_by_label("smooth").uncheck()  # another line, not copied yet
-    eventually(lambda: page.get_by_role("button", name="Copy", exact=True).count() == 1)
+    copy = page.get_by_role("button", name="Copy", exact=True)
+    eventually(lambda: copy.count() == 1)
+    page.evaluate("""Object.defineProperty(navigator, "clipboard",
+      { value: { writeText: async (text) => { window.copied = text; } } })""")
+    copy.click()
+    eventually(lambda: page.evaluate("copied") not in (None, line))
+    assert page.evaluate("copied") == page.get_by_label("a line of Python").input_value()
 
 
 @pytest.mark.browser

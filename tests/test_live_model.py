@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from chromium import CHROMIUM_FLAGS, PATIENCE, find_chromium
-from explorer_driver import eventually, put, sentence, wait
+from explorer_driver import LIVE, eventually, put, sentence, wait, watch_camera
 from explorer_model import small_model
 from torch import nn
 
@@ -420,11 +420,14 @@ def test_a_saved_explorer_films(browser, saved):
         page.set_default_timeout(PATIENCE)
         page.goto(f"file://{saved}")
         alive(page)
+        watch_camera(page)
         page.get_by_role("button", name="Camera").click()
         eventually(lambda: "picture 3" in (page.evaluate("attention.get('own')") or ""))
         assert "stays on this machine" in page.locator(".notice").inner_text()
         page.get_by_role("button", name="Stop the camera").click()
         page.get_by_role("button", name="Camera", exact=True).wait_for()
+        assert page.evaluate("given.length") == 1
+        eventually(lambda: page.evaluate(LIVE) == 0)  # it is off
         assert page.evaluate("attention.get('sample')") == -1  # the last picture stays
     finally:
         other.close()

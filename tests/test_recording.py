@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from chromium import CHROMIUM_FLAGS, PATIENCE, find_chromium
-from explorer_driver import connect, eventually, opened, sentence
+from explorer_driver import LIVE, connect, eventually, opened, sentence, watch_camera
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from course_lib.data import ClipDataset, read_clip
@@ -107,18 +107,6 @@ def false_camera(browser, clips, tmp_path_factory):
     )
     yield other
     other.close()
-
-
-LIVE = "given.flatMap((stream) => stream.getTracks()).filter((track) => track.readyState === 'live').length"
-
-
-def watch_camera(page):
-    """Keep what the page is given, so that a test can ask whether the camera is on."""
-    page.evaluate("""() => {
-      const media = navigator.mediaDevices, ask = media.getUserMedia.bind(media);
-      window.given = [];
-      media.getUserMedia = async (wanted) => { const stream = await ask(wanted); given.push(stream); return stream; };
-    }""")
 
 
 def record(root):

@@ -74,9 +74,10 @@ def verdict(
     if score is None:
         return f"{name} {fate}; no single place decides it."
     times = score["energy"] / score["area"]
+    elsewhere = "" if score["pointing"] > 0.5 else "; the strongest patch is elsewhere"
     return (
         f"{name} {fate}: {percent(score['energy'])} of the attention on {percent(score['area'])} of"
-        f" the image, {times:.{0 if times >= 9.95 else 1}f} times chance."
+        f" the image, {times:.{0 if times >= 9.95 else 1}f} times chance{elsewhere}."
     )
 
 

@@ -7,7 +7,7 @@
 import { MAP_OPACITY, button, h, player, range, remember, segment, select } from "../../recorder/web/kit.js";
 import { explorer } from "./samples.js";
 import { choosing, drawers, looking, pin, pins, pinsWithin } from "./panels.js";
-import { Brush, patchesWithin, removing } from "./covering.js";
+import { Brush, Study, chosenPatches, patchesWithin, removing } from "./covering.js";
 import { drawingPanel, drawingWithin, startDrawing } from "./drawing.js";
 import { Game, gamePanels, gameSentence } from "./game.js";
 import { Tour, tourCard } from "./tour.js";
@@ -23,7 +23,7 @@ export const EXPLORER_STATE = {
   rarity: "all", sort: "probability",
   outcome: "any",                   // which samples are stepped through
   pinned: [],                       // views kept beside the present one
-  mask: 0, covered: [],             // so many of the most attended patches are painted over, or these
+  mask: 0, covered: [], region: false,       // painted over: so many of the most attended patches, these, the region
   maps: "trained",                  // whose: the model's, an untrained one's, or the mean of many images' maps
   clear: true, together: false,     // over the clear twin; all heads in one picture
   lift: false, smooth: false, outlined: true, strength: MAP_OPACITY,
@@ -40,9 +40,12 @@ export function renderExplorer({ model, el }) {
   const { meta, note, source, state, request, speech, history, ...frames } = explorer({ model, el },
     { what: "sample", initial: EXPLORER_STATE, style: EXPLORER_STYLE, sources: [AttributeKernel, LivePages],
       unpack: (...parts) => new Sample(...parts), fitting });
-  const names = meta.attributes.map(({ name }) => name), change = history.act;
-  const codes = new Map(), removals = new Map(), brush = new Brush(state, change, request);
-  const game = new Game(source, request), tour = new Tour(change, state(), request);
+  const names = meta.attributes.map(({ name }) => name);
+  /** What a person changes; patches painted by hand belong to one face. */
+  const change = (values) => history.act("sample" in values && values.sample !== state().sample
+    ? { covered: [], ...values } : values);
+  const codes = new Map(), removals = new Map(), brush = new Brush(change, request);
+  const study = new Study(source, request), game = new Game(source, request), tour = new Tour(change, state(), request);
   let last = null, masking = "", painted = null;
   const indexed = (s) => ({ ...s, attribute: names.indexOf(s.attribute) });
 
@@ -91,9 +94,7 @@ export function renderExplorer({ model, el }) {
       return;
     }
     try {
-      const { samples, count } = source;
-      const after = samples ? samples[(samples.indexOf(s.sample) + 1) % count] : s.sample + 1;
-      const sample = await source.find(words, after);
+      const sample = await source.find(words, source.after(s.sample));
       if (sample === null) note("find", `No sample has ${words}.`); else visit({ sample });
     } catch (error) { note("find", `${error.message}.`); }
   }
@@ -116,7 +117,7 @@ export function renderExplorer({ model, el }) {
   }
 
   // ---- what the panels share, and what people do in them
-  const v = { meta, model, names, source, state, change, indexed, stepper, note, brush, initial: EXPLORER_STATE,
+  const v = { meta, model, names, source, state, change, indexed, stepper, note, brush, study, initial: EXPLORER_STATE,
     id: `row-${Math.random().toString(36).slice(2)}`, pointed: { attribute: -1, patch: -1 }, dropping: false,
     sliding: null };
   v.point = (what) => {
@@ -126,10 +127,14 @@ export function renderExplorer({ model, el }) {
   };
   v.pick = (patch, event) => {
     const s = state();
-    if (brush.takes(patch, event)) return;
+    if (brush.takes(patch, event)) { if (event.type !== "keydown") v.point({ patch }); return; }
     if (event.type === "pointermove") v.point({ patch });
     else if (event.type === "click") change({ patch: s.patch === patch ? -1 : patch });
-    else { v.point({ patch: -1 }); change({ patch: s.patch < 0 ? 0 : patch }); }   // a key: the pointer counts no more
+    else {                                                               // a key: the pointer counts no more
+      const first = s.patch < 0 && v.pointed.patch < 0;
+      v.point({ patch: -1 });
+      change({ patch: first ? 0 : patch });
+    }
   };
   v.slide = (count) => { v.sliding = count; request(); };
   v.drop = (event, over) => {
@@ -153,8 +158,8 @@ export function renderExplorer({ model, el }) {
   }
 
   /** What becomes of the prediction without what is painted over; one question at a time. */
-  function removalOf(s) {
-    const { sample, checkpoint, layer, head, attribute, mask: count, covered: patches } = s;
+  function removalOf(s, patches) {
+    const { sample, checkpoint, layer, head, attribute, mask: count } = s;
     if (!(count || patches.length) || !source.alive || s.mode !== "explore") { painted = null; return null; }
     const of = [sample, model.get("own"), checkpoint].join(), name = [of, layer, head, attribute, count, patches].join();
     if (painted?.of !== of) painted = null;
@@ -224,7 +229,8 @@ export function renderExplorer({ model, el }) {
     if (s.outcome !== "any" && !codes.has(codesKey(s))) askOutcomes(false, false);
     if (s.mode !== "explore") brush.on = false;
     last = sample;
-    const weights = sample?.weights(now), removal = wanted && removalOf(s);
+    brush.covered = sample ? chosenPatches(sample, indexed(s)) : s.covered;
+    const weights = sample?.weights(now), removal = wanted && removalOf(s, brush.covered);
     const asked = pointed.patch >= 0 || (s.patch >= 0 && pointed.attribute < 0);
     if (wanted && s.sample !== OWN) frames.prefetch(stepper.next(s), s.checkpoint, 200);
     const keys = { Escape: () => { if (s.mode === "explore") change({ patch: -1 }); else enter("explore"); } };
@@ -247,7 +253,8 @@ export function renderExplorer({ model, el }) {
       speech.say(wanted ? (asked ? onlookers : verdict)(sample, now)
         : failed ? "This sample cannot be shown." : `Loading ${sampleName(s.sample)} …`)),
     sample && h("div", { class: "sights" },
-      looking(v, sample, s, now, weights, s.covered.length ? s.covered : removal?.patches || []),
+      looking(v, sample, s, now, weights, s.mode !== "explore" ? [] : brush.covered.length ? brush.covered
+        : removal?.patches || []),
       among(v, sample, s, now, s.mode === "explore" && removing(v, sample, s, removal), painted?.probabilities),
       drawers(v, sample, s, now, weights), pins(v, s, weights)));
   }
@@ -315,12 +322,13 @@ const EXPLORER_STYLE = `
   max-width: none; background: var(--face) center / cover }
 .explorer .heads button[aria-checked=true] { border-color: var(--mark) }
 .explorer .heads canvas { width: 100%; aspect-ratio: 1; image-rendering: pixelated; border-radius: 2px; opacity: 0.75 }
-.explorer .removing { border-top: 1px solid var(--line); padding-top: 6px; height: 148px; overflow: hidden }
+.explorer .removing { border-top: 1px solid var(--line); padding-top: 6px; height: 182px; overflow: hidden }
 .explorer .removing h2 { margin: 0 0 4px }
 .explorer .covering .tokens { touch-action: none; cursor: cell }
 .explorer .removing .field { display: flex } .explorer .removing label { flex: 1; white-space: normal; line-height: 1.2 }
-.explorer .effect .line { display: grid; grid-template-columns: minmax(0, 1.3fr) minmax(40px, 1fr) 2.4em; gap: 0 8px;
+.explorer .effect .line { display: grid; grid-template-columns: minmax(0, 1.6fr) minmax(40px, 1fr) 2.2em 2.8em; gap: 0 8px;
   align-items: center; margin: 3px 0; font-size: 13px; line-height: 1.3 }
+.explorer .effect .note { margin: 2px 0; min-height: 0 } .explorer .change { color: var(--soft); font-size: 12px }
 .explorer .pins { display: flex; flex-direction: column; gap: 6px; grid-area: 1 / 3 }
 .explorer .pins.pins { padding: 6px }
 .explorer .slot { position: relative; flex: 1 1 0; margin: 0; padding: 0; border: 0; background: none; min-width: 0; overflow: hidden;
@@ -391,14 +399,16 @@ const EXPLORER_STYLE = `
   .explorer .switches .switch { gap: 5px; padding: 3px 5px }
   .explorer .drawers, .explorer .pins { grid-area: auto / 1 / auto / -1 }
   .explorer .pins { flex-direction: row } .explorer .slot { min-height: 184px }
-  .explorer .removing { height: 256px } .explorer .removing .field { flex-wrap: wrap; gap: 4px }
-  .explorer .effect .line { grid-template-columns: minmax(0, 1.9fr) minmax(30px, 1fr) 2.4em }
+  .explorer .removing { height: 330px } .explorer .removing .field { flex-wrap: wrap; gap: 4px }
+  .explorer .effect .line { grid-template-columns: minmax(0, 1fr) 2.2em 2.8em } .explorer .effect .meter { display: none }
   .explorer .sights .word { display: none } .explorer .entry .meter { width: 46px }
   .explorer .sights .segment button { padding: 2px 4px; font-size: 12px } }
+@container (max-width: 469px) { .explorer.pointing .sights { grid-template-columns: 100% } }
 @container (max-width: 439px) { .explorer .saying > .sentence { height: 5.6em }
-  .explorer .sights, .explorer.pointing .sights { grid-template-columns: 100% } .explorer .sights .word { display: inline }
+  .explorer .sights { grid-template-columns: 100% } .explorer .sights .word { display: inline }
   .explorer .looking .tokens { max-width: 300px; margin-inline: auto } .explorer .list { flex-basis: 230px }
-  .explorer .removing { height: 156px }
+  .explorer .removing { height: 200px } .explorer .effect .meter { display: block }
+  .explorer .effect .line { grid-template-columns: minmax(0, 1.6fr) minmax(40px, 1fr) 2.2em 2.8em }
   .explorer .sights .segment button { padding: 2px 7px; font-size: 13px }
   .explorer.sketching .looking .tokens { max-width: 190px } .explorer.sketching :is(.heads, .options.small) { display: none }
   .explorer .drawer figure { width: 150px } .explorer .drawer .grid { width: 150px; height: 150px }

@@ -8,6 +8,7 @@ import {
 } from "../../recorder/web/kit.js";
 import { headColour, paintComparisons, paintSmall, picture, shownImage } from "./picture.js";
 import { sharing } from "./share.js";
+import { MEAN, UNTRAINED } from "./sample.js";
 import { MARKS, details, onlookers, sampleName, spaced, truthOf } from "./words.js";
 
 const MOST_PINS = 3;
@@ -32,7 +33,8 @@ export function looking(v, sample, s, now, weights, painted) {
     text: now.patch >= 0 ? onlookers(sample, now) : "no patch chosen" })),
   s.together ? h("div", { class: "scale" }, Array.from({ length: meta.layers[s.layer].heads }, (_, head) =>
     h("span", { style: `color:rgb(${headColour(head)})` }, "■ ", h("span", { class: "soft" }, `head ${head}`))))
-    : scaleBar(say(sample.scale(now)), "over-ramp"),
+    : scaleBar([say(sample.scale(now)), s.maps !== "trained" && h("span", { class: "soft" },
+      `its largest: ${say(topOf(weights))}`)], "over-ramp"),
   heads(v, sample, s, now),
   h("div", { class: "options small" },
     range("Opacity", s.strength, (strength) => change({ strength }), { max: 1, step: 0.05, grows: false }),
@@ -82,6 +84,8 @@ export function ordered(v, sample, s) {
     rarity: (i) => attributes[i].frequency, error: (i) => -sample.error(i) }[s.sort];
   return [...attributes.keys()].filter((i) => listed(attributes[i])).sort((a, b) => by(a) - by(b));
 }
+/** How far painting over moved a probability. */
+const changeMark = (by) => (Math.abs(by) < 0.005 ? "=" : `${by < 0 ? "▼" : "▲"} ${Math.abs(by).toFixed(2)}`);
 function entry(v, whole, s, now, looks, painted, i) {
   const sample = painted ? whole.withProbabilities(painted) : whole;
   const { name, frequency, threshold } = v.meta.attributes[i], outcome = sample.outcome(i), truth = truthOf(sample, i);
@@ -98,7 +102,8 @@ function entry(v, whole, s, now, looks, painted, i) {
   h("canvas", { "aria-hidden": "true", draw: [(canvas) => paintSmall(canvas, sample.map(s.layer, s.head, i), side,
     s.lift), sample, s.layer, s.head, s.lift] }),
   h("div", {}, h("b", {}, spaced(name)),
-    h("span", { class: "fate", "data-outcome": outcome }, mark, h("span", { class: "word" }, ` ${word}`))),
+    painted ? h("span", { class: "fate" }, changeMark(p - whole.probabilities[i]))
+      : h("span", { class: "fate", "data-outcome": outcome }, mark, h("span", { class: "word" }, ` ${word}`))),
   h("div", {}, painted ? h("small", {}, `was ${whole.probabilities[i].toFixed(2)}`)
     : h("small", {}, unknown ? "" : often, h("span", { class: "word" }, rarity)),
     h("span", { class: sample.predicted(i) ? "meter predicted" : "meter",
@@ -206,21 +211,32 @@ export function drawers(v, sample, s, now, weights) {
   const open = DRAWERS.find(([name]) => name === s.drawer);
   return h("div", { class: "drawers" }, h("div", { class: "bar", role: "group", "aria-label": "more" },
     DRAWERS.map(([name, title]) => button(title, "show or hide it below",
-      () => v.change({ drawer: s.drawer === name ? "" : name }), { "aria-expanded": s.drawer === name })),
+      () => { v.opened = name; v.change({ drawer: s.drawer === name ? "" : name }); },
+      { "aria-expanded": s.drawer === name })),
     h("span", { class: "spring" }),
     button("Pin", "keep this view for comparison (key P)", () => pin(v)),
     button("PNG", "save what is seen as a picture", v.saveShots),
     v.meta.kernel && button("Page", "save an offline page of the samples seen last",
       () => v.source.savePage(v.state().sample, 16, "attention.html"))),
-  open && box(open[1], { class: `drawer ${open[0]}`, key: open[0] }, open[2](v, sample, s, now, weights)));
+  open && box(open[1], { class: `drawer ${open[0]}`, key: open[0], draw: [(node) => {
+    if (v.opened === open[0]) node.scrollIntoView({ block: "nearest" });           // a link opens it without moving
+    v.opened = "";
+  }, open[0]] }, open[2](v, sample, s, now, weights)));
 }
 
-function numbers({ meta }, sample, s, now, weights) {
+function numbers({ meta, source }, sample, s, now, weights) {
   const score = sample.score(weights, now.attribute), chance = (share) => (score ? `chance: ${percent(share)}` : "");
   const none = sample.truth && !sample.truth[now.attribute] ? "absent: none" : "unknown";
+  const baseline = (title, ...which) => {
+    const maps = source.store.want(...which), its = maps && sample.withMaps(maps);
+    const waiting = source.store.failed(...which) ? "unknown" : "…";
+    return [`… ${title}`, its ? percent(its.score(its.weights(now), now.attribute).energy) : waiting, "",
+      `the same share, ${title}`];
+  };
   return [h("p", { class: "all" }, details(sample, now)), readout(
     ["Attention on the region", score ? percent(score.energy) : none, chance(score?.area),
       "the share of the attention inside the true region; chance is the region's share of the image"],
+    ...(score ? [baseline("of the mean map", MEAN, s.checkpoint), baseline("untrained", s.sample, UNTRAINED)] : []),
     ["Strongest patch", score ? (score.pointing > 0.5 ? "hits" : "misses") : none, chance(score?.chance),
       "pointing game: whether the strongest patch touches the true region; chance is that of any patch"],
     ["Spread over about", breadth(weights), `of ${weights.length} patches`,

@@ -77,6 +77,7 @@ export class Kernel {
     if (first && !first.failed) this.store.hold(read(first, model.get("planes")));
   }
   get count() { return this.meta.count; }
+  after(sample) { return sample + 1; }
   get alive() { return true; }                 // whether it can ask the model
   progress() {}
   wait(question) {
@@ -132,6 +133,7 @@ export class Pages {
     this.store = new Store(async (sample, checkpoint) => this.read(sample, checkpoint), changed);
   }
   get count() { return this.samples.length; }
+  after(sample) { return this.samples[(this.samples.indexOf(sample) + 1) % this.count]; }
   readable(sample, checkpoint) { try { return this.read(sample, checkpoint); } catch { return null; } }
   close() {}
 }

@@ -15,7 +15,7 @@ const TOUR = [
   { at: "looking", title: "Against what?", state: { maps: "mean map" },
     words: "This is the mean map: one map for all faces. A model earns something only where its own map does better, so " +
       "compare “Trained” and “Untrained”." },
-  { at: "removing", title: "Does it need them?", state: { maps: "trained", mask: 5 },
+  { at: "removing", title: "Does it need these patches?", state: { maps: "trained", mask: 5 },
     words: "The five patches with the most attention are painted over. Compare the probability with the one without five " +
       "patches taken by chance." },
 ];
@@ -24,7 +24,7 @@ export class Tour {
   constructor(change, opened, request) { Object.assign(this, { change, opened, request, step: 0, open: false }); }
   get part() { return this.open ? TOUR[this.step].at : ""; }
   go(step) {
-    const start = { mode: "explore", maps: "trained", mask: 0, covered: [], patch: -1, together: false, outlined: true };
+    const start = { mode: "explore", maps: "trained", mask: 0, covered: [], region: false, patch: -1, together: false, outlined: true };
     const { sample, attribute, layer, head } = this.opened;
     [this.step, this.open] = [step, true];
     this.change({ ...start, sample, attribute, layer, head, ...TOUR[step].state });

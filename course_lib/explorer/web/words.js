@@ -2,8 +2,8 @@
 import { breadth, headName, patchGrid, percent, say, strongest, tokenName } from "../../recorder/web/kit.js";
 import { OWN } from "./sample.js";
 
-export const OUTCOMES = { any: "all samples", found: "found", missed: "missed", "false alarm": "false alarms",
-  "off region": "present, attention off its region" };
+export const OUTCOMES = { any: "all samples", found: "where it is found", missed: "where it is missed",
+  "false alarm": "where it is a false alarm", "off region": "where attention is off its region" };
 export const MARKS = { found: ["✓", "found"], missed: ["✗", "missed"], "false alarm": ["!", "false alarm"],
   "rightly refused": ["–", "absent"], unknown: ["?", "unknown"] };
 const MODELS = { untrained: "untrained model", "mean map": "mean map of many images" };
@@ -30,7 +30,8 @@ export function verdict(sample, { layer, head, attribute, maps }) {
   if (!sample.truth[attribute]) return `${name} is ${predicted ? "a false alarm" : "absent, and predicted so"}, ${p}.`;
   const fate = predicted ? `found, ${p}` : `missed, ${p} of the ${threshold.toFixed(2)} it needs`;
   if (!sample.outlines) return `${name} ${fate}; where it should look is unknown.`;
-  return `${name} ${fate}` + (score ? `: ${aim(score)}.` : "; no single place decides it.");
+  return `${name} ${fate}` + (score ? `: ${aim(score)}${score.pointing > 0.5 ? "" : "; the strongest patch is elsewhere"}.`
+    : "; no single place decides it.");
 }
 
 const place = (layer, head, { layers }) => (layers.length > 1 ? `layer ${layer}, ` : "") + headName(head);

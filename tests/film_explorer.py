@@ -73,7 +73,7 @@ class Camera:
 
 def film_faces(page) -> Camera:
     """Hover over attributes, hold one, look through its heads, turn to a rare one, paint over what
-    it looks at.
+    it looks at, and ask what its region is worth on sixteen faces.
     """
     camera = Camera(page)
 
@@ -95,7 +95,10 @@ def film_faces(page) -> Camera:
         slider.press("ArrowRight")
         camera.hold(STEP)
     page.locator(".effect .line").first.wait_for()
-    camera.hold(2500)
+    camera.hold(2000)
+    camera.click(page.get_by_role("button", name="16 faces"), 100)
+    page.get_by_text("faces that have it").wait_for()
+    camera.hold(3000)
     print(page.locator(".effect").inner_text())
     return camera
 

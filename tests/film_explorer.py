@@ -96,8 +96,8 @@ def film_faces(page) -> Camera:
         camera.hold(STEP)
     page.locator(".effect .line").first.wait_for()
     camera.hold(2000)
-    camera.click(page.get_by_role("button", name="16 faces"), 100)
-    page.get_by_text("faces that have it").wait_for()
+    camera.click(page.get_by_role("button", name="On 16 faces"), 100)
+    page.get_by_text("faces with it").wait_for()
     camera.hold(3000)
     print(page.locator(".effect").inner_text())
     return camera

@@ -966,27 +966,29 @@ def touched(explorer, sample, column):
 def test_what_the_region_is_worth_on_sixteen_faces(open_widget, explorer):
     column = ATTRIBUTES.index("Smiling")
     page = open_widget(explorer.create_interactive_viewer(sample=3, attribute="Smiling"))
-    page.get_by_role("button", name="16 faces").click()
+    page.get_by_role("button", name="On 16 faces").click()
     note = page.locator(".effect .note")
-    eventually(lambda: "faces that have it" in note.inner_text())
+    eventually(lambda: "faces with it" in note.inner_text())
     have = [k for k in range(24) if explorer.read(k)["target"][column] == 1]
     have = [k for k in have if touched(explorer, k, column)]
     assert 4 < len(have) <= 16
     removals = [explorer.remove(k, column, patches=touched(explorer, k, column)) for k in have]
     words = re.search(
-        r"On (\d+) faces .*: (\S+) ± (\S+) without its region, (\S+) ±", note.inner_text()
+        r"(\d+) faces with it after 3: (\S+) ± (\S+) without its region, lower on (\d+); (\S+) ±",
+        note.inner_text(),
     )
-    count, without, half, random = (float(word.replace("−", "-")) for word in words.groups())
+    count, without, half, lower, random = (float(word.replace("−", "-")) for word in words.groups())
     falls = np.array([removal.without - removal.whole for removal in removals])
     assert count == len(have)
     assert without == pytest.approx(falls.mean(), abs=0.0051)
+    assert lower == (falls < 0).sum()
     interval = scipy.stats.t.ppf(0.975, len(have) - 1) * scipy.stats.sem(falls)
     assert half == pytest.approx(interval, abs=0.0051, rel=0.02)
     chance = np.mean([removal.random.mean() - removal.whole for removal in removals])
     assert random == pytest.approx(chance, abs=0.0051)
     page.locator("[role=option]", has_text="Bangs").click()
     settle(page)
-    assert "faces that have it" not in page.locator(".effect").inner_text()  # of another attribute
+    assert "faces with it" not in page.locator(".effect").inner_text()  # of another attribute
 
 
 def png(width, height, kind="PNG", colour=(30, 160, 90)):

@@ -141,7 +141,7 @@ def test_the_sentence_and_the_picture_say_the_same_numbers(explorer):
 def test_what_is_unknown_is_called_unknown_and_failures_are_named():
     explorer = PersonalityExplorer(small_personality_model(), Recordings())
     assert "truth unknown" in explorer.describe(0, "Openness")
-    assert "the moment that decides is unknown" in explorer.describe(0)
+    assert "which moment decides is unknown" in explorer.describe(0)
     header = explorer.item(0).header
     assert (header["frames"], header["moment"], header["truth"]) == (None, None, None)
     assert "decid" not in explorer.figure(0).description

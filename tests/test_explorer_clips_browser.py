@@ -292,7 +292,7 @@ def test_a_page_says_what_is_unknown_and_what_failed(open_page, tmp_path):
     page = open_page(explorer.to_html(tmp_path / "page.html", 4))
     put(page, trait="Openness")
     assert "truth unknown" in sentence(page)
-    assert page.locator(".readout").inner_text().count("unknown") == 2
+    assert page.locator(".readout").inner_text().count("unknown") == 1
     assert page.locator(".pictures figure:visible").count() == 2  # no frames, but flow and face
     assert re.search(r"0?\.\d\d / \?", page.locator("[data-trait=Openness] .number").inner_text())
     put(page, sample=1)

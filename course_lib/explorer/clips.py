@@ -264,20 +264,24 @@ class PersonalityExplorer(Explorer):
         """One sentence on a view: what is predicted, when the model listens, and when it should."""
         clip, seen = self.clip(sample)
         shares, moment = seen.shares(trait, head, token, self.names), self.moment(sample)
-        best, side = int(shares.argmax()), round(self.tokens**0.5)
+        best, side, does = int(shares.argmax()), round(self.tokens**0.5), ""
         subject = f"Attention, {'mean of the heads' if head < 0 else f'head {head}'}"
         if trait != ATTENTION:
             index, truth = self.names.index(trait), "truth unknown"
             if "traits" in clip:
                 truth = f"in truth {float(clip['traits'][index]):.2f}"
             subject = f"{trait}, predicted {seen.traits[index]:.2f}, {truth}: attention × gradient"
+            change = float(seen.relevance[index, slice(None) if token < 0 else token, best].sum())
+            does = ", raising it" if change >= 0 else ", lowering it"
         who = "the whole face"
         if token >= 0:
             who = (
                 f"face patch {token} (row {token // side}, column {token % side}), whose answer"
                 f" counts {percent(seen.importance[token])}"
             )
-        decides = "the moment that decides is unknown"
+        decides = (
+            f"which moment decides is unknown, and evenly each would get {percent(1 / self.steps)}"
+        )
         if moment is not None:
             decides = (
                 f"the moment that decides is step {moment}, with {percent(shares[moment])} against"
@@ -285,7 +289,7 @@ class PersonalityExplorer(Explorer):
             )
         spread = torch.special.entr(shares.double()).sum().exp()
         return (
-            f"{'Your clip' if sample == OWN else f'Clip {sample}'}. {subject}, {who}: most at time step {best}, {percent(shares[best])},"
+            f"{'Your clip' if sample == OWN else f'Clip {sample}'}. {subject}, {who}: most at time step {best}, {percent(shares[best])}{does},"
             f" spread over about {spread:.1f} of {self.steps} steps; {decides}."
         )
 

@@ -142,8 +142,12 @@ export function renderExplorer({ model, el }) {
     if (v.dropping !== over) { v.dropping = over; request(); }
     if (event.type === "drop") take(event.dataTransfer.files[0]);
   };
-  v.saveShots = () => savePng([state(), ...state().pinned.map((other) => ({ ...state(), ...other, maps: "trained" }))]
+  v.saveShots = () => { savePng([state(), ...state().pinned.map((other) => ({ ...state(), ...other, maps: "trained" }))]
     .map((s) => [seenBy(source.store.get(s.sample, s.checkpoint), s), indexed(s)]).filter(([sample]) => sample));
+    v.saved = "Saved";
+    request();
+    setTimeout(() => { v.saved = ""; request(); }, 2000);
+  };
   const steps = player(() => {
     if (!source.store.loading) change({ checkpoint: (state().checkpoint + 1) % meta.checkpoints.length });
   }, 600, request);
@@ -178,7 +182,7 @@ export function renderExplorer({ model, el }) {
 
   function controls(s) {
     const matches = matchesOf(s), total = meta.count.toLocaleString("en");
-    const number = s.sample === OWN ? model.get("own") || "own image" : `${s.sample} of ${total}` +
+    const number = s.sample === OWN ? model.get("own").replace(/^(drawn face) \d+$/, "$1") || "own image" : `${s.sample} of ${total}` +
       (!matches && !meta.kernel ? ` (${source.count} here)` : "") +
       (matches ? ` · ${matches.length ? matches.length.toLocaleString("en") : "none"} match` : "");
     const sources = [source.alive && h("label", { class: "file", title: "a PNG or JPEG; you can also drop it on the picture" },
@@ -357,7 +361,7 @@ const EXPLORER_STYLE = `
 .explorer .sights .switch { display: flex; gap: 8px; padding: 3px 8px; border-bottom: 1px solid var(--panel) }
 .explorer .switch.seen { background: var(--panel) }
 .explorer .switch b { flex: 1; font-weight: 600; overflow: hidden; text-overflow: ellipsis; min-width: 0 }
-.explorer .switch .meter { width: 80px; flex: none }
+.explorer .switch .meter { width: 80px; flex: none } .explorer .switch .fate { width: 1em; text-align: center }
 .explorer .drawing .note { min-height: 0; margin: 2px 0 }
 .explorer.pointing .sights { grid-template-columns: minmax(0, 400px) minmax(0, 1fr) }
 .explorer .question { margin: 0; font-size: 17px } .explorer .playing h2 { margin: 0 }

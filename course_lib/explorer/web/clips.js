@@ -69,16 +69,17 @@ const prediction = (clip, trait) => `${trait}, predicted ${clip.predicted(trait)
   (clip.truth ? `in truth ${clip.truthOf(trait)}` : "truth unknown");
 
 export function describeClip(clip, { trait, head, token }) {
-  const { steps, tokens } = clip.meta, { all } = clip.shares({ trait, head, token }), best = strongest(all);
+  const { steps, tokens } = clip.meta, { up, down, all } = clip.shares({ trait, head, token }), best = strongest(all);
   const subject = trait === ATTENTION ? `Attention, ${headName(head)}`
     : `${prediction(clip, trait)}: attention × gradient`;
   const who = token < 0 ? "the whole face" : `face patch ${token} ${patchName(token, Math.sqrt(tokens))}, whose ` +
     `answer counts ${plainPercent(clip.importance[token])}`;
   const name = clip.sample === MINE ? "Your clip" : `Clip ${clip.sample}`;
-  const moment = clip.moment === null ? "the moment that decides is unknown"
+  const does = trait === ATTENTION ? "" : up[best] >= down[best] ? ", raising it" : ", lowering it";
+  const moment = clip.moment === null ? `which moment decides is unknown, and evenly each would get ${plainPercent(1 / steps)}`
     : `the moment that decides is step ${clip.moment}, with ${plainPercent(all[clip.moment])} against 1 in ` +
       `${steps} by chance`;
-  return `${name}. ${subject}, ${who}: most at time step ${best}, ${plainPercent(all[best])}, spread ` +
+  return `${name}. ${subject}, ${who}: most at time step ${best}, ${plainPercent(all[best])}${does}, spread ` +
     `over about ${breadth(all)} of ${steps} steps; ${moment}.`;
 }
 
@@ -100,7 +101,11 @@ const overFace = (top, signed) => (value) => {
 const bright = (top) => (value) => [...CIVIDIS[Math.round(255 * Math.min(1, value / (top || 1)))], 255];
 
 // ---------------------------------------------------------------- the view
-const FACES_HINT = "The same face at each time step, and over it how much each place of it attends to that step. " +
+/** What the faces below the time steps show. */
+const facesHint = (clip, trait, region) => "The same face at each time step, and over it how much each place of it " +
+  (trait === ATTENTION ? "attends to that step. " : `raises or lowers ${trait} through that step; the numbers are shares ` +
+    "of that, whichever way. ") +
+  (clip.moment === null ? "" : `The answer was drawn into step ${clip.moment}${region ? ", inside the thin line" : ""}. `) +
   "Point at a place, click to hold it and its time step.";
 const SPEEDS = [0.25, 0.5, 1, 2];
 
@@ -110,7 +115,7 @@ export function renderClips({ model, el }) {
   const { names, steps, tokens } = meta, grid = patchGrid(tokens), choices = [ATTENTION, ...names];
   const stepper = frames.stepper();
   const camera = recording({ source, request, warning: meta.warning });
-  let pointed = { token: -1, trait: "" }, hint = FACES_HINT, frame = -1, ticking = 0, last = 0, clip = null;
+  let pointed = { token: -1, trait: "" }, hint = "", frame = -1, ticking = 0, last = 0, clip = null;
 
   // ---- what people do
   const point = (what) => {
@@ -198,7 +203,7 @@ export function renderClips({ model, el }) {
           { role: "img", "aria-label": `the optical flow of ${name}` }),
           h("figcaption", {}, `Its flow (hue: where to; full: ${clip.fastest.toFixed(1)} px)`)),
         h("figure", {}, h("div", { onpointerleave: () => point({ token: -1 }) }, face),
-          h("figcaption", {}, `The face that asks, and its map at step ${s.step}`))),
+          h("figcaption", {}, `The face that asks, each place a query; its map at step ${s.step}`))),
       h("div", { class: "options" }, button(s.playing ? "❚❚ Pause" : "▶ Play", "play or pause the clip (space)",
         () => change({ playing: !state().playing }), { class: "play" }),
         range("Frame", frame, chooseFrame, { max: clip.count - 1, title: "keys , and . go by one frame",
@@ -242,14 +247,14 @@ export function renderClips({ model, el }) {
       class: "timing" },
     h("div", { class: signed ? "steps signed" : "steps", role: "radiogroup", "aria-label":
       "Time steps: left and right choose one", style: `--count:${steps};--even:${100 / steps / most}%`,
-      onpointerleave: () => { hint = FACES_HINT; point({ token: -1 }); request(); },
+      onpointerleave: () => { hint = ""; point({ token: -1 }); request(); },
       onkeydown: arrows((below, right) => {
         chooseStep(state().step + below + right);
         return state().step;
       }) }, Array.from({ length: steps }, (_, step) => tile(step))),
     signed ? h("div", { class: "scale" }, `lowers ${say(top)}`, h("span", { class: "ramp signed" }),
       `raises ${say(top)}`) : scaleBar(say(top), "over-ramp"),
-    h("p", { class: "note" }, hint));
+    h("p", { class: "note" }, hint || facesHint(clip, now.trait, region)));
   }
 
   function choosing(s, now) {
@@ -275,17 +280,17 @@ export function renderClips({ model, el }) {
           chooseTrait(choices[Math.min(names.length, Math.max(0, next))]);
           return state().trait;
         }) }, choices.map(row)),
-      h("p", { class: "note" }, "Bars: predicted; the line: the truth. Small maps: the whole face over time, " +
-        "dark is 0. Point to look, click to hold."));
+      h("p", { class: "note" }, "Numbers: predicted / truth, which is the line in the bar. Small maps: the whole " +
+        "face over time, bright is most. Point to look, click to hold."));
   }
 
   function numbers(now) {
     const { all } = sharesOf(clip, now.trait, now.head, now.token), { moment } = clip, known = moment !== null;
-    const chance = known ? `chance: 1 in ${steps}` : "";
+    const chance = known ? `chance: 1 in ${steps}` : "", best = strongest(all);
     return panel("In numbers", {}, readout(
       ["On the moment that decides", known ? percent(all[moment]) : "unknown", chance,
         "the share of the attention at the deciding moment; chance: one of the time steps"],
-      ["Strongest time step", known ? (strongest(all) === moment ? "hits" : "misses") : "unknown", chance,
+      ["Strongest time step", known ? `${best}, ${best === moment ? "hits" : "misses"}` : String(best), chance,
         "whether the strongest time step is the deciding one"],
       ["Spread over about", breadth(all), `of ${steps} steps`, "e to the entropy of the shares"],
       now.token < 0 ? ["Who asks", "the whole face", "", "choose a place of the face to see what it asks"]
@@ -341,6 +346,7 @@ const CLIP_STYLE = `
   .explorer.clips .steps { --columns: 4 } }
 .explorer.clips .warning { margin: 0 0 8px; padding: 6px 8px; border-left: 4px solid var(--mark);
   background: var(--paper) }
+.explorer.clips .recording .left { font-size: 20px; line-height: 1 }
 .explorer.clips .recording video { display: block; width: 100%; max-width: 320px; border-radius: 4px; background: #000 }
 .explorer.clips .pictures { display: grid; gap: 10px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 140px),
   1fr)) }

@@ -54,7 +54,7 @@ export class Study {
   constructor(source, request) { Object.assign(this, { source, request, of: "", rounds: [], failed: "", runs: false }); }
   async run(s, attribute) {
     if (this.runs) return;
-    Object.assign(this, { of: this.key(s), rounds: [], failed: "", runs: true });
+    Object.assign(this, { of: this.key(s), after: s.sample, rounds: [], failed: "", runs: true });
     const { source } = this, { checkpoint } = s, seen = new Set();
     try {
       for (let at = s.sample; this.rounds.length < STUDIED && seen.size < TRIES;) {
@@ -81,10 +81,18 @@ export class Study {
     if (this.failed) return this.failed;
     if (this.runs) return `Face ${rounds.length + 1} of ${STUDIED} …`;
     const without = rounds.map((round) => round.without - round.whole);
-    const random = rounds.map((round) => meanOf(round.random) - round.whole);
-    return `On ${rounds.length} faces that have it: ${changeOf(without)} without its region, ${changeOf(random)} without ` +
-      "as many at random.";
+    const random = rounds.map((round) => meanOf(round.random) - round.whole), lower = without.filter((by) => by < 0);
+    return `${rounds.length} faces with it after ${this.after < 0 ? "yours" : this.after}: ` +
+      `${changeOf(without)} without its region, lower on ${lower.length}; ${changeOf(random)} at random (95 %).`;
   }
+}
+
+/** What a removal says of one face: whether these patches do more than patches by chance, and which way. */
+function verdictOf({ whole, without, random }) {
+  const mean = meanOf(random), spread = Math.sqrt(meanOf(random.map((value) => (value - mean) ** 2)));
+  if (Math.abs(without - mean) <= Math.max(0.02, 2 * spread)) return "On this face they matter no more than patches at random.";
+  return without < whole ? "This face needs them: without them the probability falls."
+    : "On this face they speak against it: without them the probability rises.";
 }
 
 export function removing(v, sample, s, removal) {
@@ -106,7 +114,8 @@ export function removing(v, sample, s, removal) {
         "explorer in a notebook."));
   }
   const hint = brush.on ? "Click or drag over patches of the face." : s.region && !region.length
-    ? "This face has no region of it to paint over." : "Its probability without them, and without as many at random.";
+    ? "This face has no region of it to paint over." : "Its probability without them, and without as many at random. The " +
+      "model gets the picture's mean colour there.";
   return h("div", { class: "removing", role: "group", "aria-label": "Take patches away" }, title,
     h("div", { class: "field" }, range("Paint over the most attended patches", v.sliding ?? s.mask,
       (chosen) => v.slide(chosen), { max: most, onchange: ({ target }) => {
@@ -115,13 +124,14 @@ export function removing(v, sample, s, removal) {
       } }), h("output", { class: "number" }, v.sliding ?? s.mask)),
     h("div", { class: "field" }, button("By hand", "paint over patches on the face: click or drag, or press Enter on one",
       () => brush.toggle(), { "aria-pressed": brush.on }),
+    button("Uncover", "paint nothing over", () => change({ covered: [], mask: 0, region: false }),
+      { disabled: !count && !s.region }),
     button("Its region", "paint over what decides this attribute, on each face that has it",
       () => change({ region: !s.region, covered: [], mask: 0 }),
       { "aria-pressed": s.region, disabled: !s.region && !region.length }),
-    button("Uncover", "paint nothing over", () => change({ covered: [], mask: 0, region: false }),
-      { disabled: !count && !s.region }),
-    button(`${STUDIED} faces`, "the same without its region, on the next faces that have it", () => study.run(s, attribute),
-      { disabled: study.runs || !sample.outlines })),
-    h("div", { class: "effect" }, removal?.failed ? h("p", { class: "note" }, removal.failed) : effect
-      || (!said && h("p", { class: "note" }, hint)), said && h("p", { class: "note", role: "status" }, said)));
+    button(`On ${STUDIED} faces`, "what its region is worth on the next faces that have it; ± is a 95 % interval over faces",
+      () => study.run(s, attribute), { disabled: study.runs || !sample.outlines })),
+    h("div", { class: "effect" }, removal?.failed ? h("p", { class: "note" }, removal.failed) : effect,
+      said ? h("p", { class: "note", role: "status" }, said)
+        : h("p", { class: "note" }, !effect ? !removal?.failed && hint : verdictOf(removal))));
 }

@@ -1,11 +1,13 @@
 /* Draw your own face: switches and sliders; the kernel draws it, and the prediction and the maps follow. */
 import { button, h, range } from "../../recorder/web/kit.js";
 import { OWN } from "./sample.js";
-import { spaced } from "./words.js";
+import { MARKS, spaced } from "./words.js";
 
 const SHOWN_AS = { person: "Person", skin: "Skin", turn: "Turn", nod: "Nod", tilt: "Tilt", size: "Size", right: "Right",
-  down: "Down", blur: "Blur", noise: "Noise", dim: "Dim", cover: "Cover" };
+  down: "Down", blur: "Blur", noise: "Noise", dim: "Dim", cover: "Bar" };
+const DAMAGE = new Set(["blur", "noise", "dim", "cover"]);       // what the clear picture does not show
 const TITLES = { person: "another person with the same attributes", skin: "from light to dark",
+  right: "where the face is, from left to right", down: "where the face is, from top to bottom",
   dim: "how much of the contrast is lost", cover: "a grey bar across the face" };
 
 /** A drawing that can be drawn, the same object if it is one; else an empty one. */
@@ -48,7 +50,8 @@ export function drawingPanel(v, sample, s, now) {
   const { sliders, excludes } = meta.drawing;
   const present = () => (state().drawing.attributes ? state().drawing : firstDrawing(v, sample));
   const drawing = present(), has = new Set(drawing.attributes);
-  const set = (values) => change({ drawing: { ...present(), ...values }, sample: OWN });
+  const set = (name, value) => change({ drawing: { ...present(), [name]: value }, sample: OWN,
+    ...(DAMAGE.has(name) && { clear: false }) });
   const toggle = (name, on) => {
     const others = present().attributes.filter((other) => other !== name);
     const attributes = on ? [...others.filter((other) => !excludes[name].includes(other)), name] : others;
@@ -61,15 +64,17 @@ export function drawingPanel(v, sample, s, now) {
     "aria-label": `${spaced(name)}, predicted ${sample.probabilities[i].toFixed(2)}` }),
   h("b", {}, spaced(name)), h("span", { class: sample.predicted(i) ? "meter predicted" : "meter",
     style: `--share:${(100 * sample.probabilities[i]).toFixed(1)}%;--threshold:${100 * meta.attributes[i].threshold}%` }),
-  h("span", { class: "number" }, sample.probabilities[i].toFixed(2)));
+  h("span", { class: "number" }, sample.probabilities[i].toFixed(2)),
+  h("span", { class: "fate", "data-outcome": sample.outcome(i), title: sample.outcome(i) }, MARKS[sample.outcome(i)][0]));
   return h("section", { class: "choosing drawing", "aria-label": "Draw a face" },
     h("div", { class: "sliders", role: "group", "aria-label": "Pose and damage" },
       Object.entries(sliders).map(([name, [min, max]]) => range(SHOWN_AS[name], drawing[name],
-        (value) => set({ [name]: value }), { min, max, step: Number.isInteger(max) && max > 100 ? 1 : (max - min) / 50,
+        (value) => set(name, value), { min, max, step: Number.isInteger(max) && max > 100 ? 1 : (max - min) / 50,
           title: TITLES[name] }))),
     h("div", { class: "switches", role: "group", "aria-label": "Attributes of the face",
       onpointerleave: () => point({ attribute: -1 }) }, names.map(row)),
-    h("p", { class: "note" }, "A tick draws it, and drops what contradicts it. Bars are the predictions."),
+    h("p", { class: "note" }, "A tick draws it, and drops what contradicts it. Bars are the predictions; " +
+      "from the black mark on, the model says yes (✓ found, ✗ missed, ! false alarm)."),
     h("div", { class: "field" }, button("Plain face", "no attribute, no turn, no damage", () =>
       change({ drawing: firstDrawing(v, null), sample: OWN })), leave));
 }

@@ -151,7 +151,7 @@ export function gamePanels(v, game, s) {
   h("h2", {}, `Face ${game.count + (shown ? 0 : 1)} of ${FACES}, ${sampleName(sample.sample)}`),
   h("p", { class: "question" }, "Point at what shows ", h("b", {}, nameOf(asked)), "."),
   h("div", { class: "answers" }, shown ? [PLAYERS.map(line), h("p", { class: "note" },
-    `${percent(game.last.share)} of the patches touch the region; chance hits this often.`)]
+    `${percent(game.last.share)} of the patches touch the region: so often a patch by chance hits.`)]
     : h("p", { class: "note" }, "Click a place on the face, or move there with the arrow keys and press Enter. Then you " +
       "see where the model looks most, and a place taken by chance.")),
   h("div", { class: "field" }, button(game.over ? "New game" : shown ? "Next face" : "Skip this face", "", next,

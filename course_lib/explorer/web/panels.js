@@ -215,7 +215,7 @@ export function drawers(v, sample, s, now, weights) {
       { "aria-expanded": s.drawer === name })),
     h("span", { class: "spring" }),
     button("Pin", "keep this view for comparison (key P)", () => pin(v)),
-    button("PNG", "save what is seen as a picture", v.saveShots),
+    button(v.saved || "PNG", "save what is seen as a picture", v.saveShots),
     v.meta.kernel && button("Page", "save an offline page of the samples seen last",
       () => v.source.savePage(v.state().sample, 16, "attention.html"))),
   open && box(open[1], { class: `drawer ${open[0]}`, key: open[0], draw: [(node) => {

@@ -24,7 +24,7 @@ async function take(stream, seconds) {
 
 /** The button and the panel; `source` is the kernel, `warning` what is to be known before one reads the numbers. */
 export function recording({ source, request, warning }) {
-  let phase = "closed", stream = null, problem = "", clip = null;
+  let phase = "closed", stream = null, problem = "", clip = null, left = 0;
   const enter = (next, trouble = "") => { [phase, problem] = [next, trouble]; request(); };
   const release = () => { stream?.getTracks().forEach((track) => track.stop()); stream = null; };
   const close = () => { release(); enter("closed"); };
@@ -41,7 +41,9 @@ export function recording({ source, request, warning }) {
     } catch (error) { enter("open", refusal(error)); }
   }
   async function record() {
+    left = Math.floor(LENGTH);
     enter("recording");
+    const clock = setInterval(() => { left = Math.max(1, left - 1); request(); }, 1000);
     try {
       const taken = await take(stream, LENGTH);
       release();
@@ -51,7 +53,7 @@ export function recording({ source, request, warning }) {
       await source.ask({ kind: "clip", name: "your clip" }, [bytes]);
       clip = taken;
       enter("done");
-    } catch (error) { release(); enter("open", `${error.message}.`); }
+    } catch (error) { release(); enter("open", `${error.message}.`); } finally { clearInterval(clock); }
   }
   const save = () => download(clip, `my_clip.${clip.type.includes("mp4") ? "mp4" : "webm"}`);
 
@@ -65,18 +67,17 @@ export function recording({ source, request, warning }) {
     open: () => button("Open the camera", "the browser asks you first", open),
     asking: () => "Waiting for the browser's permission …",
     seeing: () => button("Record four seconds", "look into the camera, and move your face", record),
-    recording: () => "Recording four seconds …",
+    recording: () => ["Recording four seconds …", h("b", { class: "left", "aria-hidden": "true" }, left)],
     reading: () => "The face is found and followed, and the model reads the clip …",
-    done: () => [button("Record again", "open the camera once more", open), button("Save the clip", "as a file on this machine", save)],
+    done: () => ["Your clip is shown below.", button("Record again", "open the camera once more", open), button("Save the clip", "as a file on this machine", save)],
   };
   return {
     close,
     button: () => button("Record yourself", "four seconds from your camera, for this model",
       () => (phase === "closed" ? enter("open") : close()), { "aria-expanded": phase !== "closed" }),
     panel: () => (phase === "closed" ? "" : panel("Record yourself", { class: "recording" },
-      h("p", {}, "Four seconds from your camera go to this notebook's Python and to no one else. Nothing is stored " +
-        "unless you save it."),
-      h("p", { class: "warning" }, warning),
+      phase !== "done" && [h("p", {}, "Four seconds from your camera go to this notebook's Python and to no one else. " +
+        "Nothing is stored unless you save it."), h("p", { class: "warning" }, warning)],
       stream && (phase === "seeing" || phase === "recording") ? preview() : "",
       h("div", { class: "options", role: "status" }, steps[phase](), problem && h("span", {}, problem),
         button("Close", "stop the camera and close this", close)))),

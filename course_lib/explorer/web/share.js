@@ -44,7 +44,8 @@ export function sharing(v, sample, s, now) {
     copied = text;
   };
   return [h("p", { class: "note" }, meta.kernel
-    ? "The whole view, its pins included, as a line of Python for a notebook with the same explorer."
+    ? "The whole view, its pins included, as a line of Python for a notebook with the same explorer. For someone " +
+      "without one, Card saves a picture with the verdict, and Page (above, on the right) a file that any browser opens."
     : framed ? "This page is shown in a frame, which has no address of its own. Open the saved file itself to share a view."
       : "The whole view, its pins included, is in the address of this page. It helps those who have the same file."),
   h("div", { class: "field sharing" }, h("input", { type: "text", readonly: true, value: text, "aria-label": what,

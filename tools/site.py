@@ -250,6 +250,7 @@ def _run(path: Path, cache: Path) -> NotebookNode:
         notebook,
         timeout=SECONDS_A_CELL,
         kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
         store_widget_state=False,
         resources={"metadata": {"path": str(path.parent)}},
         on_cell_start=lambda cell, cell_index: cells.append(cell.id),

@@ -288,8 +288,9 @@ class PersonalityExplorer(Explorer):
                 f" 1 in {self.steps} by chance"
             )
         spread = torch.special.entr(shares.double()).sum().exp()
+        name = "Your clip" if sample == OWN else f"Clip {sample}"
         return (
-            f"{'Your clip' if sample == OWN else f'Clip {sample}'}. {subject}, {who}: most at time step {best}, {percent(shares[best])}{does},"
+            f"{name}. {subject}, {who}: most at time step {best}, {percent(shares[best])}{does},"
             f" spread over about {spread:.1f} of {self.steps} steps; {decides}."
         )
 

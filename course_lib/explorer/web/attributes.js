@@ -142,8 +142,10 @@ export function renderExplorer({ model, el }) {
     if (v.dropping !== over) { v.dropping = over; request(); }
     if (event.type === "drop") take(event.dataTransfer.files[0]);
   };
-  v.saveShots = () => { savePng([state(), ...state().pinned.map((other) => ({ ...state(), ...other, maps: "trained" }))]
-    .map((s) => [seenBy(source.store.get(s.sample, s.checkpoint), s), indexed(s)]).filter(([sample]) => sample));
+  v.saveShots = () => {
+    const shots = [state(), ...state().pinned.map((other) => ({ ...state(), ...other, maps: "trained" }))];
+    savePng(shots.map((s) => [seenBy(source.store.get(s.sample, s.checkpoint), s), indexed(s)])
+      .filter(([sample]) => sample));
     v.saved = "Saved";
     request();
     setTimeout(() => { v.saved = ""; request(); }, 2000);
@@ -165,7 +167,8 @@ export function renderExplorer({ model, el }) {
   function removalOf(s, patches) {
     const { sample, checkpoint, layer, head, attribute, mask: count } = s;
     if (!(count || patches.length) || !source.alive || s.mode !== "explore") { painted = null; return null; }
-    const of = [sample, model.get("own"), checkpoint].join(), name = [of, layer, head, attribute, count, patches].join();
+    const of = [sample, model.get("own"), checkpoint].join();
+    const name = [of, layer, head, attribute, count, patches].join();
     if (painted?.of !== of) painted = null;
     if (!removals.has(name) && !masking) {
       masking = name;
@@ -182,7 +185,8 @@ export function renderExplorer({ model, el }) {
 
   function controls(s) {
     const matches = matchesOf(s), total = meta.count.toLocaleString("en");
-    const number = s.sample === OWN ? model.get("own").replace(/^(drawn face) \d+$/, "$1") || "own image" : `${s.sample} of ${total}` +
+    const own = (model.get("own") || "own image").replace(/^(drawn face) \d+$/, "$1");
+    const number = s.sample === OWN ? own : `${s.sample} of ${total}` +
       (!matches && !meta.kernel ? ` (${source.count} here)` : "") +
       (matches ? ` · ${matches.length ? matches.length.toLocaleString("en") : "none"} match` : "");
     const sources = [source.alive && h("label", { class: "file", title: "a PNG or JPEG; you can also drop it on the picture" },
@@ -382,7 +386,8 @@ const EXPLORER_STYLE = `
 .explorer .spot.you { border-radius: 50%; background: #0b5fff } .explorer .spot.model { background: #a3008a }
 .explorer .sharing { display: flex } .explorer .sharing input { flex: 1; min-width: 0; font: inherit; font-size: 13px;
   color: inherit; background: var(--paper); border: 1px solid var(--soft); border-radius: 6px; padding: 3px 8px }
-.explorer .drawers { min-width: 0; grid-area: 2 / 1 / auto / -1 } .explorer .drawers .bar { margin: 0; padding: 4px 8px; min-height: 36px }
+.explorer .drawers { min-width: 0; grid-area: 2 / 1 / auto / -1 }
+.explorer .drawers .bar { margin: 0; padding: 4px 8px; min-height: 36px }
 .explorer .spring { flex: 1 }
 .explorer .drawer { margin-top: 8px; min-height: 170px }
 .explorer .drawer .all { margin: 0 0 8px; min-height: 4.4em }
@@ -404,7 +409,8 @@ const EXPLORER_STYLE = `
   .explorer .drawers, .explorer .pins { grid-area: auto / 1 / auto / -1 }
   .explorer .pins { flex-direction: row } .explorer .slot { min-height: 184px }
   .explorer .removing { height: 330px } .explorer .removing .field { flex-wrap: wrap; gap: 4px }
-  .explorer .effect .line { grid-template-columns: minmax(0, 1fr) 2.2em 2.8em } .explorer .effect .meter { display: none }
+  .explorer .effect .line { grid-template-columns: minmax(0, 1fr) 2.2em 2.8em }
+  .explorer .effect .meter { display: none }
   .explorer .sights .word { display: none } .explorer .entry .meter { width: 46px }
   .explorer .sights .segment button { padding: 2px 4px; font-size: 12px } }
 @container (max-width: 469px) { .explorer.pointing .sights { grid-template-columns: 100% } }

@@ -76,7 +76,8 @@ export function describeClip(clip, { trait, head, token }) {
     `answer counts ${plainPercent(clip.importance[token])}`;
   const name = clip.sample === MINE ? "Your clip" : `Clip ${clip.sample}`;
   const does = trait === ATTENTION ? "" : up[best] >= down[best] ? ", raising it" : ", lowering it";
-  const moment = clip.moment === null ? `which moment decides is unknown, and evenly each would get ${plainPercent(1 / steps)}`
+  const moment = clip.moment === null
+    ? `which moment decides is unknown, and evenly each would get ${plainPercent(1 / steps)}`
     : `the moment that decides is step ${clip.moment}, with ${plainPercent(all[clip.moment])} against 1 in ` +
       `${steps} by chance`;
   return `${name}. ${subject}, ${who}: most at time step ${best}, ${plainPercent(all[best])}${does}, spread ` +
@@ -102,11 +103,14 @@ const bright = (top) => (value) => [...CIVIDIS[Math.round(255 * Math.min(1, valu
 
 // ---------------------------------------------------------------- the view
 /** What the faces below the time steps show. */
-const facesHint = (clip, trait, region) => "The same face at each time step, and over it how much each place of it " +
-  (trait === ATTENTION ? "attends to that step. " : `raises or lowers ${trait} through that step; the numbers are shares ` +
-    "of that, whichever way. ") +
-  (clip.moment === null ? "" : `The answer was drawn into step ${clip.moment}${region ? ", inside the thin line" : ""}. `) +
-  "Point at a place, click to hold it and its time step.";
+function facesHint(clip, trait, region) {
+  const does = trait === ATTENTION ? "attends to that step"
+    : `raises or lowers ${trait} through that step; the numbers are shares of that, whichever way`;
+  const truth = clip.moment === null ? ""
+    : ` The answer was drawn into step ${clip.moment}${region ? ", inside the thin line" : ""}.`;
+  return `The same face at each time step, and over it how much each place of it ${does}.${truth} Point at a place, ` +
+    "click to hold it and its time step.";
+}
 const SPEEDS = [0.25, 0.5, 1, 2];
 
 export function renderClips({ model, el }) {

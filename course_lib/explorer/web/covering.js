@@ -1,6 +1,5 @@
 /* Does the model need what it looks at? Patches are painted over, the most attended ones, those of the true region or
- * any others, and the model predicts again; on this face, and on sixteen.
- */
+ * any others, and the model predicts again: on this face, and on sixteen. */
 import { button, h, range } from "../../recorder/web/kit.js";
 import { spaced } from "./words.js";
 
@@ -81,18 +80,21 @@ export class Study {
     if (this.failed) return this.failed;
     if (this.runs) return `Face ${rounds.length + 1} of ${STUDIED} …`;
     const without = rounds.map((round) => round.without - round.whole);
-    const random = rounds.map((round) => meanOf(round.random) - round.whole), lower = without.filter((by) => by < 0);
-    return `${rounds.length} faces with it after ${this.after < 0 ? "yours" : this.after}: ` +
-      `${changeOf(without)} without its region, lower on ${lower.length}; ${changeOf(random)} at random (95 %).`;
+    const random = rounds.map((round) => meanOf(round.random) - round.whole);
+    const lower = without.filter((by) => by < 0).length, after = this.after < 0 ? "yours" : this.after;
+    return `${rounds.length} faces with it after ${after}: ${changeOf(without)} without its region, lower on ${lower}; ` +
+      `${changeOf(random)} at random (95 %).`;
   }
 }
 
 /** What a removal says of one face: whether these patches do more than patches by chance, and which way. */
 function verdictOf({ whole, without, random }) {
   const mean = meanOf(random), spread = Math.sqrt(meanOf(random.map((value) => (value - mean) ** 2)));
-  if (Math.abs(without - mean) <= Math.max(0.02, 2 * spread)) return "On this face they matter no more than patches at random.";
-  return without < whole ? "This face needs them: without them the probability falls."
-    : "On this face they speak against it: without them the probability rises.";
+  const clear = Math.max(0.02, 2 * spread);
+  if (without < mean - clear) return "This face needs them: without them the probability falls.";
+  if (without < mean + clear) return "On this face they matter no more than patches at random.";
+  return without > whole ? "On this face they speak against it: without them the probability rises."
+    : "On this face they matter less than patches at random.";
 }
 
 export function removing(v, sample, s, removal) {
@@ -113,9 +115,9 @@ export function removing(v, sample, s, removal) {
       h("p", { class: "note" }, "Painting over patches, other samples and images of your own need the model: open the " +
         "explorer in a notebook."));
   }
-  const hint = brush.on ? "Click or drag over patches of the face." : s.region && !region.length
-    ? "This face has no region of it to paint over." : "Its probability without them, and without as many at random. The " +
-      "model gets the picture's mean colour there.";
+  const hint = brush.on ? "Click or drag over patches of the face."
+    : s.region && !region.length ? "This face has no region of it to paint over."
+      : "Its probability without them, and without as many at random. The model gets the picture's mean colour there.";
   return h("div", { class: "removing", role: "group", "aria-label": "Take patches away" }, title,
     h("div", { class: "field" }, range("Paint over the most attended patches", v.sliding ?? s.mask,
       (chosen) => v.slide(chosen), { max: most, onchange: ({ target }) => {
@@ -129,8 +131,8 @@ export function removing(v, sample, s, removal) {
     button("Its region", "paint over what decides this attribute, on each face that has it",
       () => change({ region: !s.region, covered: [], mask: 0 }),
       { "aria-pressed": s.region, disabled: !s.region && !region.length }),
-    button(`On ${STUDIED} faces`, "what its region is worth on the next faces that have it; ± is a 95 % interval over faces",
-      () => study.run(s, attribute), { disabled: study.runs || !sample.outlines })),
+    button(`On ${STUDIED} faces`, "what its region is worth on the next faces that have it; ± is a 95 % interval over " +
+      "faces", () => study.run(s, attribute), { disabled: study.runs || !sample.outlines })),
     h("div", { class: "effect" }, removal?.failed ? h("p", { class: "note" }, removal.failed) : effect,
       said ? h("p", { class: "note", role: "status" }, said)
         : h("p", { class: "note" }, !effect ? !removal?.failed && hint : verdictOf(removal))));

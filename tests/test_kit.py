@@ -266,6 +266,25 @@ def test_without_a_fitting_python_make_says_what_to_do(tmp_path):
         assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("fails", "words"),
+    [
+        ("--index-url", "PyTorch's CPU build could not be fetched"),
+        ("--editable", "some packages could not be installed"),
+        ("import torchvision", "torch and torchvision do not belong together"),
+    ],
+)
+def test_where_the_set_up_cannot_go_on_make_says_what_to_do(fails, words, tmp_path):
+    fake = tmp_path / "bin" / "python"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\ncase "$*" in *"{fails}"*) exit 1;; esac\n')
+    fake.chmod(0o755)
+    result = make(f"{tmp_path}/.ready", "CPU=1", f"VENV={tmp_path}")
+    assert result.returncode != 0
+    assert words in result.stderr
+    assert not (tmp_path / ".ready").exists()
+
+
 def test_make_finds_a_fitting_python():
     result = make("--dry-run", "retarget", "REPO=ada/course")
     name = result.stdout.split()[-3]

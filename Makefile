@@ -11,7 +11,7 @@
 #   make bench            the table of speeds and sizes, or the seconds of lessons (ARGS="viewer 08" for some)
 #   make size             how large each room is, in formatted lines
 #   make retarget         let badges and clone lines name your copy   (REPO=owner/name, else `origin`)
-#   make clean            remove the environments and what can be made again
+#   make clean            remove the environments and what make has made; your runs in results/ and data/ stay
 # With CPU=1 the set-up takes PyTorch's small CPU build, which on Linux is not the default one.
 
 VENV   ?= .venv
@@ -72,7 +72,7 @@ retarget:
 	@$(PYTHON) retarget.py $(REPO)
 
 clean:
-	rm -rf $(VENV) $(COLAB) answers build results site *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -rf $(VENV) $(COLAB) answers build site *.egg-info .pytest_cache .hypothesis .ruff_cache
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 define need_python

@@ -11,7 +11,7 @@
 #   make bench            the table of speeds and sizes, or the seconds of lessons (ARGS="viewer 08" for some)
 #   make size             how large each room is, in formatted lines
 #   make retarget         let badges and clone lines name your copy   (REPO=owner/name, else `origin`)
-#   make clean            remove the environments and what can be made again
+#   make clean            remove the environments and what make has made; your runs in results/ and data/ stay
 # With CPU=1 the set-up takes PyTorch's small CPU build, which on Linux is not the default one.
 
 VENV   ?= .venv
@@ -72,7 +72,7 @@ retarget:
 	@$(PYTHON) retarget.py $(REPO)
 
 clean:
-	rm -rf $(VENV) $(COLAB) answers build results site *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -rf $(VENV) $(COLAB) answers build site *.egg-info .pytest_cache .hypothesis .ruff_cache
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 define need_python
@@ -80,14 +80,26 @@ define need_python
     "apt install python3 python3-venv) or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 endef
 
+# What the set-up says where it cannot go on; pip's own words stand above.
+CPU_BUILDS = https://download.pytorch.org/whl/cpu
+FAIL = { echo "$(1)" >&2; exit 1; }
+NO_CPU_BUILD = $(call FAIL,PyTorch's CPU build could not be fetched from $(CPU_BUILDS); check the network and run the \
+    same line again$(comma) or leave out CPU=1)
+NO_PACKAGES = $(call FAIL,some packages could not be installed; check the network and the disk$(comma) and run the same \
+    line again)
+NO_PAIR = $(call FAIL,torch and torchvision do not belong together: pip took them from two places; run 'make clean'$(comma) \
+    then the same line without CPU=1 or with one package index in pip's settings)
+comma := ,
+
 $(READY): pyproject.toml
 	$(call need_python,$(PYTHON))
 	@echo "setting up $(VENV) with $(PYTHON): a few minutes the first time"
-	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 ifdef CPU
-	@$(RUN) -m pip install --quiet --index-url https://download.pytorch.org/whl/cpu "torch>=2.9,<3" torchvision
+	@$(RUN) -m pip install --quiet --index-url $(CPU_BUILDS) "torch>=2.9,<3" torchvision || $(NO_CPU_BUILD)
 endif
-	@$(RUN) -m pip install --quiet --editable ".[dev]"
+	@$(RUN) -m pip install --quiet --editable ".[dev]" || $(NO_PACKAGES)
+	@$(RUN) -c "import torchvision" 2>/dev/null || $(NO_PAIR)
 	@touch $@
 
 $(COLAB)/.ready: tests/colab/requirements.txt
@@ -95,7 +107,8 @@ $(COLAB)/.ready: tests/colab/requirements.txt
 	@echo "setting up $(COLAB) with $(COLAB_PYTHON): some minutes the first time"
 	@test "$$($(COLAB)/bin/python -V 2>&1)" = "$$($(COLAB_PYTHON) -V)" || $(COLAB_PYTHON) -m venv --clear $(COLAB)
 ifdef CPU
-	@$(COLAB)/bin/python -m pip install --quiet --index-url https://download.pytorch.org/whl/cpu $$(grep '^torch' $<)
+	@$(COLAB)/bin/python -m pip install --quiet --index-url $(CPU_BUILDS) $$(grep '^torch' $<) || $(NO_CPU_BUILD)
 endif
-	@$(COLAB)/bin/python -m pip install --quiet --requirement $<
+	@$(COLAB)/bin/python -m pip install --quiet --requirement $< || $(NO_PACKAGES)
+	@$(COLAB)/bin/python -c "import torchvision" 2>/dev/null || $(NO_PAIR)
 	@touch $@

@@ -93,11 +93,14 @@ def parse(arguments: Sequence[str]) -> tuple[Callable, dict[str, Any]]:
         description=inspect.getdoc(command).split("\n\nArgs:")[0],
         exit_on_error=False,
         allow_abbrev=False,
+        formatter_class=_help_formatter(),
     )
     parser.add_argument("--config", action="config", metavar="FILE", help="YAML of these options")
     parser.add_function_arguments(command, as_group=False, as_positional=True)
     parameters = inspect.signature(command).parameters.values()
     switches = {f"--{parameter.name}" for parameter in parameters if parameter.annotation is bool}
+    if switches:
+        parser.epilog = f"Without a value after it, {' or '.join(sorted(switches))} means true."
     try:
         options = parser.parse_args([f"{x}=true" if x in switches else x for x in flags]).as_dict()
     except ArgumentError as error:
@@ -110,6 +113,20 @@ def parse(arguments: Sequence[str]) -> tuple[Callable, dict[str, Any]]:
         ) from error
     del options["config"]
     return command, options
+
+
+def _help_formatter() -> type:
+    """How `--help` is written: what an option is for, and its default where that says something."""
+    from argparse import SUPPRESS
+
+    from jsonargparse import DefaultHelpFormatter
+
+    class Formatter(DefaultHelpFormatter):
+        def _get_help_string(self, action):
+            says_something = action.default not in ("", None, SUPPRESS)
+            return (action.help or "") + " (default: %(default)s)" * says_something
+
+    return Formatter
 
 
 def _load(text: str, **options: Any) -> Any:

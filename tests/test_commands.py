@@ -84,7 +84,7 @@ def arguments_of(*arguments) -> dict:
     [
         ("preprocess", ("--shard SHARD", "which part to do: 2/8", "--batch_size")),
         ("train", ("--static_features", "tokens `n tokens dim`", "--epochs", "passes over")),
-        ("evaluate", ("--against", "another run's folder", "--labels", "--attention")),
+        ("evaluate", ("--against", "--labels", "Without a value after it, --attention means true")),
         ("visualize", ("--format {png,svg,pdf}", "whose heads are drawn")),
     ],
 )
@@ -94,10 +94,12 @@ def test_help_explains_every_option(name, options, capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert stop.value.code == 0
     assert "--split " not in text
+    assert "type:" not in text
+    assert "default: )" not in text
     for option in ("--config", *options):
         assert option in text
-    for option, explained in re.findall(r"--(\w+) \S+ (\(type)?", text):
-        assert not explained, f"{option} has no help"
+    for option, unexplained in re.findall(r"--(\w+) \S+ (\(default)?", text):
+        assert not unexplained, f"{option} has no help"
 
 
 def test_the_list_of_commands_is_quick_because_torch_is_not_imported():

@@ -84,9 +84,8 @@ def ending_problems(cells, number, folder):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_each_lesson_ends_with_questions_words_reading_and_links(path):
-    assert (
-        ending_problems(nbformat.read(path, as_version=4).cells, path.name[:2], path.parent) == []
-    )
+    problems = ending_problems(nbformat.read(path, as_version=4).cells, path.name[:2], path.parent)
+    assert not problems, "\n".join(problems)
 
 
 def test_the_readme_explains_the_same_words():

@@ -201,9 +201,11 @@ def test_conda_takes_all_but_python_from_pyproject():
 
 
 def fresh_environment():
-    """The environment without what an outer `make test` has put there."""
+    """The environment without what an outer `make test ARGS=…` has put there."""
     return {
-        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MAKE", "MFLAGS")) and name not in ("ARGS", "CPU", "PORT", "REPO")
     }
 
 
@@ -233,6 +235,10 @@ def test_each_target_is_there(target):
     assert result.stdout
 
 
+def test_make_clean_keeps_runs_and_data():
+    assert not {"results", "data"} & set(make("--dry-run", "clean").stdout.split())
+
+
 def test_make_test_leaves_out_only_the_slow_tests():
     lines = {
         target: make("--dry-run", target, f"VENV={VENV}").stdout.splitlines()[-1]
@@ -249,7 +255,7 @@ def test_make_test_leaves_out_only_the_slow_tests():
     [
         ("00 08 -x", "notebooks/00_start_here.ipynb notebooks/08_class_imbalance.ipynb -x"),
         ("tests/test_kit.py", "tests/test_kit.py"),
-        ("15", "tests notebooks 15"),  # which pytest then refuses
+        ("99", "tests notebooks 99"),  # which pytest then refuses
     ],
 )
 def test_make_test_takes_lessons_by_number_and_files_by_name(arguments, named):
@@ -264,6 +270,25 @@ def test_without_a_fitting_python_make_says_what_to_do(tmp_path):
         assert result.returncode != 0
         assert "no Python 3.11, 3.12 or 3.13 with venv was found; install one" in result.stderr
         assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("fails", "words"),
+    [
+        ("--index-url", "PyTorch's CPU build could not be fetched"),
+        ("--editable", "some packages could not be installed"),
+        ("import torchvision", "torch and torchvision do not belong together"),
+    ],
+)
+def test_where_the_set_up_cannot_go_on_make_says_what_to_do(fails, words, tmp_path):
+    fake = tmp_path / "bin" / "python"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\ncase "$*" in *"{fails}"*) exit 1;; esac\n')
+    fake.chmod(0o755)
+    result = make(f"{tmp_path}/.ready", "CPU=1", f"VENV={tmp_path}")
+    assert result.returncode != 0
+    assert words in result.stderr
+    assert not (tmp_path / ".ready").exists()
 
 
 def test_make_finds_a_fitting_python():

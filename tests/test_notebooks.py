@@ -316,7 +316,8 @@ CONVENTIONS = [
 @pytest.mark.parametrize("convention", CONVENTIONS, ids=lambda convention: convention.__name__)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_each_notebook(path, convention):
-    assert convention(nbformat.read(path, as_version=nbformat.NO_CONVERT), path.name) == []
+    problems = convention(nbformat.read(path, as_version=nbformat.NO_CONVERT), path.name)
+    assert not problems, "\n".join(problems)
 
 
 # Planted faults

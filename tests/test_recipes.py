@@ -4,6 +4,8 @@ ends alike each time, and goes on where it was cut off.
 
 import subprocess
 import sys
+import time
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -303,6 +305,22 @@ def test_a_cut_off_study_goes_on(workplace, tmp_path, monkeypatch):
     assert (result["seed"], result["torch"]) == (30_000, torch.__version__)
     assert files.read_json(tmp_path / "squares.json") == result
     assert not (workplace / "squares").exists()  # the next run begins anew
+
+
+def interrupted_or_asleep(number):
+    if number == 0:
+        raise KeyboardInterrupt
+    time.sleep(3600)
+
+
+def test_ctrl_c_ends_a_study_of_several_processes_at_once(tmp_path):
+    study = Study(interrupted_or_asleep, (), 1, processes=2)
+    settings = [(study, {"number": number}, tmp_path / f"{number}.json") for number in range(4)]
+    others = set(active_children())
+    with pytest.raises(KeyboardInterrupt):
+        list(run._finished(2, settings))
+    for process in set(active_children()) - others:
+        process.join()
 
 
 def test_only_what_a_stored_result_lacks_is_run(workplace, tmp_path, monkeypatch):

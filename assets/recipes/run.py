@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import product
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import torch
@@ -221,9 +221,17 @@ def _finished(processes: int, settings: list[tuple]):
     if processes == 1:
         yield from (_run_setting(*setting) for setting in settings)
         return
-    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    others = set(active_children())
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,))
+    try:
         for part in as_completed([pool.submit(_run_setting, *setting) for setting in settings]):
             yield part.result()  # raises what the process raised
+    except BaseException:  # Ctrl-C too: nobody waits for what is not done
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(active_children()) - others:
+            process.terminate()
+        raise
+    pool.shutdown()
 
 
 def _run_setting(study: Study, setting: dict, path: Path) -> None:

@@ -64,8 +64,9 @@ def open_arrays(
         labels: .npy `n 5` in [0, 1], or CSV whose header names the traits
         speakers: .npy of `n` numbers or names, or CSV with a column speaker; without, the split
             leaks
-        traits: what the label columns are, such as extraversion,neuroticism,…; default O C E A N
-        clips: how many clips to draw for 'synthetic'
+        traits: what the label columns are, in their order; default:
+            openness,conscientiousness,extraversion,agreeableness,neuroticism
+        clips: how many clips to draw for 'synthetic'; 1600 or more teach enough
         split: of the drawn clips
     """
     if dataset == "synthetic":
@@ -80,7 +81,10 @@ def open_arrays(
         paths = _in_folder(Path(dataset)) | {name: path for name, path in paths.items() if path}
     for name in ("static_features", "dynamic_features", "labels"):
         if not paths[name]:
-            raise ValueError(f"there are no {name}; give --{name} FILE, or --dataset")
+            raise ValueError(
+                f"there are no {name}; give --{name} FILE, or --dataset with 'synthetic'"
+                " or a folder that `preprocess` wrote"
+            )
     arrays = Arrays(
         static=_open(paths["static_features"]),
         dynamic=_open(paths["dynamic_features"]),

@@ -72,25 +72,26 @@ def train(
     Returns the folder.
 
     Args:
-        traits: what the label columns are, such as extraversion,neuroticism,…; default O C E A N
+        traits: what the label columns are, in their order; default:
+            openness,conscientiousness,extraversion,agreeableness,neuroticism
         val_split: share of the rows, whole speakers, to validate on
-        split_seed: which split
+        split_seed: another number puts other speakers on the two sides
         fusion_dim: width of the fused vector
         num_heads: heads of the cross-attention
         dropout_rate: share of the fused values that training hides
-        batch_size: of all processes together
+        batch_size: rows in a batch, of all processes together
         epochs: passes over the training rows, at most
         learning_rate: the largest; 1e-4 to 1e-3 is usual
         weight_decay: of AdamW, which without it is Adam; 0.5 helps where clips are few
         warmup: share of the steps in which the learning rate rises
-        clip: longest gradient
+        clip: a gradient longer than this is shortened to it
         patience: epochs without improvement before the end
         accumulate: batches for one step, where memory is short
         shuffle_moments: show motion tokens in a new order each time, where moments are equals
         precision: mixed precision; 'auto' fits the machine
         seed: of weights, batches and dropout
         output: the run's folder; default: results/ and a name made of data and settings
-        minutes: between checkpoints within an epoch
+        minutes: time between checkpoints within an epoch
         tensorboard: write event files for TensorBoard too
     """
     settings = locals()

@@ -151,7 +151,7 @@ export function choosing(v, sample, s, now, effect, painted) {
     order.map((i) => entry(v, sample, s, now, looks, painted, i))),
     h("p", { class: "note" }, order.length < names.length && `${order.length} of `, `${names.length} attributes` +
       (s.patch >= 0 ? ", those first that look at the chosen patch (Escape lets go)."
-        : ". Point at a name or at a patch; click to hold.")),
+        : "; a bar's mark is what a yes needs. Point at one or at a patch, click to hold.")),
     effect);
 }
 

@@ -8,12 +8,15 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
+import psutil
 import pytest
 import skimage.data
 import torch
@@ -917,6 +920,38 @@ def test_shards_and_processes_share_the_clips_and_the_last_writes_the_arrays(
     assert sorted(map(len, seen)) == [1, 1, 1, 2]
     assert "left to other shards" in capsys.readouterr().out
     assert "shard '3/2' is none" in refused(capsys, *arguments, "--shard", "3/2")
+
+
+def has_a_worker_that_imports(process):
+    try:
+        return any(
+            "spawn_main" in " ".join(child.cmdline()) and child.cpu_times().user > 0.5
+            for child in psutil.Process(process).children()
+        )
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no such signals")
+def test_ctrl_c_while_the_workers_start_needs_no_traceback(videos, tmp_path):
+    arguments = ["preprocess", videos, "--output", tmp_path, "--features", "none", *SMALL[:-1], "2"]
+    with open(tmp_path / "said", "w") as said:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "course_lib", *map(str, arguments)],
+            cwd=ROOT,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    while not has_a_worker_that_imports(run.pid):
+        assert run.poll() is None
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait() == 130
+    text = (tmp_path / "said").read_text()
+    assert "the same command goes on" in text
+    assert "Traceback" not in text
 
 
 def test_the_cache_serves_first_impressions(videos, tmp_path):

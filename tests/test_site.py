@@ -18,6 +18,7 @@ import nbformat
 import numpy as np
 import pytest
 import yaml
+from audit import audit
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
@@ -64,7 +65,8 @@ HTML('<figure><img alt="a red square" src="{embedded("png")}" onerror="alert(1)"
     ),
     new_code_cell(
         """\
-display({"application/vnd.plotly.v1+json": {"data": [{"y": [1, 3], "type": "scatter"}], "layout": {"height": 300}},
+display({"application/vnd.plotly.v1+json": {"layout": {"height": 300},
+         "data": [{"y": [1, 3], "type": "scatter"}, {"z": [[[9, 9, 9]]], "type": "image"}]},
          "text/html": '<script src="https://a.org"></script>', "text/plain": "A line </script>."}, raw=True)
 display({"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider()"}, raw=True)
 from IPython.display import Markdown
@@ -612,6 +614,9 @@ def test_a_browser_shows_the_pages_without_a_network(browser, pages, course, sch
     page.get_by_role("link", name="00 · First →").first.click()
     page.locator(".plotly .main-svg").first.wait_for()
     assert page.locator(".plotly path.js-line").count() == 1
+    page.locator(".plotly image").first.wait_for(state="attached")
+    page.locator(".plotly[role=figure]").wait_for()
+    assert audit(page) == []
     clear = "each => getComputedStyle(each).backgroundColor"
     papers = {each.evaluate(clear) for each in page.locator(".drawn, .drawn .plotly").all()}
     assert papers == {"rgba(0, 0, 0, 0)"}

@@ -49,7 +49,7 @@ addEventListener("message", ({ source, data }) => {
 
 // ---------------------------------------------------------------- plotly's figures
 function drawFigures() {
-  const places = document.querySelectorAll(".plotly[role=img]"), data = document.getElementById("figures");
+  const places = document.querySelectorAll(".plotly[aria-label]"), data = document.getElementById("figures");
   if (!data || !window.Plotly) return;
   JSON.parse(data.textContent).forEach((figure, number) => {
     const place = places[number], layout = { ...figure.layout };
@@ -71,7 +71,13 @@ function drawFigures() {
       place.replaceChildren();
       place.classList.add("drawn");
     }
-    Plotly.react(place, { ...figure, data: isDark() ? lighter(figure.data) : figure.data, layout });
+    const config = { ...figure.config, displaylogo: false };  // the logo is a link without a name
+    const drawn = Plotly.react(place, { ...figure, data: isDark() ? lighter(figure.data) : figure.data, layout, config });
+    drawn.then(() => {  // its name says what the figure shows; plotly's drawings and icons have none
+      place.setAttribute("role", "figure");  // with buttons inside, which an img must not have
+      const drawings = document.querySelectorAll(".plotly svg, #js-plotly-tester");
+      for (const drawing of drawings) drawing.setAttribute("aria-hidden", "true");
+    });
   });
 }
 

@@ -6,10 +6,14 @@ import csv
 import io
 import os
 import re
+import signal
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
+from multiprocessing import resource_tracker
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -234,17 +238,17 @@ def _work_through(videos: list[Path], clips: Clips, workers: int, batch_size: in
     if not todo:
         return
     extractors = _extractors() if clips.recipe["tokens"] else None
-    windows = iter(
-        DataLoader(
-            Windows(todo, cache=clips.output / "flow", **clips.recipe["window"]),
-            batch_size=None,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_one_thread,
-            # A forked worker would inherit OpenCV's threads as locks that nobody opens.
-            multiprocessing_context="spawn" if workers else None,
-        )
+    loader = DataLoader(
+        Windows(todo, cache=clips.output / "flow", **clips.recipe["window"]),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_begin_work,
+        # A forked worker would inherit OpenCV's threads as locks that nobody opens.
+        multiprocessing_context="spawn" if workers else None,
     )
+    with _ctrl_c_waits():
+        windows = iter(loader)
     started, broken = time.perf_counter(), 0
     with tqdm(total=len(todo), unit="clip", mininterval=2, smoothing=0.05) as progress:
         while batch := list(islice(windows, batch_size)):
@@ -272,9 +276,35 @@ def _as_it_is(item: dict) -> dict:
     return item
 
 
-def _one_thread(worker: int) -> None:
-    """Many workers with many threads each would only get into each other's way."""
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Let Ctrl-C wait here, and in the processes that begin here until `_begin_work`: while they
+    import, they would die of it with a traceback.
+    """
+    in_main = threading.current_thread() is threading.main_thread()  # others change no signals
+    if not in_main or not hasattr(signal, "pthread_sigmask"):  # Windows has none
+        yield
+        return
+    resource_tracker.ensure_running()  # when it begins, it lets Ctrl-C through
+    pressed = []
+    handler = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+def _begin_work(worker: int) -> None:
+    """Compute with one thread, because many workers with many threads each would only get into each
+    other's way; and take Ctrl-C from here on.
+    """
     cv2.setNumThreads(1)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _note_problem(video: Path, problem: Exception, clips: Clips) -> str:

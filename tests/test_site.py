@@ -25,6 +25,7 @@ from PIL import Image
 
 from course_lib.pictures import Animation, Picture, blank_axes, player_script
 from tools import site_kernel
+from tools.chosen import run
 from tools.site import build, converted, executed, framed, prepare, site
 from tools.site_check import problems
 from tools.site_math import formulas, mathml
@@ -494,6 +495,21 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing_half(tmp_path):
     errors = run.communicate(timeout=300)[1]
     assert run.returncode == 130, errors
     assert not list(tmp_path.glob("build/site/*/*.ipynb"))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [(KeyboardInterrupt(), 130, "stopped; the same command"), (ValueError("no."), 2, "error: no.")],
+)
+def test_what_ends_a_command_is_one_sentence(error, code, words, monkeypatch, capsys):
+    def command(output="here", lessons=()):
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(SystemExit) as ended:
+        run(command)
+    assert ended.value.code == code
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("lessons", [["99"], ["04", "x"]])

@@ -35,7 +35,7 @@ PAINTED = 8  # patches: about what the glasses cover
 CLIP = 33  # the riddle's clip A of lesson 00
 FRAMES, FRAME = 33, 125  # of a clip, and ms for each
 STEP = 80  # ms a frame while the pointer moves
-COLOURS = 128
+COLOURS = 112
 # small on the page, and what one looks for
 VIVID = ["#fee838", "#d1495b", "#18703d", "#8a5a00", "#345995", "#e100be", "#ed66d8", "#f6b3ec"]
 POINTER = [(0, 0), (0, 17), (4, 13), (7, 20), (10, 19), (7, 12), (12, 12)]

@@ -290,7 +290,7 @@ def face_and_flow(
 
     Without a detection the face is the surest crop. Which crop is surest changes with a codec's
     smallest errors; which is the first one does not. Crops come at twice the size, where DIS sees
-    the mouth twice as well. Used in lesson 02.
+    the mouth twice as well.
     """
     boxes, confidence = (
         values[start : start + len(crops)] for values in (track.boxes, track.confidence)

@@ -285,8 +285,8 @@ def _calm() -> Iterator[None]:
             yield
     finally:
         if timed:
-            signal.signal(signal.SIGALRM, signal.SIG_IGN)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, lambda *_: None)  # an alarm on its way is not ignored but
+            signal.setitimer(signal.ITIMER_REAL, 0)  # heard, or Python would print an OSError of it
             signal.signal(signal.SIGALRM, previous)
         random.setstate(python)
         np.random.set_state(numpy)

@@ -875,11 +875,13 @@ def main() -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        choices=[[], *BENCHES, *LESSONS],
         help=f"which tables: {', '.join(BENCHES)}; or lessons by number, such as 08, which are then"
         " run one after another; all tables by default",
     )
     chosen = parser.parse_args().names or list(BENCHES)
+    if unknown := sorted(set(chosen) - {*BENCHES, *LESSONS}):
+        known = ", ".join([*BENCHES, *LESSONS])
+        parser.error(f"there is no table or lesson {unknown[0]}; name some of {known}")
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print("| what | measured | beside | ratio | asked |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

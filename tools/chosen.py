@@ -42,5 +42,5 @@ def run(command: Callable) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped; the same command keeps what is done", file=sys.stderr)
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

@@ -134,11 +134,12 @@ class ExplorerWidget(_Viewer):
     `attribute` (a name), `patch` (the one whose onlookers are listed; -1 none), `rarity`, `sort`,
     `outcome` (which samples are stepped through), `pinned` (what is kept for comparison), `mask`
     (so many of the most attended patches are painted over), `maps` (whose: "trained", "untrained",
-    "mean map"), `covered` (patches that are painted over instead of those), `region`
-    (whether what decides the attribute is painted over instead), `mode` ("explore", "point" first, "draw" a face), `drawing` (the face that is drawn as
-    sample -1; see `draw`), `clear` (over the clear twin), `together` (all heads, each in its colour), `lift`,
-    `smooth`, `outlined` and `strength` (of the map over the image), `drawer` (what is open below:
-    "details", "weight", "share" or nothing). What cannot be raises `TraitError`.
+    "mean map"), `covered` (patches that are painted over instead of those), `region` (whether what
+    decides the attribute is painted over instead), `mode` ("explore", "point" first, "draw" a
+    face), `drawing` (the face that is drawn as sample -1; see `draw`), `clear` (over the clear
+    twin), `together` (all heads, each in its colour), `lift`, `smooth`, `outlined` and `strength`
+    (of the map over the image), `drawer` (what is open below: "details", "weight", "share" or
+    nothing). What cannot be raises `TraitError`.
     """
 
     _esm = explorer_script()

@@ -40,7 +40,7 @@ const signed = (value) => (Math.abs(value) < 0.005 ? "0.00" : `${value < 0 ? "âˆ
 const meanOf = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 /** A mean with its 95 % interval, by Student's t in its expansion around the normal quantile. */
-export function changeOf(values) {
+function changeOf(values) {
   const mean = meanOf(values), free = values.length - 1, z = 1.96;
   if (free < 3) return signed(mean);
   const spread = Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / free);
@@ -90,11 +90,12 @@ export class Study {
 /** What a removal says of one face: whether these patches do more than patches by chance, and which way. */
 function verdictOf({ whole, without, random }) {
   const mean = meanOf(random), spread = Math.sqrt(meanOf(random.map((value) => (value - mean) ** 2)));
-  const clear = Math.max(0.02, 2 * spread);
-  if (without < mean - clear) return "This face needs them: without them the probability falls.";
-  if (without < mean + clear) return "On this face they matter no more than patches at random.";
-  return without > whole ? "On this face they speak against it: without them the probability rises."
-    : "On this face they matter less than patches at random.";
+  const change = without - whole, clear = Math.abs(without - mean) > Math.max(0.02, 2 * spread);
+  if (!clear || Math.abs(change) <= Math.abs(mean - whole)) {
+    return "On this face they matter no more than patches at random.";
+  }
+  return change < 0 ? "This face needs them: without them the probability falls."
+    : "On this face they speak against it: without them the probability rises.";
 }
 
 export function removing(v, sample, s, removal) {

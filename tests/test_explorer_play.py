@@ -265,6 +265,7 @@ def test_prediction_and_map_follow_the_switches_and_sliders(open_widget):
     bald = page.get_by_role("checkbox", name="Bald")
     bald.check()
     eventually(lambda: widget.drawing["attributes"] == ["Bald"])  # it cannot have a hat
+    settle(page)
     assert not hat.is_checked()
     for name in ("Turn", "Blur"):
         slider = page.get_by_role("slider", name=name)
@@ -382,6 +383,7 @@ def test_a_notebook_shares_a_line_of_python(open_widget, explorer):
     page.get_by_label("smooth").check()
     page.get_by_role("button", name="Pin", exact=True).click()
     eventually(lambda: widget.pinned and widget.smooth)
+    settle(page)  # Python hears of a pin before the page is drawn again
     line = page.get_by_label("a line of Python").input_value()
     again = eval(line, {"explorer": explorer})
     assert {name: getattr(again, name) for name in again.state_names()} == {

@@ -3,7 +3,7 @@
 from .attributes import AttentionExplorer, ImbalanceAwareAttentionExplorer
 from .base import ATTENTION, MEAN, OWN, UNTRAINED, Explorer, Item, explorer_script
 from .clips import ClipLook, PersonalityExplorer, film, listen
-from .figure import describe, explorer_figure, static_part, still, verdict
+from .figure import View, describe, explorer_figure, static_part, still, verdict
 from .packing import (
     COMMON,
     RARE,
@@ -45,6 +45,7 @@ __all__ = [
     "PersonalityWidget",
     "Predictions",
     "Removal",
+    "View",
     "attribute_map",
     "attributes_of_rarity",
     "blind_spots",

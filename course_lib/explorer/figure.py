@@ -5,7 +5,7 @@ of a saved page.
 import html
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,38 +22,37 @@ from .packing import webp_url
 from .steps import attribute_map
 from .words import spaced
 
-__all__ = ["describe", "explorer_figure", "static_part", "still", "verdict"]
+__all__ = ["View", "describe", "explorer_figure", "static_part", "still", "verdict"]
 
 SHOWN = 8  # samples of the still part
 
 CLEAR = 420  # px of a clear twin
 
 
-def describe(
-    explorer: Any,
-    sample: int,
-    attribute: int,
-    layer: int,
-    head: int,
-    checkpoint: int | None = None,
-) -> str:
+class View(NamedTuple):
+    """One map of an explorer: of a sample and an attribute, in a layer of a checkpoint.
+
+    `head` is -1 for the mean of the heads, `checkpoint` None for the last.
+    """
+
+    sample: int
+    attribute: int
+    layer: int
+    head: int = -1
+    checkpoint: int | None = None
+
+
+def describe(explorer: Any, view: View) -> str:
     """What a view shows, in words: the verdict, then where the map is strongest and how wide it is."""
-    view = explorer, sample, attribute, layer, head, checkpoint
-    return f"{verdict(*view)} {details(*view)}"
+    return f"{verdict(explorer, view)} {details(explorer, view)}"
 
 
-def verdict(
-    explorer: Any,
-    sample: int,
-    attribute: int,
-    layer: int,
-    head: int,
-    checkpoint: int | None = None,
-) -> str:
+def verdict(explorer: Any, view: View) -> str:
     """One sentence: how the prediction came out, and how much of the attention is where it should
     be.
     """
-    header = explorer.item(sample, checkpoint).header
+    attribute = view.attribute
+    header = explorer.item(view.sample, view.checkpoint).header
     probability = header["probabilities"][attribute]
     threshold = float(explorer.thresholds[attribute])
     name, predicted = spaced(explorer.names[attribute]), probability >= threshold
@@ -70,7 +69,7 @@ def verdict(
     )
     if header["outlines"] is None:
         return f"{name} {fate}; where it should look is unknown."
-    score = _score(explorer, sample, attribute, layer, head, checkpoint)
+    score = _score(explorer, view)
     if score is None:
         return f"{name} {fate}; no single place decides it."
     times = score["energy"] / score["area"]
@@ -81,20 +80,12 @@ def verdict(
     )
 
 
-def details(
-    explorer: Any,
-    sample: int,
-    attribute: int,
-    layer: int,
-    head: int,
-    checkpoint: int | None = None,
-) -> str:
+def details(explorer: Any, view: View) -> str:
     """Two sentences on a map: its strongest patch and its width, and what was predicted."""
-    weights = _map(explorer, sample, attribute, layer, head, checkpoint)
-    score = _score(explorer, sample, attribute, layer, head, checkpoint)
-    who = "mean of the heads" if head < 0 else f"head {head}"
+    weights, score = _map(explorer, view), _score(explorer, view)
+    who = "mean of the heads" if view.head < 0 else f"head {view.head}"
     if len(explorer.layers) > 1:
-        who = f"layer {layer}, {who}"
+        who = f"layer {view.layer}, {who}"
     row, column = divmod(int(weights.argmax()), round(weights.size**0.5))
     share = weights[weights > 0] / weights.sum()
     place = ""
@@ -105,31 +96,25 @@ def details(
         )
     often = ""
     if explorer.frequencies is not None:
-        often = f"; {percent(explorer.frequencies[attribute])} of the images have it"
-    probability = explorer.item(sample, checkpoint).header["probabilities"][attribute]
+        often = f"; {percent(explorer.frequencies[view.attribute])} of the images have it"
+    probabilities = explorer.item(view.sample, view.checkpoint).header["probabilities"]
+    probability = probabilities[view.attribute]
+    threshold = float(explorer.thresholds[view.attribute])
     return (
         f"{who[0].upper()}{who[1:]}: looks most at row {row}, column {column}, with"
         f" {_say(float(weights.max()))}, spread over about"
         f" {np.exp(-(share * np.log(share)).sum()):.1f} of {weights.size} patches{place}. Predicted"
-        f" {probability:.2f} against a threshold of {float(explorer.thresholds[attribute]):.2f}"
-        f"{often}."
+        f" {probability:.2f} against a threshold of {threshold:.2f}{often}."
     )
 
 
-def _score(
-    explorer: Any,
-    sample: int,
-    attribute: int,
-    layer: int,
-    head: int,
-    checkpoint: int | None,
-) -> dict[str, float] | None:
+def _score(explorer: Any, view: View) -> dict[str, float] | None:
     """What a page makes of a map and its region; None where no region is known."""
-    item = explorer.item(sample, checkpoint)
-    if item.header["outlines"] is None or not item.header["outlines"][attribute]:
+    item = explorer.item(view.sample, view.checkpoint)
+    if item.header["outlines"] is None or not item.header["outlines"][view.attribute]:
         return None
-    weights = _map(explorer, sample, attribute, layer, head, checkpoint)
-    cover = read_arrays(item.header["arrays"], item.planes)["cover"][attribute].ravel() / 255
+    weights = _map(explorer, view)
+    cover = read_arrays(item.header["arrays"], item.planes)["cover"][view.attribute].ravel() / 255
     strongest = weights == weights.max()
     return {
         "energy": float((weights * cover).sum() / weights.sum()),
@@ -173,7 +158,8 @@ def explorer_figure(
         if attribute is None
         else explorer.names.index(attribute)
     )
-    weights = _map(explorer, sample, index, layer, head, checkpoint)
+    view = View(sample, index, layer, head, checkpoint)
+    weights = _map(explorer, view)
     side = round(weights.size**0.5)
     picture, region = _seen(explorer, sample, index)
     height, width = picture.shape[:2]
@@ -242,7 +228,7 @@ def explorer_figure(
         margin={"l": 10, "r": 20, "t": 20, "b": 40},
         paper_bgcolor="#ffffff",
     )
-    return ExplorableFigure(figure, describe(explorer, sample, index, layer, head, checkpoint))
+    return ExplorableFigure(figure, describe(explorer, view))
 
 
 def _border(region: Bool[np.ndarray, "height width"]) -> tuple[list, list]:
@@ -267,7 +253,7 @@ def static_part(explorer: Any, samples: Sequence[int]) -> str:
         except ValueError:
             continue
         attribute = explorer.names.index(explorer.surest(sample))
-        weights = _map(explorer, sample, attribute, len(explorer.layers) - 1, -1, None)
+        weights = _map(explorer, View(sample, attribute, len(explorer.layers) - 1))
         picture, region = _seen(explorer, sample, attribute)
         side = round(weights.size**0.5)
         tile = overlay(picture, region, weights.reshape(side, side))
@@ -308,12 +294,12 @@ def still(explorer: Any, state: dict[str, Any]) -> tuple[str, str]:
 
     What the model saw, and beside it the face with the map, clearly if the data can draw it so.
     """
-    sample, checkpoint = state["sample"], state["checkpoint"]
+    sample = state["sample"]
     try:
         seen = explorer.read(sample)["image"]
         attribute = explorer.names.index(state["attribute"])
-        view = explorer, sample, attribute, state["layer"], state["head"], checkpoint
-        weights, sentence = _map(*view), describe(*view)
+        view = View(sample, attribute, state["layer"], state["head"], state["checkpoint"])
+        weights, sentence = _map(explorer, view), describe(explorer, view)
     except ValueError as error:
         return f"<p>{html.escape(str(error))}</p>", str(error)
     picture, region = _seen(explorer, sample, attribute)
@@ -342,16 +328,9 @@ def _seen(
     return to_picture(item["image"]), regions[attribute].numpy() if known else None
 
 
-def _map(
-    explorer: Any,
-    sample: int,
-    attribute: int,
-    layer: int,
-    head: int,
-    checkpoint: int | None,
-) -> Float[np.ndarray, " tokens"]:
-    weights = torch.from_numpy(explorer.weights(sample, checkpoint)[layer])
-    return attribute_map(weights, attribute, head).flatten().numpy()
+def _map(explorer: Any, view: View) -> Float[np.ndarray, " tokens"]:
+    weights = torch.from_numpy(explorer.weights(view.sample, view.checkpoint)[view.layer])
+    return attribute_map(weights, view.attribute, view.head).flatten().numpy()
 
 
 def _say(value: float) -> str:

@@ -30,7 +30,7 @@ from bench_live import bench_live
 from bench_parts import bench_parts
 from bench_tools import row, seconds
 from bench_tracking import bench_tracking
-from chromium import CHROMIUM_FLAGS, find_chromium
+from chromium import launch
 from einops import reduce
 from nbclient import NotebookClient
 from playwright.sync_api import sync_playwright
@@ -662,9 +662,7 @@ def bench_viewer(folder: str) -> None:
         Path(folder) / "page.html", maps, image=torch.rand(3, 224, 224), grid=(14, 14)
     )
     with sync_playwright() as playwright:
-        page = playwright.chromium.launch(
-            executable_path=find_chromium(), args=CHROMIUM_FLAGS
-        ).new_page()
+        page = launch(playwright.chromium).new_page()
         started = time.perf_counter()
         page.goto(f"file://{path}")
         page.wait_for_selector(".attention .mark")

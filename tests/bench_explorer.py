@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from chromium import CHROMIUM_FLAGS, find_chromium
+from chromium import launch
 from explorer_model import small_model
 from playwright.sync_api import sync_playwright
 
@@ -74,9 +74,8 @@ def bench_explorer(row: Callable[..., None]) -> None:
     names = explorer.names
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         few, many = (explorer.to_html(Path(folder) / f"{count}.html", count) for count in (4, 80))
-        browser = playwright.chromium.launch(
-            executable_path=find_chromium(),
-            args=[*CHROMIUM_FLAGS, "--js-flags=--expose-gc", "--enable-precise-memory-info"],
+        browser = launch(
+            playwright.chromium, "--js-flags=--expose-gc", "--enable-precise-memory-info"
         )
         page = browser.new_page(viewport={"width": 1300, "height": 900})
         page.add_init_script(FIRST)

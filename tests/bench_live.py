@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from bench_tools import row
-from chromium import CHROMIUM_FLAGS, PATIENCE, find_chromium
+from chromium import launch
 from explorer_driver import wait
 from playwright.sync_api import sync_playwright
 from test_live_model import demo, text_of
@@ -56,9 +56,8 @@ def measure(name: str, model: torch.nn.Module, size: int, tokens: int) -> None:
     image = torch.rand(3, size, size)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = demo(Path(folder) / "page.html", model, image, tokens)
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
+        browser = launch(playwright.chromium)
         page = browser.new_page()
-        page.set_default_timeout(PATIENCE)
         page.goto(f"file://{path}")
         wait(page, "window.attention !== undefined")
         page.evaluate(LOOK, [text_of(image), 10])  # warm up

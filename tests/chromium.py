@@ -28,6 +28,22 @@ def find_chromium() -> str | None:
     return path if Path(path).exists() else None
 
 
+def launch(browser_type, *flags: str):
+    """Playwright's browser, each page of which waits as long as a busy machine needs."""
+    browser = browser_type.launch(executable_path=find_chromium(), args=[*CHROMIUM_FLAGS, *flags])
+    browser.new_page, browser.new_context = map(_patient, (browser.new_page, browser.new_context))
+    return browser
+
+
+def _patient(opener):
+    def opened(**options):
+        page = opener(**options)
+        page.set_default_timeout(PATIENCE)
+        return page
+
+    return opened
+
+
 def install_chromium() -> None:
     """Debian's package where we are root, Playwright's own build elsewhere; a failure shows in
     `find_chromium`.

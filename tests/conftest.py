@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from chromium import CHROMIUM_FLAGS, find_chromium, install_chromium
+from chromium import find_chromium, install_chromium, launch
 
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if IS_WORKER:  # before torch is imported; the notebooks' kernels inherit it
@@ -93,6 +93,6 @@ def browser():
     if path is None:
         pytest.skip("no chromium here and none could be installed")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        browser = launch(playwright.chromium)
         yield browser
         browser.close()

@@ -46,7 +46,6 @@ def open_page(browser):
             accept_downloads=True,
             reduced_motion=motion,
         )
-        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
@@ -61,6 +60,7 @@ def open_page(browser):
         page.goto(f"file://{path}")
         if script:
             wait(page, ready)
+            settle(page)  # at first a saved page says that it is loading
         opened.append(context)
         return page
 
@@ -192,7 +192,6 @@ def open_widget(browser):
 
     def opener(widget, slow=()):
         page = browser.new_page(viewport={"width": 1300, "height": 900})
-        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         opened.append(page)
@@ -424,23 +423,23 @@ def opened(browser, folder, name, cells, shown=".explorer"):
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         watch(page, said)
         page.root = f"http://localhost:{port}"
-        page.goto(address, timeout=PATIENCE)  # Voilà runs the notebook first
+        page.goto(address)  # Voilà runs the notebook first
         if name != "voila":
             cell, idle = {
                 "lab": (".jp-Notebook .jp-Cell", "text=| Idle"),
                 "classic": ("#notebook-container .cell", "#kernel_indicator_icon.kernel_idle_icon"),
             }[name]
-            page.locator(idle).wait_for(timeout=PATIENCE)  # what runs before is dropped
+            page.locator(idle).wait_for()  # what runs before is dropped
             page.locator(cell).first.click()
             for _ in cells:
                 page.keyboard.press("Shift+Enter")
         drawn = page.locator(shown).or_(page.get_by_text("Error displaying widget")).first
         try:
-            drawn.wait_for(timeout=PATIENCE)
+            drawn.wait_for()
             if name == "voila" and not page.locator(shown).count():
                 # it gives a busy machine four seconds to send its widgets
-                page.reload(timeout=PATIENCE)
-            page.locator(shown).first.wait_for(timeout=PATIENCE)
+                page.reload()
+            page.locator(shown).first.wait_for()
             kernel = Kernel(runtime)
             yield page, kernel
             kernel.close()
@@ -540,6 +539,7 @@ def play(root, read):
     assert power == pytest.approx(np.exp(score), rel=0.08)  # the score has one decimal
     assert weight == pytest.approx(power / total, rel=0.1, abs=0.002)
     click("button", "Share")(root)
+    becomes("drawer", "share")
     line = root.get_by_label("a line of Python").input_value()
     for name in ("sample", "attribute", "drawer", "smooth"):
         value = read(name)
@@ -551,8 +551,8 @@ def play(root, read):
     root.locator(".looking .tokens").press("ArrowRight")
     root.locator(".looking .tokens").press("Enter")
     becomes("covered", [0, 1])
-    eventually(lambda: root.locator(".effect .line").count() == 3)
-    assert "without your 2" in root.locator(".effect").inner_text()
+    eventually(lambda: "without your 2" in root.locator(".effect").inner_text())
+    assert root.locator(".effect .line").count() == 3
     assert root.locator(".entry small", has_text="was ").count() > 1
     click("button", "Uncover")(root)
     becomes("covered", [])

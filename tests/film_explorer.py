@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
-from chromium import CHROMIUM_FLAGS, find_chromium
+from chromium import launch
 from explorer_driver import connect, settle
 from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
@@ -179,7 +179,7 @@ FILMS = {  # what is filmed, how, and px of its page
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
+        browser = launch(playwright.chromium)
         for name in names or FILMS:
             viewer, film, size = FILMS[name]
             page = browser.new_page(

@@ -18,6 +18,8 @@ def test_a_notebook_runs_with_every_exercise_answered(name, tmp_path, monkeypatc
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))  # nobody's own progress
     answers(str(tmp_path))
     notebook = nbformat.read(tmp_path / name, 4)
+    patient = "from course_lib.lessons import exercises\nexercises.SECONDS = 600"
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(patient))
     NotebookClient(
         notebook,
         timeout=600,

@@ -42,7 +42,6 @@ def opened(browser, address, scheme="light", width=1280):
         offline=True, color_scheme=scheme, viewport={"width": width, "height": 900}
     )
     page = context.new_page()
-    page.set_default_timeout(300_000)
     page.goto(address)
     page.wait_for_load_state("load")
     return page

@@ -10,7 +10,6 @@ from html import unescape
 import numpy as np
 import pytest
 import torch
-from chromium import PATIENCE
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
     accuracy_score,
@@ -393,7 +392,7 @@ def test_the_page_draws_every_panel_offline(browser, two, tmp_path):
     page.on("request", lambda request: asked.append(request.url))
     page.goto(two[2].save(tmp_path / "dashboard.html").as_uri(), wait_until="commit")
     # all is drawn in one go
-    page.wait_for_selector(".js-plotly-plot .annotation-text", timeout=PATIENCE)
+    page.wait_for_selector(".js-plotly-plot .annotation-text")
     assert page.locator(".js-plotly-plot .cartesianlayer .subplot").count() == 6
     assert page.locator(".js-plotly-plot .scatterlayer .trace").count() == len(two[2].figure.data)
     assert page.locator(".annotation-text").first.text_content().startswith("F1")

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from chromium import PATIENCE
 from explorer_driver import (
     ATTRIBUTE_CONTROLS,
     CLIP_CONTROLS,
@@ -885,6 +884,7 @@ def test_patches_are_painted_over_by_hand(open_widget, explorer):
     page.mouse.click(*at(1, 2))  # a painted one is uncovered
     eventually(lambda: state(page, "covered") == widget.covered == [29, 30, 31])
     assert widget.patch == -1  # nothing is held by it
+    settle(page)
     removal = explorer.remove(1, ATTRIBUTES.index("Smiling"), patches=[29, 30, 31])
     lines = page.locator(".effect .number")
     eventually(lambda: lines.count() == 3)
@@ -915,6 +915,7 @@ def test_patches_are_painted_over_by_hand(open_widget, explorer):
     page.mouse.move(1, 1)
     tokens = page.locator(".looking .tokens")
     python_sets(page, widget, covered=[], patch=10)
+    settle(page)
     tokens.press("ArrowRight")
     tokens.press("Enter")
     eventually(lambda: state(page, "covered") == widget.covered == [11])
@@ -1106,7 +1107,7 @@ clips""",
 def test_the_widgets_and_python_see_the_same_state(browser, tmp_path, name):
     with opened(browser, tmp_path, name, CELLS) as (page, kernel):
         first, second = page.locator(".explorer:not(.clips)"), page.locator(".explorer.clips")
-        second.wait_for(timeout=PATIENCE)
+        second.wait_for()
         eventually(lambda: first.get_attribute("data-sample") == "5 0")
         kernel("viewer.sample = 2; viewer.attribute = 'Smiling'; viewer.layer = 0; viewer.head = 1")
         eventually(lambda: first.get_attribute("data-sample") == "2 0")

@@ -242,6 +242,9 @@ def test_prediction_and_map_follow_the_switches_and_sliders(open_widget):
     eventually(lambda: widget.sample == -1 and widget.own == "drawn face 1")
     assert {*widget.drawing["attributes"]} == there  # it starts with what the face had
 
+    def map_shown(page):
+        return pixels(page, ".looking .picture canvas")[..., 3].ravel().astype(float)
+
     def follows():
         """The page shows what the model makes of the drawing."""
         item = drawn_item(widget.drawing, explorer.names, 56, 420)
@@ -249,9 +252,8 @@ def test_prediction_and_map_follow_the_switches_and_sliders(open_widget):
         said = [f"{p:.2f}" for p in seen.probabilities[0].tolist()]
         eventually(lambda: page.locator(".switch .number").all_inner_texts() == said)
         weights = next(iter(seen.weights.values()))[0, 1, ATTRIBUTES.index(widget.attribute)]
-        settle(page)
-        shown = pixels(page, ".looking .picture canvas")[..., 3].ravel().astype(float)
-        assert np.abs(shown - 255 * (weights / weights.max()).numpy()).max() < 4
+        opacity = 255 * (weights / weights.max()).numpy()
+        eventually(lambda: np.abs(map_shown(page) - opacity).max() < 4)
 
     page.mouse.move(2, 670)
     follows()

@@ -7,7 +7,6 @@ import re
 
 import plotly.graph_objects as go
 import pytest
-from chromium import PATIENCE
 from IPython.core.formatters import DisplayFormatter
 
 from course_lib.pictures import ExplorableFigure
@@ -91,8 +90,8 @@ def test_the_saved_figure_draws_offline_and_its_menu_works(browser, figure, tmp_
     errors, asked = [], []
     page.on("pageerror", lambda error: errors.append(error))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(figure.save(tmp_path / "figure.html").as_uri(), timeout=PATIENCE)
-    page.wait_for_selector(".js-plotly-plot .updatemenu-header", timeout=PATIENCE)
+    page.goto(figure.save(tmp_path / "figure.html").as_uri())
+    page.wait_for_selector(".js-plotly-plot .updatemenu-header")
     assert page.evaluate(
         "document.querySelector('.js-plotly-plot').data.map(trace => trace.visible)"
     ) == [True, False]

@@ -319,7 +319,7 @@ def test_indexing_iteration_batches_and_workers():
     ]
     assert batches[0]["fps"].tolist() == [25, 25]
     for batch, other in zip(
-        batches, DataLoader(items, batch_size=2, num_workers=2, timeout=60), strict=True
+        batches, DataLoader(items, batch_size=2, num_workers=2, timeout=600), strict=True
     ):
         assert all(torch.equal(batch[name], other[name]) for name in batch)
 

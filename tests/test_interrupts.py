@@ -57,7 +57,7 @@ def state(names: dict) -> str:
     with AttentionRecorder(model) as recording:
         model(x)
         stranger(x)
-    parts = Path(os.environ["COURSE_CACHE"]).rglob("*.part*")
+    parts = Path(os.environ["COURSE_CACHE"]).rglob(f"*.{os.getpid()}.part*")
     switches = [*map(str, global_state()), torch.is_grad_enabled(), torch.get_num_threads()]
     return json.dumps(
         {
@@ -102,7 +102,9 @@ class Kernel:
     def __init__(self):
         from jupyter_client.manager import start_new_kernel
 
-        self.manager, self.client = start_new_kernel(kernel_name="python3", cwd=str(ROOT / "tests"))
+        self.manager, self.client = start_new_kernel(
+            startup_timeout=600, kernel_name="python3", cwd=str(ROOT / "tests")
+        )
         self.ask("0", "import sys; sys.path.insert(0, '.'); import test_interrupts as _probe")
 
     def close(self) -> None:

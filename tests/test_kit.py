@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chromium import PATIENCE
 from conftest import over_budget
 
 from retarget import configured, origin, retarget
@@ -407,8 +406,8 @@ def test_make_lab_opens_lesson_00(browser, tmp_path):
                 assert server.poll() is None, (tmp_path / "log").read_text()
                 time.sleep(0.5)
         page = browser.new_page()
-        page.goto(f"{address}/?token=course", timeout=PATIENCE)
-        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=PATIENCE)
+        page.goto(f"{address}/?token=course")
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for()
         assert page.url.endswith("/lab/tree/notebooks/00_start_here.ipynb")
         page.close()
     finally:

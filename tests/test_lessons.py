@@ -244,6 +244,7 @@ for answer in (swallows, swallows_in_layers) * 3:
     check("mean_accuracy", answer)
     assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+exercises.SECONDS = 600
 check("mean_accuracy", lambda prediction, target: 1 - (prediction - target).abs().mean(dim=0))
 """
 

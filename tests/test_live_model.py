@@ -10,7 +10,7 @@ import explorer_driver
 import numpy as np
 import pytest
 import torch
-from chromium import CHROMIUM_FLAGS, PATIENCE, find_chromium
+from chromium import launch
 from explorer_driver import LIVE, eventually, put, sentence, wait, watch_camera
 from explorer_model import small_model
 from torch import nn
@@ -321,12 +321,9 @@ def test_a_picture_of_ones_own(open_page, demo_page, predictor):
 def test_the_camera(browser, demo_page):
     """Chromium's false camera: asked for on a click only, looked at, and closed."""
     flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    other = browser.browser_type.launch(
-        executable_path=find_chromium(), args=CHROMIUM_FLAGS + flags
-    )
+    other = launch(browser.browser_type, *flags)
     try:
         page = other.new_page()
-        page.set_default_timeout(PATIENCE)
         page.goto(f"file://{demo_page}")
         wait(page, "window.attention !== undefined")
         said = page.evaluate(
@@ -412,12 +409,9 @@ def test_a_saved_explorer_looks_at_a_picture_of_ones_own(open_page, saved, explo
 @pytest.mark.browser
 def test_a_saved_explorer_films(browser, saved):
     flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    other = browser.browser_type.launch(
-        executable_path=find_chromium(), args=CHROMIUM_FLAGS + flags
-    )
+    other = launch(browser.browser_type, *flags)
     try:
         page = other.new_page()
-        page.set_default_timeout(PATIENCE)
         page.goto(f"file://{saved}")
         alive(page)
         watch_camera(page)

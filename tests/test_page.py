@@ -662,6 +662,7 @@ def test_a_patch_of_a_small_picture_is_chosen_by_pointer_and_keys(open_page):
     box = page.locator("[data-picture='1']").bounding_box()
     page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"])
     eventually(lambda: explorer_driver.state(page, "query") == 5)
+    explorer_driver.settle(page)
     assert "“eyes 0,1” (5)" in explorer_driver.sentence(page)
     assert page.locator(".thumbnails .mark:visible").count() == 1
     page.mouse.move(2, 2)

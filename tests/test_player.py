@@ -95,7 +95,7 @@ def test_it_plays_pauses_and_is_scrubbed_by_mouse_and_keys(show, film):
 @pytest.mark.browser
 def test_speed_is_chosen_and_each_film_has_its_own_player(show, film):
     page = show(film, film)
-    assert page.locator("canvas").count() == page.locator("input").count() == 2
+    eventually(lambda: page.locator("canvas").count() == page.locator("input").count() == 2)
     page.get_by_role("button", name="Pause").first.click()
     assert page.get_by_role("button", name="Pause").count() == 1
     speed = page.get_by_role("button", name="×").first

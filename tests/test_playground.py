@@ -7,7 +7,6 @@ import explorer_driver
 import pytest
 import torch
 import torch.nn.functional as F
-from chromium import PATIENCE
 from explorer_driver import eventually, opened, put, settle, state
 from hypothesis import given
 from hypothesis import strategies as st
@@ -339,6 +338,7 @@ def test_the_formula_follows_the_pointer(open_page, saved):
 def test_a_screen_reader_is_told_after_a_while(open_page, saved):
     page = open_page(saved)
     page.get_by_role("slider", name="query").press("ArrowUp")
+    settle(page)
     eventually(lambda: page.locator("[aria-live]").inner_text() == sentence(page))
     assert "(1.20, -0.30)" in sentence(page)
 
@@ -355,7 +355,7 @@ def test_a_finger_drags_a_point_and_taps_the_query_elsewhere(browser, saved):
     plane.scroll_into_view_if_needed()
     box = plane.bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
-    assert near(state(page, "query"), [-1.35, 1.35])
+    eventually(lambda: near(state(page, "query"), [-1.35, 1.35]))
     start, end = middle(handle(page, "points", 0)), middle(handle(page, "points", 2))
     touch = context.new_cdp_session(page)
     for step in range(11):  # downwards and in small steps, as the page would be scrolled
@@ -455,9 +455,12 @@ def test_page_and_python_agree_in_a_notebook(browser, tmp_path, name):
             return json.loads(kernel(f"import json; print(json.dumps({{{names}}}))"))
 
         play(page, root, now, lambda name, value: eventually(lambda: near(now()[name], value)))
-        kernel("playground.query = [-1.5, 1.0]; playground.temperature = 0.3")
+        kernel(
+            "with playground.hold_sync():\n"
+            "    playground.query, playground.temperature = [-1.5, 1.0], 0.3"
+        )
         eventually(lambda: "(-1.50, 1.00)" in sentence(root))
         assert_pytorchs(root, now())
         weights = json.loads(kernel("print(playground.weights.tolist())"))
         assert_close(torch.tensor(weights).double(), shown(root)[0], rtol=0, atol=1e-5)
-        root.wait_for(timeout=PATIENCE)
+        root.wait_for()

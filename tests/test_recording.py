@@ -6,7 +6,7 @@ import subprocess
 import cv2
 import numpy as np
 import pytest
-from chromium import CHROMIUM_FLAGS, PATIENCE, find_chromium
+from chromium import launch
 from explorer_driver import LIVE, connect, eventually, opened, sentence, watch_camera
 from imageio_ffmpeg import get_ffmpeg_exe
 
@@ -102,9 +102,7 @@ def false_camera(browser, clips, tmp_path_factory):
         "--use-fake-ui-for-media-stream",
         f"--use-file-for-fake-video-capture={path}",
     ]
-    other = browser.browser_type.launch(
-        executable_path=find_chromium(), args=CHROMIUM_FLAGS + flags
-    )
+    other = launch(browser.browser_type, *flags)
     yield other
     other.close()
 
@@ -130,7 +128,6 @@ def record(root):
 def test_a_recording_is_read_as_the_same_clip_from_a_file(false_camera, explorer, clips, tmp_path):
     widget = explorer.create_interactive_viewer(playing=False)
     page = false_camera.new_page(viewport={"width": 833, "height": 900})
-    page.set_default_timeout(PATIENCE)
     said = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
@@ -181,7 +178,6 @@ def test_a_recording_is_read_as_the_same_clip_from_a_file(false_camera, explorer
 def test_without_a_camera_one_sentence_says_so(browser, explorer, tmp_path):
     (tmp_path / "page.html").write_text("<!doctype html>")
     page = browser.new_page()  # no camera, and nobody who allows one
-    page.set_default_timeout(PATIENCE)
     page.goto((tmp_path / "page.html").as_uri())
     connect(page, explorer.create_interactive_viewer(playing=False, sample=1))
     page.get_by_role("button", name="Record yourself").press("Enter")
@@ -265,6 +261,6 @@ clips"""
 def test_it_records_in_a_real_notebook(false_camera, tmp_path, name):
     with opened(false_camera, tmp_path, name, NOTEBOOK) as (page, kernel):
         record(page.locator(".explorer"))
-        page.locator(".explorer[data-sample='-1']").wait_for(timeout=PATIENCE)
+        page.locator(".explorer[data-sample='-1']").wait_for()
         said = kernel("print(clips.own, clips.sample, personality.describe(-1))")
         assert said == f"your clip -1 {sentence(page.locator('.explorer'))}"

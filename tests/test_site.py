@@ -629,9 +629,9 @@ def test_a_browser_shows_the_pages_without_a_network(browser, pages, course, sch
     page.get_by_text("Nothing is about “nowhere”.").wait_for()
     page.get_by_role("link", name="00 · First →").first.click()
     page.locator(".plotly .main-svg").first.wait_for()
+    page.locator(".plotly[role=figure]").wait_for()
     assert page.locator(".plotly path.js-line").count() == 1
     page.locator(".plotly image").first.wait_for(state="attached")
-    page.locator(".plotly[role=figure]").wait_for()
     assert audit(page) == []
     clear = "each => getComputedStyle(each).backgroundColor"
     papers = {each.evaluate(clear) for each in page.locator(".drawn, .drawn .plotly").all()}
@@ -643,6 +643,7 @@ def test_a_browser_shows_the_pages_without_a_network(browser, pages, course, sch
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.get_by_role("link", name="own").click()
+    page.wait_for_url("**/own.html")
     assert page.title() == "Own"
     context.close()
     assert said == []

@@ -57,6 +57,7 @@
       show();
     };
     toggle.onclick = canvas.onclick = () => set(!playing);
+    slider.onpointerdown = () => set(false);  // also where it stands already
     slider.oninput = () => { at = Number(slider.value); set(false); };
     speed.onclick = () => { rate = SPEEDS[(SPEEDS.indexOf(rate) + 1) % SPEEDS.length]; show(); };
     controls.onkeydown = (event) => {

@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Table", "aligned"]
+__all__ = ["Table", "aligned", "html_row"]
 
 Rows = Sequence[Sequence[Any]]
 
@@ -41,8 +41,8 @@ class Table(NamedTuple):
         head, *body = self.rows
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         return (
-            f"<table>{caption}<thead>{_html_row(head, 'th')}</thead>"
-            f"<tbody>{''.join(_html_row(row, 'td') for row in body)}</tbody></table>"
+            f"<table>{caption}<thead>{html_row(head, 'th')}</thead>"
+            f"<tbody>{''.join(html_row(row) for row in body)}</tbody></table>"
         )
 
     def markdown(self) -> str:
@@ -52,5 +52,10 @@ class Table(NamedTuple):
         return "\n".join(lines)
 
 
-def _html_row(row: Sequence[Any], cell: str) -> str:
-    return f"<tr>{''.join(f'<{cell}>{html.escape(str(text))}</{cell}>' for text in row)}</tr>"
+def html_row(row: Sequence[Any], tag: str = "td") -> str:
+    """A row of an HTML table; a cell without words heads nothing, so it is no `th`."""
+    cells = []
+    for text in map(str, row):
+        kind = tag if text else "td"
+        cells.append(f"<{kind}>{html.escape(text)}</{kind}>")
+    return f"<tr>{''.join(cells)}</tr>"

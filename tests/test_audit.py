@@ -82,46 +82,29 @@ def test_a_good_page_has_no_fault(browser):
 
 
 FAULTS = [
-    ("<button><span></span></button>", "a button has no name"),
-    ('<a href="#a"></a>', "a link has no name"),
-    ('<img src="data:," >', "a image has no name"),
-    ('<input type="text">', "a textbox has no name"),
-    ("<select><option>x</option></select>", "a combobox has no name"),
-    ('<iframe srcdoc="x"></iframe>', "a Iframe has no name"),
-    ('<p style="color: #999">Faint words</p>', "has a contrast of 2.85"),
-    ('<p style="opacity: .4">Faint words</p>', "has a contrast of"),
-    ('<div style="background: #777"><p style="color: #fff">Words</p></div>', "a contrast of 4.48"),
-    ("<h4>Deep</h4>", "is an h4 after an h2"),
-    ("<h3></h3>", "is an empty heading"),
-    ("<h1>Again</h1>", "there are 2 h1"),
-    ('<div role="main">x</div>', "there are 2 main landmarks"),
-    ('<nav aria-label="Lessons">x</nav>', "two navigations have one name"),
-    ("<ul><div>x</div></ul>", "holds more than items"),
-    ("<li>x</li>", "an item without a list"),
-    ('<p id="a">x</p>', "the id a is used 2 times"),
-    ('<p tabindex="3">x</p>', "has a tabindex above 0"),
-    ('<p aria-labeled="x">x</p>', "which is no ARIA attribute"),
-    ('<p aria-labelledby="gone">x</p>', "which is not there"),
-    ('<p role="headline">x</p>', "which there is not"),
-    ('<p role="slider" aria-label="x">x</p>', "without aria-valuenow"),
-    ('<p role="tab" aria-label="x">x</p>', "outside of tablist"),
-    ('<div aria-hidden="true"><button>x</button></div>', "is hidden and takes the focus"),
-    ('<a href="#a">x <button>y</button></a>', "is a control inside a a"),
-    (
-        '<div style="overflow: auto; width: 9rem"><pre>' + "x" * 99 + "</pre></div>",
-        "no key reaches",
-    ),
-    ('<p>Text <a href="#a" style="text-decoration: none">b</a></p>', "by colour alone"),
-    ('<meta name="viewport" content="user-scalable=no">', "forbids zooming"),
+    ("<button><span></span></button>", "button-name"),
+    ('<a href="#a"></a>', "link-name"),
+    ('<img src="data:," >', "image-alt"),
+    ("<select><option>x</option></select>", "select-name"),
+    ('<iframe srcdoc="x"></iframe>', "frame-title"),
+    ('<iframe title="x" srcdoc="<button></button>"></iframe>', "button-name"),
+    ('<p style="color: #999">Faint words</p>', "color-contrast"),
+    ("<h4>Deep</h4>", "heading-order"),
+    ("<table><tr><th></th></tr><tr><td>x</td></tr></table>", "empty-table-header"),
+    ("<li>x</li>", "listitem"),
+    ('<p aria-labeled="x">x</p>', "aria-valid-attr"),
+    ('<div aria-hidden="true"><button>x</button></div>', "aria-hidden-focus"),
+    ('<p style="overflow: auto; width: 9rem; white-space: pre">' + "x" * 99, "scrollable-region"),
+    ('<meta name="viewport" content="user-scalable=no">', "meta-viewport"),
 ]
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("planted", "words"), FAULTS)
-def test_a_planted_fault_is_found(browser, planted, words):
+@pytest.mark.parametrize(("planted", "rule"), FAULTS)
+def test_a_planted_fault_is_found(browser, planted, rule):
     page = opened(browser, "about:blank")
     page.set_content(PAGE.format(planted))
-    assert any(words in fault for fault in audit(page)), audit(page)
+    assert any(fault.startswith(rule) for fault in audit(page)), audit(page)
     page.context.close()
 
 
@@ -129,5 +112,5 @@ def test_a_planted_fault_is_found(browser, planted, words):
 def test_a_page_without_language_and_title_is_found(browser):
     page = opened(browser, "about:blank")
     page.set_content("<main><h1>x</h1></main>")
-    assert audit(page) == ["html names no language", "the page has no title"]
+    assert {fault.split(":")[0] for fault in audit(page)} == {"document-title", "html-has-lang"}
     page.context.close()

@@ -345,6 +345,9 @@ def converted(notebook: NotebookNode, folder: Path) -> BeautifulSoup:
         heading["id"] = re.sub(r"\W+", "-", heading.get_text()).strip("-").lower()
     for wide in content("pre") + content("figure") + content("math", display="block"):
         wide["tabindex"] = 0  # which scrolls where there is no room, by the keys too
+    for head in content("th"):
+        if not head.get_text(strip=True):
+            head.name = "td"  # it heads nothing
     for table in content("table"):
         table.wrap(content.new_tag("div", attrs={"class": "wide"}))
     for wide in content(class_="wide"):

@@ -105,7 +105,8 @@ class Report:
 
 def _as_html(item: str | Table | Picture) -> str:
     if not isinstance(item, str):
-        return f'<div class="wide">{item._repr_html_()}</div>'
+        wide = 'class="wide" role="group" aria-label="wide content" tabindex="0"'
+        return f"<div {wide}>{item._repr_html_()}</div>"
     return "".join(
         f"<p>{html.escape(paragraph.strip())}</p>"
         for paragraph in re.split(r"\n\s*\n", item)
@@ -232,7 +233,7 @@ h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px } h2 { font-size: 20px; 
 h1, p, td, figcaption { overflow-wrap: anywhere }
 p { margin: 8px 0; white-space: pre-line } .author, figcaption, caption { color: var(--soft) }
 .draft { color: var(--warn); border-left: 4px solid; padding: 2px 0 2px 12px }
-.wide { overflow-x: auto; margin: 14px 0 }
+.wide { overflow-x: auto; margin: 14px 0 } .wide figure { overflow: visible !important }
 figure img { border: 1px solid var(--line); border-radius: 6px }
 @media screen and (prefers-color-scheme: dark) {
   .on-light { display: none !important } .on-dark { display: inline !important } }

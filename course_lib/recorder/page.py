@@ -23,6 +23,7 @@ from torch import Tensor
 from .. import files
 from ..looking.attention import STATISTICS, attention_statistics
 from ..pictures.base import data_url, to_picture
+from ..tables import html_row
 from .packing import FINE, dequantise, pack_arrays, quantise, rounded, script
 
 __all__ = ["attention_page", "pack", "save_page", "show_page"]
@@ -313,16 +314,12 @@ def picture_and_table(
 ) -> str:
     """What a page shows to readers without JavaScript."""
     sentence, size = html.escape(sentence), f' style="width:{width}px"' if width else ""
-    lines = "".join(_row("td", row) for row in rows)
+    lines = "".join(map(html_row, rows))
     return (
         f'<figure><img alt="{sentence}" src="{data_url(picture, kind)}"{size}>'
         f"<figcaption>{sentence}</figcaption></figure>"
-        f"<table><caption>{html.escape(caption)}</caption>{_row('th', columns)}{lines}</table>"
+        f"<table><caption>{html.escape(caption)}</caption>{html_row(columns, 'th')}{lines}</table>"
     )
-
-
-def _row(tag: str, cells: Sequence[Any]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in cells)}</tr>"
 
 
 def _static_part(meta: dict[str, Any], planes: bytes) -> str:
@@ -380,9 +377,11 @@ h1 { font-size: 20px; margin: 0 } p { margin: 2px 0 10px } figure { margin: 12px
 </style>
 </head>
 <body>
+<header>
 <h1>[[title]]</h1>
 <p>[[summary]]</p>
 <p id="note" role="status"><noscript>JavaScript is off; below is the static view.</noscript></p>
+</header>
 <main id="viewer"></main>
 <section id="static" aria-label="static view">[[static]]</section>
 <script type="application/json" id="meta">[[meta]]</script>

@@ -53,6 +53,8 @@ def opened(browser, address, scheme="light", width=1280):
 def test_pages_of_the_site_are_for_everyone(browser, prose, scheme, width):
     for name in [*PAGES, "explorer.html"]:
         page = opened(browser, (prose / name).as_uri(), scheme, width)
+        if name in ("index.html", "explorer.html"):
+            page.frames[-1].locator("[role=option]").first.wait_for()
         assert audit(page) == [], name
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         page.context.close()

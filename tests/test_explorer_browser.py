@@ -145,7 +145,7 @@ def test_the_list_is_filtered_sorted_and_true(open_page, saved, explorer):
         order = [values[name] for name in listed()]
         assert order == sorted(order)
     for index, name in enumerate(ATTRIBUTES):
-        text = page.locator(f"[role=option][data-index='{index}']").get_attribute("aria-label")
+        text = page.locator(f"[role=option][data-index='{index}']").get_attribute("title")
         fact, found = header["truth"][index], probability[name] >= 0.5
         fate = (("rightly refused", "false alarm"), ("missed", "found"))[fact][found]
         assert text.endswith(

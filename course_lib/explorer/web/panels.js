@@ -92,19 +92,19 @@ function entry(v, whole, s, now, looks, painted, i) {
   const p = sample.probabilities[i], unknown = frequency === null, often = unknown ? "unknown" : percent(frequency);
   const rarity = frequency < v.meta.rare ? " · rare" : frequency > v.meta.common ? " · common" : "";
   const look = looks ? (100 * looks[i]) / (topOf(looks) || 1) : 0, side = Math.sqrt(v.meta.tokens);
-  const [mark, word] = MARKS[outcome], unread = { "aria-hidden": "true" };    // the label says it in words
+  const [mark, word] = MARKS[outcome], unread = { "aria-hidden": "true" };
   return h("div", { role: "option", id: `${v.id}-${i}`, key: i, "data-index": i,
     class: i === now.attribute ? "entry seen" : "entry", "aria-selected": name === s.attribute,
-    style: `--look:${look.toFixed(1)}%`, title: `threshold ${threshold.toFixed(2)}; ${truth}`,
-    "aria-label": `${spaced(name)}, ${unknown ? "frequency unknown" : `in ${often} of the images`}, predicted ` +
+    style: `--look:${look.toFixed(1)}%`,
+    title: `${unknown ? "frequency unknown" : `in ${often} of the images`}, predicted ` +
       `${p.toFixed(2)}${painted ? `, ${whole.probabilities[i].toFixed(2)} with nothing painted over` : ""}, ` +
       `threshold ${threshold.toFixed(2)}, ${truth}, ${outcome}` },
   h("canvas", { ...unread, draw: [(canvas) => paintSmall(canvas, sample.map(s.layer, s.head, i), side,
     s.lift), sample, s.layer, s.head, s.lift] }),
   h("div", {}, h("b", {}, spaced(name)),
-    painted ? h("span", { class: "fate", ...unread }, changeMark(p - whole.probabilities[i]))
-      : h("span", { class: "fate", "data-outcome": outcome, ...unread }, mark, h("span", { class: "word" }, ` ${word}`))),
-  h("div", unread, painted ? h("small", {}, `was ${whole.probabilities[i].toFixed(2)}`)
+    painted ? h("span", { class: "fate" }, changeMark(p - whole.probabilities[i]))
+      : h("span", { class: "fate", "data-outcome": outcome }, h("span", unread, mark), h("span", { class: "word" }, ` ${word}`))),
+  h("div", {}, painted ? h("small", {}, `was ${whole.probabilities[i].toFixed(2)}`)
     : h("small", {}, unknown ? "" : often, h("span", { class: "word" }, rarity)),
     h("span", { class: sample.predicted(i) ? "meter predicted" : "meter",
       style: `--share:${(100 * p).toFixed(1)}%;--threshold:${100 * threshold}%` }),

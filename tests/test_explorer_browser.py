@@ -660,6 +660,22 @@ def test_the_picture_stands_beside_the_list_from_480_px_on(open_page, saved, wid
     assert page.evaluate("document.documentElement.scrollWidth") <= width + 36
 
 
+def test_no_button_is_cut_off_at_any_width(open_page, saved):
+    page = open_page(saved)
+    for width in (1300, 1000, 833, 780, 700, 605, 480, 400):
+        page.set_viewport_size({"width": width, "height": 700})
+        settle(page)
+        cut = page.evaluate(
+            """() => [...document.querySelectorAll(".explorer button")].filter((button) => {
+              const panel = button.closest(".removing, .bar, .looking, .pins, .explorer");
+              const { left, right } = panel.getBoundingClientRect();
+              const box = button.getBoundingClientRect();
+              return box.width && (box.left < left - 1 || box.right > right + 1);
+            }).map((button) => button.innerText)"""
+        )
+        assert cut == [], width
+
+
 def test_the_sample_slider_stands_between_its_buttons_at_every_width(open_page, saved):
     page = open_page(saved)
     put(page, outcome="found", attribute="Smiling")  # the longest number beside it

@@ -333,7 +333,9 @@ const EXPLORER_STYLE = `
 .explorer .removing { border-top: 1px solid var(--line); padding-top: 6px; height: 182px; overflow: hidden }
 .explorer .removing h2 { margin: 0 0 4px }
 .explorer .covering .tokens { touch-action: none; cursor: cell }
-.explorer .removing .field { display: flex } .explorer .removing label { flex: 1; white-space: normal; line-height: 1.2 }
+.explorer .removing .field { display: flex } .explorer .removing .field + .field { flex-wrap: wrap; gap: 4px }
+.explorer .removing .field button { padding-inline: 6px }
+.explorer .removing label { flex: 1; white-space: normal; line-height: 1.2 }
 .explorer .effect .line { display: grid; grid-template-columns: minmax(0, 1.6fr) minmax(40px, 1fr) 2.2em 2.8em; gap: 0 8px;
   align-items: center; margin: 3px 0; font-size: 13px; line-height: 1.3 }
 .explorer .effect .note { margin: 2px 0; min-height: 0 } .explorer .change { color: var(--soft); font-size: 12px }

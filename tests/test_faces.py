@@ -73,6 +73,7 @@ def sampled(seed: int) -> frozenset[str]:
 def test_rates_are_within_a_point_of_celebas():
     faces = FaceDataset(20_000, "train", 1)
     drawn = torch.stack([faces.target(i) for i in range(len(faces))]).mean(0).numpy()
+    assert {*PUBLISHED_RATES} == {*ATTRIBUTES}, "give PUBLISHED_RATES the rate of each, in percent"
     published = np.array([PUBLISHED_RATES[name] for name in ATTRIBUTES]) / 100
     off = np.abs(drawn - published)
     assert off.max() < 0.01, (
@@ -117,7 +118,10 @@ def test_faces_are_those_that_the_shipped_weights_know(difficulty):
     """
     faces = FaceDataset(2, "assets", 0, difficulty)
     colours = torch.stack([faces[i]["image"].mean((1, 2)) * 255 for i in range(2)])
-    assert torch.allclose(colours, torch.tensor(PAINTED[difficulty]), atol=0.2)
+    assert torch.allclose(colours, torch.tensor(PAINTED[difficulty]), atol=0.2), (
+        "faces are drawn otherwise: train the weights again, then let PAINTED say"
+        f" {difficulty!r}: {colours.tolist()}"
+    )
 
 
 def test_item_form():

@@ -1,8 +1,8 @@
 """What is drawn and what the shipped weights answer stay as they are: shipped weights and stored
 results depend on it.
 
-python tests/test_frozen.py           prints a hash of all of it, to the bit, on this machine python
-tests/test_frozen.py --write   takes what there is now for what should be
+    python tests/test_frozen.py           prints a hash of all of it, to the bit, on this machine
+    python tests/test_frozen.py --write   takes what there is now for what should be
 """
 
 import hashlib

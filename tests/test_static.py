@@ -197,6 +197,12 @@ def test_other_resnets_by_name(backbone, size, channels, tmp_path):
     assert again.hash == files.sha256(tmp_path / "mine.safetensors")
 
 
+def test_the_shipped_head_is_refused_where_the_attributes_have_changed(monkeypatch):
+    monkeypatch.setattr("course_lib.models.static.ATTRIBUTES", (*ATTRIBUTES, "Freckles"))
+    with pytest.raises(ValueError, match="train it again: python -m"):
+        attribute_head(StaticFeatureExtractor())
+
+
 def test_the_shipped_head_reads_the_attributes_of_unseen_faces():
     static = StaticFeatureExtractor().eval()
     head = attribute_head(static)

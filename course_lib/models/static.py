@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..shapes import Float
+from ..world.population import ATTRIBUTES
 from .backbones import fill, imagenet_weights, read_weights, save_weights
 from .inference import in_chunks
 
@@ -189,8 +190,8 @@ class StaticFeatureExtractor(nn.Module):
 def attribute_head(static: StaticFeatureExtractor) -> nn.Linear:
     """The shipped linear head on the pooled feature: a logit for each of `ATTRIBUTES`, in order.
 
-    Raises `ValueError` if the extractor is not the one whose features it was trained on. Derived in
-    lesson 01.
+    Raises `ValueError` if the extractor is not the one whose features it was trained on, or if
+    `ATTRIBUTES` have changed since. Derived in lesson 01.
     """
     stored = read_weights("course", "weights/static_head.safetensors")
     channels = stored.tensors["weight"].shape[1]
@@ -200,7 +201,12 @@ def attribute_head(static: StaticFeatureExtractor) -> nn.Linear:
             "StaticFeatureExtractor(weights='course') and no feature_dim, or train a head on these "
             "features"
         )
-    head = nn.Linear(channels, len(stored.tensors["bias"]))
+    if tuple(stored.metadata["attributes"]) != ATTRIBUTES:
+        raise ValueError(
+            "the shipped attribute head was trained on other attributes than ATTRIBUTES; train it"
+            " again: python -m assets.recipes static"
+        )
+    head = nn.Linear(channels, len(ATTRIBUTES))
     fill(head, stored.tensors, "the course's attribute head")
     return head.eval()
 

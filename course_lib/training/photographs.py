@@ -15,7 +15,6 @@ from ..data.arrays import ImageArrays
 from ..models.attributes import AttributeModel, NetworkTokens, PointingDecoder, TokenExtractor
 from ..models.static import StaticFeatureExtractor
 from ..shapes import Float
-from ..world.population import ATTRIBUTES
 from .attribute_scores import course_attribute_predictor
 from .callbacks import ClipGradients, WarmupCosine, cosine_factor
 from .fit import Run, fit
@@ -116,7 +115,8 @@ def photograph_model(
         )
     model = AttributeModel(extractor, PointingDecoder(extractor.token_dim, len(names)))
     if tokens == "learned":
-        start_from(model, names, course_attribute_predictor().model, ATTRIBUTES)
+        predictor = course_attribute_predictor()
+        start_from(model, names, predictor.model, predictor.names)
     model.decoder.head.bias.data = prior_logits(frequencies)
     return model
 

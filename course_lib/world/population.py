@@ -14,7 +14,8 @@ from .anatomy import HAIR_COLOURS
 __all__ = ["ATTRIBUTES", "CELEBA_RATES", "check_attributes", "sample_attributes", "sample_tone"]
 
 # Share of CelebA's 202,599 images, and how often each attribute is met among (young women, older women, young men,
-# older men) relative to each other: CelebA publishes the first; the second is set here to be plausible.
+# older men) relative to each other: CelebA publishes the first; the second is set here to be plausible;
+# None: a rule in `sample_attributes` decides, and without one nobody has it.
 _TABLE = {
     "5_o_Clock_Shadow": (0.1111, None),
     "Arched_Eyebrows": (0.2670, (1.2, 1.0, 0.2, 0.15)),

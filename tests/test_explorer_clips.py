@@ -17,6 +17,7 @@ from traitlets import TraitError
 
 from course_lib.data import ClipDataset
 from course_lib.explorer import PersonalityExplorer, explorer_script, film, listen
+from course_lib.explorer.base import percent
 from course_lib.models import (
     CompletePersonalityModel,
     EndToEndPersonalityModel,
@@ -247,3 +248,10 @@ def test_the_script_is_one_module_without_another_view():
     ]
     assert "renderExplorer" not in script
     assert "http" not in script.replace("http://www.w3.org/2000/svg", "")
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(1 / 8, "13 %"), (0.0625, "6.3 %"), (0.624, "62 %"), (0, "0.0 %")]
+)
+def test_a_share_is_rounded_as_in_a_page(share, said):
+    assert percent(share) == said

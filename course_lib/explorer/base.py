@@ -5,6 +5,7 @@ one table of bounds that Python and the page obey.
 import html
 from collections import OrderedDict
 from collections.abc import Sequence
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -67,7 +68,9 @@ def explorer_script(view: str = "attributes.js") -> str:
 
 
 def percent(share: Any) -> str:
-    return f"{100 * float(share):.{1 if share < 0.1 else 0}f} %"
+    """As a page rounds it, halves up: 12.5 becomes 13."""
+    digits = Decimal("0.1" if share < 0.1 else "1")
+    return f"{Decimal(100 * float(share)).quantize(digits, ROUND_HALF_UP)} %"
 
 
 class Explorer:
